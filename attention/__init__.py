@@ -1,0 +1,19 @@
+"""Standard and linear attention: kernels, what they cost, and how to measure them."""
+
+from attention import kernels  # registers the kernels
+from attention.case import Case, make_inputs
+from attention.functional import linear_attention, standard_attention
+from attention.kernels.registry import Costs, Kernel, get_kernel, list_kernels, register_kernel
+
+__all__ = [
+    "Case",
+    "Costs",
+    "Kernel",
+    "get_kernel",
+    "kernels",
+    "linear_attention",
+    "list_kernels",
+    "make_inputs",
+    "register_kernel",
+    "standard_attention",
+]

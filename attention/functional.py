@@ -1,0 +1,130 @@
+"""What a user calls: attention by family and backend."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from attention.case import DTYPES, Case
+from attention.kernels.feature_maps import FeatureMap
+from attention.kernels.registry import Kernel, get_kernel, list_kernels
+
+# What backend="auto" stands for.
+AUTO = {"standard": "sdpa", "linear": "chunked"}
+
+
+def standard_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """softmax(scale QK') V, differentiable (Vaswani et al. 2017, eq. 1).
+
+    Args:
+        q: queries ``[B, H, N, D]``; float64, float32, bfloat16 or float16; CPU or CUDA; any strides.
+        k: keys ``[B, H, N, D]``.
+        v: values ``[B, H, N, Dv]``.
+        causal: whether token i sees only tokens up to i.
+        scale: 1/sqrt(D) unless given.
+        backend: a kernel's name without its family: ``explicit``, ``sdpa`` (torch picks),
+            ``sdpa-math``, ``sdpa-flash``, ``sdpa-efficient``, ``sdpa-cudnn``; ``auto`` is ``sdpa``.
+
+    Returns:
+        ``[B, H, N, Dv]`` in the dtype of the inputs.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit together, an unknown backend, or one
+            that cannot serve these inputs (it is never replaced in silence).
+    """
+    kernel = _select("standard", backend, q, k, v, causal)
+    return kernel.function(q, k, v, causal=causal, scale=scale)
+
+
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+    backend: str = "auto",
+) -> Tensor:
+    """phi(q)S / (phi(q).z + eps) with S = sum phi(k)v', z = sum phi(k) (Katharopoulos et al. 2020).
+
+    Args:
+        q: queries ``[B, H, N, D]``; float64, float32, bfloat16 or float16; CPU or CUDA; any strides.
+        k: keys ``[B, H, N, D]``.
+        v: values ``[B, H, N, Dv]``.
+        causal: whether the sums of token i run over tokens up to i.
+        feature_map: phi: ``elu`` (elu + 1), ``relu``, ``identity``, or a callable ``[..., D] -> [..., F]``.
+        eps: added to the normaliser.
+        backend: a kernel's name without its family: ``explicit`` or ``chunked``; ``auto`` is ``chunked``.
+
+    Returns:
+        ``[B, H, N, Dv]`` in the dtype of the inputs; sums are accumulated in float32 at least.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit together, an unknown backend or feature
+            map, or a backend that cannot serve these inputs (it is never replaced in silence).
+    """
+    kernel = _select("linear", backend, q, k, v, causal)
+    return kernel.function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
+
+
+def _select(family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Kernel:
+    _check(q, k, v)
+    backend = AUTO[family] if backend == "auto" else backend
+    known = [name.removeprefix(f"{family}-") for name in list_kernels(family)]
+    if backend not in known:
+        raise ValueError(
+            f"backend {backend!r} does not exist for {family} attention; "
+            f"choose auto or one of {', '.join(known)}"
+        )
+    kernel = get_kernel(f"{family}-{backend}")
+    batch, heads, seq_len, head_dim = q.shape
+    reason = _refusal(
+        Case(
+            kernel=kernel.name,
+            mode="causal" if causal else "bidirectional",
+            phase="forward_backward" if torch.is_grad_enabled() and q.requires_grad else "forward",
+            device=q.device.type,
+            dtype=str(q.dtype).removeprefix("torch."),
+            batch=batch,
+            heads=heads,
+            seq_len=seq_len,
+            head_dim=head_dim,
+            value_dim=v.shape[-1],
+        )
+    )
+    if reason:
+        shapes = f"q {tuple(q.shape)}, v {tuple(v.shape)} in {q.dtype}"
+        raise ValueError(f"{kernel.name} cannot serve {shapes}: {reason}")
+    return kernel
+
+
+@lru_cache(maxsize=1024)
+def _refusal(case: Case) -> str | None:
+    return get_kernel(case.kernel).supports(case)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
+    shapes = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    if not q.ndim == k.ndim == v.ndim == 4:
+        raise ValueError(f"q, k and v must be [batch, heads, seq_len, head_dim]; {shapes}")
+    if q.shape != k.shape or q.shape[:3] != v.shape[:3]:
+        raise ValueError(f"q and k must have the same shape, and v theirs up to its own width; {shapes}")
+    if q.shape[-1] < 1 or v.shape[-1] < 1:
+        raise ValueError(f"head_dim must be at least 1; {shapes}")
+    if not q.dtype == k.dtype == v.dtype or str(q.dtype).removeprefix("torch.") not in DTYPES:
+        raise ValueError(
+            f"q, k and v must share one dtype out of {', '.join(DTYPES)}; got {q.dtype}, {k.dtype}, {v.dtype}"
+        )
+    if not q.device == k.device == v.device:
+        raise ValueError(f"q, k and v must be on one device; got {q.device}, {k.device}, {v.device}")

@@ -1,0 +1,71 @@
+"""phi: the feature maps that replace the exponential of softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FeatureMap = Callable[[Tensor], Tensor]
+
+
+def elu(x: Tensor) -> Tensor:
+    """elu(x) + 1, positive everywhere (Katharopoulos et al. 2020, eq. 7).
+
+    As max(x, 0) + exp(min(x, 0)): adding 1 to elu(x) would round e^x - 1 + 1, and lose the small
+    values of strongly negative x.
+    """
+    return F.relu(x) + torch.exp(x.clamp(max=0))
+
+
+def identity(x: Tensor) -> Tensor:
+    """X itself: scores may then be negative and the normaliser near zero."""
+    return x
+
+
+def _elu_(x: Tensor, scratch: Tensor) -> Tensor:
+    torch.clamp(x, max=0, out=scratch)
+    return x.sub_(scratch).add_(scratch.exp_())
+
+
+class BlockMap(NamedTuple):
+    """A known map as a kernel applies it to a block that it owns.
+
+    ``apply_(x, scratch)`` overwrites x by phi(x); ``backward_(gradient, y)`` overwrites a gradient
+    with respect to y = phi(x) by the one with respect to x, from y alone.
+    """
+
+    apply_: Callable[[Tensor, Tensor], Tensor]
+    backward_: Callable[[Tensor, Tensor], Tensor]
+
+
+FEATURE_MAPS: dict[str, FeatureMap] = {"elu": elu, "relu": F.relu, "identity": identity}
+
+BLOCK_MAPS: dict[str, BlockMap] = {
+    # phi' is e^x = phi for negative x and 1 for positive x, where phi is above 1.
+    "elu": BlockMap(_elu_, lambda gradient, y: gradient.mul_(y.clamp(max=1))),
+    "relu": BlockMap(lambda x, scratch: x.relu_(), lambda gradient, y: gradient.mul_(y > 0)),
+    "identity": BlockMap(lambda x, scratch: x, lambda gradient, y: gradient),
+}
+
+
+def get_feature_map(feature_map: str | FeatureMap) -> FeatureMap:
+    """The map of this name, or the callable itself.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+        TypeError: neither a name nor a callable.
+    """
+    if isinstance(feature_map, str):
+        if feature_map not in FEATURE_MAPS:
+            known = ", ".join(FEATURE_MAPS)
+            raise ValueError(
+                f"feature map {feature_map!r} does not exist; choose one of {known}, or pass a callable"
+            )
+        return FEATURE_MAPS[feature_map]
+    if not callable(feature_map):
+        raise TypeError(f"feature_map must be a name or a callable, got {type(feature_map).__name__}")
+    return feature_map

@@ -1,0 +1,136 @@
+"""The oracles, written like the equations, and how far a kernel may be from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attention.case import Case, make_inputs
+from attention.kernels.feature_maps import FeatureMap, get_feature_map
+from attention.kernels.registry import get_kernel
+
+
+def standard_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """o_i = sum_j exp(s_ij) v_j / sum_j exp(s_ij), s = scale QK', over j <= i where causal.
+
+    ``[B, H, N, D]``, ``[B, H, N, D]``, ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]`` in ``dtype``.
+    """
+    q, k, v = (x.to(dtype) for x in (q, k, v))
+    scores = torch.einsum("bhid,bhjd->bhij", q, k) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    if causal:
+        position = torch.arange(q.shape[2], device=q.device)
+        scores = scores.where(position[:, None] >= position, -math.inf)
+    weights = (scores - scores.amax(-1, keepdim=True)).exp()
+    return torch.einsum("bhij,bhjd->bhid", weights / weights.sum(-1, keepdim=True), v)
+
+
+def linear_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """The recurrence, a token at a time: S += phi(k)v', z += phi(k), o = phi(q)S / (phi(q).z + eps).
+
+    Bidirectional, every token reads the last state. Shapes as in :func:`standard_reference`.
+    """
+    phi = get_feature_map(feature_map)
+    q, k, v = phi(q.to(dtype)), phi(k.to(dtype)), v.to(dtype)
+    S = q.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1])
+    z = q.new_zeros(*k.shape[:2], k.shape[-1])
+    states = []
+    for token in range(q.shape[2]):
+        S = S + k[:, :, token, :, None] * v[:, :, token, None, :]
+        z = z + k[:, :, token]
+        states.append((S, z))
+    outputs = []
+    for token in range(q.shape[2]):
+        S, z = states[token if causal else -1]
+        num = torch.einsum("bhd,bhde->bhe", q[:, :, token], S)
+        den = torch.einsum("bhd,bhd->bh", q[:, :, token], z)
+        outputs.append(num / (den + eps)[..., None])
+    return torch.stack(outputs, dim=2) if outputs else torch.zeros_like(v)
+
+
+REFERENCES: dict[str, Callable[..., Tensor]] = {"standard": standard_reference, "linear": linear_reference}
+
+# Largest norm ratio |x - oracle| / |oracle|, forward and gradients. In the narrow dtypes roundings of
+# half an eps (of the scores, the weights, the output) dominate and add up in quadrature: an eps
+# forward, two backward. In the wide ones the length of the sums does, so there is room for it.
+TOLERANCES = {
+    torch.float64: (1e-12, 5e-12),
+    torch.float32: (1e-5, 5e-5),
+    torch.float16: (1e-3, 2e-3),
+    torch.bfloat16: (8e-3, 1.6e-2),
+}
+
+
+class Errors(NamedTuple):
+    """Norm ratios against the oracle: the output's, and the largest of dq, dk, dv (nan: no backward)."""
+
+    output: float
+    gradients: float
+
+    def within(self, dtype: torch.dtype) -> bool:
+        """Whether both stay inside the tolerances of the dtype; NaN in an output never does."""
+        forward, backward = TOLERANCES[dtype]
+        return self.output <= forward and (math.isnan(self.gradients) or self.gradients <= backward)
+
+
+def relative_error(x: Tensor, reference: Tensor) -> float:
+    """|x - reference| / |reference| in float64; where the reference is zero, |x|. NaN counts as infinite."""
+    difference = torch.linalg.vector_norm(x.detach().double() - reference.detach().double())
+    norm = torch.linalg.vector_norm(reference.detach().double())
+    ratio = float(difference / norm if norm > 0 else difference)
+    return math.inf if math.isnan(ratio) else ratio
+
+
+def gradient_error(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest relative error among several gradients of one function.
+
+    A gradient below a tenth of the largest is what is left of larger terms that cancel (dq where
+    D = 1, and the output hardly depends on q): it is held against that tenth.
+    """
+    least = max(float(torch.linalg.vector_norm(x.double())) for x in expected) / 10
+    errors = []
+    for x, reference in zip(got, expected, strict=True):
+        norm = float(torch.linalg.vector_norm(reference.double()))
+        errors.append(relative_error(x, reference) * (norm / least if 0 < norm < least else 1))
+    return max(errors)
+
+
+def errors_against_reference(case: Case, *, seq_len: int = 200) -> Errors:
+    """Run the case's kernel on at most ``seq_len`` tokens of the case, and compare with the oracle.
+
+    The oracle computes in float64 on the same, dtype-rounded inputs. 200 tokens cross the chunks
+    of every chunked kernel and end inside one.
+    """
+    case = replace(case, seq_len=min(case.seq_len, seq_len))
+    inputs = make_inputs(case, seed=1)
+    exact = [x.detach().double().requires_grad_(case.backward) for x in inputs]
+    out = get_kernel(case.kernel).function(*inputs, causal=case.causal)
+    reference = REFERENCES[case.family](*exact, causal=case.causal)
+    gradients = math.nan
+    if case.backward:
+        grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out)
+        got = torch.autograd.grad(out, inputs, grad_out)
+        expected = torch.autograd.grad(reference, exact, grad_out.double())
+        gradients = gradient_error(got, expected)
+    return Errors(relative_error(out.detach(), reference.detach()), gradients)

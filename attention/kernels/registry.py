@@ -1,0 +1,106 @@
+"""The kernels by name: what each computes, what it supports, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from attention.case import Case
+
+FAMILIES = ("standard", "linear")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one call of a kernel costs, in closed form.
+
+    ``macs`` are the multiply-adds of the matrix products as executed; elementwise work (feature
+    maps, exponentials, sums) is left out, as in torch's ``FlopCounterMode``. ``min_bytes`` reads
+    each input once and writes each output once. ``peak_bytes`` is the most memory held above the
+    inputs, results included.
+    """
+
+    macs: int
+    min_bytes: int
+    peak_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Two a multiply-add."""
+        return 2 * self.macs
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One measured implementation.
+
+    ``function(q, k, v, *, causal)`` takes ``[B, H, N, D]`` tensors and returns ``[B, H, N, Dv]``;
+    kernels of the standard family also take ``scale``, those of the linear family ``feature_map``
+    and ``eps``. ``supports(case)`` is None, or the reason why the kernel cannot serve the case.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    supports: Callable[[Case], str | None]
+    costs: Callable[[Case], Costs]
+
+    @property
+    def family(self) -> str:
+        """``standard`` or ``linear``."""
+        return self.name.partition("-")[0]
+
+    @property
+    def backend(self) -> str:
+        """The name without its family: what ``backend=`` takes."""
+        return self.name.partition("-")[2]
+
+
+_KERNELS: dict[str, Kernel] = {}
+
+
+def _supports_everything(case: Case) -> str | None:
+    return None
+
+
+def register_kernel(
+    name: str,
+    function: Callable[..., Tensor],
+    *,
+    costs: Callable[[Case], Costs],
+    supports: Callable[[Case], str | None] = _supports_everything,
+) -> Kernel:
+    """Add a kernel under ``<family>-<backend>``; the suite then measures it like its own.
+
+    Raises:
+        ValueError: a name that is taken, or without a known family and a backend.
+    """
+    kernel = Kernel(name=name, function=function, supports=supports, costs=costs)
+    if kernel.family not in FAMILIES or not kernel.backend:
+        raise ValueError(
+            f"kernel name {name!r} must be a family ({' or '.join(FAMILIES)}), a dash and a backend"
+        )
+    if name in _KERNELS:
+        raise ValueError(f"kernel {name!r} is registered already; choose another name")
+    _KERNELS[name] = kernel
+    return kernel
+
+
+def list_kernels(family: str | None = None) -> list[str]:
+    """The names of all kernels, or of one family: standard before linear, then as registered."""
+    names = [name for name, kernel in _KERNELS.items() if family in (None, kernel.family)]
+    return sorted(names, key=lambda name: FAMILIES.index(_KERNELS[name].family))
+
+
+def get_kernel(name: str) -> Kernel:
+    """The kernel of this name.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    if name not in _KERNELS:
+        raise ValueError(f"kernel {name!r} does not exist; choose one of {', '.join(list_kernels())}")
+    return _KERNELS[name]

@@ -1,0 +1,89 @@
+"""Clocks: callables that return time stamps of a device; the difference of two stamps is seconds.
+
+pytest-benchmark only ever subtracts what its timer returns, so that each of these is a timer for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import torch
+
+
+class CudaStamp:
+    """An event recorded on the current stream; ``later - earlier`` waits for it and gives seconds."""
+
+    def __init__(self) -> None:
+        self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._event.record()
+
+    def __sub__(self, earlier: CudaStamp) -> float:
+        self._event.synchronize()
+        return float(earlier._event.elapsed_time(self._event)) * 1e-3
+
+
+def cpu_wall() -> float:
+    """Seconds of the host's monotonic clock."""
+    return perf_counter()
+
+
+def cuda_device() -> CudaStamp:
+    """A stamp of the device: no launch latency in it, if the host runs ahead."""
+    return CudaStamp()
+
+
+def cuda_wall() -> float:
+    """Seconds of the host's clock once the device is idle: launch latency included."""
+    torch.cuda.synchronize()
+    return perf_counter()
+
+
+CLOCKS: dict[tuple[str, str], Callable[[], Any]] = {
+    ("cpu", "wall"): cpu_wall,
+    ("cuda", "device"): cuda_device,
+    ("cuda", "wall"): cuda_wall,
+}
+
+
+def clock_name(device: str, asked: str) -> str:
+    """The clock that a device is timed with: a CPU has only ``wall``."""
+    return asked if (device, asked) in CLOCKS else "wall"
+
+
+class Runway:
+    """What precedes a timed call on a CUDA device: a cold L2, and a host that runs ahead.
+
+    Overwriting a buffer four times the size of the L2 evicts the inputs. With the device clock it
+    is repeated until the device is busy for longer than the host needs to enqueue the call, so
+    that the call's kernels follow each other without waiting for the host.
+    """
+
+    def __init__(self, clock: str) -> None:
+        self._clock = clock
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        self._buffer = torch.empty(4 * properties.L2_cache_size, dtype=torch.uint8, device="cuda")
+        self._fills = 1
+
+    def learn(self, call: Callable[[], object]) -> float:
+        """Time one call from a cold device; sets how far the host must run ahead. Returns seconds."""
+        torch.cuda.synchronize()
+        before_fill = cuda_device()
+        self._buffer.zero_()
+        after_fill = cuda_device()
+        torch.cuda.synchronize()
+        start, began = cuda_device(), perf_counter()
+        call()
+        enqueued = perf_counter() - began
+        seconds = cuda_device() - start
+        if self._clock == "device":
+            # Twice the time to enqueue: the host is itself noisy.
+            self._fills = 1 + int(2 * enqueued / (after_fill - before_fill))
+        return seconds
+
+    def __call__(self) -> None:
+        for _ in range(self._fills):
+            self._buffer.zero_()
+        if self._clock == "wall":
+            torch.cuda.synchronize()
