@@ -1,0 +1,1 @@
+"""How attention is measured, and what follows from it."""

@@ -1,0 +1,237 @@
+"""The suite's options, its fixtures, and what it adds to pytest-benchmark's JSON."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+import time
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from attention import Case
+from attention.case import DTYPES, MODES, PHASES
+from attention.profiler import clock_name
+from benchmarks.grid import PRESETS, Selection, build_cases, schedule, series_of
+from benchmarks.ledger import Ledger
+from benchmarks.measure import Measurer, device_name
+from conftest import chosen, chosen_devices, present_devices
+
+MEASURER = pytest.StashKey[Measurer]()
+RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("attention")
+    add = group.addoption
+    add(
+        "--grid",
+        choices=tuple(PRESETS),
+        default="default",
+        help="How much to measure: smoke (seconds), default (minutes), full (every kernel and phase).",
+    )
+    add(
+        "--kernel",
+        action="append",
+        metavar="PATTERN",
+        help="Kernels by name, as a shell pattern; repeatable. Example: --kernel 'linear-*'",
+    )
+    add("--mode", metavar="MODES", help=f"Out of {', '.join(MODES)}, with commas. Default: both.")
+    add("--phase", metavar="PHASES", help=f"Out of {', '.join(PHASES)}, with commas. Default: forward.")
+    add("--seq-len", metavar="N,N,...", help="Lengths. Default: 256 to 8192 by doubling, more on CUDA.")
+    add("--shape", metavar="BxHxD", help="Batch, heads and head dimension. Default: 1x8x64, on CUDA 4x8x64.")
+    add(
+        "--repetitions",
+        type=int,
+        metavar="R",
+        help="How often the whole grid is measured, in a new order each time. Default: 3.",
+    )
+    add("--shuffle-seed", type=int, metavar="SEED", help="Seed of that order. Default: a new one, recorded.")
+    add(
+        "--clock",
+        choices=("device", "wall"),
+        default="device",
+        help="CUDA: device leaves launch latency out, wall holds it. A CPU has wall only. Default: device.",
+    )
+    add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 1.")
+    add(
+        "--round-seconds",
+        type=float,
+        metavar="S",
+        help="A case predicted to take longer a round is left out. Default: 2.",
+    )
+
+
+def _positive(config: pytest.Config, option: str, default: float) -> float:
+    value = config.getoption(option)
+    if value is None:
+        return default
+    if not (value > 0 and math.isfinite(value)):
+        raise pytest.UsageError(f"--{option.replace('_', '-')} must be above 0, got {value}")
+    return float(value)
+
+
+def _seq_lens(config: pytest.Config) -> list[int] | None:
+    text = config.getoption("seq_len")
+    if text is None:
+        return None
+    if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
+        raise pytest.UsageError(f"--seq-len takes lengths above 0 with commas, like 256,512; got {text!r}")
+    return [int(word) for word in text.split(",")]
+
+
+def _shape(config: pytest.Config) -> tuple[int, int, int] | None:
+    text = config.getoption("shape")
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise pytest.UsageError(f"--shape takes batch x heads x head dimension, like 1x8x64; got {text!r}")
+    batch, heads, head_dim = map(int, match.groups())
+    return batch, heads, head_dim
+
+
+def _cases(config: pytest.Config) -> list[Case]:
+    selection = Selection(
+        preset=PRESETS[config.getoption("grid")],
+        devices=chosen_devices(config) or present_devices(),
+        dtypes=chosen(config, "dtype", list(DTYPES)),
+        kernels=config.getoption("kernel"),
+        modes=chosen(config, "mode", list(MODES)) or MODES,
+        phases=chosen(config, "phase", list(PHASES)),
+        seq_lens=_seq_lens(config),
+        shape=_shape(config),
+    )
+    try:
+        return build_cases(selection)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    preset = PRESETS[config.getoption("grid")]
+    seed = config.getoption("shuffle_seed")
+    run: dict[str, Any] = {
+        "grid": config.getoption("grid"),
+        "seed": secrets.randbelow(2**31) if seed is None else seed,
+        "repetitions": int(_positive(config, "repetitions", preset.repetitions)),
+        "clock": config.getoption("clock"),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    config.stash[RUN] = run
+    config.stash[MEASURER] = Measurer(
+        ledger=Ledger(_cases(config)),
+        clock=config.getoption("clock"),
+        case_seconds=_positive(config, "case_seconds", preset.case_seconds),
+        round_seconds=_positive(config, "round_seconds", preset.round_seconds),
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if {"case", "repetition"} <= set(metafunc.fixturenames):
+        measurer, run = metafunc.config.stash[MEASURER], metafunc.config.stash[RUN]
+        order = schedule(list(measurer.ledger.cases.values()), run["repetitions"], run["seed"])
+        metafunc.parametrize(
+            ("case", "repetition"),
+            [_parameter(measurer, case, repetition) for case, repetition in order],
+            indirect=["case"],
+        )
+
+
+def _parameter(measurer: Measurer, case: Case, repetition: int) -> Any:
+    # The group puts the kernels of one point into one of pytest-benchmark's tables.
+    point = case.id.removeprefix(f"{case.kernel}-")
+    mark = pytest.mark.benchmark(group=point, timer=measurer.timer(case.device), disable_gc=True)
+    return pytest.param(case.key, repetition, id=f"{case.id}-r{repetition}", marks=mark)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    ledger = session.config.stash[MEASURER].ledger
+    for item in session.items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if "case" in parameters:
+            ledger.selected.add(str(parameters["case"]))
+
+
+@pytest.fixture
+def measurer(pytestconfig: pytest.Config) -> Measurer:
+    return pytestconfig.stash[MEASURER]
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest, measurer: Measurer) -> Case:
+    return measurer.ledger.cases[request.param]
+
+
+def timed_share(config: pytest.Config) -> tuple[float, float]:
+    """Seconds since the process began, and the share of them spent inside timed rounds."""
+    wall = time.time() - psutil.Process().create_time()
+    benchmarks = config._benchmarksession.benchmarks  # type: ignore[attr-defined]
+    return wall, sum(bench.stats.total for bench in benchmarks if bench) / wall
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    # The clock of this instant differs from run to run and would make every run another machine.
+    for momentary in ("hz_actual", "hz_actual_friendly"):
+        machine_info["cpu"].pop(momentary, None)
+    machine_info["devices"] = {device: device_name(device) for device in present_devices()}
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    measurer = config.stash[MEASURER]
+    wall, share = timed_share(config)
+    output_json["run"] = {**config.stash[RUN], "wall_seconds": wall, "timed_share": share}
+    output_json["not_measured"] = [
+        {
+            **row,
+            "device_name": device_name(row["device"]),
+            "clock": clock_name(row["device"], measurer.clock),
+        }
+        for row in measurer.ledger.not_measured()
+    ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Any:
+    """pytest-benchmark writes no file where nothing was measured; the reasons are worth one."""
+    benchmark_session = session.config._benchmarksession  # type: ignore[attr-defined]
+    selected = session.config.stash[MEASURER].ledger.selected
+    nothing = selected and not benchmark_session.benchmarks and not benchmark_session.disabled
+    if benchmark_session.json and nothing:
+        _save_without_benchmarks(session.config, benchmark_session)
+    return (yield)
+
+
+def _save_without_benchmarks(config: pytest.Config, benchmark_session: Any) -> None:
+    commit_info = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    output_json = config.hook.pytest_benchmark_generate_json(
+        config=config,
+        benchmarks=[],
+        include_data=True,
+        machine_info=benchmark_session.get_machine_info(),
+        commit_info=commit_info,
+    )
+    config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=output_json)
+    benchmark_session.save_json(output_json)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    measurer = config.stash[MEASURER]
+    rows = measurer.ledger.not_measured()
+    terminalreporter.section("attention")
+    if rows:
+        terminalreporter.line(f"{len(rows)} cases were not measured:")
+    for row in sorted(rows, key=lambda row: (row["outcome"], row["key"])):
+        terminalreporter.line(f"  {row['outcome']:11}  {row['key']}: {row['reason']}")
+    wall, share = timed_share(config)
+    seed = config.stash[RUN]["seed"]
+    series = len({series_of(measurer.ledger.cases[key]) for key in measurer.ledger.measured})
+    terminalreporter.line(
+        f"{len(measurer.ledger.measured)} cases of {series} series measured in {wall:.0f} s, "
+        f"{share:.0%} of it inside timed rounds; --shuffle-seed {seed} repeats the order"
+    )

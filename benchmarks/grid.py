@@ -1,0 +1,128 @@
+"""Which cases a run holds, and in which order."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import torch
+
+from attention import Case, list_kernels
+from attention.case import MODES
+
+DEFAULT_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
+DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
+HEADS, HEAD_DIM = 8, 64
+
+
+def doublings(first: int, last: int) -> tuple[int, ...]:
+    """first, 2 first, 4 first, ... up to last."""
+    lengths = [first]
+    while 2 * lengths[-1] <= last:
+        lengths.append(2 * lengths[-1])
+    return tuple(lengths)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What ``--grid`` stands for; every part can be overridden by its own option."""
+
+    seq_lens: tuple[int, ...]
+    kernels: tuple[str, ...]
+    phases: tuple[str, ...]
+    repetitions: int
+    case_seconds: float
+    round_seconds: float
+    grows_on_cuda: bool
+
+
+# torch picks one of its fused backends for standard-sdpa; cuDNN's is the strongest rival on recent
+# cards and is not always the one picked, so it stands beside it where there is a GPU.
+_UNPINNED = ("standard-explicit", "standard-sdpa", "linear-*")
+_ON_CUDA = ("standard-sdpa-cudnn",)
+
+PRESETS = {
+    "smoke": Preset((64, 128, 256), _UNPINNED, ("forward",), 2, 0.02, 0.5, False),
+    "default": Preset(doublings(256, 8192), _UNPINNED, ("forward",), 3, 1.0, 2.0, True),
+    "full": Preset(doublings(64, 16384), ("*",), ("forward", "forward_backward"), 5, 1.0, 20.0, True),
+}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The options that choose cases; None stands for the preset's choice."""
+
+    preset: Preset
+    devices: Sequence[str]
+    dtypes: Sequence[str] | None = None
+    kernels: Sequence[str] | None = None
+    modes: Sequence[str] = MODES
+    phases: Sequence[str] | None = None
+    seq_lens: Sequence[int] | None = None
+    shape: tuple[int, int, int] | None = None
+
+
+def select_kernels(patterns: Sequence[str]) -> list[str]:
+    """The registered kernels that match any of the shell patterns.
+
+    Raises:
+        ValueError: a pattern that matches none; the message lists the names.
+    """
+    known = list_kernels()
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise ValueError(f"--kernel {pattern!r} matches no kernel; there are {', '.join(known)}")
+    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def build_cases(selection: Selection) -> list[Case]:
+    """All cases of a selection, lengths ascending within a series."""
+    cases = []
+    for device in selection.devices:
+        batch, heads, head_dim = selection.shape or (DEFAULT_BATCH[device], HEADS, HEAD_DIM)
+        patterns = selection.kernels or selection.preset.kernels + (_ON_CUDA if device == "cuda" else ())
+        for kernel in select_kernels(patterns):
+            for dtype in selection.dtypes or (DEFAULT_DTYPE[device],):
+                for phase in selection.phases or selection.preset.phases:
+                    for mode in selection.modes:
+                        series = Case(kernel, mode, 0, phase, device, dtype, batch, heads, head_dim)
+                        lengths = selection.seq_lens or _seq_lens(selection.preset, series)
+                        cases += [replace(series, seq_len=n) for n in sorted(set(lengths))]
+    return cases
+
+
+def _seq_lens(preset: Preset, series: Case) -> tuple[int, ...]:
+    """Longer lengths on cards that hold them, and for the linear kernels as far as memory goes."""
+    if series.device != "cuda" or not preset.grows_on_cuda:
+        return preset.seq_lens
+    card = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    last = 32768 if card > 40e9 else 16384 if card > 20e9 else preset.seq_lens[-1]
+    return doublings(preset.seq_lens[0], 131072 if series.family == "linear" else last)
+
+
+def series_of(case: Case) -> Case:
+    """What a case shares with the other lengths of its series, as a case of length 0."""
+    return replace(case, seq_len=0)
+
+
+def schedule(cases: Sequence[Case], repetitions: int, seed: int) -> list[tuple[Case, int]]:
+    """The whole grid once a repetition, shuffled, so that drift spreads over all cases.
+
+    In the first repetition every series still ascends, because what a long case will take is
+    predicted from the shorter ones; the series are interleaved at random.
+    """
+    rng = random.Random(seed)
+    waiting: dict[Case, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda c: -c.seq_len):
+        waiting[series_of(case)].append(case)
+    turns = [series_of(case) for case in cases]
+    rng.shuffle(turns)
+    order = [(waiting[series].pop(), 1) for series in turns]
+    for repetition in range(2, repetitions + 1):
+        again = list(cases)
+        rng.shuffle(again)
+        order += [(case, repetition) for case in again]
+    return order

@@ -1,0 +1,100 @@
+"""The books of a run: every case asked for is measured, or stands here with an outcome and a reason."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import psutil
+import torch
+
+from attention import Case, get_kernel
+from benchmarks.grid import series_of
+
+# Share of the memory that stays free: other programs, and operators that take more than predicted.
+MEMORY_RESERVE = 0.1
+
+
+class Ledger:
+    """What is known of the cases of a run so far."""
+
+    def __init__(self, cases: Iterable[Case]) -> None:
+        self.cases = {case.key: case for case in cases}
+        self.selected: set[str] = set()
+        self.measured: set[str] = set()
+        self._left_out: dict[str, tuple[str, str]] = {}
+        self._seconds: dict[Case, dict[int, float]] = defaultdict(dict)
+
+    def leave_out(self, case: Case, outcome: str, reason: str) -> str:
+        """Book a case under an outcome of the record; returns the reason."""
+        self._left_out[case.key] = (outcome, reason)
+        return reason
+
+    def reason_left_out(self, case: Case) -> str | None:
+        """Why the case was left out in an earlier repetition, if it was."""
+        return self._left_out[case.key][1] if case.key in self._left_out else None
+
+    def learn_seconds(self, case: Case, seconds: float) -> None:
+        """A call of the case takes about so long."""
+        self._seconds[series_of(case)][case.seq_len] = seconds
+
+    def predict_seconds(self, case: Case) -> float | None:
+        """Of a call: that of the longest shorter length known, times the ratio of the FLOPs."""
+        known = self._seconds[series_of(case)]
+        shorter = [n for n in known if n <= case.seq_len]
+        if not shorter:
+            return None
+        nearest = max(shorter)
+        costs = get_kernel(case.kernel).costs
+        flops = costs(case).flops / max(1, costs(replace(case, seq_len=nearest)).flops)
+        return known[nearest] * max(1.0, flops)
+
+    def refuse(self, case: Case, round_seconds: float) -> str | None:
+        """Book and return why the case is not to be run, or None."""
+        unsupported = get_kernel(case.kernel).supports(case)
+        if unsupported:
+            return self.leave_out(case, "unsupported", unsupported)
+        needed, free = predict_bytes(case), free_bytes(case.device)
+        if needed > free:
+            reason = f"predicted to need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+            return self.leave_out(case, "over_memory", reason)
+        seconds = None if case.key in self.measured else self.predict_seconds(case)
+        if seconds is not None and seconds > round_seconds:
+            self.learn_seconds(case, seconds)  # so that the longer ones of the series are left out as well
+            reason = f"predicted to take {seconds:.1f} s a round, the limit is {round_seconds:g} s"
+            return self.leave_out(case, "over_time", reason)
+        return None
+
+    def not_measured(self) -> list[dict[str, Any]]:
+        """The record of the cases that were selected and not measured, and of those that failed."""
+        rows = [
+            {**self.cases[key].fields(), "outcome": outcome, "reason": reason}
+            for key, (outcome, reason) in self._left_out.items()
+        ]
+        never_reached = self.selected - self.measured - self._left_out.keys()
+        rows += [
+            {**case.fields(), "outcome": "failed", "reason": "not reached before the run was interrupted"}
+            for key, case in self.cases.items()
+            if key in never_reached
+        ]
+        return rows
+
+
+def predict_bytes(case: Case) -> int:
+    """Inputs, the gradient that enters a backward, and the kernel's own peak."""
+    tokens = case.batch * case.heads * case.seq_len
+    widths = 2 * case.head_dim + case.value_dim * (2 if case.backward else 1)
+    return tokens * widths * case.itemsize + get_kernel(case.kernel).costs(case).peak_bytes
+
+
+def free_bytes(device: str) -> int:
+    """What a case may take: the memory that is free now, less a reserve."""
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    else:
+        memory = psutil.virtual_memory()
+        free, total = memory.available, memory.total
+    return int(free - MEMORY_RESERVE * total)

@@ -1,0 +1,13 @@
+"""The attention operator alone: every kernel, mode, phase and length of the grid."""
+
+from __future__ import annotations
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from attention import Case
+from benchmarks.measure import Measurer
+
+
+def test_attention(benchmark: BenchmarkFixture, measurer: Measurer, case: Case, repetition: int) -> None:
+    """One case, measured in one repetition of the grid."""
+    measurer.measure(benchmark, case, repetition)

@@ -1,0 +1,252 @@
+"""Every kernel against the oracle: dtypes, modes, awkward lengths and widths, strides, gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attention import Case, get_kernel, make_inputs
+from attention.case import MODES
+from attention.kernels import chunked
+from attention.kernels.reference import (
+    REFERENCES,
+    TOLERANCES,
+    errors_against_reference,
+    relative_error,
+)
+
+SMALL: dict[str, Any] = {"batch": 2, "heads": 2}
+WIDTHS = [(1, 1), (16, 80), (64, 64), (80, 16), (128, 1), (128, 128)]
+
+
+def usable(case: Case) -> Case:
+    """The case, unless its kernel says why it cannot serve it: then the test is skipped with that."""
+    reason = get_kernel(case.kernel).supports(case)
+    if reason:
+        pytest.skip(reason)
+    return case
+
+
+def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    error = relative_error(got, expected)
+    assert error <= tolerance, f"{what}: relative error {error:.2g}, allowed {tolerance:.2g}"
+
+
+@pytest.mark.parametrize("seq_len", [1, 2, 63, 500, 1000, 1024])
+@pytest.mark.parametrize("mode", MODES)
+def test_equals_the_oracle_at_every_length(
+    kernel: str, mode: str, seq_len: int, dtype: str, device: str
+) -> None:
+    case = usable(Case(kernel, mode, seq_len, device=device, dtype=dtype, batch=1, heads=2, head_dim=16))
+    errors = errors_against_reference(case, seq_len=seq_len)
+    assert errors.within(case.torch_dtype), (errors, TOLERANCES[case.torch_dtype])
+
+
+@pytest.mark.parametrize(("head_dim", "value_dim"), WIDTHS)
+@pytest.mark.parametrize("mode", MODES)
+def test_equals_the_oracle_at_every_width_with_gradients(
+    kernel: str, mode: str, head_dim: int, value_dim: int, dtype: str, device: str
+) -> None:
+    case = Case(kernel, mode, 150, "forward_backward", device, dtype, 2, 2, head_dim, value_dim)
+    usable(case)
+    errors = errors_against_reference(case)
+    assert errors.within(case.torch_dtype), (errors, TOLERANCES[case.torch_dtype])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_linear_kernels_stay_within_half_an_eps_where_sums_are_in_float32(
+    linear_kernel: str, mode: str, device: str
+) -> None:
+    """Tighter than the general tolerance, which leaves room for scores rounded to the dtype."""
+    for dtype, forward, gradients in (("float16", 8e-4, 2e-3), ("bfloat16", 4e-3, 8e-3)):
+        case = Case(linear_kernel, mode, 400, "forward_backward", device, dtype, batch=1, heads=1)
+        errors = errors_against_reference(case, seq_len=400)
+        assert errors.output <= forward, (dtype, errors)
+        assert errors.gradients <= gradients, (dtype, errors)
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tokens before heads": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    "transposed last axes": lambda x: x.mT.contiguous().mT,
+    "every second token of a longer tensor": lambda x: x.repeat_interleave(2, dim=2)[:, :, ::2],
+    "one head expanded to all": lambda x: x[:, :1].expand(-1, x.shape[1], -1, -1),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mode", MODES)
+def test_strides_do_not_change_the_result(kernel: str, mode: str, layout: str, device: str) -> None:
+    case = usable(Case(kernel, mode, 130, device=device, **SMALL))
+    inputs = [LAYOUTS[layout](x) for x in make_inputs(case)]
+    function = get_kernel(kernel).function
+    if kernel == "standard-sdpa-flash" and layout == "transposed last axes":
+        with pytest.raises(ValueError, match=r"torch refuses FLASH_ATTENTION here: .*stride"):
+            function(*inputs, causal=case.causal)
+        return
+    strided = function(*inputs, causal=case.causal)
+    contiguous = function(*(x.contiguous() for x in inputs), causal=case.causal)
+    assert_close(strided, contiguous, TOLERANCES[torch.float32][0], layout)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_pass_gradcheck_in_float64(kernel: str, mode: str, device: str) -> None:
+    case = usable(Case(kernel, mode, 7, "forward_backward", device, "float64", 1, 2, 3, 3))
+    attend = get_kernel(kernel).function
+    inputs = make_inputs(case)
+
+    def function(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v, causal=case.causal)
+
+    # Kernels on CUDA may add in another order each time.
+    assert torch.autograd.gradcheck(function, inputs, nondet_tol=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("feature_map", ["elu", "relu", "identity"])
+def test_every_feature_map_equals_the_oracle_with_gradients(
+    linear_kernel: str, feature_map: str, mode: str, device: str
+) -> None:
+    case = Case(linear_kernel, mode, 140, "forward_backward", device, "float64", **SMALL)
+    inputs = make_inputs(case)
+    exact = [x.detach().clone().requires_grad_() for x in inputs]
+    # An eps of its own: with signed scores a normaliser near zero would hide everything else.
+    options = {"causal": case.causal, "feature_map": feature_map, "eps": 300.0}
+    out = get_kernel(linear_kernel).function(*inputs, **options)
+    expected = REFERENCES["linear"](*exact, **options)
+    assert_close(out, expected, 1e-11, "output")
+    grad_out = torch.randn_like(out)
+    for what, got, wanted in zip(
+        "qkv",
+        torch.autograd.grad(out, inputs, grad_out),
+        torch.autograd.grad(expected, exact, grad_out),
+        strict=True,
+    ):
+        assert_close(got, wanted, 1e-10, f"d{what}")
+
+
+def test_gradients_reach_the_parameters_of_a_callable_feature_map(linear_kernel: str, device: str) -> None:
+    case = Case(linear_kernel, "causal", 90, device=device, dtype="float64", **SMALL)
+    layer = torch.nn.Linear(case.head_dim, 12, dtype=torch.float64, device=device)
+
+    def feature_map(x: Tensor) -> Tensor:
+        return torch.exp(layer(x) / 4)
+
+    inputs = make_inputs(case)
+    gradients = []
+    for function in (get_kernel(linear_kernel).function, REFERENCES["linear"]):
+        out = function(*inputs, causal=True, feature_map=feature_map)
+        gradients.append(torch.autograd.grad(out.square().sum(), layer.weight)[0])
+    assert_close(gradients[0], gradients[1], 1e-11, "gradient of the layer's weight")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("chunk_size", [1, 2, 63, 64, 100, 1000])
+def test_the_chunk_size_does_not_matter(chunk_size: int, mode: str, device: str) -> None:
+    case = Case("linear-chunked", mode, 300, "forward_backward", device, "float64", **SMALL)
+    kernel = get_kernel(case.kernel).function
+    results = []
+    for size in (chunk_size, 300):
+        inputs = make_inputs(case)
+        out = kernel(*inputs, causal=case.causal, chunk_size=size)
+        results.append([out.detach(), *torch.autograd.grad(out.sin().sum(), inputs)])
+    for got, expected in zip(*results, strict=True):
+        assert_close(got, expected, 1e-12, f"chunks of {chunk_size}")
+
+
+def test_block_size_does_not_matter(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small blocks, or one of all chunks: the running sums carry over."""
+    case = Case("linear-chunked", "causal", 500, "forward_backward", device, "float64", **SMALL)
+    results = []
+    for rows in (1, 2**30):
+        monkeypatch.setitem(chunked.BLOCK_ROWS, device, rows)
+        inputs = make_inputs(case)
+        out = get_kernel(case.kernel).function(*inputs, causal=True)
+        results.append([out.detach(), *torch.autograd.grad(out.sin().sum(), inputs)])
+    for got, expected in zip(*results, strict=True):
+        assert_close(got, expected, 1e-12, "blocks")
+
+
+def test_a_causal_output_does_not_change_with_later_tokens(kernel: str, device: str) -> None:
+    case = usable(Case(kernel, "causal", 200, device=device, **SMALL))
+    attend = get_kernel(kernel).function
+    q, k, v = make_inputs(case)
+    before = attend(q, k, v, causal=True)[:, :, :120]
+    for x in (q, k, v):
+        x[:, :, 120:] = 7.0
+    after = attend(q, k, v, causal=True)[:, :, :120]
+    # The same operations on the same numbers, but for how they are grouped into blocks.
+    assert_close(after, before, TOLERANCES[torch.float32][0], "outputs before the change")
+
+
+def test_bidirectional_equals_causal_at_the_last_token(kernel: str, device: str) -> None:
+    case = usable(Case(kernel, "causal", 333, device=device, dtype="float64", **SMALL))
+    function, inputs = get_kernel(kernel).function, make_inputs(case)
+    causal, bidirectional = (function(*inputs, causal=flag)[:, :, -1] for flag in (True, False))
+    assert_close(causal, bidirectional, TOLERANCES[torch.float64][0], "last token")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_of_one_give_den_over_den_plus_eps(linear_kernel: str, mode: str, device: str) -> None:
+    case = Case(linear_kernel, mode, 100, device=device, dtype="float64", value_dim=3, **SMALL)
+    q, k, v = make_inputs(case)
+    eps = 5.0
+    out = get_kernel(linear_kernel).function(q, k, torch.ones_like(v), causal=case.causal, eps=eps)
+    phi_q, phi_k = ((torch.nn.functional.elu(x) + 1) for x in (q, k))
+    sums = phi_k.cumsum(2) if case.causal else phi_k.sum(2, keepdim=True)
+    den = (phi_q * sums).sum(-1, keepdim=True)
+    assert_close(out, (den / (den + eps)).expand_as(out), 1e-12, "den / (den + eps)")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_equals_its_singles(kernel: str, mode: str, device: str) -> None:
+    case = usable(Case(kernel, mode, 100, device=device, dtype="float64", batch=3, heads=2))
+    function, inputs = get_kernel(kernel).function, make_inputs(case)
+    whole = function(*inputs, causal=case.causal)
+    singles = torch.cat([function(*(x[i : i + 1] for x in inputs), causal=case.causal) for i in range(3)])
+    assert_close(whole, singles, TOLERANCES[torch.float64][0], "batch")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_tokens_give_no_tokens(kernel: str, mode: str, device: str) -> None:
+    case = usable(Case(kernel, mode, 0, device=device, **SMALL))
+    out = get_kernel(kernel).function(*make_inputs(case), causal=case.causal)
+    assert out.shape == (2, 2, 0, case.value_dim)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_strongly_negative_keys_keep_their_tiny_normalisers(mode: str, device: str) -> None:
+    """elu(x) + 1 = e^x below zero: at x = -30 it is 1e-13, which elu(x) + 1 rounds to zero in float32."""
+    case = Case("linear-chunked", mode, 80, device=device, **SMALL)
+    q, k, v = make_inputs(case)
+    k = k - 30
+    out = get_kernel(case.kernel).function(q, k, v, causal=case.causal, eps=1e-30)
+    expected = REFERENCES["linear"](q, k, v, causal=case.causal, eps=1e-30)
+    assert_close(out, expected, 1e-5, "output")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_float16_sums_do_not_overflow(mode: str, device: str) -> None:
+    """A normaliser of 70000 tokens is above float16's largest number, 65504."""
+    case = Case("linear-chunked", mode, 70000, device=device, dtype="float16", batch=1, heads=1, head_dim=16)
+    q, k, v = make_inputs(case)
+    out = get_kernel(case.kernel).function(q.abs(), k.abs(), torch.ones_like(v), causal=case.causal)
+    assert_close(out, torch.ones_like(out), TOLERANCES[torch.float16][0], "weights that sum to one")
+
+
+def test_a_wrong_kernel_is_seen_by_the_check() -> None:
+    """The check that precedes every timing must be able to fail."""
+    case = Case("linear-chunked", "causal", 200)
+    right = errors_against_reference(case)
+    wrong = replace(case, mode="bidirectional")
+    inputs = make_inputs(case, seed=1)
+    out = get_kernel(case.kernel).function(*inputs, causal=False)
+    expected = REFERENCES["linear"](*inputs, causal=True)
+    assert wrong != case and right.within(torch.float32)
+    assert relative_error(out, expected) > 100 * TOLERANCES[torch.float32][0]
+    assert relative_error(torch.full_like(out, math.nan), expected) == math.inf
