@@ -70,8 +70,11 @@ class Measurer:
             torch.cuda.empty_cache()
             pytest.skip(self.ledger.leave_out(case, "oom", str(error).partition(". ")[0]))
         except KeyboardInterrupt:
-            # A benchmark without a round would break the file of those that have some.
-            benchmark.has_error = not (benchmark.stats and benchmark.stats.stats.data)
+            if benchmark.stats and benchmark.stats.stats.data:
+                self.ledger.measured.add(case.key)
+            else:
+                # A benchmark without a round would break the file of those that have some.
+                benchmark.has_error = True
             raise
         except Exception as error:
             if "can't allocate memory" in str(error):
@@ -123,9 +126,9 @@ class Measurer:
             call()
             runway.learn(call)
             return runway.learn(call), runway
-        seconds = _seconds(call)
+        seconds = seconds_of(call)
         # A long call is hardly slower cold, and a second one would take the time of a round.
-        return (seconds if seconds > LONG_CALL_SECONDS else _seconds(call)), None
+        return (seconds if seconds > LONG_CALL_SECONDS else seconds_of(call)), None
 
     def record(self, case: Case, repetition: int) -> dict[str, Any]:
         """The flat JSON scalars that stand beside the times of a case."""
@@ -144,7 +147,8 @@ class Measurer:
         }
 
 
-def _seconds(call: Callable[[], None]) -> float:
+def seconds_of(call: Callable[[], None]) -> float:
+    """Seconds on the host that one call takes."""
     start = perf_counter()
     call()
     return perf_counter() - start

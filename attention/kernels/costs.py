@@ -65,15 +65,15 @@ def linear_explicit(case: Case) -> Costs:
     """phi(k)v', phi(q)S and phi(q).z: N (2 D Dv + D) MACs; backward twice that.
 
     Causal, the N outer products phi(k)v' and the normaliser are elementwise to torch's counter.
-    Peak, causal: the N x D x Dv products and their running sum.
+    Peak, causal: the N x D x Dv products and their running sum, and in a backward their gradients.
     """
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     wide = max(4, case.itemsize)
     macs = n * (2 * d * dv + d)
     if case.causal:
-        peak = wide * n * (2 * d * dv + 2 * d + dv)
+        peak = wide * n * ((4 if case.backward else 2) * d * dv + 2 * d)
     else:
-        peak = wide * (n * (2 * d + 2 * dv) + d * dv)
+        peak = wide * (n * (4 * d + 3 * dv if case.backward else 2 * d + dv) + d * dv)
     return _costs(case, macs * (3 if case.backward else 1), peak + _results(case) * case.itemsize)
 
 

@@ -1,0 +1,128 @@
+"""FLOPs and peak memory: the closed forms against what torch counts, and their exponents."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from attention import Case, get_kernel
+from attention.case import MODES, PHASES
+from attention.profiler import peak_memory
+from benchmarks.measure import prepare
+
+FUSED = ("standard-sdpa", "standard-sdpa-flash", "standard-sdpa-efficient", "standard-sdpa-cudnn")
+
+
+def counted_flops(case: Case) -> int:
+    call = prepare(case)
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def unseen_flops(case: Case) -> int:
+    """What the textbook causal form does elementwise: phi(k)v' and phi(q).z, in every pass."""
+    if case.kernel != "linear-explicit" or not case.causal:
+        return 0
+    tokens = case.batch * case.heads * case.seq_len
+    passes = 3 if case.backward else 1
+    return 2 * passes * tokens * (case.head_dim * case.value_dim + case.head_dim)
+
+
+def exponent(low: float, high: float) -> float:
+    """p of t ~ N^p between a length and its double."""
+    return math.log2(high / low)
+
+
+def peak_bytes(case: Case) -> int:
+    return peak_memory(prepare(case), case.device).tensor_bytes
+
+
+@pytest.mark.parametrize("seq_len", [1, 100, 128, 300])
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("mode", MODES)
+def test_counted_flops_equal_the_closed_form(
+    kernel: str, mode: str, phase: str, seq_len: int, device: str
+) -> None:
+    if kernel in FUSED:
+        pytest.skip("torch counts its fused operators by a convention of its own, or as nothing on a CPU")
+    case = Case(kernel, mode, seq_len, phase, device, batch=2, heads=3, head_dim=16, value_dim=24)
+    closed = get_kernel(kernel).costs(case).flops
+    assert counted_flops(case) + unseen_flops(case) == closed
+
+
+def test_flops_have_exponent_two_and_one(kernel: str, device: str) -> None:
+    """Exactly from doubled lengths, but for the diagonal of a causal fused kernel: N (N + 1) / 2."""
+    quadratic = kernel.startswith("standard-")
+    for mode in MODES:
+        short = Case(kernel, mode, 2**20, device=device)
+        costs = get_kernel(kernel).costs
+        closed = exponent(costs(short).flops, costs(replace(short, seq_len=2**21)).flops)
+        # log2((2N + 1) / (N + 1)) is 1 - O(1/N).
+        assert closed == pytest.approx(2 if quadratic else 1, abs=2 / 2**20)
+        if kernel not in FUSED:
+            short = replace(short, seq_len=256, heads=1)
+            counted = exponent(counted_flops(short), counted_flops(replace(short, seq_len=512)))
+            assert counted == pytest.approx(closed, abs=4e-6)
+
+
+def test_least_bytes_are_four_tensors_forward_and_twelve_with_backward() -> None:
+    case = Case("linear-chunked", "causal", 1000, batch=2, heads=3, head_dim=64)
+    tensor = 2 * 3 * 1000 * 64 * 4
+    assert get_kernel(case.kernel).costs(case).min_bytes == 4 * tensor
+    backward = replace(case, phase="forward_backward")
+    assert get_kernel(case.kernel).costs(backward).min_bytes == 12 * tensor
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("mode", MODES)
+def test_peak_memory_is_quadratic_only_where_the_matrix_is_in_memory(
+    kernel: str, mode: str, phase: str, device: str
+) -> None:
+    """Second differences: a + bN has none, so three lengths tell the exponent without the constant."""
+    case = Case(kernel, mode, 2048, phase, device, batch=1, heads=1, head_dim=32)
+    # Long enough for the scratch of linear-chunked to have reached its constant size.
+    lengths = (
+        (1024, 2048, 3072) if kernel in ("standard-explicit", "standard-sdpa-math") else (4096, 8192, 12288)
+    )
+    if kernel == "linear-explicit" and case.causal:
+        lengths = (1024, 2048, 3072)
+    first, second, third = (peak_bytes(replace(case, seq_len=n)) for n in lengths)
+    curvature = (third - 2 * second + first) / (second - first)
+    if kernel in ("standard-explicit", "standard-sdpa-math"):
+        # aN^2 + bN: (9 - 8 + 1) / (4 - 1) = 2/3, less what bN adds to the difference.
+        assert 0.5 < curvature < 0.7
+    else:
+        # A block more or less of the running states of a chunk, and float32 for a last incomplete one.
+        assert abs(curvature) < 0.06
+
+
+def test_the_textbook_causal_form_holds_d_times_more(device: str) -> None:
+    case = Case("linear-explicit", "causal", 512, device=device, heads=1, head_dim=32)
+    tensor = case.seq_len * case.head_dim * case.itemsize
+    assert peak_bytes(case) > 2 * 32 * tensor
+    assert peak_bytes(replace(case, mode="bidirectional")) < 8 * tensor
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("mode", MODES)
+def test_predicted_peak_memory_is_good_enough_for_the_guard(
+    kernel: str, mode: str, phase: str, device: str
+) -> None:
+    case = Case(kernel, mode, 1024, phase, device)
+    if get_kernel(kernel).supports(case):
+        pytest.skip(str(get_kernel(kernel).supports(case)))
+    predicted, measured = get_kernel(kernel).costs(case).peak_bytes, peak_bytes(case)
+    # The buffers of the threads of a fused CPU kernel are not predicted: they do not grow with N.
+    constant = 2 * 2**20
+    assert 0.8 * measured - constant < predicted < 1.35 * measured + constant
+
+
+def test_two_readings_of_peak_memory_are_the_same(kernel: str, device: str) -> None:
+    case = Case(kernel, "causal", 300, "forward_backward", device)
+    if get_kernel(kernel).supports(case):
+        case = replace(case, dtype="bfloat16")
+    assert peak_bytes(case) == peak_bytes(case)

@@ -1,0 +1,46 @@
+"""Exponents of the time that really passes, in a range where they are clean."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from attention import Case
+from attention.case import MODES
+from benchmarks.measure import prepare, seconds_of
+
+
+def exponent(case: Case, seq_lens: Sequence[int], repetitions: int = 7) -> float:
+    """The slope of log time over log N, from the medians of interleaved repetitions."""
+    calls = [prepare(replace(case, seq_len=n)) for n in seq_lens]
+    for call in calls:
+        call()
+    times = [[seconds_of(call) for call in calls] for _ in range(repetitions)]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    return float(np.polyfit(np.log(seq_lens), np.log(medians), 1)[0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_time_is_quadratic_for_standard_explicit_and_linear_for_linear_chunked(mode: str) -> None:
+    """Bounds leave room for caches and neighbours; three tries, since a stall can spoil one."""
+    for _ in range(3):
+        quadratic = exponent(Case("standard-explicit", mode, 0, heads=2), (512, 1024, 2048))
+        linear = exponent(Case("linear-chunked", mode, 0, heads=2), (4096, 8192, 16384))
+        if 1.6 < quadratic < 2.6 and 0.7 < linear < 1.3:
+            break
+    assert 1.6 < quadratic < 2.6
+    assert 0.7 < linear < 1.3
+
+
+def test_linear_chunked_takes_at_most_a_fortieth_of_the_textbook_causal_form() -> None:
+    """B1 H8 N8192 D64 in float32 on a CPU; both in turns, twice; a plain form reaches 58."""
+    textbook, chunked = (
+        prepare(Case(f"linear-{backend}", "causal", 8192)) for backend in ("explicit", "chunked")
+    )
+    chunked()
+    ratios = [seconds_of(textbook) / min(seconds_of(chunked) for _ in range(3)) for _ in range(2)]
+    assert max(ratios) > 40
