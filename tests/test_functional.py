@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_linear_equals_standard_attention_under_the_feature_map_of_the_exponenti
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_difference_between_linear_and_standard_attention_is_reported(
-    causal: bool, device: str, record_property: pytest.RecorderFunction
+    causal: bool, device: str, record_property: Callable[[str, object], None]
 ) -> None:
     """They are different functions: by how much on normal inputs is a fact to know, not to assert away."""
     q, k, v = (x.to(device) for x in make_inputs(CASE))

@@ -1,0 +1,72 @@
+"""One tidy row per case, measured or not: what the tables and pictures show and the CSV file holds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.analysis.records import SERIES, Records, as_frame
+
+CASE = [*SERIES, "seq_len"]
+TIMES = [
+    "median_s", "mean_s", "stderr_s", "unit_low_s", "unit_high_s",
+    "min_s", "q05_s", "q25_s", "q75_s", "q95_s", "max_s",
+]  # fmt: skip
+COUNTS = ["rounds", "repetitions", "units"]
+OF_ONE_ROW = ["repetition", "file", "run", "unit", "seconds", "median_s", "rounds"]
+
+
+def case_table(records: Records) -> pd.DataFrame:
+    """One row per case over all files.
+
+    Returns:
+        Every record field, then in seconds: `median_s` (median of the unit values, each the median of its
+        repetitions' medians), `mean_s` and `stderr_s` (mean of the unit values and its standard error, empty
+        for one unit), `unit_low_s` and `unit_high_s` (smallest and largest unit value), and smallest, largest
+        and quantiles of all rounds; then `rounds`, `repetitions`, `units`, `unit_kind`, `outcome` and
+        `reason`. `outcome` is "measured" or that of `not_measured`.
+    """
+    if records.rows.empty:
+        measured = []
+    else:
+        groups = records.rows.groupby(CASE, dropna=False, sort=False)
+        measured = [_measured_case(rows) for _, rows in groups]
+    cases = as_frame([*measured, *_dicts(records.not_measured)])
+    last = [*TIMES, *COUNTS, "unit_kind", "outcome", "reason"]
+    fields = [column for column in cases.columns if column not in last]
+    order = ["device", "device_name", "dtype", "clock", "batch", "heads", "head_dim", "value_dim", "phase"]
+    by_kernel = ["mode", "family", "kernel", "seq_len"]
+    return cases.reindex(columns=fields + last).sort_values(
+        order + by_kernel, ignore_index=True, kind="stable"
+    )
+
+
+def _dicts(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _measured_case(rows: pd.DataFrame) -> dict[str, Any]:
+    repetitions = rows.groupby(["unit", "run", "repetition"])["median_s"].median()
+    units = repetitions.groupby("unit").median().to_numpy(dtype=float)
+    rounds = np.concatenate(rows["seconds"].to_list())
+    q05, q25, q75, q95 = np.quantile(rounds, [0.05, 0.25, 0.75, 0.95])
+    stderr = float(np.std(units, ddof=1) / math.sqrt(len(units))) if len(units) > 1 else math.nan
+    times = [np.median(units), np.mean(units), stderr, units.min(), units.max()]
+    times += [rounds.min(), q05, q25, q75, q95, rounds.max()]
+    return {
+        **{str(name): value for name, value in rows.iloc[0].items() if name not in OF_ONE_ROW},
+        **dict(zip(TIMES, map(float, times), strict=True)),
+        "rounds": int(rows["rounds"].sum()),
+        "repetitions": len(repetitions),
+        "units": len(units),
+        "outcome": "measured",
+    }
+
+
+def spread(case: pd.Series) -> float:
+    """Relative spread of a measured case: half the range of its units, or of one unit's middle rounds."""
+    ends = ("unit_low_s", "unit_high_s") if case["units"] > 1 else ("q25_s", "q75_s")
+    return float((case[ends[1]] - case[ends[0]]) / 2 / case["median_s"])

@@ -1,0 +1,117 @@
+"""Speedup of linear over standard attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.canvas import make_panels
+from benchmarks.analysis.labels import Label, Labeller
+from benchmarks.analysis.style import INK, MUTED, legend_below, legend_handle, log_axis
+from benchmarks.analysis.summary import best_linear
+from benchmarks.analysis.views import View
+
+FEW_LINES = 3
+"""With up to so many lines every point can carry its value; with more, only the outermost lines can."""
+
+
+class Speedup(NamedTuple):
+    """One line of the picture; full for the best linear kernel, dotted for the textbook form."""
+
+    linear: str
+    standard: str
+    is_best: bool
+    lengths: list[int]
+    ratios: list[float]
+
+    @property
+    def line(self) -> str:
+        """The style of the line."""
+        return "-" if self.is_best else ":"
+
+    def up_to(self, length: int) -> float:
+        """The ratio at the longest length that is not beyond this one."""
+        points = zip(self.lengths, self.ratios, strict=True)
+        return max((point for point in points if point[0] <= length), default=(0, 0.0))[1]
+
+
+def speedup_picture(view: View) -> Figure:
+    """Speedup of the best linear kernel over every standard one."""
+    speedups = {mode: list(_speedups(series)) for mode, series in view.series.items()}
+    everything = [one for lines in speedups.values() for one in lines]
+    lengths = sorted({length for one in everything for length in one.lengths})
+    figure, panels = make_panels(view, "Speedup of linear over standard attention", lengths or view.lengths)
+    ratios = [1.0, *(ratio for one in everything for ratio in one.ratios)]
+    panels[0][1].set_ylabel("time of standard / time of linear")
+    legend_below(figure, _legend(view, everything), 4)
+    for mode, axes in panels:
+        log_axis(axes, min(ratios) / 2.2, max(ratios) * 2.2, words=lambda value: f"{value:g}x")
+        best = best_linear(view.series[mode])
+        axes.set_title(f"{mode}: speedup of {best}" if best else mode, loc="left", color=INK)
+        _draw_break_even(axes)
+    for mode, axes in panels:
+        _draw_speedups(axes, view, speedups[mode])
+    return figure
+
+
+def _speedups(series: Sequence[dict[str, Any]]) -> Iterator[Speedup]:
+    """The best linear kernel over every standard one, and the textbook forms, at their common lengths."""
+    times = {one["kernel"]: dict(zip(one["seq_lens"], one["median_s"], strict=True)) for one in series}
+    best = best_linear(series)
+    pairs = [(one["kernel"], best) for one in series if best and one["family"] == "standard"]
+    if best != "linear-explicit" and {"linear-explicit", "standard-explicit"} <= set(times):
+        pairs.append(("standard-explicit", "linear-explicit"))
+    for standard, linear in pairs:
+        lengths = [length for length in times[linear] if length in times[standard]]
+        ratios = [times[standard][length] / times[linear][length] for length in lengths]
+        if lengths:
+            yield Speedup(linear, standard, linear == best, lengths, ratios)
+
+
+def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
+    return {
+        f"over {one.standard}" if one.is_best else f"{one.linear} over {one.standard}": legend_handle(
+            view.looks[one.standard], linestyle=one.line
+        )
+        for one in sorted(speedups, key=lambda one: not one.is_best)
+    }
+
+
+def _draw_speedups(axes: Axes, view: View, speedups: Sequence[Speedup]) -> None:
+    for one in speedups:
+        look = {**view.looks[one.standard].drawn, "linestyle": one.line}
+        axes.plot(one.lengths, one.ratios, **look, zorder=3)
+    if not speedups:
+        missing = "no length was measured with both"
+        axes.text(0.5, 0.7, missing, transform=axes.transAxes, ha="center", color=MUTED)
+        return
+    reached = min(one.lengths[-1] for one in speedups)
+    labelled = sorted(speedups, key=lambda one: -one.up_to(reached))
+    if len(speedups) > FEW_LINES:
+        outermost = [one for one in labelled if one.is_best]
+        labelled = [outermost[0], outermost[-1]]
+    break_even = (axes.get_xlim(), (1, 1))
+    labeller = Labeller(axes, [*((one.lengths, one.ratios) for one in speedups), break_even])
+    above, below = ((0, 9), (-6, 10), (-10, 8)), ((0, -10), (6, -10), (10, -8))
+    for index, one in enumerate(labelled):
+        places = (*below, *above) if 0 < index == len(labelled) - 1 else (*above, *below)
+        for length, ratio in zip(one.lengths, one.ratios, strict=True):
+            labeller.write(Label(wording.times(ratio), length, ratio, view.looks[one.standard].color, places))
+
+
+def _draw_break_even(axes: Axes) -> None:
+    axes.axhspan(axes.get_ylim()[0], 1, color="#f5f5f5", zorder=0)
+    axes.axhline(1, color=INK, linewidth=1, zorder=2)
+    axes.text(0.015, 0.975, "↑ linear is faster", transform=axes.transAxes, va="top", fontsize=9, color=MUTED)
+    axes.text(
+        0.985, 0.025, "↓ standard is faster", transform=axes.transAxes, ha="right", fontsize=9, color=MUTED
+    )  # fmt: skip
+    axes.annotate(
+        "break-even", (0.99, 1), (0, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+        ha="right", fontsize=8, color=INK,
+    )  # fmt: skip

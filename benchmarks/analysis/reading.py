@@ -1,0 +1,198 @@
+"""Read the JSON file of one run: every record sound, or one sentence saying what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+SCHEMA = 1
+"""The newest record schema that is understood."""
+
+TEXTS = ("key", "kernel", "family", "mode", "phase", "device", "device_name", "dtype", "clock")
+INTEGERS = ("batch", "heads", "seq_len", "head_dim", "repetition")
+AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
+LEFT_OUT = (
+    "kernel", "mode", "phase", "device", "dtype", "batch", "heads", "seq_len", "head_dim",
+    "outcome", "reason",
+)  # fmt: skip
+FAMILIES = ("standard", "linear")
+OUTCOMES = ("unsupported", "over_memory", "over_time", "oom", "failed")
+
+HOW_TO_MEASURE = "measure one with `pytest benchmarks --benchmark-json=out.json`"
+
+
+class InputError(Exception):
+    """The input cannot be used; the text is one sentence: what was asked, what was found, what to do."""
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """One file, validated.
+
+    Attributes:
+        path: Where it was read.
+        digest: By which a copy of it is known.
+        content: All of it, as JSON.
+        measured: The records with `seconds`, `median_s`, `rounds`, and whether the file `has_rounds`.
+        broken: The records whose times no clock can give, as failures.
+        left_out: The cases that were not measured.
+    """
+
+    path: Path
+    digest: str
+    content: dict[str, Any]
+    measured: list[dict[str, Any]]
+    broken: list[dict[str, Any]]
+    left_out: list[dict[str, Any]]
+
+
+def read_run(path: Path) -> RunFile:
+    """Read the file of one run.
+
+    Raises:
+        InputError: It is missing, unreadable, not a run of this suite, or of a newer schema.
+    """
+    content, digest = _read_json(path)
+    measured, broken = _measured_rows(content, path)
+    left_out = _not_measured_rows(content, path)
+    if not (measured or broken or left_out):
+        raise InputError(f"{path} holds no benchmarks at all; {HOW_TO_MEASURE}")
+    return RunFile(path, digest, content, measured, broken, left_out)
+
+
+def _read_json(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {HOW_TO_MEASURE}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a directory; give the JSON files of the runs one by one") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        text = raw.decode("utf-8-sig")
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        cut_off = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        what = "is cut off in the middle of its JSON" if text.strip() and cut_off else "is not JSON"
+        raise InputError(f"{path} {what} (line {error.lineno}); {HOW_TO_MEASURE}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} is not JSON; {HOW_TO_MEASURE}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):
+        raise InputError(
+            f"{path} has no list 'benchmarks', so pytest-benchmark did not write it; {HOW_TO_MEASURE}"
+        )
+    return content, hashlib.sha256(raw).hexdigest()
+
+
+def _measured_rows(
+    content: Mapping[str, Any], path: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows with sound times, and as failures those with times that no clock can give."""
+    measured, broken = [], []
+    for index, benchmark in enumerate(content["benchmarks"]):
+        name = benchmark.get("name", index) if isinstance(benchmark, dict) else index
+        where = f"{path}: benchmark {name!r}"
+        record = _record(benchmark, where)
+        seconds, rounds, has_rounds = _times(benchmark, where)
+        if seconds.size and np.isfinite(seconds).all() and (seconds > 0).all():
+            row = {"seconds": seconds, "median_s": float(np.median(seconds)), "rounds": rounds}
+            measured.append({**record, **row, "file": str(path), "has_rounds": has_rounds})
+        else:
+            reason = "its times are not all positive numbers"
+            broken.append({**record, "outcome": "failed", "reason": reason})
+    return measured, broken
+
+
+def _record(benchmark: Any, where: str) -> dict[str, Any]:
+    info = benchmark.get("extra_info") if isinstance(benchmark, dict) else None
+    info = info if isinstance(info, dict) else {}
+    _require(info, ("schema",), where)
+    if not _is_integer(info["schema"]) or info["schema"] < 1:
+        raise InputError(
+            f"{where} has schema {info['schema']!r}, which is no version number; {HOW_TO_MEASURE}"
+        )
+    if info["schema"] > SCHEMA:
+        raise InputError(
+            f"{where} has schema {info['schema']}, but schema {SCHEMA} is the newest understood here; "
+            "update this project, or measure again with this version"
+        )
+    _require(info, TEXTS + INTEGERS + AMOUNTS, where)
+    return _checked(info, where, TEXTS + INTEGERS)
+
+
+def _require(info: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
+    missing = next((field for field in fields if field not in info), None)
+    if missing:
+        raise InputError(
+            f"{where} has no field {missing!r}, so it is no record of this suite; {HOW_TO_MEASURE}"
+        )
+
+
+def _checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dict[str, Any]:
+    """The record, its known fields checked; only families other than attention's may leave some null."""
+    family = info.get("family") or str(info["kernel"]).partition("-")[0]
+    for field in (*TEXTS, *INTEGERS, *AMOUNTS, "value_dim"):
+        value = info.get(field)
+        if value is None and (field not in required or family not in FAMILIES):
+            continue
+        if field in TEXTS:
+            fine, wanted = isinstance(value, str), "text"
+        elif field in INTEGERS or field == "value_dim":
+            least = 0 if field == "repetition" else 1
+            fine, wanted = _is_integer(value) and value >= least, f"an integer of at least {least}"
+        else:
+            fine, wanted = _is_number(value) and value >= 0, "a number of at least 0, or null"
+        if not fine:
+            raise InputError(f"{where} has {field} = {value!r}, but {wanted} is needed; {HOW_TO_MEASURE}")
+    return {**info, "family": family, "value_dim": info.get("value_dim") or info.get("head_dim")}
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _times(benchmark: Mapping[str, Any], where: str) -> tuple[np.ndarray, int, bool]:
+    """Seconds of the rounds, how many there were, and whether they were kept.
+
+    Files saved without their rounds still hold the five-number summary of them, which stands in as the
+    sample: its median and its quartiles are those of the rounds.
+    """
+    stats = benchmark.get("stats")
+    if not isinstance(stats, dict) or not ("data" in stats or "median" in stats):
+        raise InputError(f"{where} has no times in its 'stats'; {HOW_TO_MEASURE}")
+    has_rounds = isinstance(stats.get("data"), list) and bool(stats["data"])
+    names = ("min", "q1", "median", "q3", "max")
+    five = [stats[name] for name in names] if all(name in stats for name in names) else [stats.get("median")]
+    values = stats["data"] if has_rounds else five
+    seconds = np.array(
+        [value if isinstance(value, int | float) else math.nan for value in values], dtype=float
+    )
+    rounds = len(values) if has_rounds else stats.get("rounds")
+    return seconds, rounds if _is_integer(rounds) else 1, has_rounds
+
+
+def _not_measured_rows(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    entries = content.get("not_measured") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{path}: 'not_measured' is no list of cases; {HOW_TO_MEASURE}")
+    rows = []
+    for index, entry in enumerate(entries):
+        where = f"{path}: not_measured case {index}"
+        _require(entry, LEFT_OUT, where)
+        if entry["outcome"] not in OUTCOMES:
+            wanted = ", ".join(OUTCOMES)
+            raise InputError(f"{where} has outcome {entry['outcome']!r}, but one of {wanted} is needed")
+        rows.append(_checked(entry, where, LEFT_OUT))
+    return rows

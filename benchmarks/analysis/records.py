@@ -1,0 +1,153 @@
+"""Read runs: pytest-benchmark's JSON files become tidy frames, or one sentence says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.analysis.reading import INTEGERS, InputError, RunFile, read_run
+
+SETTING = (
+    "mode", "phase", "device", "device_name", "dtype", "clock", "batch", "heads", "head_dim", "value_dim",
+)  # fmt: skip
+"""Fields in which two rows must agree to be compared."""
+
+SERIES = ("kernel", "family", *SETTING)
+"""Fields in which the rows of one series agree: everything but the length."""
+
+
+KNOWN_BY_DEVICE = ("clock", "device_name")
+
+
+@dataclass(frozen=True)
+class Records:
+    """Everything the given files hold.
+
+    Attributes:
+        rows: One row per benchmark, i.e. per case and repetition: all record fields, `file`, `run` (index of
+            the file), `seconds` (float64 array of the rounds), `median_s`, `rounds`, and the unit of
+            sampling: `unit_kind` ("run" | "repetition") and `unit` (its number).
+        not_measured: One row per case that was asked for and not measured: case fields, `outcome`, `reason`.
+        runs: Per file: name, date, commit, machine and what the run says about itself.
+        warnings: Sentences naming what the files lack.
+    """
+
+    rows: pd.DataFrame
+    not_measured: pd.DataFrame
+    runs: list[dict[str, Any]]
+    warnings: list[str]
+
+
+def load(paths: Sequence[str | Path]) -> Records:
+    """Read and validate runs.
+
+    Args:
+        paths: JSON files, each written by one run.
+
+    Returns:
+        The records of all files, in the order given.
+
+    Raises:
+        InputError: A file is missing, not a run of this suite, of a newer schema, or given twice.
+    """
+    files = [read_run(Path(path)) for path in paths]
+    _refuse_copies(files)
+    rows = [{**row, "run": index} for index, file in enumerate(files) for row in file.measured]
+    left_out = [row for file in files for row in _left_out(file)]
+    frame = _assign_units(as_frame(rows).drop(columns="has_rounds")) if rows else pd.DataFrame()
+    return Records(frame, _drop_repeats(left_out, frame), [_describe(file) for file in files], _warn(files))
+
+
+def _refuse_copies(files: Sequence[RunFile]) -> None:
+    seen: dict[str, Path] = {}
+    for file in files:
+        if file.digest in seen:
+            raise InputError(
+                f"{file.path} holds the same run as {seen[file.digest]}, and a run counts once; "
+                "give each file once"
+            )
+        seen[file.digest] = file.path
+
+
+def _left_out(file: RunFile) -> list[dict[str, Any]]:
+    """Cases of one file without times; what they do not know of their device, its other rows do."""
+    known = {row["device"]: row for row in file.measured}
+    rows = [*file.left_out, *file.broken]
+    told = [{field: known.get(row["device"], {}).get(field, "") for field in KNOWN_BY_DEVICE} for row in rows]
+    return [
+        {**row, **{field: row.get(field) or words[field] for field in KNOWN_BY_DEVICE}}
+        for row, words in zip(rows, told, strict=True)
+    ]
+
+
+def _drop_repeats(left_out: list[dict[str, Any]], measured: pd.DataFrame) -> pd.DataFrame:
+    """One row per case left out, unless another repetition or run did measure it."""
+    identity = [*SERIES, "seq_len"]
+    if not left_out:
+        return pd.DataFrame(columns=[*identity, "outcome", "reason"])
+    frame = as_frame(left_out).drop_duplicates(identity, ignore_index=True)
+    done = set(measured[identity].itertuples(index=False, name=None)) if len(measured) else set()
+    return frame[[case not in done for case in frame[identity].itertuples(index=False, name=None)]]
+
+
+def as_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A frame of records whose integers stay integers beside nulls."""
+    frame = pd.DataFrame(rows)
+    return frame.astype({field: "Int64" for field in (*INTEGERS, "value_dim") if field in frame})
+
+
+def _assign_units(rows: pd.DataFrame) -> pd.DataFrame:
+    """The unit of sampling is the run where a setting was measured in several, otherwise the repetition."""
+    runs = rows.groupby(list(SETTING), dropna=False)["run"].transform("nunique")
+    several = runs > 1
+    return rows.assign(
+        unit_kind=np.where(several, "run", "repetition"),
+        unit=np.where(several, rows["run"], rows["repetition"]),
+    )
+
+
+def _describe(file: RunFile) -> dict[str, Any]:
+    machine, commit, run = (
+        _object(file.content.get(name)) for name in ("machine_info", "commit_info", "run")
+    )
+    cpu = _object(machine.get("cpu"))
+    return {
+        "file": str(file.path),
+        "datetime": file.content.get("datetime"),
+        "commit": commit.get("id"),
+        "machine": {
+            "node": machine.get("node"),
+            "cpu": cpu.get("brand_raw"),
+            "cpu_count": cpu.get("count"),
+            "system": machine.get("system"),
+            "python": machine.get("python_version"),
+            "devices": sorted({row["device_name"] for row in file.measured if row["device_name"]}),
+        },
+        "run": run,
+    }
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _warn(files: Sequence[RunFile]) -> list[str]:
+    warnings = []
+    unusable = [f"{row['key']} in {file.path}" for file in files for row in file.broken]
+    without_rounds = [str(file.path) for file in files if not all(row["has_rounds"] for row in file.measured)]
+    if unusable:
+        more = f" and {len(unusable) - 3} more" if len(unusable) > 3 else ""
+        warnings.append(
+            f"Left out, because their times are not all positive numbers: {', '.join(unusable[:3])}{more}."
+        )
+    if without_rounds:
+        warnings.append(
+            f"The single rounds are missing in {', '.join(without_rounds)}, so quartiles stand in; "
+            "save them with --benchmark-json or --benchmark-save-data."
+        )
+    return warnings

@@ -1,0 +1,72 @@
+"""Write a report: pictures, tables and conclusions of measured runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.analysis.cases import case_table
+from benchmarks.analysis.document import Section, as_markdown, as_text
+from benchmarks.analysis.plots import draw_pictures
+from benchmarks.analysis.reading import AMOUNTS, InputError
+from benchmarks.analysis.records import load
+from benchmarks.analysis.summary import summarise
+from benchmarks.analysis.tables import sections
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report: its text for the console, its files, and whether anything had been measured."""
+
+    text: str
+    files: list[Path]
+    measured: bool
+
+
+def write_report(paths: Sequence[str | Path], folder: str | Path) -> Report:
+    """Read runs, conclude, and write everything into a folder.
+
+    Args:
+        paths: JSON files of runs.
+        folder: Where to write; made if it does not exist, files of an earlier report in it are replaced.
+
+    Returns:
+        The console's text and the files written.
+
+    Raises:
+        InputError: The input cannot be used, or the folder cannot be written.
+    """
+    records = load(paths)
+    summary, cases = summarise(records), case_table(records)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = draw_pictures(summary, cases, folder)
+        text = sections(summary, cases)
+        files = [
+            *pictures,
+            *(folder / name for name in ("complexity_analysis.csv", "summary.json", "summary.md")),
+        ]
+        _integers(cases).to_csv(files[-3], index=False)
+        files[-2].write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        files[-1].write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"the report cannot be written to {folder} ({error.strerror}); name another folder with -o"
+        ) from None
+    written = Section("Written", [", ".join(str(file) for file in files)])
+    return Report(as_text([*text, written]), files, measured=len(records.rows) > 0)
+
+
+def _integers(cases: pd.DataFrame) -> pd.DataFrame:
+    """Counts as integers, also in columns where a case that was not measured has none."""
+    names = [name for name in (*AMOUNTS, "rounds", "repetitions", "units") if name in cases]
+    return cases.assign(**{name: pd.to_numeric(cases[name]).convert_dtypes() for name in names})
+
+
+def _gallery(pictures: Sequence[Path]) -> str:
+    return "".join(f"\n![{picture.stem.replace('_', ' ')}]({picture.name})\n" for picture in pictures)

@@ -1,0 +1,139 @@
+"""One look for all pictures: a kernel keeps its colour, marker and line in every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from benchmarks.analysis import wording
+
+DPI = 150
+INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
+
+RC: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#ececec",
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 3.2,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.5,
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a kernel is drawn: standard kernels warm and full, linear ones cold and dashed."""
+
+    color: str
+    marker: str
+    line: Any
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """As matplotlib's keyword arguments."""
+        return {"color": self.color, "marker": self.marker, "linestyle": self.line}
+
+
+DASHED = (0, (5, 1.5))
+# Okabe and Ito's colours, but brown for their yellow, which is too pale on white; grey is the ninth.
+LOOKS = {
+    "standard-explicit": Look("#D55E00", "o", "-"),
+    "standard-sdpa": Look("#000000", "s", "-"),
+    "standard-sdpa-math": Look("#8c8c8c", "v", "-"),
+    "standard-sdpa-flash": Look("#E69F00", "^", "-"),
+    "standard-sdpa-efficient": Look("#7f4f24", "<", "-"),
+    "standard-sdpa-cudnn": Look("#CC79A7", "p", "-"),
+    "linear-explicit": Look("#56B4E9", "D", DASHED),
+    "linear-chunked": Look("#0072B2", "X", DASHED),
+    "linear-triton": Look("#009E73", "P", DASHED),
+}
+SPARE_COLORS = ("#999933", "#882255", "#44AA99", "#332288", "#AA4499", "#117733")
+SPARE_MARKERS = ("h", "d", ">", "*", "H", "8")
+
+
+def looks(kernels: Iterable[str]) -> dict[str, Look]:
+    """The look of each kernel, those without one of their own in the order of their names."""
+    known = set(kernels)
+    spare = {
+        name: Look(
+            SPARE_COLORS[index % len(SPARE_COLORS)],
+            SPARE_MARKERS[index % len(SPARE_MARKERS)],
+            DASHED if name.startswith("linear") else "-",
+        )
+        for index, name in enumerate(sorted(known - set(LOOKS)))
+    }
+    return {name: look for name, look in {**LOOKS, **spare}.items() if name in known}
+
+
+def length_axis(axes: Axes, lengths: Sequence[int], most: int = 11) -> None:
+    """A logarithmic axis of base 2 with a tick at the measured lengths, thinned where they would touch."""
+    ticks = sorted(set(lengths))
+    gap = np.log(ticks[-1] / ticks[0]) / most
+    kept = ticks[-1:]
+    for tick in reversed(ticks[:-1]):
+        if np.log(kept[-1] / tick) >= gap:
+            kept.append(tick)
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(ticks[0] / 1.35, ticks[-1] * 1.35)
+    axes.xaxis.set_major_locator(FixedLocator(sorted(kept)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.length(value)))
+    unit = "tokens, 1k = 1024" if any(tick >= 1024 and tick % 1024 == 0 for tick in kept) else "tokens"
+    axes.set_xlabel(f"sequence length N ({unit})")
+
+
+def log_axis(axes: Axes, low: float, high: float, *, words: Callable[[float], str]) -> None:
+    """A logarithmic y axis with ticks at powers of ten, and between them where the range is short."""
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    decades = np.log10(high / low)
+    steps = (1,) if decades > 4 else (1, 3) if decades > 2.5 else (1, 2, 5)
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    axes.yaxis.set_major_locator(FixedLocator([step * power for power in powers for step in steps]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+
+
+def legend_handle(look: Look, **changes: Any) -> Line2D:
+    """The sample of a line in a legend."""
+    return Line2D([], [], **{**look.drawn, **changes})
+
+
+def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int = 5) -> None:
+    """One legend for all panels, below them."""
+    if handles:
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=min(columns, len(handles)),
+        )
+
+
+def headline(figure: Figure, title: str, subtitle: str) -> None:
+    """What the picture shows in bold, and beneath it where and how it was measured."""
+    figure.text(0.012, 0.985, title, ha="left", va="top", fontsize=13, fontweight="bold", color=INK)
+    figure.text(0.012, 0.94, subtitle, ha="left", va="top", fontsize=9.5, color=MUTED)

@@ -1,0 +1,135 @@
+"""How numbers, settings and conclusions read: one wording for the console, the markdown and the pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+OUTCOME_WORDS = {
+    "over_time": "left out: time",
+    "over_memory": "left out: memory",
+    "oom": "OOM",
+    "unsupported": "unsupported",
+    "failed": "failed",
+}
+UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps"), (1e-15, "fs"))
+QUANTITY_WORDS = {"time": ("beats", "is faster than"), "peak_bytes": ("needs less memory than",) * 2}
+
+
+def seconds(value: float | None) -> str:
+    """A time in its natural unit with three digits: "4.45 s", "12.0 ms", "310 µs", "1.30 ns"."""
+    if value is None or math.isnan(value):
+        return "-"
+    if value == 0:
+        return "0 s"
+    scale, unit = next((one for one in UNITS if value >= 0.9995 * one[0]), UNITS[-1])
+    return f"{digits(value / scale)} {unit}"
+
+
+def digits(value: float, count: int = 3) -> str:
+    """A positive number with so many significant digits and no exponent: "0.123", "12.3", "1234"."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.{max(0, count - 1 - math.floor(math.log10(abs(value)) + 1e-3))}f}"
+
+
+def times(value: float) -> str:
+    """A ratio: "0.12x", "8.1x", "310x"."""
+    return f"{digits(value, 2 if value < 100 else 3)}x"
+
+
+def length(value: float) -> str:
+    """A length on an axis: multiples of 1024 as "1k", others in full."""
+    return f"{int(value) // 1024}k" if value >= 1024 and value % 1024 == 0 else f"{value:.0f}"
+
+
+def interval(value: float | None, low: float | None, high: float | None, spec: str = ".2f") -> str:
+    """A value and its interval: "2.01 [1.98, 2.04]"; the value alone if that is exact or all there is."""
+    if value is None:
+        return "-"
+    alone = low is None or high is None or low == high
+    return f"{value:{spec}}" if alone else f"{value:{spec}} [{low:{spec}}, {high:{spec}}]"
+
+
+def slope(value: float | None) -> str:
+    """A local slope: "1.9"; "-" where it could not be measured."""
+    return "-" if value is None else f"{round(value, 1) + 0.0:.1f}"
+
+
+def count(number: int, noun: str) -> str:
+    """A counted noun: "1 run", "3 runs"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def shape(setting: Mapping[str, Any]) -> str:
+    """The shape: "B1 H8 D64", and Dv where the values have a width of their own."""
+    value_dim = setting.get("value_dim")
+    width = f" Dv{value_dim}" if value_dim not in (None, setting["head_dim"]) else ""
+    return f"B{setting['batch']} H{setting['heads']} D{setting['head_dim']}{width}"
+
+
+def place(setting: Mapping[str, Any]) -> str:
+    """Where and with what was measured: "NVIDIA H200 (cuda), bfloat16, B4 H8 D64, wall clock"."""
+    device, name = setting["device"], setting["device_name"]
+    where = f"{name} ({device})" if name and name != device else device
+    return f"{where}, {setting['dtype']}, {shape(setting)}, {setting['clock']} clock"
+
+
+def phase(name: str) -> str:
+    """A phase in words: "forward", "forward and backward"."""
+    return name.replace("forward_backward", "forward and backward")
+
+
+def crossover(result: Mapping[str, Any], *, subject: bool = True) -> str:
+    """One crossover as a sentence without its full stop; without its subject it can follow the subject."""
+    verb, comparison = QUANTITY_WORDS[result["quantity"]]
+    sentence = _predicate(result, verb, comparison)
+    return f"{result['linear']} {sentence}" if subject else sentence
+
+
+def _predicate(result: Mapping[str, Any], verb: str, comparison: str) -> str:
+    standard, kind = result["standard"], result["kind"]
+    if kind == "none":
+        return f"has no length in common with {standard}"
+    if kind == "inside":
+        place = interval(result["n"], result["low"], result["high"], ".0f")
+        if result["ahead_beyond"] == "linear":
+            return f"{verb} {standard} from N = {place}"
+        return f"{comparison} {standard} only up to N = {place}, and not beyond"
+    noise = result["within_noise"]
+    where = _span(result) + (f", within the noise at {', '.join(map(str, noise))}" if noise else "")
+    if kind == "below":
+        return f"{verb} {standard} at every length measured ({where})"
+    if kind == "above":
+        return f"never {verb} {standard} ({where})"
+    ahead = result["linear"] if result["ahead_beyond"] == "linear" else standard
+    return f"changes places with {standard} more than once ({where}; in the end {ahead} is ahead)"
+
+
+def short_crossover(result: Mapping[str, Any]) -> str:
+    """One crossover in the few words of a legend."""
+    against, kind = f"{result['linear']} against {result['standard']}", result["kind"]
+    if kind == "inside":
+        place = f"N* = {interval(result['n'], result['low'], result['high'], '.0f')}"
+        return f"{against}: {place}" + ("" if result["ahead_beyond"] == "linear" else ", ahead only below")
+    words = {
+        "below": "ahead at every length",
+        "above": "never ahead",
+        "multiple": "several crossovers",
+        "none": "no common length",
+    }
+    return f"{against}: {words[kind]}"
+
+
+def _span(result: Mapping[str, Any]) -> str:
+    shortest, longest = result["lengths"]
+    return f"N = {shortest}" + (f" to {longest}" if longest > shortest else "")
+
+
+def ranges(lengths: Sequence[int]) -> str:
+    """Lengths in short: "8192" or "256, 512" or "8192 to 131072"."""
+    ordered = sorted(lengths)
+    if len(ordered) <= 2:
+        return ", ".join(map(str, ordered))
+    return f"{ordered[0]} to {ordered[-1]}"

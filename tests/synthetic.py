@@ -1,0 +1,156 @@
+"""Synthetic runs of known law, written as real JSON files of the same schema as measured ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DOUBLINGS = (256, 512, 1024, 2048, 4096, 8192)
+
+
+@dataclass(frozen=True)
+class Law:
+    """t(N) = overhead + coefficient N^power, in seconds."""
+
+    coefficient: float
+    power: float
+    overhead: float = 0.0
+
+    def __call__(self, length: int) -> float:
+        """Seconds at this length."""
+        return float(self.overhead + self.coefficient * length**self.power)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Relative standard deviations on the log scale, each level drawn anew per case.
+
+    `round` noise is autoregressive of first order, so the rounds of a case are not independent of each other.
+    """
+
+    run: float = 0.01
+    repetition: float = 0.01
+    round: float = 0.02
+    correlation: float = 0.7
+
+
+SILENT = Noise(0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a synthetic run pretends to have been measured, and at which shape."""
+
+    device: str = "cpu"
+    device_name: str = "Synthetic CPU"
+    dtype: str = "float32"
+    clock: str = "wall"
+    batch: int = 1
+    heads: int = 8
+    head_dim: int = 64
+
+
+@dataclass
+class Run:
+    """One run: a law per kernel and mode, or times given point by point as {length: seconds}.
+
+    `not_measured` holds (kernel, mode, length, outcome, reason).
+    """
+
+    laws: Mapping[tuple[str, str], Law | Mapping[int, float]]
+    lengths: Sequence[int] = DOUBLINGS
+    repetitions: int = 3
+    rounds: int = 5
+    noise: Noise = SILENT
+    machine: Machine = field(default_factory=Machine)
+    phase: str = "forward"
+    not_measured: Sequence[tuple[str, str, int, str, str]] = ()
+    seed: int = 0
+
+    def content(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        random = np.random.default_rng(self.seed)
+        left_out = {entry[:3] for entry in self.not_measured}
+        benchmarks = []
+        for (kernel, mode), law in self.laws.items():
+            for length in law if isinstance(law, Mapping) else self.lengths:
+                if (kernel, mode, length) in left_out:
+                    continue
+                second = law[length] if isinstance(law, Mapping) else law(length)
+                run_effect = self.noise.run * random.standard_normal()
+                for repetition in range(1, self.repetitions + 1):
+                    effect = run_effect + self.noise.repetition * random.standard_normal()
+                    data = second * np.exp(effect + self._rounds(random))
+                    record = self._record(kernel, mode, length, repetition)
+                    benchmarks.append(benchmark(record, data.tolist()))
+        return {
+            "machine_info": {"node": "synthetic", "cpu": {"brand_raw": "Synthetic", "count": 2}},
+            "commit_info": {"id": "0" * 40, "dirty": False},
+            "benchmarks": benchmarks,
+            "datetime": "2025-01-01T00:00:00+00:00",
+            "version": "5.3.1",
+            "not_measured": [self._left_out(*entry) for entry in self.not_measured],
+            "run": {"seed": self.seed, "repetitions": self.repetitions},
+        }
+
+    def write(self, path: Path) -> Path:
+        """Write the file and return its path."""
+        path.write_text(json.dumps(self.content()))
+        return path
+
+    def _rounds(self, random: np.random.Generator) -> np.ndarray:
+        steps = random.standard_normal(self.rounds)
+        noise = [steps[0]]
+        for step in steps[1:]:
+            noise.append(self.noise.correlation * noise[-1] + (1 - self.noise.correlation**2) ** 0.5 * step)
+        return self.noise.round * np.array(noise)
+
+    def _case(self, kernel: str, mode: str, length: int) -> dict[str, Any]:
+        return {"kernel": kernel, "mode": mode, "phase": self.phase, "seq_len": length, **vars(self.machine)}
+
+    def _left_out(self, kernel: str, mode: str, length: int, outcome: str, reason: str) -> dict[str, Any]:
+        return {**self._case(kernel, mode, length), "outcome": outcome, "reason": reason}
+
+    def _record(self, kernel: str, mode: str, length: int, repetition: int) -> dict[str, Any]:
+        machine, family = self.machine, kernel.partition("-")[0]
+        heads, dim = machine.batch * machine.heads, machine.head_dim
+        macs = heads * 2 * dim * length * (length if family == "standard" else dim)
+        tensor = 4 * heads * length * dim
+        matrix = 8 * heads * length**2 if kernel == "standard-explicit" else 0
+        shape = f"B{machine.batch}-H{machine.heads}-N{length}-D{dim}"
+        return {
+            "schema": 1,
+            "key": f"{kernel}/{mode}/{self.phase}/{machine.device}/{machine.dtype}/{shape}",
+            **self._case(kernel, mode, length),
+            "family": family,
+            "repetition": repetition,
+            "flops": 2 * macs,
+            "macs": macs,
+            "min_bytes": 4 * tensor,
+            "peak_bytes": tensor + matrix,
+            "peak_rss_bytes": 3 * tensor if machine.device == "cpu" else None,
+        }
+
+
+def benchmark(record: Mapping[str, Any], data: Sequence[float]) -> dict[str, Any]:
+    """One entry of pytest-benchmark's list, with its statistics."""
+    low, q1, median, q3, high = np.quantile(data, [0, 0.25, 0.5, 0.75, 1])
+    name = f"test_attention[{record['kernel']}-{record['mode']}-N{record['seq_len']}-r{record['repetition']}]"
+    return {
+        "group": "synthetic",
+        "name": name,
+        "fullname": f"benchmarks/test_attention.py::{name}",
+        "params": None,
+        "param": None,
+        "extra_info": dict(record),
+        "options": {"disable_gc": False, "warmup": False},
+        "stats": {
+            "min": low, "max": high, "mean": float(np.mean(data)), "stddev": float(np.std(data)),
+            "rounds": len(data), "median": median, "q1": q1, "q3": q3, "iterations": 1, "data": list(data),
+        },
+    }  # fmt: skip

@@ -1,0 +1,170 @@
+"""Crossovers of known laws, their kinds and their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.crossover import Crossover, find_crossover
+from tests.synthetic import DOUBLINGS, Law
+
+LINEAR, STANDARD = Law(1e-6, 1), Law(1e-9, 2)  # both 1e-3 s at N = 1000
+EXACT = 1e-9
+
+
+def table(law: Law, noise: float = 0.0, units: int = 3, seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    times = np.array([law(length) for length in DOUBLINGS])
+    noisy = times * np.exp(noise * random.standard_normal((units, len(times))))
+    return pd.DataFrame(noisy, columns=DOUBLINGS)
+
+
+def ratios(*units: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two kernels whose time ratios, linear over standard, are these."""
+    lengths = DOUBLINGS[: len(units[0])]
+    linear = pd.DataFrame(units, columns=lengths, dtype=float)
+    return linear, linear * 0 + 1
+
+
+def sentence(crossover: Crossover) -> str:
+    names = {"linear": "linear-a", "standard": "standard-b", "quantity": "time"}
+    return wording.crossover({**names, **vars(crossover)})
+
+
+@pytest.mark.parametrize("where", [300.0, 1000.0, 8000.0])
+def test_pure_powers_cross_where_their_laws_do(where: float) -> None:
+    found = find_crossover(table(Law(where * 1e-9, 1)), table(STANDARD))
+    assert (found.kind, found.ahead_beyond) == ("inside", "linear")
+    assert found.n == pytest.approx(where, rel=EXACT)
+    assert found.low == pytest.approx(where, rel=1e-5) and found.high == pytest.approx(where, rel=1e-5)
+
+
+def test_the_crossover_is_the_same_for_times_in_any_unit_and_for_units_of_any_speed() -> None:
+    linear, standard = table(LINEAR, 0.05, seed=1), table(STANDARD, 0.05, seed=2)
+    found = find_crossover(linear, standard)
+    speeds = [1e3, 2.0, 0.1]
+    again = find_crossover(linear.mul(speeds, axis=0), standard.mul(speeds, axis=0))
+    assert (again.n, again.low, again.high) == pytest.approx((found.n, found.low, found.high), rel=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "kind", "ahead", "words"),
+    [
+        ([0.9, 0.5, 0.3], "below", "linear", "beats standard-b at every length"),
+        ([4, 3, 2], "above", "standard", "never beats"),
+        ([1, 1, 1], "above", "standard", "never beats"),
+        ([2, 0.5, 2, 0.5], "multiple", "linear", "more than once"),
+        ([0.5, 2, 0.5, 2], "multiple", "standard", "standard-b is ahead"),
+        ([2, 1.5, 0.5], "inside", "linear", "beats standard-b from N ="),
+        ([0.5, 0.8, 2], "inside", "standard", "only up to N ="),
+    ],
+)
+def test_each_kind_is_told_and_said(ratio: list[float], kind: str, ahead: str, words: str) -> None:
+    found = find_crossover(*ratios(ratio, ratio))
+    assert (found.kind, found.ahead_beyond) == (kind, ahead)
+    assert words in sentence(found)
+    assert (found.n is None) == (kind != "inside")
+
+
+def test_a_linear_kernel_that_only_wins_at_short_lengths_is_never_said_to_win_from_there_on() -> None:
+    found = find_crossover(*ratios([0.5, 0.8, 2], [0.5, 0.8, 2.1]))
+    assert found.n is not None and 512 < found.n < 1024
+    assert "from N" not in sentence(found) and "not beyond" in sentence(found)
+
+
+def test_a_tie_at_a_measured_length_is_the_crossover() -> None:
+    assert find_crossover(*ratios([2, 1, 0.5])).n == pytest.approx(512, rel=EXACT)
+
+
+def test_kernels_without_common_lengths_have_no_crossover() -> None:
+    found = find_crossover(table(LINEAR).iloc[:, :2], table(STANDARD).iloc[:, 2:])
+    assert (found.kind, found.n, found.ahead_beyond) == ("none", None, None)
+    assert "no length in common" in sentence(found)
+
+
+def test_nothing_is_extrapolated_beyond_the_common_lengths() -> None:
+    standard = table(STANDARD).iloc[
+        :, :2
+    ]  # the laws cross at 1000, the standard kernel was measured up to 512
+    found = find_crossover(table(LINEAR), standard)
+    assert (found.kind, found.n, found.lengths) == ("above", None, [256, 512])
+
+
+def test_the_interval_holds_the_true_crossover_as_often_as_it_says() -> None:
+    draws, hits = 500, 0
+    for seed in range(draws):
+        found = find_crossover(table(LINEAR, 0.02, seed=2 * seed), table(STANDARD, 0.02, seed=2 * seed + 1))
+        assert found.low is not None and found.high is not None and found.n is not None
+        assert found.low <= found.n <= found.high
+        hits += found.low <= 1000 <= found.high
+    low, high = (stats.binom.ppf(quantile, draws, 0.95) for quantile in (1e-5, 1 - 1e-5))
+    assert low <= hits <= high, f"covered in {hits / draws:.1%} of the draws"
+
+
+def test_the_interval_is_the_stretch_where_nobody_is_surely_ahead() -> None:
+    """Against a second way: the t interval of the interpolated log-ratios on a fine grid of lengths."""
+    for seed in range(20):
+        linear, standard = table(LINEAR, 0.2, 4, seed=seed), table(STANDARD, 0.2, 4, seed=99 + seed)
+        found = find_crossover(linear, standard)
+        if found.kind != "inside" or found.notes:
+            continue
+        assert found.low is not None and found.high is not None and found.n is not None
+        x, values = np.log(DOUBLINGS), np.log((linear / standard).to_numpy())
+        grid = np.linspace(x[0], x[-1], 4001)
+        fine = np.array([np.interp(grid, x, unit) for unit in values])
+        doubt = np.asarray(stats.ttest_1samp(fine, 0).pvalue > 0.05)
+        at = int(np.searchsorted(grid, math.log(found.n)))
+        left = grid[at - int(np.argmin(doubt[at::-1]))]
+        right = grid[at + int(np.argmin(doubt[at:]))]
+        step = grid[1] - grid[0]
+        assert math.log(found.low) == pytest.approx(left, abs=1.01 * step)
+        assert math.log(found.high) == pytest.approx(right, abs=1.01 * step)
+
+
+def test_nearly_parallel_lines_give_a_wider_interval_than_steep_ones() -> None:
+    flat = Law(1e-6 / 1000**0.2, 1.2)
+    assert flat(1000) == pytest.approx(LINEAR(1000))
+    steep = find_crossover(table(LINEAR, 0.01, seed=4), table(STANDARD, 0.01, seed=5))
+    parallel = find_crossover(table(LINEAR, 0.01, seed=4), table(flat, 0.01, seed=5))
+    widths = [math.log(one.high / one.low) for one in (steep, parallel) if one.high and one.low]
+    assert widths[1] > 3 * widths[0]
+
+
+def test_an_interval_that_leaves_the_measured_lengths_is_clipped_and_says_so() -> None:
+    found = find_crossover(*ratios([1.1, 0.9, 0.3], [1.3, 0.7, 0.3], [0.8, 1.2, 0.3]))
+    assert found.kind == "inside" and found.low == pytest.approx(256)
+    assert any("clipped" in note and "256" in note for note in found.notes)
+
+
+def test_lengths_within_the_noise_are_named() -> None:
+    found = find_crossover(*ratios([0.9, 0.5], [1.05, 0.6], [0.98, 0.4]))
+    assert (found.kind, found.within_noise) == ("below", [256])
+    assert "within the noise at 256" in sentence(found)
+
+
+def test_one_unit_gives_a_point_without_an_interval_unless_it_is_exact() -> None:
+    measured = find_crossover(table(LINEAR, units=1), table(STANDARD, units=1))
+    counted = find_crossover(table(LINEAR, units=1), table(STANDARD, units=1), exact=True)
+    assert measured.n == pytest.approx(1000) and measured.low is None and measured.high is None
+    assert counted.n == counted.low == counted.high == pytest.approx(1000)
+
+
+def test_kernels_of_different_runs_are_compared_without_an_interval() -> None:
+    linear, standard = table(LINEAR, units=1), table(STANDARD, units=1).rename(index={0: 7})
+    found = find_crossover(linear, standard)
+    assert found.n == pytest.approx(1000) and found.low is None
+    assert any("share no units" in note for note in found.notes)
+
+
+def test_a_length_that_some_units_lack_is_left_out_and_named() -> None:
+    linear, standard = table(LINEAR), table(STANDARD)
+    standard.iloc[1:, -1] = np.nan
+    found = find_crossover(linear, standard)
+    assert found.units == 3 and found.lengths == [256, 4096]
+    assert any("8192" in note for note in found.notes)

@@ -1,0 +1,225 @@
+"""Exponents, slopes and fits, on times of known law."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from benchmarks.analysis.fits import estimate_overhead, fit_law
+from benchmarks.analysis.scaling import (
+    MIN_LENGTHS,
+    SLOPE_TOLERANCE,
+    complete_block,
+    count_exponent,
+    estimate_exponent,
+    flat_window,
+    local_slopes,
+    student_interval,
+)
+from tests.synthetic import DOUBLINGS, Law
+
+LENGTHS = np.array(DOUBLINGS, dtype=float)
+EXACT = 1e-9
+"""Logarithms of a dozen digits, a few operations each."""
+
+
+def table(
+    law: Law, noise: float = 0.0, units: int = 3, seed: int = 0, lengths: Sequence[int] = DOUBLINGS
+) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    effects = noise * random.standard_normal((units, len(lengths)))
+    return pd.DataFrame(np.exp(effects), columns=list(lengths)).mul([law(length) for length in lengths])
+
+
+@pytest.mark.parametrize(
+    ("power", "verdict"), [(0, "constant"), (1, "linear"), (2, "quadratic"), (1.5, "undetermined")]
+)
+def test_the_exponent_of_a_pure_power_is_that_power(power: float, verdict: str) -> None:
+    exponent = estimate_exponent(table(Law(1e-9, power)))
+    assert exponent.value == pytest.approx(power, abs=EXACT)
+    assert exponent.verdict == verdict
+    assert exponent.window == [256, 8192] and exponent.units == 3
+    assert (exponent.reason is None) == (verdict != "undetermined")
+
+
+def test_the_interval_holds_the_true_exponent_as_often_as_it_says() -> None:
+    draws, hits = 500, 0
+    for seed in range(draws):
+        exponent = estimate_exponent(table(Law(1e-9, 2), noise=0.02, seed=seed))
+        assert exponent.low is not None and exponent.high is not None
+        hits += exponent.low <= 2 <= exponent.high
+    low, high = (stats.binom.ppf(quantile, draws, 0.95) for quantile in (1e-5, 1 - 1e-5))
+    assert low <= hits <= high, f"covered in {hits / draws:.1%} of the draws"
+
+
+def test_the_interval_is_that_of_a_t_test() -> None:
+    for units in (2, 3, 10):
+        values = np.random.default_rng(units).standard_normal(units)
+        expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert student_interval(values) == pytest.approx((values.mean(), expected.low, expected.high))
+
+
+def test_a_verdict_needs_the_whole_interval_within_its_margin() -> None:
+    powers = np.array([[1.86], [1.94], [1.94]])
+    for shift in (0.0, 0.174):  # the interval [1.80, 2.03] and its mirror image at 2
+        exponent = estimate_exponent(pd.DataFrame(LENGTHS ** (powers + shift), columns=list(DOUBLINGS)))
+        assert exponent.low is not None and exponent.high is not None
+        assert (exponent.low < 1.9) != (exponent.high > 2.1)
+        assert exponent.verdict == "undetermined" and "does not lie within 0.1" in str(exponent.reason)
+
+
+def test_what_slows_a_whole_unit_does_not_change_its_exponent() -> None:
+    calm = table(Law(1e-9, 2), noise=0.02)
+    slowed = calm.mul([1, 3, 0.5], axis=0)
+    assert estimate_exponent(slowed).value == pytest.approx(estimate_exponent(calm).value, abs=EXACT)
+    assert estimate_exponent(slowed).low == pytest.approx(estimate_exponent(calm).low, abs=EXACT)
+
+
+def test_an_overhead_moves_the_window_to_the_longer_lengths() -> None:
+    law = Law(1e-12, 2, overhead=20e-6)
+    exponent = estimate_exponent(table(law))
+    whole = np.polyfit(np.log(LENGTHS), np.log([law(int(n)) for n in LENGTHS]), 1)[0]
+    assert exponent.window is not None and exponent.window[0] > 256
+    assert exponent.value is not None and whole < exponent.value < 2
+    assert exponent.verdict == "undetermined"
+
+
+def test_the_window_is_the_longest_flat_stretch_that_ends_at_the_longest_length() -> None:
+    random = np.random.default_rng(1)
+    found = set()
+    for _ in range(300):
+        slopes = 2 + random.uniform(0.02, 0.4) * random.standard_normal(random.integers(1, 8))
+        start = flat_window(slopes)
+        flat = [
+            first
+            for first in range(len(slopes) - MIN_LENGTHS + 2)
+            if max(slopes[first:]) - min(slopes[first:]) <= SLOPE_TOLERANCE
+        ]
+        assert start == min(flat, default=None)
+        found.add(start)
+    assert None in found and 0 in found and len(found) > 4  # the draws reached every kind of answer
+
+
+def test_without_a_flat_window_nothing_is_called_quadratic() -> None:
+    bent = pd.DataFrame([[1, 2, 8, 16]] * 3, columns=[1, 2, 4, 8], dtype=float)
+    exponent = estimate_exponent(bent)
+    assert exponent.verdict == "undetermined" and "still changes" in str(exponent.reason)
+    assert exponent.window == [2, 8]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_than_three_lengths_give_no_exponent_and_say_why(count: int) -> None:
+    exponent = estimate_exponent(table(Law(1e-9, 2), lengths=DOUBLINGS[:count]))
+    assert (exponent.value, exponent.window, exponent.verdict) == (None, None, "undetermined")
+    assert "needs 3" in str(exponent.reason)
+
+
+def test_a_single_unit_gives_a_value_without_an_interval() -> None:
+    exponent = estimate_exponent(table(Law(1e-9, 2), units=1))
+    assert exponent.value == pytest.approx(2, abs=EXACT)
+    assert (exponent.low, exponent.high, exponent.verdict) == (None, None, "undetermined")
+
+
+def test_noise_makes_a_verdict_undetermined_rather_than_wrong() -> None:
+    exponent = estimate_exponent(table(Law(1e-9, 2), noise=0.3, seed=3))
+    assert exponent.low is not None and exponent.high is not None
+    assert exponent.high - exponent.low > 0.2 and exponent.verdict == "undetermined"
+
+
+def test_local_slopes_also_hold_between_lengths_that_do_not_double() -> None:
+    slopes = local_slopes(table(Law(1e-9, 1.7), lengths=(10, 100, 150, 1000)))
+    assert slopes == pytest.approx([1.7] * 3, abs=EXACT)
+
+
+def test_a_length_of_one_repetition_does_not_cost_the_others_their_units() -> None:
+    times = table(Law(1e-9, 2), noise=0.01)
+    times.iloc[1:, -1] = np.nan
+    exponent = estimate_exponent(times)
+    assert exponent == estimate_exponent(times.iloc[:, :-1])
+    assert exponent.units == 3 and exponent.window == [256, 4096]
+
+
+def test_an_interrupted_repetition_does_not_cost_the_others_their_lengths() -> None:
+    times = table(Law(1e-9, 2), noise=0.01)
+    times.iloc[2, 2:] = np.nan
+    block, notes = complete_block(times)
+    assert block.equals(times.iloc[:2]) and notes == [
+        "only 2 of 3 units hold all lengths, and only they were used"
+    ]
+
+
+def test_counts_are_judged_where_their_lower_terms_have_faded() -> None:
+    counts = 4 * LENGTHS**2 + 1000 * LENGTHS
+    exact = np.log(counts[-1] / counts[-2]) / np.log(2)
+    assert count_exponent(LENGTHS, counts) == pytest.approx(exact, abs=EXACT)
+    assert count_exponent(LENGTHS, np.where(LENGTHS > 512, np.nan, counts)) == pytest.approx(
+        np.log2(counts[1] / counts[0]), abs=EXACT
+    )
+    assert count_exponent(LENGTHS[:1], counts[:1]) is None
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("overhead", [0.0, 2e-5, 3e-3])
+def test_a_fit_finds_the_coefficients_of_its_own_law(power: int, overhead: float) -> None:
+    law = Law(3e-9, power, overhead)
+    fit = fit_law(LENGTHS, np.array([law(int(n)) for n in LENGTHS]), power)
+    assert fit is not None
+    assert fit["a"] == pytest.approx(3e-9, rel=1e-5)
+    assert fit["b"] == pytest.approx(overhead, rel=1e-5, abs=1e-4 * law(256))
+    assert fit["r2"] == pytest.approx(1, abs=1e-6) and fit["relative_error"] < 1e-4
+
+
+def test_the_wrong_law_fits_worse_and_says_so() -> None:
+    times = np.array([Law(3e-9, 2)(int(n)) for n in LENGTHS])
+    right, wrong = fit_law(LENGTHS, times, 2), fit_law(LENGTHS, times, 1)
+    assert right is not None and wrong is not None
+    assert wrong["r2"] < 0.9 < right["r2"] and wrong["relative_error"] > 0.5 > right["relative_error"]
+
+
+def test_a_fit_weighs_every_length_alike() -> None:
+    """Where one length is off by a factor, the fit's coefficient does not depend on which length that is."""
+    times = 3e-9 * LENGTHS**2
+    off = []
+    for index in range(1, len(times)):
+        fit = fit_law(LENGTHS, np.where(np.arange(len(times)) == index, 1.2 * times, times), 2)
+        assert fit is not None
+        off.append(fit["a"])
+    # All of them move by the mean of the logs, 1.2^(1/6), where the overhead is at its bound of zero.
+    assert off[-1] == pytest.approx(3e-9 * 1.2 ** (1 / 6), rel=0.03)
+    assert max(off) / min(off) < 1.2 ** (1 / 3)
+
+
+def test_a_fit_is_the_same_law_in_any_unit() -> None:
+    times = table(Law(3e-9, 2, 1e-3), noise=0.05).to_numpy()[0]
+    fits = [fit_law(LENGTHS, scale * times, 2) for scale in (1, 1e-6)]
+    assert fits[0] is not None and fits[1] is not None
+    assert fits[1]["a"] == pytest.approx(1e-6 * fits[0]["a"], rel=1e-5)
+    assert fits[1]["r2"] == pytest.approx(fits[0]["r2"], abs=1e-6)
+
+
+def test_coefficients_are_never_negative() -> None:
+    falling = fit_law(LENGTHS, 1 / LENGTHS, 1)
+    assert falling is not None and falling["a"] >= 0 and falling["b"] > 0
+
+
+@pytest.mark.parametrize(("power", "overhead"), [(2, 20e-6), (1, 4e-4), (1.5, 1e-3)])
+def test_the_overhead_is_found_beside_a_free_exponent(power: float, overhead: float) -> None:
+    law = Law(overhead / 1000**power, power, overhead)
+    times = np.array([law(int(n)) for n in LENGTHS])
+    assert estimate_overhead(LENGTHS, times) == pytest.approx(overhead, rel=1e-3)
+
+
+def test_without_an_overhead_none_is_invented() -> None:
+    overhead = estimate_overhead(LENGTHS, 3e-9 * LENGTHS**2)
+    assert overhead is not None and overhead < 1e-3 * 3e-9 * 256**2
+
+
+def test_an_overhead_that_cannot_be_told_is_not_given() -> None:
+    times = 1e-3 + 1e-9 * LENGTHS**2
+    assert estimate_overhead(LENGTHS[:3], times[:3]) is None
+    assert estimate_overhead(LENGTHS, np.full_like(LENGTHS, 1e-3)) is None
+    assert estimate_overhead(LENGTHS, 1e-9 * LENGTHS**4) is None
