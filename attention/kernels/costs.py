@@ -40,11 +40,12 @@ def _costs(case: Case, macs: int, peak_bytes: int) -> Costs:
 def standard_explicit(case: Case) -> Costs:
     """QK' and PV, N^2 (D + Dv) MACs; backward twice that. The masked half is computed as well.
 
-    Peak: scores and probabilities (backward: probabilities and two gradients of their size).
+    Peak: scores and probabilities (backward: probabilities and two gradients of their size, on CUDA
+    three, where the gradient of the mask or the scale is a copy).
     """
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     products = 3 if case.backward else 1
-    matrices = 3 if case.backward else 2
+    matrices = (4 if case.device == "cuda" else 3) if case.backward else 2
     peak = (matrices * n * n + _results(case)) * case.itemsize
     return _costs(case, products * n * n * (d + dv), peak)
 

@@ -88,9 +88,9 @@ class Errors(NamedTuple):
     output: float
     gradients: float
 
-    def within(self, dtype: torch.dtype) -> bool:
-        """Whether both stay inside the tolerances of the dtype; NaN in an output never does."""
-        forward, backward = TOLERANCES[dtype]
+    def within(self, dtype: torch.dtype, *, room: float = 1) -> bool:
+        """Whether both stay inside the tolerances of the dtype, times ``room``; a NaN never does."""
+        forward, backward = (room * tolerance for tolerance in TOLERANCES[dtype])
         return self.output <= forward and (math.isnan(self.gradients) or self.gradients <= backward)
 
 

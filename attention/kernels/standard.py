@@ -88,8 +88,9 @@ def _refusal(pinned: SDPBackend, probe: Case) -> str | None:
 
 
 def _supports(pinned: SDPBackend, case: Case) -> str | None:
-    # A probe of a few tokens answers for every length: torch decides by dtype, widths and device.
-    return _refusal(pinned, replace(case, kernel="standard-sdpa", batch=1, heads=1, seq_len=8))
+    # torch decides by dtype, widths and device, so that a probe of a few tokens answers for all longer ones.
+    probe = replace(case, kernel="standard-sdpa", batch=1, heads=1, seq_len=min(case.seq_len, 8))
+    return _refusal(pinned, probe)
 
 
 register_kernel("standard-explicit", standard_explicit, costs=costs.standard_explicit)
