@@ -79,7 +79,7 @@ def test_autosave_then_compare_finds_the_same_cases(tmp_path: Path) -> None:
 
 
 def test_collect_only_and_k_choose_by_readable_ids() -> None:
-    text = run("--collect-only", "-q", "-k", "linear-chunked-causal and N4096")
+    text = run("--device=cpu", "--collect-only", "-q", "-k", "linear-chunked-causal and N4096")
     ids = [line for line in text.splitlines() if "::" in line]
     assert ids == [
         f"benchmarks/test_attention.py::test_attention[linear-chunked-causal-forward-N4096-B1-H8-D64-float32-cpu-r{r}]"

@@ -8,6 +8,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ def _reasons(pinned: SDPBackend, said: list[str]) -> str:
     said = [re.sub(r" ?\(Triggered internally.*", "", text).strip() for text in said]
     name = pinned.name.partition("_")[0].lower()
     headings = [i for i, text in enumerate(said) if "not used because" in text]
-    for start, stop in zip(headings, [*headings[1:], len(said)], strict=True):
+    for start, stop in pairwise([*headings, len(said)]):
         if name in said[start].lower():
             return " ".join(said[start + 1 : stop])
     return ""
