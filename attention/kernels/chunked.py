@@ -16,7 +16,6 @@ Q'g and Q'delta over *later* chunks, and dA = tril(g V' + delta 1'):
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -307,11 +306,3 @@ class _Passes:
         dk = product("dq", dA.mT, q)
         torch.baddbmm(dk, v, U.mT, out=dk).add_(w.mT)
         _store(grads[1], block, self.phi.backward_(dk, k))
-
-
-def iterate_chunks(seq_len: int, chunk_size: int) -> Iterator[int]:
-    """The lengths of the chunks, as the closed forms of the costs count them."""
-    whole, rest = divmod(seq_len, chunk_size)
-    yield from [chunk_size] * whole
-    if rest:
-        yield rest

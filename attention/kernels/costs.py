@@ -1,15 +1,17 @@
-"""Closed forms: FLOPs, least bytes moved and peak bytes of each kernel.
+"""Closed forms: FLOPs by term, least bytes moved and peak bytes of each kernel.
 
 N, D, Dv are the lengths of the sequence, of a key and of a value; everything is multiplied by
-B x H. MACs are those of the matrix products as the kernel executes them, so that they equal what
-torch's ``FlopCounterMode`` counts; what it cannot see is named where it occurs.
+B x H. A term is the MACs of one matrix product as the kernel executes it, forward and backward
+together. Where torch's ``FlopCounterMode`` sees more or less than that, the difference is a named
+entry of ``uncounted`` (less) or ``overcounted`` (more).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from attention.kernels.chunked import BLOCK_ROWS, default_chunk_size, iterate_chunks
+from attention.kernels.chunked import BLOCK_ROWS, default_chunk_size
 from attention.kernels.registry import Costs
 
 if TYPE_CHECKING:
@@ -32,9 +34,26 @@ def _results(case: Case) -> int:
     return case.seq_len * (2 * d + 3 * dv if case.backward else dv)
 
 
-def _costs(case: Case, macs: int, peak_bytes: int) -> Costs:
+def _costs(
+    case: Case,
+    terms: Mapping[str, int],
+    peak_bytes: int,
+    *,
+    uncounted: Mapping[str, int] | None = None,
+    overcounted: Mapping[str, int] | None = None,
+) -> Costs:
     rows = case.batch * case.heads
-    return Costs(macs=rows * macs, min_bytes=min_bytes(case), peak_bytes=rows * peak_bytes)
+
+    def times_rows(macs: Mapping[str, int] | None) -> dict[str, int]:
+        return {name: rows * count for name, count in (macs or {}).items()}
+
+    return Costs(
+        terms=times_rows(terms),
+        min_bytes=min_bytes(case),
+        peak_bytes=rows * peak_bytes,
+        uncounted=times_rows(uncounted),
+        overcounted=times_rows(overcounted),
+    )
 
 
 def standard_explicit(case: Case) -> Costs:
@@ -47,7 +66,8 @@ def standard_explicit(case: Case) -> Costs:
     products = 3 if case.backward else 1
     matrices = (4 if case.device == "cuda" else 3) if case.backward else 2
     peak = (matrices * n * n + _results(case)) * case.itemsize
-    return _costs(case, products * n * n * (d + dv), peak)
+    terms = {"scores": products * n * n * d, "weighted_values": products * n * n * dv}
+    return _costs(case, terms, peak)
 
 
 def standard_fused(case: Case) -> Costs:
@@ -58,8 +78,12 @@ def standard_fused(case: Case) -> Costs:
     """
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     scores = n * (n + 1) // 2 if case.causal else n * n
-    products = (d + dv) + (3 * d + 2 * dv if case.backward else 0)
-    return _costs(case, scores * products, _results(case) * case.itemsize + 4 * n)
+    per_score = {"scores": d, "weighted_values": dv}
+    if case.backward:
+        per_score = {"scores": 4 * d, "weighted_values": 3 * dv}
+    terms = {name: scores * width for name, width in per_score.items()}
+    skipped = {"masked_half": (n * n - scores) * sum(per_score.values())}
+    return _costs(case, terms, _results(case) * case.itemsize + 4 * n, overcounted=skipped)
 
 
 def linear_explicit(case: Case) -> Costs:
@@ -70,30 +94,40 @@ def linear_explicit(case: Case) -> Costs:
     """
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     wide = max(4, case.itemsize)
-    macs = n * (2 * d * dv + d)
+    passes = 3 if case.backward else 1
+    terms = {
+        "states": passes * n * d * dv,
+        "readout": passes * n * d * dv,
+        "normaliser": passes * n * d,
+    }
+    elementwise = {name: terms[name] for name in ("states", "normaliser") if case.causal}
     if case.causal:
         peak = wide * n * ((4 if case.backward else 2) * d * dv + 2 * d)
     else:
         peak = wide * (n * (4 * d + 3 * dv if case.backward else 2 * d + dv) + d * dv)
-    return _costs(case, macs * (3 if case.backward else 1), peak + _results(case) * case.itemsize)
+    return _costs(case, terms, peak + _results(case) * case.itemsize, uncounted=elementwise)
 
 
 def linear_chunked(case: Case) -> Costs:
     """Bidirectional: N (2 D Dv + D) MACs, backward N (4 D Dv + D).
 
-    Causal, each chunk of c tokens: c^2 (D + Dv) + 2 c D Dv + c D, backward c^2 (3 D + 2 Dv) + 5 c D Dv + c D.
+    Causal, each chunk of c tokens: c^2 (D + Dv) + 2 c D Dv + c D, of which the masked half is
+    computed as well; backward c^2 (3 D + 2 Dv) + 5 c D Dv + c D.
 
     Peak: the results, the normaliser, one block of scratch and, in a causal backward, N / C states.
     """
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     chunk = default_chunk_size(d, causal=case.causal)
+    terms = {"states": n * d * dv, "readout": n * d * dv, "normaliser": n * d}
+    if case.backward:
+        products = 5 if case.causal else 4
+        terms = {"states": 3 * n * d * dv, "readout": (products - 1) * n * d * dv, "normaliser": 2 * n * d}
     if case.causal:
-        macs = sum(c * c * (d + dv) + 2 * c * d * dv + c * d for c in iterate_chunks(n, chunk))
-        if case.backward:
-            macs += sum(c * c * (3 * d + 2 * dv) + 5 * c * d * dv + c * d for c in iterate_chunks(n, chunk))
-    else:
-        macs = n * (2 * d * dv + d) + (n * (4 * d * dv + d) if case.backward else 0)
-    return _costs(case, macs, _chunked_peak_bytes(case, chunk))
+        whole, rest = divmod(n, chunk)
+        scores = whole * chunk * chunk + rest * rest
+        terms["scores"] = scores * (4 * d if case.backward else d)
+        terms["weighted_values"] = scores * (3 * dv if case.backward else dv)
+    return _costs(case, terms, _chunked_peak_bytes(case, chunk))
 
 
 def _chunked_peak_bytes(case: Case, chunk: int) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -18,20 +18,32 @@ FAMILIES = ("standard", "linear")
 class Costs:
     """What one call of a kernel costs, in closed form.
 
-    ``macs`` are the multiply-adds of the matrix products as executed; elementwise work (feature
-    maps, exponentials, sums) is left out, as in torch's ``FlopCounterMode``. ``min_bytes`` reads
-    each input once and writes each output once. ``peak_bytes`` is the most memory held above the
-    inputs, results included.
+    ``terms`` are the multiply-adds of its matrix products by name, as executed; elementwise work
+    (feature maps, exponentials, sums) is left out, as in torch's ``FlopCounterMode``. That counter
+    misses the ``uncounted`` and adds the ``overcounted``. ``min_bytes`` reads each input once and
+    writes each output once. ``peak_bytes`` is the most memory held above the inputs, results included.
     """
 
-    macs: int
+    terms: Mapping[str, int]
     min_bytes: int
     peak_bytes: int
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+    overcounted: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+        return sum(self.terms.values())
 
     @property
     def flops(self) -> int:
         """Two a multiply-add."""
         return 2 * self.macs
+
+    @property
+    def countable_flops(self) -> int:
+        """What torch's counter finds."""
+        return 2 * (self.macs - sum(self.uncounted.values()) + sum(self.overcounted.values()))
 
 
 @dataclass(frozen=True)
