@@ -4,16 +4,22 @@ from attention import kernels  # registers the kernels
 from attention.case import Case, make_inputs
 from attention.functional import linear_attention, standard_attention
 from attention.kernels.registry import Costs, Kernel, get_kernel, list_kernels, register_kernel
+from attention.modules import SelfAttention, count_flops_self_attention
+from attention.profiler import Profile, profile
 
 __all__ = [
     "Case",
     "Costs",
     "Kernel",
+    "Profile",
+    "SelfAttention",
+    "count_flops_self_attention",
     "get_kernel",
     "kernels",
     "linear_attention",
     "list_kernels",
     "make_inputs",
+    "profile",
     "register_kernel",
     "standard_attention",
 ]

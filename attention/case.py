@@ -10,6 +10,7 @@ from torch import Tensor
 
 MODES = ("bidirectional", "causal")
 PHASES = ("forward", "forward_backward")
+SUBJECTS = ("operator", "layer", "ceiling")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -17,7 +18,9 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 class Case:
     """One kernel at one shape, mode, phase, dtype and device.
 
-    ``value_dim`` is the width Dv of the values; 0 stands for "as wide as the keys" (D).
+    ``value_dim`` is the width Dv of the values; 0 stands for "as wide as the keys" (D). ``subject``
+    is what is measured: the attention ``operator``, a self-attention ``layer`` of width H x D around
+    it, or a ``ceiling`` of the device.
 
     Raises:
         ValueError: a mode, phase or dtype that does not exist, or a size below its minimum
@@ -34,12 +37,14 @@ class Case:
     heads: int = 8
     head_dim: int = 64
     value_dim: int = 0
+    subject: str = "operator"
 
     def __post_init__(self) -> None:
         for field, value, known in (
             ("mode", self.mode, MODES),
             ("phase", self.phase, PHASES),
             ("dtype", self.dtype, DTYPES),
+            ("subject", self.subject, SUBJECTS),
         ):
             if value not in known:
                 raise ValueError(f"{field} {value!r} does not exist; choose one of {', '.join(known)}")
@@ -77,16 +82,22 @@ class Case:
         """The stable identity, made from the fields alone.
 
         Example: ``linear-chunked/causal/forward/cpu/float32/B1-H8-N4096-D64``; a value width
-        that differs from D is appended as ``-V32``.
+        that differs from D is appended as ``-V32``; a layer begins with ``layer/``.
         """
         shape = f"B{self.batch}-H{self.heads}-N{self.seq_len}-D{self.head_dim}{self._value_suffix}"
-        return "/".join((self.kernel, self.mode, self.phase, self.device, self.dtype, shape))
+        parts = (self.kernel, self.mode, self.phase, self.device, self.dtype, shape)
+        return "/".join((*self._subject_prefix, *parts))
 
     @property
     def id(self) -> str:
         """The name of the case among pytest's ids, readable and good for ``-k``."""
         shape = f"N{self.seq_len}-B{self.batch}-H{self.heads}-D{self.head_dim}{self._value_suffix}"
-        return "-".join((self.kernel, self.mode, self.phase, shape, self.dtype, self.device))
+        parts = (self.kernel, self.mode, self.phase, shape, self.dtype, self.device)
+        return "-".join((*self._subject_prefix, *parts))
+
+    @property
+    def _subject_prefix(self) -> tuple[str, ...]:
+        return ("layer",) if self.subject == "layer" else ()
 
     @property
     def _value_suffix(self) -> str:

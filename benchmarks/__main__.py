@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from benchmarks.analysis.reading import InputError
+from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.report import write_report
 
 EXIT_CODES = (

@@ -6,6 +6,7 @@ import math
 import re
 import secrets
 import time
+from itertools import chain
 from typing import Any
 
 import psutil
@@ -15,12 +16,21 @@ import torch
 from attention import Case
 from attention.case import DTYPES, MODES, PHASES
 from attention.profiler import clock_name
-from benchmarks.grid import PRESETS, Selection, build_cases, schedule, series_of
+from benchmarks.grid import (
+    PRESETS,
+    Selection,
+    build_cases,
+    build_ceilings,
+    build_layer_cases,
+    schedule,
+    series_of,
+)
 from benchmarks.ledger import Ledger
 from benchmarks.measure import Measurer, device_name
 from conftest import chosen, chosen_devices, present_devices
 
 MEASURER = pytest.StashKey[Measurer]()
+CASES = pytest.StashKey[dict[str, list[Case]]]()
 RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
 
@@ -94,19 +104,24 @@ def _shape(config: pytest.Config) -> tuple[int, int, int] | None:
     return batch, heads, head_dim
 
 
-def _cases(config: pytest.Config) -> list[Case]:
+def _cases(config: pytest.Config) -> dict[str, list[Case]]:
+    """The cases of each subject."""
     selection = Selection(
         preset=PRESETS[config.getoption("grid")],
         devices=chosen_devices(config) or present_devices(),
         dtypes=chosen(config, "dtype", list(DTYPES)),
         kernels=config.getoption("kernel"),
-        modes=chosen(config, "mode", list(MODES)) or MODES,
+        modes=chosen(config, "mode", list(MODES)),
         phases=chosen(config, "phase", list(PHASES)),
         seq_lens=_seq_lens(config),
         shape=_shape(config),
     )
     try:
-        return build_cases(selection)
+        return {
+            "operator": build_cases(selection),
+            "layer": build_layer_cases(selection),
+            "ceiling": build_ceilings(selection),
+        }
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -123,18 +138,22 @@ def pytest_configure(config: pytest.Config) -> None:
         "threads": torch.get_num_threads(),
     }
     config.stash[RUN] = run
+    config.stash[CASES] = _cases(config)
     config.stash[MEASURER] = Measurer(
-        ledger=Ledger(_cases(config)),
+        ledger=Ledger(chain.from_iterable(config.stash[CASES].values())),
         clock=config.getoption("clock"),
+        repetitions=run["repetitions"],
         case_seconds=_positive(config, "case_seconds", preset.case_seconds),
         round_seconds=_positive(config, "round_seconds", preset.round_seconds),
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if {"case", "repetition"} <= set(metafunc.fixturenames):
+    subject = metafunc.definition.get_closest_marker("subject")
+    if subject:
         measurer, run = metafunc.config.stash[MEASURER], metafunc.config.stash[RUN]
-        order = schedule(list(measurer.ledger.cases.values()), run["repetitions"], run["seed"])
+        cases = metafunc.config.stash[CASES][subject.args[0]]
+        order = schedule(cases, run["repetitions"], run["seed"])
         metafunc.parametrize(
             ("case", "repetition"),
             [_parameter(measurer, case, repetition) for case, repetition in order],
@@ -147,6 +166,16 @@ def _parameter(measurer: Measurer, case: Case, repetition: int) -> Any:
     point = case.id.removeprefix(f"{case.kernel}-")
     mark = pytest.mark.benchmark(group=point, timer=measurer.timer(case.device), disable_gc=True)
     return pytest.param(case.key, repetition, id=f"{case.id}-r{repetition}", marks=mark)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole grid once, whatever the file, then again."""
+
+    def repetition(item: pytest.Item) -> int:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        return int(parameters.get("repetition", 0))
+
+    items.sort(key=repetition)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

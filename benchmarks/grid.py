@@ -11,7 +11,9 @@ from fnmatch import fnmatchcase
 import torch
 
 from attention import Case, list_kernels
-from attention.case import MODES
+from attention.case import MODES, PHASES
+from attention.functional import AUTO
+from benchmarks.subjects import ceiling_cases
 
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
 DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
@@ -32,6 +34,7 @@ class Preset:
 
     seq_lens: tuple[int, ...]
     kernels: tuple[str, ...]
+    layer_seq_lens: tuple[int, ...]
     phases: tuple[str, ...]
     repetitions: int
     case_seconds: float
@@ -44,11 +47,17 @@ class Preset:
 _UNPINNED = ("standard-explicit", "standard-sdpa", "linear-*")
 _ON_CUDA = ("standard-sdpa-cudnn",)
 
+_DECADES = (10, 100, 1000, 10000)
+
 PRESETS = {
-    "smoke": Preset((64, 128, 256), _UNPINNED, ("forward",), 2, 0.02, 0.5, False),
-    "default": Preset(doublings(256, 8192), _UNPINNED, ("forward",), 3, 1.0, 2.0, True),
-    "full": Preset(doublings(64, 16384), ("*",), ("forward", "forward_backward"), 5, 1.0, 20.0, True),
+    "smoke": Preset((64, 128, 256), _UNPINNED, (10, 100), ("forward",), 2, 0.02, 0.5, False),
+    "default": Preset(doublings(256, 8192), _UNPINNED, _DECADES, ("forward",), 3, 1.0, 2.0, True),
+    "full": Preset(doublings(64, 16384), ("*",), _DECADES, PHASES, 5, 1.0, 20.0, True),
 }
+
+# The layer of the profiling experiment: what "standard" and "linear" stand for. SDPA rather than the
+# explicit form, which at N = 10000 takes seconds a call and gigabytes; --kernel measures that too.
+LAYER_KERNELS = tuple(f"{family}-{backend}" for family, backend in AUTO.items())
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Selection:
     devices: Sequence[str]
     dtypes: Sequence[str] | None = None
     kernels: Sequence[str] | None = None
-    modes: Sequence[str] = MODES
+    modes: Sequence[str] | None = None
     phases: Sequence[str] | None = None
     seq_lens: Sequence[int] | None = None
     shape: tuple[int, int, int] | None = None
@@ -87,11 +96,32 @@ def build_cases(selection: Selection) -> list[Case]:
         for kernel in select_kernels(patterns):
             for dtype in selection.dtypes or (DEFAULT_DTYPE[device],):
                 for phase in selection.phases or selection.preset.phases:
-                    for mode in selection.modes:
+                    for mode in selection.modes or MODES:
                         series = Case(kernel, mode, 0, phase, device, dtype, batch, heads, head_dim)
                         lengths = selection.seq_lens or _seq_lens(selection.preset, series)
                         cases += [replace(series, seq_len=n) for n in sorted(set(lengths))]
     return cases
+
+
+def build_layer_cases(selection: Selection) -> list[Case]:
+    """The profiling experiment: a whole self-attention layer at four decades of lengths, bidirectional."""
+    layers = replace(
+        selection,
+        kernels=selection.kernels or LAYER_KERNELS,
+        modes=selection.modes or ("bidirectional",),
+        seq_lens=selection.seq_lens or selection.preset.layer_seq_lens,
+    )
+    return [replace(case, subject="layer") for case in build_cases(layers)]
+
+
+def build_ceilings(selection: Selection) -> list[Case]:
+    """The ceilings of every device and dtype that the selection measures."""
+    return [
+        case
+        for device in selection.devices
+        for dtype in selection.dtypes or (DEFAULT_DTYPE[device],)
+        for case in ceiling_cases(device, dtype)
+    ]
 
 
 def _seq_lens(preset: Preset, series: Case) -> tuple[int, ...]:

@@ -10,8 +10,9 @@ from typing import Any
 import psutil
 import torch
 
-from attention import Case, get_kernel
+from attention import Case
 from benchmarks.grid import series_of
+from benchmarks.subjects import SUBJECTS, predict_bytes
 
 # Share of the memory that stays free: other programs, and operators that take more than predicted.
 MEMORY_RESERVE = 0.1
@@ -47,13 +48,13 @@ class Ledger:
         if not shorter:
             return None
         nearest = max(shorter)
-        costs = get_kernel(case.kernel).costs
+        costs = SUBJECTS[case.subject].costs
         flops = costs(case).flops / max(1, costs(replace(case, seq_len=nearest)).flops)
         return known[nearest] * max(1.0, flops)
 
     def refuse(self, case: Case, round_seconds: float) -> str | None:
         """Book and return why the case is not to be run, or None."""
-        unsupported = get_kernel(case.kernel).supports(case)
+        unsupported = SUBJECTS[case.subject].supports(case)
         if unsupported:
             return self.leave_out(case, "unsupported", unsupported)
         needed, free = predict_bytes(case), free_bytes(case.device)
@@ -80,13 +81,6 @@ class Ledger:
             if key in never_reached
         ]
         return rows
-
-
-def predict_bytes(case: Case) -> int:
-    """Inputs, the gradient that enters a backward, and the kernel's own peak."""
-    tokens = case.batch * case.heads * case.seq_len
-    widths = 2 * case.head_dim + case.value_dim * (2 if case.backward else 1)
-    return tokens * widths * case.itemsize + get_kernel(case.kernel).costs(case).peak_bytes
 
 
 def free_bytes(device: str) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from time import perf_counter
 from typing import Any
 
 import cpuinfo
@@ -13,18 +13,20 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from attention import Case, get_kernel, make_inputs
-from attention.kernels.reference import TOLERANCES, errors_against_reference
-from attention.profiler import CLOCKS, Runway, clock_name, peak_memory
+from attention import Case
+from attention.kernels.reference import TOLERANCES
+from attention.profiler import CLOCKS, clock_name, count_flops, peak_memory, warm_up
 from benchmarks.grid import series_of
 from benchmarks.ledger import Ledger
+from benchmarks.subjects import SUBJECTS, prepare
 
 SCHEMA = 1
 # Three rounds give a median that one stall does not move; beyond some hundred the rounds of one
 # repetition say nothing new, since they are not independent.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200
 CHECK_SEQ_LEN = 200
-LONG_CALL_SECONDS = 0.1
+# The layer is measured in so many rounds altogether, spread over the repetitions.
+LAYER_ROUNDS = 20
 
 
 @cache
@@ -41,12 +43,13 @@ class Measurer:
 
     ledger: Ledger
     clock: str
+    repetitions: int
     case_seconds: float
     round_seconds: float
 
     def __post_init__(self) -> None:
         self._checked: dict[Case, str | None] = {}
-        self._peaks: dict[str, dict[str, int | None]] = {}
+        self._read: dict[str, dict[str, int | None]] = {}
 
     def timer(self, device: str) -> Callable[[], Any]:
         """The callable that stamps time on a device."""
@@ -88,54 +91,53 @@ class Measurer:
 
         The call on the few tokens of the comparison is also the first point that predictions build on.
         """
-        if get_kernel(case.kernel).supports(case):
+        subject = SUBJECTS[case.subject]
+        if subject.supports(case):
             return
         series = series_of(case)
         if series not in self._checked:
             short = replace(case, seq_len=min(CHECK_SEQ_LEN, case.seq_len))
-            errors = errors_against_reference(short)
+            errors = subject.errors(short)
             self._checked[series] = None
-            if not errors.within(case.torch_dtype):
+            if errors and not errors.within(case.torch_dtype):
                 self._checked[series] = (
                     f"wrong result at N = {short.seq_len}: relative error {errors.output:.2g} forward and "
                     f"{errors.gradients:.2g} in the gradients, "
                     "allowed {:.2g} and {:.2g}".format(*TOLERANCES[case.torch_dtype])
                 )
-            else:
+            elif errors:
                 self.ledger.learn_seconds(short, self._warm_up(prepare(short), short)[0])
         if self._checked[series]:
             raise AssertionError(self._checked[series])
 
     def _time(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:
         call = prepare(case)
-        if case.key not in self._peaks:
-            peak = peak_memory(call, case.device)
-            self._peaks[case.key] = {"peak_bytes": peak.tensor_bytes, "peak_rss_bytes": peak.rss_bytes}
+        if case.key not in self._read:
+            self._read[case.key] = _untimed(call, case)
         seconds, before_round = self._warm_up(call, case)
         self.ledger.learn_seconds(case, seconds)
         benchmark.extra_info.update(self.record(case, repetition))
-        rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-9))))
+        rounds = self._rounds(case, seconds)
         benchmark.pedantic(call, setup=before_round, rounds=rounds)  # type: ignore[no-untyped-call]
         if benchmark.enabled:
             self.ledger.measured.add(case.key)
 
-    def _warm_up(self, call: Callable[[], None], case: Case) -> tuple[float, Callable[[], None] | None]:
-        """Seconds of a warm call, and what is to precede each timed one."""
-        if case.device == "cuda":
-            runway = Runway(clock_name(case.device, self.clock))
-            call()
-            runway.learn(call)
-            return runway.learn(call), runway
-        seconds = seconds_of(call)
-        # A long call is hardly slower cold, and a second one would take the time of a round.
-        return (seconds if seconds > LONG_CALL_SECONDS else seconds_of(call)), None
+    def _warm_up(self, call: Callable[[], object], case: Case) -> tuple[float, Callable[[], None] | None]:
+        return warm_up(call, case.device, clock_name(case.device, self.clock))
+
+    def _rounds(self, case: Case, seconds: float) -> int:
+        if case.subject == "layer":
+            return math.ceil(LAYER_ROUNDS / self.repetitions)
+        return max(LEAST_ROUNDS, min(MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-9))))
 
     def record(self, case: Case, repetition: int) -> dict[str, Any]:
         """The flat JSON scalars that stand beside the times of a case."""
-        costs = get_kernel(case.kernel).costs(case)
+        costs = SUBJECTS[case.subject].costs(case)
+        width = {"embed_dim": case.heads * case.head_dim} if case.subject == "layer" else {}
         return {
             "schema": SCHEMA,
             **case.fields(),
+            **width,
             "device_name": device_name(case.device),
             "repetition": repetition,
             "clock": clock_name(case.device, self.clock),
@@ -143,30 +145,16 @@ class Measurer:
             "macs": costs.macs,
             "min_bytes": costs.min_bytes,
             "predicted_peak_bytes": costs.peak_bytes,
-            **self._peaks[case.key],
+            **self._read[case.key],
         }
 
 
-def seconds_of(call: Callable[[], None]) -> float:
-    """Seconds on the host that one call takes."""
-    start = perf_counter()
-    call()
-    return perf_counter() - start
-
-
-def prepare(case: Case) -> Callable[[], None]:
-    """The call that is timed, its inputs made beforehand."""
-    kernel, inputs = get_kernel(case.kernel).function, make_inputs(case)
-
-    def forward() -> None:
-        with torch.no_grad():
-            kernel(*inputs, causal=case.causal)
-
-    def forward_backward() -> None:
-        out = kernel(*inputs, causal=case.causal)
-        torch.autograd.grad(out, inputs, grad_out)
-
-    if not case.backward:
-        return forward
-    grad_out = torch.randn_like(inputs[2])
-    return forward_backward
+def _untimed(call: Callable[[], object], case: Case) -> dict[str, int | None]:
+    """Peak memory and counted FLOPs: they have no noise, so one reading in a pass of its own is enough."""
+    counted: list[int] = []
+    peak = peak_memory(lambda: counted.append(count_flops(call)), case.device)
+    return {
+        "peak_bytes": peak.tensor_bytes,
+        "peak_rss_bytes": peak.rss_bytes,
+        "counted_flops": counted[-1],
+    }

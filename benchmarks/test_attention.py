@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case
 from benchmarks.measure import Measurer
 
 
+@pytest.mark.subject("operator")
 def test_attention(benchmark: BenchmarkFixture, measurer: Measurer, case: Case, repetition: int) -> None:
     """One case, measured in one repetition of the grid."""
     measurer.measure(benchmark, case, repetition)

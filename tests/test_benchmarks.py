@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,17 @@ TINY = (
 )
 
 
-def command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", *options]
+OPERATOR = ("benchmarks/test_attention.py",)
 
 
-def run(*options: str, exit_code: int = 0) -> str:
-    done = subprocess.run(command(*options), cwd=ROOT, capture_output=True, text=True, timeout=100)
+def command(*options: str, files: Sequence[str] = OPERATOR) -> list[str]:
+    return [sys.executable, "-m", "pytest", *files, "-p", "no:cacheprovider", *options]
+
+
+def run(*options: str, files: Sequence[str] = OPERATOR, exit_code: int = 0) -> str:
+    done = subprocess.run(
+        command(*options, files=files), cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
     text = done.stdout + done.stderr
     assert done.returncode == exit_code, text
     return text
@@ -67,6 +73,28 @@ def test_a_run_writes_every_case_of_every_repetition_with_the_whole_record(tmp_p
     assert "of it inside timed rounds; --shuffle-seed 7 repeats the order" in text
     # One table for each mode, phase and length: its kernels side by side.
     assert text.count("benchmark 'causal-forward-N16-B1-H8-D64-float32-cpu': 4 tests") == 1
+
+
+def test_the_layer_and_the_ceilings_are_ordinary_cases_of_the_same_file(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    options = ("--device=cpu", "--seq-len=10", "--repetitions=2", "--case-seconds=0.01")
+    files = ("benchmarks/test_self_attention.py", "benchmarks/test_ceilings.py")
+    run(*options, f"--benchmark-json={out}", files=files)
+    document = json.loads(out.read_text())
+    records = rows(document)
+    assert Counter((record["subject"], record["kernel"]) for record in records) == {
+        ("layer", "standard-sdpa"): 2,
+        ("layer", "linear-chunked"): 2,
+        ("ceiling", "ceiling-copy"): 2,
+        ("ceiling", "ceiling-matmul"): 2,
+    }
+    for benchmark, record in zip(document["benchmarks"], records, strict=True):
+        if record["subject"] == "layer":
+            assert record["key"].startswith("layer/") and record["embed_dim"] == 512
+            assert record["flops"] == record["counted_flops"]
+            assert benchmark["stats"]["rounds"] == 10  # 20 over the two repetitions
+    repetitions = [record["repetition"] for record in records]
+    assert repetitions == sorted(repetitions), "the whole grid once, then again"
 
 
 def test_autosave_then_compare_finds_the_same_cases(tmp_path: Path) -> None:

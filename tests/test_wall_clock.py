@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -12,7 +13,13 @@ import torch
 
 from attention import Case
 from attention.case import MODES
-from benchmarks.measure import prepare, seconds_of
+from benchmarks.subjects import prepare
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start
 
 
 def exponent(case: Case, seq_lens: Sequence[int], repetitions: int = 7) -> float:

@@ -16,11 +16,10 @@ Q'g and Q'delta over *later* chunks, and dA = tril(g V' + delta 1'):
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from attention.kernels.feature_maps import BLOCK_MAPS
 
@@ -127,36 +126,7 @@ def _suffix_sums_(sums: Tensor, terms: Tensor) -> None:
         torch.add(sums[i + 1], terms[i], out=sums[i])
 
 
-class ChunkedLinearAttention(torch.autograd.Function):
-    """o = phi(q) S / (phi(q) . z + eps) for a known map, with O(N D) memory forward and backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int
-    ) -> Tensor:
-        out = v.new_empty(*q.shape[:3], v.shape[-1])
-        den = q.new_empty(*q.shape[:3], 1, dtype=torch.promote_types(q.dtype, torch.float32))
-        work = _Passes(q, k, v, phi, chunk_size)
-        states = work.causal_forward(out, den, eps) if causal else work.forward(out, den, eps)
-        ctx.save_for_backward(q, k, v, out, den, *states)
-        ctx.causal, ctx.phi, ctx.chunk_size = causal, phi, chunk_size
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, den, *states = ctx.saved_tensors
-        grads = (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v))
-        work = _Passes(q, k, v, ctx.phi, ctx.chunk_size)
-        upstream = (grad_out, out, den)
-        if ctx.causal:
-            work.causal_backward(upstream, grads)
-        else:
-            work.backward(upstream, grads, states[0], states[1])
-        return *grads, None, None, None, None
-
-
-class _Passes:
+class Passes:
     """The passes over the blocks of one call, and what they share."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, phi: str, chunk_size: int) -> None:
@@ -190,7 +160,7 @@ class _Passes:
 
     # --- bidirectional: one state for all tokens -------------------------------------------------
 
-    def forward(self, out: Tensor, den: Tensor, eps: float) -> list[Tensor]:
+    def forward(self, out: Tensor, den: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         d, dv = self._widths()
         S, z = self._state(self.rows, d, dv), self._state(self.rows, d, 1)
         for block in self.blocks:
@@ -203,7 +173,7 @@ class _Passes:
             below = self.scratch.product("den", q, self._for_each_chunk(z, block)).add(eps)
             _store(out, block, num.div_(below))
             _store(den, block, below)
-        return [S, z]
+        return S, z
 
     def _for_each_chunk(self, state: Tensor, block: Block) -> Tensor:
         return state.to(self.dtype).expand(block.chunks, *state.shape).flatten(0, 1)
@@ -240,7 +210,7 @@ class _Passes:
         _prefix_sums_(S, self._by_chunk(self.scratch.product("kv", k.mT, v)))
         _prefix_sums_(z, self._by_chunk(k.sum(1, dtype=self.state_dtype).unsqueeze(-1)))
 
-    def causal_forward(self, out: Tensor, den: Tensor, eps: float) -> list[Tensor]:
+    def causal_forward(self, out: Tensor, den: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         d, dv = self._widths()
         last_S, last_z = self._state(self.rows, d, dv), self._state(self.rows, d, 1)
         for block in self.blocks:
@@ -258,7 +228,7 @@ class _Passes:
             _store(den, block, below)
             last_S.copy_(S[-1])
             last_z.copy_(z[-1])
-        return []
+        return last_S, last_z
 
     def causal_backward(self, upstream: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> None:
         d, dv = self._widths()

@@ -86,6 +86,12 @@ def standard_fused(case: Case) -> Costs:
     return _costs(case, terms, _results(case) * case.itemsize + 4 * n, overcounted=skipped)
 
 
+def standard_sdpa(case: Case) -> Costs:
+    """What torch picks: a fused form, or on a CPU the explicit one where values have their own width."""
+    explicit = case.device == "cpu" and case.value_dim != case.head_dim
+    return standard_explicit(case) if explicit else standard_fused(case)
+
+
 def linear_explicit(case: Case) -> Costs:
     """phi(k)v', phi(q)S and phi(q).z: N (2 D Dv + D) MACs; backward twice that.
 
@@ -118,16 +124,38 @@ def linear_chunked(case: Case) -> Costs:
     """
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     chunk = default_chunk_size(d, causal=case.causal)
-    terms = {"states": n * d * dv, "readout": n * d * dv, "normaliser": n * d}
+    terms = chunked_forward_terms(n, d, dv, case.causal, chunk)
     if case.backward:
-        products = 5 if case.causal else 4
-        terms = {"states": 3 * n * d * dv, "readout": (products - 1) * n * d * dv, "normaliser": 2 * n * d}
-    if case.causal:
-        whole, rest = divmod(n, chunk)
-        scores = whole * chunk * chunk + rest * rest
-        terms["scores"] = scores * (4 * d if case.backward else d)
-        terms["weighted_values"] = scores * (3 * dv if case.backward else dv)
+        for name, macs in chunked_backward_terms(n, d, dv, case.causal, chunk).items():
+            terms[name] += macs
     return _costs(case, terms, _chunked_peak_bytes(case, chunk))
+
+
+def _chunk_scores(n: int, chunk: int) -> int:
+    whole, rest = divmod(n, chunk)
+    return whole * chunk * chunk + rest * rest
+
+
+def chunked_forward_terms(n: int, d: int, dv: int, causal: bool, chunk: int) -> dict[str, int]:
+    """MACs of one head: S += k'v, qS, q.z, and where causal QK' and AV within chunks."""
+    terms = {"states": n * d * dv, "readout": n * d * dv, "normaliser": n * d}
+    if causal:
+        scores = _chunk_scores(n, chunk)
+        terms |= {"scores": scores * d, "weighted_values": scores * dv}
+    return terms
+
+
+def chunked_backward_terms(n: int, d: int, dv: int, causal: bool, chunk: int) -> dict[str, int]:
+    """MACs of one head: U += q'g, w += q'delta, gS', vU', kU, and where causal S again.
+
+    With scores, where causal: QK' once more, g V', dA K, dA'Q and A'g.
+    """
+    states = 2 if causal else 1
+    terms = {"states": states * n * d * dv, "readout": 3 * n * d * dv, "normaliser": n * d}
+    if causal:
+        scores = _chunk_scores(n, chunk)
+        terms |= {"scores": 3 * scores * d, "weighted_values": 2 * scores * dv}
+    return terms
 
 
 def _chunked_peak_bytes(case: Case, chunk: int) -> int:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from attention.kernels import costs
-from attention.kernels.chunked import ChunkedLinearAttention, default_chunk_size
+from attention.kernels.chunked import default_chunk_size
+from attention.kernels.chunked_operator import chunked_forward
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
 from attention.kernels.registry import register_kernel
 
@@ -68,8 +69,8 @@ def linear_chunked(
         chunk_size = default_chunk_size(q.shape[-1], causal=causal)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    result: Tensor = ChunkedLinearAttention.apply(q, k, v, causal, name, eps, chunk_size)  # type: ignore[no-untyped-call]
-    return result
+    out: Tensor = chunked_forward(q, k, v, causal, name, eps, chunk_size)[0]
+    return out
 
 
 register_kernel("linear-explicit", linear_explicit, costs=costs.linear_explicit)

@@ -95,7 +95,7 @@ def _supports(pinned: SDPBackend, case: Case) -> str | None:
 
 
 register_kernel("standard-explicit", standard_explicit, costs=costs.standard_explicit)
-register_kernel("standard-sdpa", standard_sdpa, costs=costs.standard_fused)
+register_kernel("standard-sdpa", standard_sdpa, costs=costs.standard_sdpa)
 for _backend, _pinned, _costs in (
     ("math", SDPBackend.MATH, costs.standard_explicit),
     ("flash", SDPBackend.FLASH_ATTENTION, costs.standard_fused),

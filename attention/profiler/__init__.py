@@ -1,6 +1,17 @@
-"""How long a call takes and how much memory it needs, by the clock and the allocator of its device."""
+"""How long a call takes, how many FLOPs it does and how much memory it needs."""
 
-from attention.profiler.clock import CLOCKS, Runway, clock_name
+from attention.profiler.clock import CLOCKS, clock_name, warm_up
+from attention.profiler.flops import count_flops
 from attention.profiler.memory import Peak, peak_memory
+from attention.profiler.profile import Profile, profile
 
-__all__ = ["CLOCKS", "Peak", "Runway", "clock_name", "peak_memory"]
+__all__ = [
+    "CLOCKS",
+    "Peak",
+    "Profile",
+    "clock_name",
+    "count_flops",
+    "peak_memory",
+    "profile",
+    "warm_up",
+]

@@ -52,12 +52,41 @@ def clock_name(device: str, asked: str) -> str:
     return asked if (device, asked) in CLOCKS else "wall"
 
 
+def warm_up(call: Callable[[], object], device: str, clock: str) -> tuple[float, Callable[[], None] | None]:
+    """Warm a call up for timing.
+
+    Returns:
+        About how many seconds a call takes, and what is to be done before each timed round.
+
+    Raises:
+        ValueError: on CUDA, a call that leaves work on another stream than the current one.
+    """
+    if device == "cuda":
+        runway = Runway(clock)
+        call()
+        runway.learn(call)
+        return runway.learn(call), runway
+    seconds = _host_seconds(call)
+    # A long call is hardly slower cold, and a second one would take the time of a round.
+    return (seconds if seconds > LONG_CALL_SECONDS else _host_seconds(call)), None
+
+
+LONG_CALL_SECONDS = 0.1
+
+
+def _host_seconds(call: Callable[[], object]) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
 class Runway:
     """What precedes a timed call on a CUDA device: a cold L2, and a host that runs ahead.
 
     Overwriting a buffer four times the size of the L2 evicts the inputs. With the device clock it
     is repeated until the device is busy for longer than the host needs to enqueue the call, so
-    that the call's kernels follow each other without waiting for the host.
+    that the call's kernels follow each other without waiting for the host. A call that synchronises
+    inside cannot be run ahead of; its time then holds the launches after the synchronisation.
     """
 
     def __init__(self, clock: str) -> None:
@@ -77,10 +106,21 @@ class Runway:
         call()
         enqueued = perf_counter() - began
         seconds = cuda_device() - start
+        self._refuse_other_streams(seconds)
         if self._clock == "device":
             # Twice the time to enqueue: the host is itself noisy.
             self._fills = 1 + int(2 * enqueued / (after_fill - before_fill))
         return seconds
+
+    def _refuse_other_streams(self, seconds: float) -> None:
+        """Once the current stream is done the device must be: what runs on would not be timed."""
+        left = _host_seconds(torch.cuda.synchronize)
+        if left > 1e-4 + 0.1 * seconds:
+            raise ValueError(
+                f"the function leaves work on another CUDA stream: {left * 1e3:.2f} ms beyond its "
+                f"{seconds * 1e3:.2f} ms on the current one, which would not be timed; "
+                "let the current stream wait for it (torch.cuda.current_stream().wait_stream)"
+            )
 
     def __call__(self) -> None:
         for _ in range(self._fills):

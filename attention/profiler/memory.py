@@ -2,77 +2,94 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import psutil
 import torch
-from torch.profiler import ProfilerActivity, profile
+
+# Some builds of torch's profiler announce each start and stop on stderr; it reads this when it first starts.
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 
-class Peak(NamedTuple):
-    """Bytes above the baseline: of tensors, and of the process's resident set (CPU only)."""
+@dataclass(frozen=True)
+class Peak:
+    """Bytes above the baseline that tensors took, and on a CPU the process's resident set."""
 
     tensor_bytes: int
-    rss_bytes: int | None
+    rss_before_bytes: int | None = None
+    rss_peak_bytes: int | None = None
+    rss_after_bytes: int | None = None
+
+    @property
+    def rss_bytes(self) -> int | None:
+        """Growth of the resident set at its peak."""
+        if self.rss_peak_bytes is None or self.rss_before_bytes is None:
+            return None
+        return self.rss_peak_bytes - self.rss_before_bytes
 
 
 def peak_memory(call: Callable[[], object], device: str) -> Peak:
-    """The most memory that ``call()`` holds, above what is alive before it, its result included.
+    """The most memory that ``call()`` holds above what is alive before it, its result included.
 
-    CUDA: the peak of torch's allocator. CPU: the running sum of torch's own allocation events,
-    which is exact and repeatable and sees what an operator allocates inside; beside it the peak of
-    the resident set, sampled, which sees other libraries too.
+    CUDA: the peak of torch's allocator, after one call that lets libraries allocate workspaces that
+    stay. CPU: the running sum of torch's own allocation events, which is exact and repeatable, and
+    sees views, in-place work, the backward and what an operator allocates inside; beside it the
+    resident set, sampled each millisecond, which sees other libraries and the threads too.
     """
     return _cuda_peak(call) if device == "cuda" else _cpu_peak(call)
 
 
 def _cuda_peak(call: Callable[[], object]) -> Peak:
-    call()  # the first call of a library allocates workspaces that stay
+    call()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    call()
+    result = call()
     torch.cuda.synchronize()
-    return Peak(torch.cuda.max_memory_allocated() - before, None)
+    del result
+    return Peak(torch.cuda.max_memory_allocated() - before)
 
 
 def _cpu_peak(call: Callable[[], object]) -> Peak:
-    # acc_events only spares torch's warning that a second cycle, of which there is none, would drop them.
-    recorder = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
-    with _ResidentSet() as resident, recorder as trace:
-        call()
-    assert trace.profiler is not None and trace.profiler.kineto_results is not None
-    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
+    # torch.profiler.profile around this one would import the compiler, for a second and more.
+    # acc_events only spares its warning that a second cycle, of which there is none, would drop events.
+    recorder = torch.autograd.profiler.profile(profile_memory=True, acc_events=True)
+    with _ResidentSet() as resident, recorder:
+        result = call()
+    del result
+    assert recorder.kineto_results is not None
+    events = [event for event in recorder.kineto_results.events() if event.name() == "[memory]"]
     held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()  # type: ignore[attr-defined]
         peak = max(peak, held)
-    return Peak(peak, resident.peak_bytes)
+    return Peak(peak, resident.before, resident.peak, resident.after)
 
 
 class _ResidentSet(AbstractContextManager["_ResidentSet"]):
-    """Samples the resident set of this process in a thread, every millisecond."""
+    """Samples the resident set of this process in a thread."""
 
     def __enter__(self) -> _ResidentSet:
         self._process = psutil.Process()
-        self._before = self._most = self._process.memory_info().rss
+        self.before = self.peak = self.after = self._now()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         return self
 
+    def _now(self) -> int:
+        return int(self._process.memory_info().rss)
+
     def _sample(self) -> None:
         while not self._stop.wait(1e-3):
-            self._most = max(self._most, self._process.memory_info().rss)
+            self.peak = max(self.peak, self._now())
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._most = max(self._most, self._process.memory_info().rss)
-
-    @property
-    def peak_bytes(self) -> int:
-        return self._most - self._before
+        self.after = self._now()
+        self.peak = max(self.peak, self.after)

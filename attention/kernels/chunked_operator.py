@@ -1,0 +1,94 @@
+"""Linear attention by chunks as an operator of torch's: a compiler need not unroll its blocks.
+
+``torch.compile`` calls it as a whole, autograd knows its backward, and ``FlopCounterMode`` its formula.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention.kernels.chunked import Passes
+
+
+@torch.library.custom_op("attention::linear_chunked", mutates_args=())
+def chunked_forward(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The output ``[B, H, N, Dv]``, its normalisers, and S and z after the last token.
+
+    den ``[B, H, N, 1]``, S ``[B H, D, Dv]``, z ``[B H, D, 1]``, in float32 at least. Differentiable in
+    q, k and v through the output alone.
+    """
+    out = v.new_empty(*q.shape[:3], v.shape[-1])
+    den = q.new_empty(*q.shape[:3], 1, dtype=torch.promote_types(q.dtype, torch.float32))
+    work = Passes(q, k, v, phi, chunk_size)
+    S, z = work.causal_forward(out, den, eps) if causal else work.forward(out, den, eps)
+    return out, den, S, z
+
+
+@chunked_forward.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wide = torch.promote_types(q.dtype, torch.float32)
+    rows, d, dv = q.shape[0] * q.shape[1], q.shape[-1], v.shape[-1]
+    return (
+        v.new_empty(*q.shape[:3], dv),
+        q.new_empty(*q.shape[:3], 1, dtype=wide),
+        q.new_empty(rows, d, dv, dtype=wide),
+        q.new_empty(rows, d, 1, dtype=wide),
+    )
+
+
+@torch.library.custom_op("attention::linear_chunked_backward", mutates_args=())
+def chunked_backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    den: Tensor,
+    S: Tensor,
+    z: Tensor,
+    causal: bool,
+    phi: str,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dq, dk, dv, from what :func:`chunked_forward` took and returned."""
+    dq, dk, dv = grads = _empty_like(q), _empty_like(k), _empty_like(v)
+    work = Passes(q, k, v, phi, chunk_size)
+    upstream = (grad_out, out, den)
+    if causal:
+        work.causal_backward(upstream, grads)
+    else:
+        work.backward(upstream, grads, S, z)
+    return dq, dk, dv
+
+
+@chunked_backward.register_fake
+def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty_like(q), _empty_like(k), _empty_like(v)
+
+
+def _empty_like(x: Tensor) -> Tensor:
+    """Contiguous, whatever the strides of x: an expanded tensor has no room for a gradient."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, ctx.causal, ctx.phi, _, ctx.chunk_size = inputs
+    ctx.save_for_backward(q, k, v, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad_out is None:
+        return (None,) * 7
+    grads = chunked_backward(grad_out, *ctx.saved_tensors, ctx.causal, ctx.phi, ctx.chunk_size)
+    return *grads, None, None, None, None
+
+
+chunked_forward.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,64 @@
+"""Counted FLOPs: two for each multiply-add of the matrix products that a call dispatches.
+
+torch's ``FlopCounterMode`` counts them, with formulas added here for what it counts as nothing: the
+fused attention of a CPU, and the operators of this package. By its convention a fused attention
+operator costs its full N x N products, causal or not, and its backward computes the scores once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    flop_registry,
+    register_flop_formula,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+from attention.kernels.costs import chunked_backward_terms, chunked_forward_terms
+
+Shape = torch.Size
+
+
+def _forward(q: Shape, k: Shape, v: Shape, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
+
+
+def _backward(grad_out: Shape, q: Shape, k: Shape, v: Shape, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(grad_out, q, k, v))  # type: ignore[no-untyped-call]
+
+
+def _chunked_forward(
+    q: Shape, k: Shape, v: Shape, causal: bool, phi: str, eps: float, chunk_size: int, **_: Any
+) -> int:
+    batch, heads, seq_len, head_dim = q
+    terms = chunked_forward_terms(seq_len, head_dim, v[-1], causal, chunk_size)
+    return 2 * batch * heads * sum(terms.values())
+
+
+def _chunked_backward(grad_out: Shape, q: Shape, k: Shape, v: Shape, *rest: Any, **_: Any) -> int:
+    batch, heads, seq_len, head_dim = q
+    causal, _phi, chunk_size = rest[-3:]
+    terms = chunked_backward_terms(seq_len, head_dim, v[-1], causal, chunk_size)
+    return 2 * batch * heads * sum(terms.values())
+
+
+for _operator, _formula in (
+    (torch.ops.attention.linear_chunked, _chunked_forward),
+    (torch.ops.attention.linear_chunked_backward, _chunked_backward),
+    (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, _forward),
+    (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward, _backward),
+):
+    if _operator not in flop_registry:
+        register_flop_formula(_operator)(_formula)
+
+
+def count_flops(call: Callable[[], object]) -> int:
+    """FLOPs of the matrix products that ``call()`` dispatches, backward included."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())

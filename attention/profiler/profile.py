@@ -1,0 +1,185 @@
+"""profile(): time, FLOPs and memory of one call, each by its own method."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from attention.profiler.clock import CLOCKS, clock_name, warm_up
+from attention.profiler.flops import count_flops
+from attention.profiler.memory import peak_memory
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a call costs. Prints as a row of the table that :meth:`header` heads.
+
+    ``times_s`` are the rounds in seconds; ``flops`` counted, two a multiply-add; ``min_bytes`` the
+    tensors given read once and the ones returned written once; ``peak_bytes`` the most memory held
+    above the inputs; ``rss_*`` the resident set of the process (None on CUDA).
+    """
+
+    device: str
+    clock: str
+    times_s: tuple[float, ...]
+    flops: int
+    min_bytes: int
+    peak_bytes: int
+    rss_before_bytes: int | None
+    rss_peak_bytes: int | None
+    rss_after_bytes: int | None
+
+    _columns: ClassVar[tuple[tuple[str, int], ...]] = (
+        ("device", 6), ("clock", 6), ("rounds", 6), ("median ms", 10), ("mean ms", 10), ("± s.e.", 8),
+        ("GFLOP", 9), ("GFLOP/s", 9), ("GB/s", 8), ("peak MiB", 9), ("RSS MiB", 8),
+    )  # fmt: skip
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.times_s)
+
+    @property
+    def mean_s(self) -> float:
+        return statistics.fmean(self.times_s)
+
+    @property
+    def standard_error_s(self) -> float:
+        """Of the mean, as if rounds were independent, which they are not quite; nan for one round."""
+        rounds = len(self.times_s)
+        return statistics.stdev(self.times_s) / math.sqrt(rounds) if rounds > 1 else math.nan
+
+    @property
+    def flops_per_s(self) -> float:
+        """Achieved, at the median."""
+        return self.flops / self.median_s
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Least bytes over the median: what the call would reach if it moved nothing twice."""
+        return self.min_bytes / self.median_s
+
+    def asdict(self) -> dict[str, str | int | float | None]:
+        """JSON scalars: the fields and the figures derived from them, but for the single rounds."""
+        error = self.standard_error_s
+        return {
+            "device": self.device,
+            "clock": self.clock,
+            "rounds": len(self.times_s),
+            "median_s": self.median_s,
+            "mean_s": self.mean_s,
+            "standard_error_s": None if math.isnan(error) else error,
+            "flops": self.flops,
+            "flops_per_s": self.flops_per_s,
+            "min_bytes": self.min_bytes,
+            "bytes_per_s": self.bytes_per_s,
+            "peak_bytes": self.peak_bytes,
+            "rss_before_bytes": self.rss_before_bytes,
+            "rss_peak_bytes": self.rss_peak_bytes,
+            "rss_after_bytes": self.rss_after_bytes,
+        }
+
+    @classmethod
+    def header(cls) -> str:
+        """The head of the table whose rows profiles print as."""
+        return "  ".join(f"{name:>{width}}" for name, width in cls._columns)
+
+    def __str__(self) -> str:
+        grown = None if self.rss_peak_bytes is None else self.rss_peak_bytes - (self.rss_before_bytes or 0)
+        values = (
+            self.device,
+            self.clock,
+            f"{len(self.times_s)}",
+            f"{self.median_s * 1e3:.4g}",
+            f"{self.mean_s * 1e3:.4g}",
+            f"{self.standard_error_s * 1e3:.2g}",
+            f"{self.flops / 1e9:.4g}",
+            f"{self.flops_per_s / 1e9:.4g}",
+            f"{self.bytes_per_s / 1e9:.4g}",
+            f"{self.peak_bytes / 2**20:.4g}",
+            "-" if grown is None else f"{grown / 2**20:.4g}",
+        )
+        return "  ".join(f"{value:>{width}}" for value, (_, width) in zip(values, self._columns, strict=True))
+
+
+def profile(
+    fn: Callable[..., object],
+    *args: Any,
+    device: str | None = None,
+    rounds: int = 20,
+    warmup: int = 3,
+    clock: str = "device",
+) -> Profile:
+    """Measure ``fn(*args)``.
+
+    FLOPs and memory are read in untimed calls of their own, then ``rounds`` calls are timed one by
+    one. On CUDA each starts with a cold L2 and is stamped by events on the current stream;
+    ``clock="wall"`` synchronises instead and holds the launches. A CPU has the wall clock only.
+
+    Args:
+        fn: what to measure; for a backward, a function that runs forward and backward.
+        args: its arguments.
+        device: ``cpu`` or ``cuda``; where the first tensor among the arguments is unless given.
+        rounds: timed calls, at least 1.
+        warmup: calls before, at least 1, of which two read FLOPs and memory.
+        clock: ``device`` or ``wall``.
+
+    Raises:
+        ValueError: counts below 1, an unknown device or clock, or a function that leaves work on a
+            CUDA stream other than the current one.
+    """
+    for name, count in (("rounds", rounds), ("warmup", warmup)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    if device is None:
+        device = next((x.device.type for x in _tensors(args)), "cpu")
+    if device not in ("cpu", "cuda") or clock not in ("device", "wall"):
+        raise ValueError(f"device must be cpu or cuda and clock device or wall, got {device!r} and {clock!r}")
+    clock = clock_name(device, clock)
+    result = fn(*args)
+    min_bytes = sum(x.numel() * x.element_size() for x in _tensors((*args, result)))
+    del result
+
+    def call() -> object:
+        return fn(*args)
+
+    flops = count_flops(call)
+    peak = peak_memory(call, device)
+    for _ in range(warmup - 2):
+        call()
+    _, before_round = warm_up(call, device, clock)
+    stamp = CLOCKS[device, clock]
+    times = []
+    for _ in range(rounds):
+        if before_round:
+            before_round()
+        start = stamp()
+        result = call()
+        times.append(float(stamp() - start))
+        del result
+    return Profile(
+        device=device,
+        clock=clock,
+        times_s=tuple(times),
+        flops=flops,
+        min_bytes=min_bytes,
+        peak_bytes=peak.tensor_bytes,
+        rss_before_bytes=peak.rss_before_bytes,
+        rss_peak_bytes=peak.rss_peak_bytes,
+        rss_after_bytes=peak.rss_after_bytes,
+    )
+
+
+def _tensors(values: object) -> Iterator[Tensor]:
+    """The tensors among values, inside tuples, lists and dictionaries too."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        yield from _tensors(tuple(values.values()))
+    elif isinstance(values, tuple | list):
+        for value in values:
+            yield from _tensors(value)

@@ -1,0 +1,173 @@
+"""What can be measured: the attention operator, a self-attention layer around it, a ceiling of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attention import Case, Costs, SelfAttention, get_kernel, make_inputs
+from attention.kernels.reference import REFERENCES, Errors, errors_against_reference, relative_error
+from attention.modules import self_attention_costs
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """How the cases of one subject are called, checked and accounted for.
+
+    ``prepare(case)`` makes the inputs and returns the call to time; ``errors(case)`` compares its
+    result with an oracle (None: there is nothing to compare); ``costs`` and ``supports`` as a kernel's.
+    """
+
+    prepare: Callable[[Case], Call]
+    costs: Callable[[Case], Costs]
+    supports: Callable[[Case], str | None]
+    errors: Callable[[Case], Errors | None]
+
+
+def prepare(case: Case) -> Call:
+    """The call that is timed, its inputs made beforehand."""
+    return SUBJECTS[case.subject].prepare(case)
+
+
+def predict_bytes(case: Case) -> int:
+    """Inputs, the gradient that enters a backward, and the peak above them."""
+    tokens = case.batch * case.heads * case.seq_len
+    widths = 2 * case.head_dim + case.value_dim * (2 if case.backward else 1)
+    return tokens * widths * case.itemsize + SUBJECTS[case.subject].costs(case).peak_bytes
+
+
+def _timed(
+    case: Case, function: Callable[..., Tensor], inputs: Sequence[Tensor], leaves: Sequence[Tensor]
+) -> Call:
+    """A forward without gradients, or a forward and a backward into the leaves."""
+
+    def forward() -> None:
+        with torch.no_grad():
+            function(*inputs)
+
+    if not case.backward:
+        return forward
+    grad_out = torch.randn_like(function(*inputs))
+
+    def forward_backward() -> None:
+        function(*inputs).backward(grad_out)  # type: ignore[no-untyped-call]
+        for leaf in leaves:
+            leaf.grad = None
+
+    return forward_backward
+
+
+# --- the operator ------------------------------------------------------------------------------------
+
+
+def _prepare_operator(case: Case) -> Call:
+    kernel = get_kernel(case.kernel).function
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return kernel(q, k, v, causal=case.causal)
+
+    inputs = make_inputs(case)
+    return _timed(case, attend, inputs, inputs)
+
+
+# --- the layer ---------------------------------------------------------------------------------------
+
+
+def _layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
+    torch.manual_seed(0)
+    layer = SelfAttention(
+        case.heads * case.head_dim,
+        case.heads,
+        kernel=case.kernel,
+        causal=case.causal,
+        device=case.device,
+        dtype=case.torch_dtype,
+    )
+    size = (case.batch, case.seq_len, layer.embed_dim)
+    x = torch.randn(size, device=case.device, dtype=case.torch_dtype, requires_grad=case.backward)
+    return layer, x
+
+
+def _prepare_layer(case: Case) -> Call:
+    layer, x = _layer_and_input(case)
+    return _timed(case, layer, [x], [x, *layer.parameters()])
+
+
+def _layer_errors(case: Case) -> Errors:
+    """Against the same weights in float64 around the oracle."""
+    layer, x = _layer_and_input(case)
+    exact = deepcopy(layer).double()
+    exact.kernel = replace(layer.kernel, function=REFERENCES[case.family])
+    wide = x.detach().double().requires_grad_(case.backward)
+    out, expected = layer(x), exact(wide)
+    gradients = float("nan")
+    if case.backward:
+        grad_out = torch.randn_like(out)
+        (got,) = torch.autograd.grad(out, x, grad_out)
+        (wanted,) = torch.autograd.grad(expected, wide, grad_out.double())
+        gradients = relative_error(got, wanted)
+    return Errors(relative_error(out, expected), gradients)
+
+
+# --- the ceilings ------------------------------------------------------------------------------------
+
+COPY, MATMUL = "ceiling-copy", "ceiling-matmul"
+
+
+def ceiling_cases(device: str, dtype: str) -> list[Case]:
+    """A copy of arrays far larger than the caches, and a product large enough to fill the device."""
+    rows, size = (2**22, 8192) if device == "cuda" else (2**20, 2048)
+    common = {"mode": "bidirectional", "device": device, "dtype": dtype, "batch": 1, "heads": 1}
+    return [
+        Case(COPY, seq_len=rows, head_dim=64, value_dim=64, subject="ceiling", **common),  # type: ignore[arg-type]
+        Case(MATMUL, seq_len=size, head_dim=size, value_dim=size, subject="ceiling", **common),  # type: ignore[arg-type]
+    ]
+
+
+def _random(case: Case, *shape: int) -> Tensor:
+    # Random numbers, because a product of zeros runs faster than one of data; a block repeated is enough.
+    count = shape[0] * shape[1]
+    block = torch.randn(min(count, 2**16), device=case.device).to(case.torch_dtype)
+    return block.repeat(-(-count // block.numel()))[:count].view(shape)
+
+
+def _prepare_ceiling(case: Case) -> Call:
+    source = _random(case, case.seq_len, case.head_dim)
+    target = torch.empty_like(source)
+    if case.kernel == COPY:
+        return lambda: target.copy_(source)
+    return lambda: torch.mm(source, source.mT, out=target)
+
+
+def _ceiling_costs(case: Case) -> Costs:
+    array = case.seq_len * case.head_dim
+    terms = {"product": case.seq_len**2 * case.head_dim} if case.kernel == MATMUL else {}
+    return Costs(terms=terms, min_bytes=2 * array * case.itemsize, peak_bytes=0)
+
+
+SUBJECTS = {
+    "operator": Subject(
+        prepare=_prepare_operator,
+        costs=lambda case: get_kernel(case.kernel).costs(case),
+        supports=lambda case: get_kernel(case.kernel).supports(case),
+        errors=errors_against_reference,
+    ),
+    "layer": Subject(
+        prepare=_prepare_layer,
+        costs=self_attention_costs,
+        supports=lambda case: get_kernel(case.kernel).supports(case),
+        errors=_layer_errors,
+    ),
+    "ceiling": Subject(
+        prepare=_prepare_ceiling,
+        costs=_ceiling_costs,
+        supports=lambda case: None,
+        errors=lambda case: None,
+    ),
+}
