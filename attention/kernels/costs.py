@@ -161,10 +161,13 @@ def chunked_backward_terms(n: int, d: int, dv: int, causal: bool, chunk: int) ->
 def _chunked_peak_bytes(case: Case, chunk: int) -> int:
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     wide = max(4, case.itemsize)
+    factor = case.itemsize if case.device == "cuda" and case.dtype == "bfloat16" else wide
     rows = case.batch * case.heads
     tokens = min(n, max(chunk, BLOCK_ROWS[case.device] // max(1, rows)))
-    block = tokens * (4 * d + 3 * dv) + (tokens * chunk if case.causal else 0)
+    # q, k, their map, v and num; in a backward q, k, map, dq and v, g, o, dv.
+    block = tokens * (4 * d + 4 * dv if case.backward else 3 * d + 2 * dv)
+    block += tokens * chunk if case.causal else 0
     states = (2 * tokens // chunk + 3) * d * (dv + 1)
     if case.causal and case.backward:
         states += (n // chunk + 2) * d * (dv + 1)
-    return wide * (n + block + states) + _results(case) * case.itemsize
+    return wide * (n + states) + factor * block + _results(case) * case.itemsize
