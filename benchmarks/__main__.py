@@ -1,14 +1,18 @@
-"""Conclude from measured runs: `python -m benchmarks report out.json`."""
+"""Measure several runs, and conclude from measured ones: `python -m benchmarks run | report`."""
 
 from __future__ import annotations
 
 import argparse
 import io
+import math
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.report import write_report
+from benchmarks.runs import Plan, carry_out
 
 EXIT_CODES = (
     "exit codes: 0 a report was written; 1 it was, but nothing had been measured; 2 wrong usage or input"
@@ -17,33 +21,102 @@ EXIT_CODES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and options.command is not _run:
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without the signs for µ and ± shall show "?" rather than end the report.
         sys.stdout.reconfigure(errors="replace")
     try:
-        report = write_report(options.files, options.output)
+        return int(options.command(options, rest))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues with what is missing", file=sys.stderr)
+        return 130
+
+
+def _report(options: argparse.Namespace, _: Sequence[str]) -> int:
+    report = write_report(options.files, options.output)
     print(report.text, end="")
     return 0 if report.measured else 1
 
 
+def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
+    folder = Path(options.output)
+    plan = Plan(folder, options.runs, options.until, options.time_limit, tuple(pytest_options))
+    files = carry_out(plan, lambda line: print(line, flush=True))
+    if not files:
+        raise InputError(f"no run was complete within the time limit; {folder} holds none")
+    report = write_report(files, folder / "report")
+    print(report.text, end="")
+    return 0 if report.measured else 1
+
+
+def _share(text: str) -> float:
+    """2% or 0.02."""
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 100 %")
+    return value
+
+
+def _seconds(text: str) -> float:
+    """90, 90s, 15m or 2h."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match or not math.isfinite(float(match[1])):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 15m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Conclude from measured runs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure runs, and conclude from measured ones."
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
-    report = commands.add_parser(
+    _add_report(commands.add_parser(
         "report",
         help="tables, pictures, exponents and crossovers of one or more runs",
         description="Print the conclusions, and write them with their pictures and tables into a folder.",
         epilog=EXIT_CODES,
-    )
+    ))  # fmt: skip
+    _add_run(commands.add_parser(
+        "run",
+        help="measure several runs in fresh processes, and report over all of them",
+        description="Measure runs one after another, each a fresh process with a JSON file of its own. "
+        "Every option not listed here goes to pytest. The same command continues what was interrupted.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+    ))  # fmt: skip
+    return parser
+
+
+def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument(
         "files", nargs="+", metavar="out.json", help="written by `pytest benchmarks --benchmark-json`"
     )
     report.add_argument("-o", "--output", default="report", metavar="DIR", help="default: %(default)s")
-    return parser
+    report.set_defaults(command=_report)
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--runs", type=_count, default=5, metavar="N", help="how many; default: %(default)s")
+    run.add_argument(
+        "--until",
+        type=_share,
+        metavar="2%",
+        help="go on, beyond --runs, until every crossover's interval is within this share of it",
+    )
+    run.add_argument("--time-limit", type=_seconds, metavar="30m", help="start no further run after so long")
+    run.add_argument("-o", "--output", default="runs", metavar="DIR", help="default: %(default)s")
+    run.set_defaults(command=_run)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ class Machine:
 class Run:
     """One run: a law per kernel and mode, or times given point by point as {length: seconds}.
 
-    `not_measured` holds (kernel, mode, length, outcome, reason).
+    `not_measured` holds (kernel, mode, length, outcome, reason). A `subject` of None leaves the field out, as
+    older files do; with `theory`, FLOPs are also counted and peaks also predicted, both exactly.
     """
 
     laws: Mapping[tuple[str, str], Law | Mapping[int, float]]
@@ -71,6 +72,8 @@ class Run:
     phase: str = "forward"
     not_measured: Sequence[tuple[str, str, int, str, str]] = ()
     seed: int = 0
+    subject: str | None = None
+    theory: bool = False
 
     def content(self) -> dict[str, Any]:
         """What the JSON file holds."""
@@ -111,7 +114,10 @@ class Run:
         return self.noise.round * np.array(noise)
 
     def _case(self, kernel: str, mode: str, length: int) -> dict[str, Any]:
-        return {"kernel": kernel, "mode": mode, "phase": self.phase, "seq_len": length, **vars(self.machine)}
+        case = {"kernel": kernel, "mode": mode, "phase": self.phase, "seq_len": length, **vars(self.machine)}
+        if self.subject == "layer":
+            case["embed_dim"] = self.machine.heads * self.machine.head_dim
+        return case if self.subject is None else {**case, "subject": self.subject}
 
     def _left_out(self, kernel: str, mode: str, length: int, outcome: str, reason: str) -> dict[str, Any]:
         return {**self._case(kernel, mode, length), "outcome": outcome, "reason": reason}
@@ -120,12 +126,18 @@ class Run:
         machine, family = self.machine, kernel.partition("-")[0]
         heads, dim = machine.batch * machine.heads, machine.head_dim
         macs = heads * 2 * dim * length * (length if family == "standard" else dim)
+        if kernel.startswith("standard-sdpa") and mode == "causal":
+            macs //= 2
+        if self.subject == "layer":
+            macs += 4 * machine.batch * length * (machine.heads * dim) ** 2
         tensor = 4 * heads * length * dim
         matrix = 8 * heads * length**2 if kernel == "standard-explicit" else 0
         shape = f"B{machine.batch}-H{machine.heads}-N{length}-D{dim}"
+        layer = "layer/" if self.subject == "layer" else ""
+        theory = {"counted_flops": 2 * macs, "predicted_peak_bytes": tensor + matrix}
         return {
             "schema": 1,
-            "key": f"{kernel}/{mode}/{self.phase}/{machine.device}/{machine.dtype}/{shape}",
+            "key": f"{layer}{kernel}/{mode}/{self.phase}/{machine.device}/{machine.dtype}/{shape}",
             **self._case(kernel, mode, length),
             "family": family,
             "repetition": repetition,
@@ -134,7 +146,48 @@ class Run:
             "min_bytes": 4 * tensor,
             "peak_bytes": tensor + matrix,
             "peak_rss_bytes": 3 * tensor if machine.device == "cpu" else None,
+            **(theory if self.theory else {}),
         }
+
+
+def ceilings(
+    machine: Machine, bytes_per_s: float, flops_per_s: float, spread: Sequence[float] = (1.0, 1.0, 1.0)
+) -> list[dict[str, Any]]:
+    """The rows of a machine's ceilings, to be added to the benchmarks of a run.
+
+    `spread` slows one repetition after the other by a factor.
+    """
+    rows, side = 2**20, 2048
+    shapes = {
+        "ceiling-copy": (rows, 64, 0, 2 * rows * 64 * 4),
+        "ceiling-matmul": (side, side, side**3, 8 * side**2),
+    }
+    benchmarks = []
+    for kernel, (length, dim, macs, min_bytes) in shapes.items():
+        seconds = min_bytes / bytes_per_s if kernel == "ceiling-copy" else 2 * macs / flops_per_s
+        for repetition, factor in enumerate(spread, start=1):
+            shape = f"B1-H1-N{length}-D{dim}"
+            record = {
+                "schema": 1, "subject": "ceiling", "kernel": kernel, "family": "ceiling",
+                "key": f"{kernel}/bidirectional/forward/{machine.device}/{machine.dtype}/{shape}",
+                "mode": "bidirectional", "phase": "forward", "seq_len": length, **vars(machine),
+                "batch": 1, "heads": 1, "head_dim": dim, "repetition": repetition,
+                "flops": 2 * macs, "macs": macs, "min_bytes": min_bytes, "peak_bytes": 0,
+                "peak_rss_bytes": None,
+            }  # fmt: skip
+            benchmarks.append(benchmark(record, [factor * seconds] * 5))
+    return benchmarks
+
+
+def write_together(path: Path, runs: Sequence[Run], *more: Sequence[Mapping[str, Any]]) -> Path:
+    """Write several runs, and further benchmarks, as one file."""
+    contents = [run.content() for run in runs]
+    merged = dict(contents[0])
+    for name in ("benchmarks", "not_measured"):
+        merged[name] = [row for content in contents for row in content[name]]
+    merged["benchmarks"] += [row for rows in more for row in rows]
+    path.write_text(json.dumps(merged))
+    return path
 
 
 def benchmark(record: Mapping[str, Any], data: Sequence[float]) -> dict[str, Any]:

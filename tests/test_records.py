@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.analysis.reading import AMOUNTS, INTEGERS, TEXTS, InputError
+from benchmarks.analysis.fields import AMOUNTS, INTEGERS, TEXTS, InputError
 from benchmarks.analysis.records import load
 from tests.synthetic import Law, Machine, Run
 
@@ -199,3 +199,21 @@ def test_kernels_of_other_families_may_leave_fields_null(tmp_path: Path) -> None
     nothing = {"kernel": "copy", "family": "ceiling", "mode": None, "seq_len": None, "head_dim": None}
     content = change(lambda first: first["extra_info"].update(nothing))
     assert load([save(tmp_path / "out.json", content)]).rows["kernel"].iloc[0] == "copy"
+
+
+def test_what_older_files_measured_is_the_operator(tmp_path: Path) -> None:
+    content = change(lambda first: first["extra_info"].update(subject="layer"))
+    subjects = load([save(tmp_path / "out.json", content)]).rows["subject"]
+    assert subjects.tolist() == ["layer", *["operator"] * (len(content["benchmarks"]) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("subject", "network"), ("counted_flops", -1), ("predicted_peak_bytes", "4"), ("embed_dim", 0)],
+)
+def test_an_optional_field_of_the_wrong_kind_is_refused_too(
+    field: str, value: object, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "out.json", change(lambda first: first["extra_info"].update({field: value})))
+    with pytest.raises(InputError, match=rf"{field} = {value!r}"):
+        load([path])

@@ -19,21 +19,23 @@ from matplotlib.text import Annotation
 from benchmarks.__main__ import main
 from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import WIDTH, Section, Table, as_markdown, as_text
-from benchmarks.analysis.plot_scaling import scaling_picture
-from benchmarks.analysis.plot_speedup import speedup_picture
-from benchmarks.analysis.plot_theory import theory_picture
+from benchmarks.analysis.plots.memory import memory_picture
+from benchmarks.analysis.plots.roofline import roofline_picture
+from benchmarks.analysis.plots.scaling import scaling_picture
+from benchmarks.analysis.plots.speedup import speedup_picture
+from benchmarks.analysis.plots.style import LOOKS, length_axis, looks
+from benchmarks.analysis.plots.theory import theory_picture
+from benchmarks.analysis.plots.views import View, views
 from benchmarks.analysis.records import load
-from benchmarks.analysis.style import LOOKS, length_axis, looks
 from benchmarks.analysis.summary import best_linear, summarise
 from benchmarks.analysis.tables import sections
-from benchmarks.analysis.views import View, views
-from tests.synthetic import DOUBLINGS, Law, Machine, Noise, Run, benchmark
+from tests.synthetic import DOUBLINGS, Law, Machine, Noise, Run, benchmark, ceilings, write_together
 
 ROOT = Path(__file__).parents[1]
 MODES = ("bidirectional", "causal")
 NOISE = Noise(0.01, 0.01, 0.02)
 PLAIN_FILES = {
-    "complexity_scaling.png", "speedup_analysis.png", "theoretical_vs_empirical.png",
+    "complexity_scaling.png", "speedup_analysis.png", "theoretical_vs_empirical.png", "memory_scaling.png",
     "complexity_analysis.csv", "summary.json", "summary.md",
 }  # fmt: skip
 
@@ -152,10 +154,11 @@ def test_concluding_loads_neither_torch_nor_the_kernels() -> None:
     code = """
 import importlib, pkgutil, sys
 import benchmarks.__main__, benchmarks.analysis
-names = [module.name for module in pkgutil.iter_modules(benchmarks.analysis.__path__)]
-assert "scaling" in names and "report" in names
+modules = pkgutil.walk_packages(benchmarks.analysis.__path__, "benchmarks.analysis.")
+names = [module.name for module in modules]
+assert {"benchmarks.analysis.report", "benchmarks.analysis.plots.scaling"} <= set(names)
 for name in names:
-    importlib.import_module(f"benchmarks.analysis.{name}")
+    importlib.import_module(name)
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "attention"}))
 """
     process = subprocess.run(
@@ -172,7 +175,8 @@ def test_the_summary_is_strict_json_with_the_promised_fields(report: Any) -> Non
         raise AssertionError(f"{constant} is no JSON")
 
     summary = json.loads((report[0] / "summary.json").read_text(), parse_constant=refuse)
-    assert set(summary) == {"schema", "runs", "series", "crossovers", "warnings", "not_measured"}
+    promised = {"schema", "runs", "series", "crossovers", "ceilings", "warnings", "not_measured"}
+    assert set(summary) == promised and summary["ceilings"] == []
     identity = {"mode", "phase", "device", "device_name", "dtype", "clock", "batch", "heads", "head_dim"}
     conclusions = {
         "kernel", "family", "seq_lens", "median_s", "exponent", "local_slopes", "overhead_s",
@@ -182,6 +186,7 @@ def test_the_summary_is_strict_json_with_the_promised_fields(report: Any) -> Non
         assert identity | conclusions <= set(series)
         assert {"value", "low", "high", "verdict", "window", "units"} <= set(series["exponent"])
         assert len(series["seq_lens"]) == len(series["median_s"]) == len(series["local_slopes"]) + 1
+        assert series["subject"] == "operator" and series["floor_share"] == [None] * len(series["seq_lens"])
     for crossover in summary["crossovers"]:
         assert identity | {"linear", "standard", "quantity", "kind", "n", "low", "high"} <= set(crossover)
     assert len(summary["series"]) == len(LAWS)
@@ -444,13 +449,17 @@ def crowded() -> Run:
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> View:
     """The one view of the crowded run."""
-    records = load([crowded().write(tmp_path_factory.mktemp("crowded") / "out.json")])
+    run = crowded()
+    path = tmp_path_factory.mktemp("crowded") / "out.json"
+    records = load([write_together(path, [run], ceilings(run.machine, 4.27e12, 7.4e14))])
     ((suffix, view),) = views(summarise(records), case_table(records))
     assert suffix == ""
     return view
 
 
-@pytest.mark.parametrize("draw", [scaling_picture, speedup_picture, theory_picture])
+@pytest.mark.parametrize(
+    "draw", [scaling_picture, speedup_picture, theory_picture, memory_picture, roofline_picture]
+)
 def test_no_two_labels_of_a_crowded_picture_overlap(draw: Any, view: View) -> None:
     figure = draw(view)
     figure.canvas.draw()

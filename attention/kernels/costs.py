@@ -111,6 +111,8 @@ def linear_explicit(case: Case) -> Costs:
         peak = wide * n * ((4 if case.backward else 2) * d * dv + 2 * d)
     else:
         peak = wide * (n * (4 * d + 3 * dv if case.backward else 2 * d + dv) + d * dv)
+    if case.itemsize < wide:
+        peak += (3 if case.backward else 1) * wide * n * (d + dv)  # inputs of a narrow dtype, made wide
     return _costs(case, terms, peak + _results(case) * case.itemsize, uncounted=elementwise)
 
 

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.analysis.ceilings import find_ceilings, with_floors
 from benchmarks.analysis.records import SERIES, Records, as_frame
+from benchmarks.analysis.scaling import Floats
 
 CASE = [*SERIES, "seq_len"]
 TIMES = [
     "median_s", "mean_s", "stderr_s", "unit_low_s", "unit_high_s",
     "min_s", "q05_s", "q25_s", "q75_s", "q95_s", "max_s",
 ]  # fmt: skip
+OVER_ROUNDS = ["rounds_mean_s", "rounds_stderr_s"]
 COUNTS = ["rounds", "repetitions", "units"]
+FLOOR = ["floor_s", "floor_bound", "floor_share"]
 OF_ONE_ROW = ["repetition", "file", "run", "unit", "seconds", "median_s", "rounds"]
 
 
@@ -26,8 +30,10 @@ def case_table(records: Records) -> pd.DataFrame:
         Every record field, then in seconds: `median_s` (median of the unit values, each the median of its
         repetitions' medians), `mean_s` and `stderr_s` (mean of the unit values and its standard error, empty
         for one unit), `unit_low_s` and `unit_high_s` (smallest and largest unit value), and smallest, largest
-        and quantiles of all rounds; then `rounds`, `repetitions`, `units`, `unit_kind`, `outcome` and
-        `reason`. `outcome` is "measured" or that of `not_measured`.
+        and quantiles of all rounds; of layers also `rounds_mean_s` and `rounds_stderr_s`, mean and standard
+        error as if all rounds were independent; then `rounds`, `repetitions`, `units`, what
+        `ceilings.with_floors` adds, `unit_kind`, `outcome` and `reason`. `outcome` is "measured" or that of
+        `not_measured`.
     """
     if records.rows.empty:
         measured = []
@@ -35,13 +41,15 @@ def case_table(records: Records) -> pd.DataFrame:
         groups = records.rows.groupby(CASE, dropna=False, sort=False)
         measured = [_measured_case(rows) for _, rows in groups]
     cases = as_frame([*measured, *_dicts(records.not_measured)])
-    last = [*TIMES, *COUNTS, "unit_kind", "outcome", "reason"]
+    over_rounds = [name for name in OVER_ROUNDS if name in cases]
+    last = [*TIMES, *over_rounds, *COUNTS, *FLOOR, "unit_kind", "outcome", "reason"]
     fields = [column for column in cases.columns if column not in last]
-    order = ["device", "device_name", "dtype", "clock", "batch", "heads", "head_dim", "value_dim", "phase"]
-    by_kernel = ["mode", "family", "kernel", "seq_len"]
-    return cases.reindex(columns=fields + last).sort_values(
-        order + by_kernel, ignore_index=True, kind="stable"
+    by_place = ["device", "device_name", "dtype", "clock", "batch", "heads", "head_dim", "value_dim"]
+    by_kernel = ["phase", "mode", "family", "kernel", "seq_len"]
+    cases = cases.reindex(columns=fields + last).sort_values(
+        ["subject", *by_place, *by_kernel], ignore_index=True, kind="stable"
     )
+    return with_floors(cases, find_ceilings(records.rows))
 
 
 def _dicts(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -53,17 +61,28 @@ def _measured_case(rows: pd.DataFrame) -> dict[str, Any]:
     units = repetitions.groupby("unit").median().to_numpy(dtype=float)
     rounds = np.concatenate(rows["seconds"].to_list())
     q05, q25, q75, q95 = np.quantile(rounds, [0.05, 0.25, 0.75, 0.95])
-    stderr = float(np.std(units, ddof=1) / math.sqrt(len(units))) if len(units) > 1 else math.nan
-    times = [np.median(units), np.mean(units), stderr, units.min(), units.max()]
+    times = [np.median(units), np.mean(units), standard_error(units), units.min(), units.max()]
     times += [rounds.min(), q05, q25, q75, q95, rounds.max()]
-    return {
+    count = int(rows["rounds"].sum())
+    case = {
         **{str(name): value for name, value in rows.iloc[0].items() if name not in OF_ONE_ROW},
         **dict(zip(TIMES, map(float, times), strict=True)),
-        "rounds": int(rows["rounds"].sum()),
+        "rounds": count,
         "repetitions": len(repetitions),
         "units": len(units),
         "outcome": "measured",
     }
+    if case["subject"] == "layer":
+        # Quartiles that stand in for the rounds have another mean.
+        kept = rounds.size == count
+        case["rounds_mean_s"] = float(np.mean(rounds)) if kept else math.nan
+        case["rounds_stderr_s"] = standard_error(rounds) if kept else math.nan
+    return case
+
+
+def standard_error(values: Floats) -> float:
+    """Of the mean of independent values; NaN for a single one."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def spread(case: pd.Series) -> float:

@@ -5,31 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
-SCHEMA = 1
-"""The newest record schema that is understood."""
-
-TEXTS = ("key", "kernel", "family", "mode", "phase", "device", "device_name", "dtype", "clock")
-INTEGERS = ("batch", "heads", "seq_len", "head_dim", "repetition")
-AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
-LEFT_OUT = (
-    "kernel", "mode", "phase", "device", "dtype", "batch", "heads", "seq_len", "head_dim",
-    "outcome", "reason",
-)  # fmt: skip
-FAMILIES = ("standard", "linear")
-OUTCOMES = ("unsupported", "over_memory", "over_time", "oom", "failed")
-
-HOW_TO_MEASURE = "measure one with `pytest benchmarks --benchmark-json=out.json`"
-
-
-class InputError(Exception):
-    """The input cannot be used; the text is one sentence: what was asked, what was found, what to do."""
+from benchmarks.analysis.fields import (
+    AMOUNTS,
+    HOW_TO_MEASURE,
+    INTEGERS,
+    LEFT_OUT,
+    OUTCOMES,
+    SCHEMA,
+    TEXTS,
+    InputError,
+    checked,
+    is_integer,
+    require,
+)
 
 
 @dataclass(frozen=True)
@@ -114,8 +109,8 @@ def _measured_rows(
 def _record(benchmark: Any, where: str) -> dict[str, Any]:
     info = benchmark.get("extra_info") if isinstance(benchmark, dict) else None
     info = info if isinstance(info, dict) else {}
-    _require(info, ("schema",), where)
-    if not _is_integer(info["schema"]) or info["schema"] < 1:
+    require(info, ("schema",), where)
+    if not is_integer(info["schema"]) or info["schema"] < 1:
         raise InputError(
             f"{where} has schema {info['schema']!r}, which is no version number; {HOW_TO_MEASURE}"
         )
@@ -124,43 +119,8 @@ def _record(benchmark: Any, where: str) -> dict[str, Any]:
             f"{where} has schema {info['schema']}, but schema {SCHEMA} is the newest understood here; "
             "update this project, or measure again with this version"
         )
-    _require(info, TEXTS + INTEGERS + AMOUNTS, where)
-    return _checked(info, where, TEXTS + INTEGERS)
-
-
-def _require(info: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
-    missing = next((field for field in fields if field not in info), None)
-    if missing:
-        raise InputError(
-            f"{where} has no field {missing!r}, so it is no record of this suite; {HOW_TO_MEASURE}"
-        )
-
-
-def _checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dict[str, Any]:
-    """The record, its known fields checked; only families other than attention's may leave some null."""
-    family = info.get("family") or str(info["kernel"]).partition("-")[0]
-    for field in (*TEXTS, *INTEGERS, *AMOUNTS, "value_dim"):
-        value = info.get(field)
-        if value is None and (field not in required or family not in FAMILIES):
-            continue
-        if field in TEXTS:
-            fine, wanted = isinstance(value, str), "text"
-        elif field in INTEGERS or field == "value_dim":
-            least = 0 if field == "repetition" else 1
-            fine, wanted = _is_integer(value) and value >= least, f"an integer of at least {least}"
-        else:
-            fine, wanted = _is_number(value) and value >= 0, "a number of at least 0, or null"
-        if not fine:
-            raise InputError(f"{where} has {field} = {value!r}, but {wanted} is needed; {HOW_TO_MEASURE}")
-    return {**info, "family": family, "value_dim": info.get("value_dim") or info.get("head_dim")}
-
-
-def _is_integer(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    require(info, TEXTS + INTEGERS + AMOUNTS, where)
+    return checked(info, where, TEXTS + INTEGERS)
 
 
 def _times(benchmark: Mapping[str, Any], where: str) -> tuple[np.ndarray, int, bool]:
@@ -180,7 +140,7 @@ def _times(benchmark: Mapping[str, Any], where: str) -> tuple[np.ndarray, int, b
         [value if isinstance(value, int | float) else math.nan for value in values], dtype=float
     )
     rounds = len(values) if has_rounds else stats.get("rounds")
-    return seconds, rounds if _is_integer(rounds) else 1, has_rounds
+    return seconds, rounds if is_integer(rounds) else 1, has_rounds
 
 
 def _not_measured_rows(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -190,9 +150,9 @@ def _not_measured_rows(content: Mapping[str, Any], path: Path) -> list[dict[str,
     rows = []
     for index, entry in enumerate(entries):
         where = f"{path}: not_measured case {index}"
-        _require(entry, LEFT_OUT, where)
+        require(entry, LEFT_OUT, where)
         if entry["outcome"] not in OUTCOMES:
             wanted = ", ".join(OUTCOMES)
             raise InputError(f"{where} has outcome {entry['outcome']!r}, but one of {wanted} is needed")
-        rows.append(_checked(entry, where, LEFT_OUT))
+        rows.append(checked(entry, where, LEFT_OUT))
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.reading import INTEGERS, InputError, RunFile, read_run
+from benchmarks.analysis.fields import INTEGERS, OPTIONAL_INTEGERS, InputError
+from benchmarks.analysis.reading import RunFile, read_run
 
 SETTING = (
-    "mode", "phase", "device", "device_name", "dtype", "clock", "batch", "heads", "head_dim", "value_dim",
+    "subject", "mode", "phase",
+    "device", "device_name", "dtype", "clock", "batch", "heads", "head_dim", "value_dim",
 )  # fmt: skip
 """Fields in which two rows must agree to be compared."""
 
 SERIES = ("kernel", "family", *SETTING)
 """Fields in which the rows of one series agree: everything but the length."""
-
 
 KNOWN_BY_DEVICE = ("clock", "device_name")
 
@@ -98,7 +99,14 @@ def _drop_repeats(left_out: list[dict[str, Any]], measured: pd.DataFrame) -> pd.
 def as_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """A frame of records whose integers stay integers beside nulls."""
     frame = pd.DataFrame(rows)
-    return frame.astype({field: "Int64" for field in (*INTEGERS, "value_dim") if field in frame})
+    return frame.astype({field: "Int64" for field in (*INTEGERS, *OPTIONAL_INTEGERS) if field in frame})
+
+
+def groups(rows: pd.DataFrame, fields: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows that agree in these fields, with what they agree on."""
+    if len(rows):
+        for key, group in rows.groupby(list(fields), dropna=False):
+            yield dict(zip(fields, key, strict=True)), group
 
 
 def _assign_units(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,8 +11,9 @@ import pandas as pd
 
 from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import Section, as_markdown, as_text
-from benchmarks.analysis.plots import draw_pictures
-from benchmarks.analysis.reading import AMOUNTS, InputError
+from benchmarks.analysis.fields import AMOUNTS, OPTIONAL_AMOUNTS, InputError
+from benchmarks.analysis.plots.pictures import draw_pictures
+from benchmarks.analysis.raw import save_raw
 from benchmarks.analysis.records import load
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
@@ -47,8 +48,10 @@ def write_report(paths: Sequence[str | Path], folder: str | Path) -> Report:
         folder.mkdir(parents=True, exist_ok=True)
         pictures = draw_pictures(summary, cases, folder)
         text = sections(summary, cases)
+        raw = save_raw(records, folder / "profiling_results.npz")
         files = [
             *pictures,
+            *([raw] if raw else []),
             *(folder / name for name in ("complexity_analysis.csv", "summary.json", "summary.md")),
         ]
         _integers(cases).to_csv(files[-3], index=False)
@@ -64,7 +67,9 @@ def write_report(paths: Sequence[str | Path], folder: str | Path) -> Report:
 
 def _integers(cases: pd.DataFrame) -> pd.DataFrame:
     """Counts as integers, also in columns where a case that was not measured has none."""
-    names = [name for name in (*AMOUNTS, "rounds", "repetitions", "units") if name in cases]
+    names = [
+        name for name in (*AMOUNTS, *OPTIONAL_AMOUNTS, "rounds", "repetitions", "units") if name in cases
+    ]
     return cases.assign(**{name: pd.to_numeric(cases[name]).convert_dtypes() for name in names})
 
 

@@ -59,9 +59,8 @@ def unit_table(rows: pd.DataFrame, quantity: str = "median_s") -> pd.DataFrame:
     Returns:
         One row per unit, one column per length, ascending; NaN where a unit lacks a length.
     """
-    return rows.pivot_table(index="unit", columns="seq_len", values=quantity, aggfunc="median").sort_index(
-        axis=1
-    )
+    table = rows.groupby(["unit", "seq_len"])[quantity].median().unstack("seq_len")
+    return table.sort_index(axis=1)
 
 
 def complete_block(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -71,6 +70,8 @@ def complete_block(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     repetition the others their lengths: what leaves most values stays, and of equals the one with most units.
     """
     held, blocks = table.notna(), []
+    if held.to_numpy().all():
+        return table, []
     for least in range(len(table), 0, -1):
         lengths = table.columns[held.sum() >= least]
         blocks.append(table.loc[held[lengths].all(axis=1), lengths])

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis import wording
+from benchmarks.analysis.caveats import name_caveats
+from benchmarks.analysis.ceilings import ceiling_of, find_ceilings, floor_seconds
 from benchmarks.analysis.crossover import find_crossover
+from benchmarks.analysis.fields import FAMILIES
 from benchmarks.analysis.fits import estimate_overhead, fit_law
-from benchmarks.analysis.reading import FAMILIES
-from benchmarks.analysis.records import SERIES, SETTING, Records
+from benchmarks.analysis.records import SERIES, SETTING, Records, groups
 from benchmarks.analysis.scaling import count_exponent, estimate_exponent, local_slopes, unit_table
 
 SCHEMA = 1
-PLACE = tuple(field for field in SETTING if field not in ("mode", "phase"))
 
 
 def summarise(records: Records) -> dict[str, Any]:
@@ -28,20 +28,22 @@ def summarise(records: Records) -> dict[str, Any]:
         records: What `records.load` read.
 
     Returns:
-        JSON-ready: `schema`, `runs`, `series`, `crossovers`, `warnings`, `not_measured`; numbers or None,
-        never NaN.
+        JSON-ready: `schema`, `runs`, `series`, `crossovers`, `ceilings`, `warnings`, `not_measured`; numbers
+        or None, never NaN.
     """
     rows = records.rows
-    # Cases without a length, such as a device's copy bandwidth, belong to no series.
-    scaling = rows[rows["seq_len"].notna()] if len(rows) else rows
-    series = [_series(key, group) for key, group in _groups(scaling, SERIES)]
-    crossovers = [result for key, group in _groups(scaling, SETTING) for result in _crossovers(key, group)]
-    warnings = records.warnings + _warnings(records, crossovers)
+    ceilings = find_ceilings(rows)
+    # What a device can do at most, or has no length, belongs to no series.
+    scaling = rows[rows["seq_len"].notna() & (rows["subject"] != "ceiling")] if len(rows) else rows
+    series = [_series(key, group, ceilings) for key, group in groups(scaling, SERIES)]
+    crossovers = [result for key, group in groups(scaling, SETTING) for result in _crossovers(key, group)]
+    warnings = records.warnings + name_caveats(records, series, crossovers, ceilings)
     summary = {
         "schema": SCHEMA,
         "runs": _runs(records),
         "series": series,
         "crossovers": crossovers,
+        "ceilings": ceilings,
         "warnings": warnings,
         "not_measured": records.not_measured.to_dict("records"),
     }
@@ -72,22 +74,21 @@ def agreeing(
     return cases[np.logical_and.reduce(agree)]
 
 
-def _groups(rows: pd.DataFrame, fields: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    if len(rows):
-        for key, group in rows.groupby(list(fields), dropna=False):
-            yield dict(zip(fields, key, strict=True)), group
-
-
-def _series(identity: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+def _series(
+    identity: Mapping[str, Any], rows: pd.DataFrame, ceilings: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     table = unit_table(rows)
     lengths, medians = table.columns.to_numpy(dtype=float), np.asarray(table.median(), dtype=float)
     exponent = estimate_exponent(table)
-    counts = rows.groupby("seq_len")[["flops", "peak_bytes"]].median().astype(float)
+    counts = rows.groupby("seq_len")[["flops", "min_bytes", "peak_bytes"]].median().astype(float)
+    ceiling = ceiling_of(identity, ceilings)
+    floor = np.maximum(*floor_seconds(ceiling, counts["min_bytes"], counts["flops"])) if ceiling else math.nan
     return {
         **identity,
         "unit": rows["unit_kind"].iloc[0],
         "seq_lens": [int(length) for length in lengths],
         "median_s": medians,
+        "floor_share": floor / medians,
         "exponent": vars(exponent),
         "local_slopes": local_slopes(table),
         "overhead_s": estimate_overhead(lengths, medians),
@@ -128,45 +129,6 @@ def _runs(records: Records) -> dict[str, Any]:
         "unit": kinds[0] if len(kinds) == 1 else "mixed" if kinds else None,
         "units": int(rows.groupby(list(SETTING), dropna=False)["unit"].nunique().max()) if len(rows) else 0,
     }  # fmt: skip
-
-
-def _warnings(records: Records, crossovers: list[dict[str, Any]]) -> list[str]:
-    rows = records.rows
-    if rows.empty:
-        return ["Nothing was measured."]
-    warnings = [f"{sentence}." for sentence in _differences(records)]
-    attention = rows[rows["family"].isin(FAMILIES)]
-    for place, group in _groups(attention, (*PLACE, "phase")):
-        where = f"{wording.phase(place['phase'])} on {wording.place(place)}"
-        for mode in sorted({"bidirectional", "causal"} - set(group["mode"])):
-            warnings.append(f"No {mode} case was measured, {where}.")
-        for family in FAMILIES:
-            if family not in set(group["family"]):
-                warnings.append(
-                    f"No {family} kernel was measured, {where}: there is nothing to compare with."
-                )
-        if group["seq_len"].nunique() < 3:
-            found = ", ".join(str(length) for length in sorted(group["seq_len"].unique()))
-            warnings.append(f"Only N = {found} was measured, {where}: exponents and fits need 3 lengths.")
-        if group["unit"].nunique() < 2:
-            unit = group["unit_kind"].iloc[0]
-            warnings.append(f"A single {unit} allows no intervals, {where}: measure at least 3 repetitions.")
-    notes: dict[str, list[str]] = {}
-    for result in crossovers:
-        where = f"{result['mode']} {wording.phase(result['phase'])}"
-        for note in result["notes"]:
-            notes.setdefault(note, []).append(f"{result['linear']} against {result['standard']} ({where})")
-    return warnings + [f"{', '.join(pairs)}: {note}." for note, pairs in notes.items()]
-
-
-def _differences(records: Records) -> Iterator[str]:
-    """What differs between files whose rows are pooled."""
-    pooled = records.rows[records.rows["unit_kind"] == "run"]
-    runs = [records.runs[index] for index in sorted(pooled["run"].unique())]
-    if len({run["commit"] for run in runs}) > 1:
-        yield "The files pooled here were measured at different commits"
-    if len({(run["machine"]["node"], run["machine"]["cpu"]) for run in runs}) > 1:
-        yield "The files pooled here were measured on different machines"
 
 
 def _plain(value: Any) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.cases import spread
 from benchmarks.analysis.document import Section, Table
+from benchmarks.analysis.evidence import evidence
 from benchmarks.analysis.records import SETTING
-from benchmarks.analysis.summary import agreeing, best_linear, same
+from benchmarks.analysis.summary import best_linear, same
 
 MOST_NAMES = 5
 """Files are named up to here; many runs of one experiment need no list."""
@@ -26,12 +26,14 @@ def sections(summary: Mapping[str, Any], cases: pd.DataFrame) -> list[Section]:
         cases: What `cases.case_table` made of the same records.
     """
     settings = [{field: one[field] for field in SETTING} for one in summary["series"] if one["mode"]]
+    settings.sort(key=lambda setting: setting["subject"] != "operator")
     unique = list({tuple(setting.values()): setting for setting in settings}.values())
     return [
         _head(summary),
         *(_answer(summary, setting) for setting in unique),
         _warned(summary),
-        *(section for setting in unique for section in _evidence(summary, cases, setting)),
+        *_ceilings(summary["ceilings"]),
+        *(section for setting in unique for section in evidence(summary, cases, setting)),
         *_left_out(summary),
     ]
 
@@ -40,7 +42,9 @@ def _head(summary: Mapping[str, Any]) -> Section:
     names = [one["file"] for one in summary["runs"]["files"]]
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     files = f"From {wording.count(len(names), 'file')}: {', '.join(names[:MOST_NAMES])}{more}."
-    return Section("Linear against standard attention", [files, *_units(summary["runs"])], level=1)
+    only_ceilings = summary["ceilings"] and not summary["series"]
+    title = "What the devices can do" if only_ceilings else "Linear against standard attention"
+    return Section(title, [files, *_units(summary["runs"])], level=1)
 
 
 def _units(runs: Mapping[str, Any]) -> Iterator[str]:
@@ -63,7 +67,7 @@ def _answer(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> Section:
         ours.sort(key=lambda one: (one["linear"] != best, one["linear"]))
         for linear in dict.fromkeys(one["linear"] for one in ours):
             sentences.append(f"{name}: {linear} {_merged(ours, linear)}.")
-    where = f"{setting['mode'].capitalize()} {wording.phase(setting['phase'])} on {wording.place(setting)}"
+    where = f"{wording.what(setting).capitalize()} on {wording.place(setting)}"
     return Section(where, sentences or ["No linear and standard kernel were measured at the same lengths."])
 
 
@@ -86,109 +90,44 @@ def _warned(summary: Mapping[str, Any]) -> Section:
     return Section("Warnings", summary["warnings"] or ["None."])
 
 
-def _evidence(
-    summary: Mapping[str, Any], cases: pd.DataFrame, setting: Mapping[str, Any]
-) -> Iterator[Section]:
-    ours = agreeing(cases, setting)
-    series = [one for one in summary["series"] if same(one, setting)]
-    name = f"{setting['mode']} {wording.phase(setting['phase'])}"
-    heading = f"{name.capitalize()} on {wording.place(setting)}: the numbers"
-    yield Section(heading)
-    yield Section(f"Median time and its spread, {name}", table=_medians(ours), level=3)
-    pairs = [one for one in summary["crossovers"] if same(one, setting) and one["quantity"] == "time"]
-    if pairs:
-        yield Section(f"Speedup of linear over standard, {name}", table=_speedups(series, pairs), level=3)
-    exponents, notes = _exponents(series), _undetermined(series)
-    yield Section(f"Exponent p of t ~ N^p, {name}", table=exponents, notes=notes, level=3)
-    yield Section(f"Fits by relative error, {name}", table=_fits(series), level=3)
-
-
-def _medians(cases: pd.DataFrame) -> Table:
-    lengths = sorted(cases["seq_len"].dropna().unique())
+def _ceilings(ceilings: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
+    """The copy bandwidth and the matrix rate of every device and dtype."""
     rows = []
-    for kernel, group in cases.groupby("kernel"):
-        cells = {case["seq_len"]: _median_cell(case) for _, case in group.iterrows()}
-        rows.append([str(kernel), *(cells.get(length, "-") for length in lengths)])
-    return Table(["kernel", *(f"N={length}" for length in lengths)], rows)
-
-
-def _median_cell(case: pd.Series) -> str:
-    if case["outcome"] != "measured":
-        return wording.OUTCOME_WORDS[case["outcome"]]
-    percent = 100 * spread(case)
-    words = ">99" if percent > 99 else f"{percent:.{int(percent < 1)}f}"
-    return f"{wording.seconds(case['median_s'])} ±{words}%"
-
-
-def _speedups(series: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> Table:
-    medians = {one["kernel"]: dict(zip(one["seq_lens"], one["median_s"], strict=True)) for one in series}
-    common = {n for pair in pairs for n in medians[pair["linear"]] if n in medians[pair["standard"]]}
-    lengths = sorted(common)
-    rows = []
-    for pair in pairs:
-        linear, standard = medians[pair["linear"]], medians[pair["standard"]]
-        cells = [
-            wording.times(standard[n] / linear[n]) if n in linear and n in standard else "-" for n in lengths
+    for one in ceilings:
+        where = f"{wording.machine(one)}, {one['dtype']}, {one['clock']} clock"
+        bandwidth = _ceiling_cell(one["bytes_per_s"], "B/s")
+        rows.append([where, bandwidth, _ceiling_cell(one["flops_per_s"], "FLOP/s")])
+    if rows:
+        table = Table(["device", "copy bandwidth, read + written", "matrix rate"], rows)
+        notes = [
+            "Median over the units; in parentheses the lowest and the highest unit. The floor of a case is "
+            "the larger of its least bytes / copy bandwidth and its FLOPs / matrix rate."
         ]
-        rows.append([f"{pair['linear']} over {pair['standard']}", *cells])
-    return Table(["", *(f"N={length}" for length in lengths)], rows)
+        yield Section("Ceilings", table=table, notes=notes)
 
 
-def _exponents(series: Sequence[Mapping[str, Any]]) -> Table:
-    headers = ["kernel", "p", "verdict", "window", "FLOPs", "peak bytes", "overhead", "local slopes"]
-    rows = []
-    for one in series:
-        p = one["exponent"]
-        rows.append([
-            one["kernel"],
-            wording.interval(p["value"], p["low"], p["high"]),
-            p["verdict"],
-            "-" if p["window"] is None else f"{p['window'][0]}..{p['window'][1]}",
-            wording.interval(one["flops_exponent"], None, None),
-            wording.interval(one["peak_bytes_exponent"], None, None),
-            wording.seconds(one["overhead_s"]),
-            " ".join(map(wording.slope, one["local_slopes"])) or "-",
-        ])  # fmt: skip
-    return Table(headers, rows)
-
-
-def _undetermined(series: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why, once per reason."""
-    kernels: dict[str, list[str]] = {}
-    for one in series:
-        if one["exponent"]["reason"]:
-            kernels.setdefault(one["exponent"]["reason"], []).append(one["kernel"])
-    return [f"{', '.join(names)}: undetermined, because {reason}." for reason, names in kernels.items()]
-
-
-def _fits(series: Sequence[Mapping[str, Any]]) -> Table:
-    headers = ["kernel"]
-    for law in ("a N² + b", "a N + b"):
-        headers += [f"{law}: a", "b", "R²", "error"]
-    return Table(headers, [[one["kernel"], *_fit(one, "quadratic"), *_fit(one, "linear")] for one in series])
-
-
-def _fit(series: Mapping[str, Any], law: str) -> list[str]:
-    fit = series["fits"][law]
-    if fit is None:
-        return ["-"] * 4
-    r2 = "-" if fit["r2"] is None else f"{fit['r2']:.4f}"
-    return [wording.seconds(fit["a"]), wording.seconds(fit["b"]), r2, f"{100 * fit['relative_error']:.0f} %"]
+def _ceiling_cell(ceiling: Mapping[str, Any] | None, unit: str) -> str:
+    if ceiling is None:
+        return "not measured"
+    return wording.amount_range(ceiling["value"], ceiling["low"], ceiling["high"], unit)
 
 
 def _left_out(summary: Mapping[str, Any]) -> Iterator[Section]:
     """What was not measured and why, lengths of the same reason together."""
-    places = {wording.place(one) for one in (*summary["not_measured"], *summary["series"]) if one["heads"]}
-    lengths: dict[tuple[str, ...], list[int]] = {}
+    attention = [*summary["series"], *(one for one in summary["not_measured"] if one["subject"] != "ceiling")]
+    places = {wording.place(one) for one in attention if one["heads"]}
+    lengths: dict[tuple[str, str, str], list[int]] = {}
     for one in summary["not_measured"]:
-        kind = (one["kernel"], one["mode"], wording.phase(one["phase"]), wording.place(one))
-        lengths.setdefault((*kind, wording.OUTCOME_WORDS[one["outcome"]], one["reason"]), []).append(
-            one["seq_len"]
-        )
+        ending = f"({wording.OUTCOME_WORDS[one['outcome']]}): {one['reason'].rstrip('.')}."
+        if one["subject"] == "ceiling":
+            name = f"{one['kernel']}, {wording.machine(one)}, {one['dtype']}"
+        else:
+            name = f"{one['kernel']}, {wording.what(one)}"
+            ending += f" [{wording.place(one)}]" if len(places) > 1 else ""
+        lengths.setdefault((one["subject"], name, ending), []).append(one["seq_len"])
     sentences = [
-        f"{kernel}, {mode} {phase}, N = {wording.ranges(ns)} ({outcome}): {reason.rstrip('.')}."
-        + (f" [{where}]" if len(places) > 1 else "")
-        for (kernel, mode, phase, where, outcome, reason), ns in lengths.items()
+        f"{name} {ending}" if subject == "ceiling" else f"{name}, N = {wording.ranges(ns)} {ending}"
+        for (subject, name, ending), ns in lengths.items()
     ]
     if sentences:
         yield Section("Not measured", sentences)

@@ -14,6 +14,7 @@ OUTCOME_WORDS = {
     "failed": "failed",
 }
 UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps"), (1e-15, "fs"))
+PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 QUANTITY_WORDS = {"time": ("beats", "is faster than"), "peak_bytes": ("needs less memory than",) * 2}
 
 
@@ -27,11 +28,44 @@ def seconds(value: float | None) -> str:
     return f"{digits(value / scale)} {unit}"
 
 
+def mean(value: float, error: float) -> str:
+    """A mean time and its standard error in one unit: "12.3 ± 0.41 ms"; without an error "12.3 ms"."""
+    number, unit = seconds(value).split()
+    if math.isnan(error):
+        return f"{number} {unit}"
+    scale = next(scale for scale, name in UNITS if name == unit)
+    return f"{number} ± {digits(error / scale, 2)} {unit}"
+
+
 def digits(value: float, count: int = 3) -> str:
     """A positive number with so many significant digits and no exponent: "0.123", "12.3", "1234"."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     return f"{value:.{max(0, count - 1 - math.floor(math.log10(abs(value)) + 1e-3))}f}"
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A count of bytes, FLOPs or their rates with three digits: "512 B", "21.2 MFLOP", "4.27 TB/s"."""
+    if value is None or math.isnan(value):
+        return "-"
+    power = min(len(PREFIXES) - 1, max(0, math.floor(math.log10(max(value, 1) * 1.0005) / 3)))
+    scaled = value / 1000**power
+    return f"{digits(scaled) if power else f'{scaled:.0f}'} {PREFIXES[power]}{unit}"
+
+
+def amount_range(value: float, low: float, high: float, unit: str) -> str:
+    """A rate and between which it lay, in one unit: "20.7 GB/s (20.1 to 20.9)"."""
+    words = amount(value, unit)
+    scale = value / float(words.split()[0])
+    return f"{words} ({digits(low / scale)} to {digits(high / scale)})"
+
+
+def percent(share: float | None) -> str:
+    """A share with two digits: "0.32 %", "4.1 %", "120 %"."""
+    if share is None or math.isnan(share):
+        return "-"
+    count = 2 if share < 0.995 else 3
+    return f"{digits(float(f'{100 * share:.{count}g}'), count)} %"
 
 
 def times(value: float) -> str:
@@ -69,16 +103,26 @@ def shape(setting: Mapping[str, Any]) -> str:
     return f"B{setting['batch']} H{setting['heads']} D{setting['head_dim']}{width}"
 
 
+def machine(setting: Mapping[str, Any]) -> str:
+    """The device: "NVIDIA H200 (cuda)"."""
+    device, name = setting["device"], setting["device_name"]
+    return f"{name} ({device})" if name and name != device else str(device)
+
+
 def place(setting: Mapping[str, Any]) -> str:
     """Where and with what was measured: "NVIDIA H200 (cuda), bfloat16, B4 H8 D64, wall clock"."""
-    device, name = setting["device"], setting["device_name"]
-    where = f"{name} ({device})" if name and name != device else device
-    return f"{where}, {setting['dtype']}, {shape(setting)}, {setting['clock']} clock"
+    return f"{machine(setting)}, {setting['dtype']}, {shape(setting)}, {setting['clock']} clock"
 
 
-def phase(name: str) -> str:
-    """A phase in words: "forward", "forward and backward"."""
-    return name.replace("forward_backward", "forward and backward")
+def phase(setting: Mapping[str, Any]) -> str:
+    """A phase in words, and of what: "forward", "forward and backward of the layer"."""
+    words = str(setting["phase"]).replace("forward_backward", "forward and backward")
+    return words + (" of the layer" if setting["subject"] == "layer" else "")
+
+
+def what(setting: Mapping[str, Any]) -> str:
+    """A mode and phase in words: "causal forward", "bidirectional forward of the layer"."""
+    return f"{setting['mode']} {phase(setting)}"
 
 
 def crossover(result: Mapping[str, Any], *, subject: bool = True) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -57,6 +57,14 @@ class Look:
         return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 
 
+IMPOSSIBLE: dict[str, Any] = {
+    "marker": "x", "markersize": 10, "markeredgewidth": 2, "color": "#c1121f", "linestyle": "none",
+}  # fmt: skip
+"""The mark of what is faster than its device allows, an error to be found and never a success."""
+THEORY: dict[str, Any] = {"marker": "_", "markersize": 15, "markeredgewidth": 1.4, "linestyle": "none"}
+"""The mark of what theory says, wider than the measured point that it should pass through."""
+IMPOSSIBLE_WORDS = "impossible: faster than its ceiling allows"
+
 DASHED = (0, (5, 1.5))
 # Okabe and Ito's colours, but brown for their yellow, which is too pale on white; grey is the ninth.
 LOOKS = {
@@ -105,21 +113,47 @@ def length_axis(axes: Axes, lengths: Sequence[int], most: int = 11) -> None:
     axes.set_xlabel(f"sequence length N ({unit})")
 
 
-def log_axis(axes: Axes, low: float, high: float, *, words: Callable[[float], str]) -> None:
-    """A logarithmic y axis with ticks at powers of ten, and between them where the range is short."""
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
+def log_axis(
+    axes: Axes, low: float, high: float, *, words: Callable[[float], str], which: Literal["x", "y"] = "y"
+) -> None:
+    """A logarithmic axis with ticks at powers of ten, and between them where the range is short."""
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    axis = axes.yaxis if which == "y" else axes.xaxis
     decades = np.log10(high / low)
-    steps = (1,) if decades > 4 else (1, 3) if decades > 2.5 else (1, 2, 5)
-    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    axes.yaxis.set_major_locator(FixedLocator([step * power for power in powers for step in steps]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+    # Side by side there is room for fewer words than one above the other.
+    few, some = (4, 2.5) if which == "y" else (2.5, 0.9)
+    steps = (1,) if decades > few else (1, 3) if decades > some else (1, 2, 5)
+    stride = 1 if which == "y" else 1 + int(decades // 6)
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1, stride)
+    axis.set_major_locator(FixedLocator([step * power for power in powers for step in steps]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+
+
+def short(words: str) -> str:
+    """The label of a tick without idle zeros: "30 ms" for "30.0 ms"."""
+    number, unit = words.split()
+    return f"{float(number):g} {unit}"
 
 
 def legend_handle(look: Look, **changes: Any) -> Line2D:
     """The sample of a line in a legend."""
     return Line2D([], [], **{**look.drawn, **changes})
+
+
+def mark_impossible(axes: Axes, x: Any, y: Any) -> None:
+    """Cross out points that cannot be true."""
+    axes.plot(np.asarray(x, dtype=float), np.asarray(y, dtype=float), **IMPOSSIBLE, zorder=7)
+
+
+def theory_handle() -> Line2D:
+    """The mark of theory in a legend."""
+    return Line2D([], [], color=MUTED, **THEORY)
+
+
+def impossible_handle() -> Line2D:
+    """The same in a legend."""
+    return Line2D([], [], **{**IMPOSSIBLE, "markersize": 8})
 
 
 def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int = 5) -> None:
@@ -135,5 +169,10 @@ def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int = 5) -
 
 def headline(figure: Figure, title: str, subtitle: str) -> None:
     """What the picture shows in bold, and beneath it where and how it was measured."""
-    figure.text(0.012, 0.985, title, ha="left", va="top", fontsize=13, fontweight="bold", color=INK)
-    figure.text(0.012, 0.94, subtitle, ha="left", va="top", fontsize=9.5, color=MUTED)
+    inches = figure.get_figheight()
+    parts: tuple[tuple[str, float, dict[str, Any]], ...] = (
+        (title, 0.1, {"fontsize": 13, "fontweight": "bold", "color": INK}),
+        (subtitle, 0.4, {"fontsize": 9.5, "color": MUTED}),
+    )
+    for text, below, style in parts:
+        figure.text(0.012, 1 - below / inches, text, ha="left", va="top", **style)

@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.canvas import draw_times, make_panels, time_range, time_tick, what_bars_span
-from benchmarks.analysis.labels import Label, Labeller
-from benchmarks.analysis.style import INK, legend_handle, log_axis
+from benchmarks.analysis.plots.canvas import draw_times, make_panels, time_range, time_tick, what_bars_span
+from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.style import IMPOSSIBLE_WORDS, INK, impossible_handle, legend_handle, log_axis
+from benchmarks.analysis.plots.views import View
 from benchmarks.analysis.summary import best_linear
-from benchmarks.analysis.views import View
 
 Series = Mapping[str, Any]
 
@@ -41,6 +41,8 @@ def theory_picture(view: View) -> Figure:
             and one["standard"] in kernels
         ]
         entries += [_crossover_entry(view, one) for one in crossovers]
+        if (view.impossible["mode"] == mode).any():
+            entries.append((impossible_handle(), IMPOSSIBLE_WORDS))
         axes.legend(
             *zip(*entries, strict=True), loc="upper left", bbox_to_anchor=(-0.02, -0.12), borderaxespad=0
         )

@@ -10,11 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.canvas import make_panels
-from benchmarks.analysis.labels import Label, Labeller
-from benchmarks.analysis.style import INK, MUTED, legend_below, legend_handle, log_axis
+from benchmarks.analysis.plots.canvas import impossible_entry, make_panels
+from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.style import (
+    INK,
+    MUTED,
+    legend_below,
+    legend_handle,
+    log_axis,
+    mark_impossible,
+)
+from benchmarks.analysis.plots.views import View
 from benchmarks.analysis.summary import best_linear
-from benchmarks.analysis.views import View
 
 FEW_LINES = 3
 """With up to so many lines every point can carry its value; with more, only the outermost lines can."""
@@ -55,7 +62,7 @@ def speedup_picture(view: View) -> Figure:
         axes.set_title(f"{mode}: speedup of {best}" if best else mode, loc="left", color=INK)
         _draw_break_even(axes)
     for mode, axes in panels:
-        _draw_speedups(axes, view, speedups[mode])
+        _draw_speedups(axes, view, mode, speedups[mode])
     return figure
 
 
@@ -74,18 +81,23 @@ def _speedups(series: Sequence[dict[str, Any]]) -> Iterator[Speedup]:
 
 
 def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
-    return {
+    handles = {
         f"over {one.standard}" if one.is_best else f"{one.linear} over {one.standard}": legend_handle(
             view.looks[one.standard], linestyle=one.line
         )
         for one in sorted(speedups, key=lambda one: not one.is_best)
     }
+    return {**handles, **impossible_entry(view)}
 
 
-def _draw_speedups(axes: Axes, view: View, speedups: Sequence[Speedup]) -> None:
+def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup]) -> None:
     for one in speedups:
         look = {**view.looks[one.standard].drawn, "linestyle": one.line}
         axes.plot(one.lengths, one.ratios, **look, zorder=3)
+        ours = view.impossible["mode"].eq(mode) & view.impossible["kernel"].isin([one.linear, one.standard])
+        wrong = set(view.impossible.loc[ours, "seq_len"])
+        points = [point for point in zip(one.lengths, one.ratios, strict=True) if point[0] in wrong]
+        mark_impossible(axes, *([list(column) for column in zip(*points, strict=True)] or [[], []]))
     if not speedups:
         missing = "no length was measured with both"
         axes.text(0.5, 0.7, missing, transform=axes.transAxes, ha="center", color=MUTED)

@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.reading import FAMILIES
-from benchmarks.analysis.style import Look, looks
+from benchmarks.analysis.ceilings import ceiling_of
+from benchmarks.analysis.fields import FAMILIES
+from benchmarks.analysis.plots.style import Look, looks
 from benchmarks.analysis.summary import agreeing, same
 
 MODES = ("bidirectional", "causal")
 COMBINATION = (
-    "device", "phase", "dtype", "batch", "heads", "head_dim", "value_dim", "clock", "device_name",
+    "subject", "device", "phase", "dtype", "batch", "heads", "head_dim", "value_dim", "clock", "device_name",
 )  # fmt: skip
 """Fields in which everything inside one picture agrees; the modes are its panels."""
 
@@ -31,11 +32,17 @@ class View:
     cases: pd.DataFrame
     looks: Mapping[str, Look]
     unit: str
+    ceiling: Mapping[str, Any] | None = None
 
     @property
     def measured(self) -> pd.DataFrame:
         """The cases that have times."""
         return self.cases[self.cases["outcome"] == "measured"]
+
+    @property
+    def impossible(self) -> pd.DataFrame:
+        """The measured cases that took less time than their floor."""
+        return self.measured[self.measured["floor_share"] > 1]
 
     @property
     def lengths(self) -> list[int]:
@@ -47,16 +54,18 @@ class View:
     @property
     def subtitle(self) -> str:
         """Where and how."""
-        return f"{wording.phase(self.combination['phase'])}, {wording.place(self.combination)}"
+        return f"{wording.phase(self.combination)}, {wording.place(self.combination)}"
 
 
 def views(summary: Mapping[str, Any], cases: pd.DataFrame) -> list[tuple[str, View]]:
-    """One view per combination of phase, device, dtype, clock and shape, with the suffix of its files' names.
+    """One view of the operator per combination of phase, device, dtype, clock and shape.
+
+    With each comes the suffix of its files' names.
 
     The combination with the most measured cases, forward ones first, has no suffix. The others are
     told apart by as few fields as it takes, as in "-cpu" or "-cuda-forward_backward".
     """
-    series = [one for one in summary["series"] if one["family"] in FAMILIES]
+    series = [one for one in summary["series"] if one["subject"] == "operator" and one["family"] in FAMILIES]
     of_kernel = looks(one["kernel"] for one in series)
     combinations = list({tuple(one[field] for field in COMBINATION): one for one in series}.values())
 
@@ -76,19 +85,22 @@ def views(summary: Mapping[str, Any], cases: pd.DataFrame) -> list[tuple[str, Vi
             agreeing(cases, combination, COMBINATION),
             of_kernel,
             combination["unit"],
+            ceiling_of(combination, summary["ceilings"]),
         )
-        found.append((_suffix(combination, combinations) if index else "", view))
+        found.append((suffix(combination, combinations, COMBINATION) if index else "", view))
     return found
 
 
-def _suffix(combination: Mapping[str, Any], combinations: Sequence[Mapping[str, Any]]) -> str:
-    """The fewest fields, in a fixed order, that no other combination shares."""
+def suffix(
+    combination: Mapping[str, Any], combinations: Sequence[Mapping[str, Any]], fields: tuple[str, ...]
+) -> str:
+    """The fewest of these fields, in their order, that no other combination shares, as a file's suffix."""
     short = {"batch": "B", "heads": "H", "head_dim": "D", "value_dim": "Dv"}
-    others = [one for one in combinations if not same(one, combination, COMBINATION)]
-    suffix = ""
-    for field in COMBINATION:
+    others = [one for one in combinations if not same(one, combination, fields)]
+    words = ""
+    for field in fields:
         alike = [one for one in others if one[field] == combination[field]]
         if len(alike) < len(others):
-            suffix += f"-{short.get(field, '')}" + re.sub(r"[^A-Za-z0-9_.]+", "_", str(combination[field]))
+            words += f"-{short.get(field, '')}" + re.sub(r"[^A-Za-z0-9_.]+", "_", str(combination[field]))
         others = alike
-    return suffix
+    return words

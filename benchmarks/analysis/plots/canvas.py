@@ -1,0 +1,141 @@
+"""What the pictures share: panels, points with bars, guides and their axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.style import (
+    IMPOSSIBLE_WORDS,
+    INK,
+    headline,
+    impossible_handle,
+    legend_below,
+    legend_handle,
+    length_axis,
+    mark_impossible,
+    short,
+)
+from benchmarks.analysis.plots.views import View
+
+Series = Mapping[str, Any]
+
+
+Point = tuple[float, float]
+GUIDE, GUIDE_TEXT = "#d9d9d9", "#999999"
+
+
+def make_panels(
+    view: View, title: str, lengths: Sequence[int] | None, height: float = 6.4
+) -> tuple[Figure, list[tuple[str, Axes]]]:
+    """A figure with its title and one panel per measured mode, over the length where lengths are given."""
+    figure = Figure(figsize=(12, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 0.9), w_pad=0.12))
+    axes = figure.subplots(1, len(view.series), sharey=True, squeeze=False)[0]
+    headline(figure, title, view.subtitle)
+    panels = list(zip(view.series, axes, strict=True))
+    for mode, panel in panels:
+        panel.set_title(mode, loc="left", color=INK)
+        if lengths:
+            length_axis(panel, lengths)
+    return figure, panels
+
+
+def kernels_below(figure: Figure, view: View, more: Mapping[str, Line2D]) -> None:
+    """The legend: the kernels shown, and what else is given."""
+    shown = {one["kernel"] for series in view.series.values() for one in series}
+    handles = {name: legend_handle(look) for name, look in view.looks.items() if name in shown}
+    legend_below(figure, {**handles, **more})
+
+
+def impossible_entry(view: View) -> dict[str, Line2D]:
+    """The legend's entry for impossible points, where there are any."""
+    return {IMPOSSIBLE_WORDS: impossible_handle()} if len(view.impossible) else {}
+
+
+def time_range(view: View, below: float, above: float) -> tuple[float, float]:
+    """Limits of the axis in seconds, with so much room below and above the measured times."""
+    return view.measured["median_s"].min() / below, view.measured["median_s"].max() * above
+
+
+def _ends(cases: pd.DataFrame) -> tuple[str, str]:
+    """What the bars span: all units, or with a single unit the middle half of its rounds."""
+    return ("unit_low_s", "unit_high_s") if cases["units"].max() > 1 else ("q25_s", "q75_s")
+
+
+def what_bars_span(view: View) -> str:
+    """What the bars mean, for the axis."""
+    several = _ends(view.measured)[0] == "unit_low_s"
+    return f"bars: lowest to highest {view.unit}" if several else "bars: quartiles of the rounds"
+
+
+def draw_times(axes: Axes, view: View, series: Series, **changes: Any) -> None:
+    """Draw the measured medians of one series with their bars."""
+    cases = view.measured
+    ours = (cases["kernel"] == series["kernel"]) & (cases["mode"] == series["mode"])
+    times = cases[ours].sort_values("seq_len")
+    low, median, high = (
+        times[name].to_numpy(dtype=float) for name in (_ends(times)[0], "median_s", _ends(times)[1])
+    )
+    bars = np.maximum([median - low, high - median], 0)
+    style = {**view.looks[series["kernel"]].drawn, "capsize": 2.5, "elinewidth": 1.2, "zorder": 3, **changes}
+    axes.errorbar(times["seq_len"].to_numpy(dtype=float), median, yerr=bars, **style)
+    impossible = times[times["floor_share"] > 1]
+    mark_impossible(axes, impossible["seq_len"], impossible["median_s"])
+
+
+def time_tick(value: float) -> str:
+    """The label of a tick: "30 ms"."""
+    return short(wording.seconds(value))
+
+
+def bytes_tick(value: float) -> str:
+    """The label of a tick: "30 MB"."""
+    return short(wording.amount(value, "B"))
+
+
+def reason_at_end(left_out: pd.DataFrame, end: Point, color: str) -> Iterator[Label]:
+    """Why a line ends at this point, if longer lengths are among the cases left out."""
+    words = {**wording.OUTCOME_WORDS, "over_time": "time limit", "over_memory": "memory limit"}
+    places = (
+        (8, 0),
+        (12, 0),
+        (8, 6),
+        (8, -6),
+        (8, 12),
+        (8, -12),
+        (-12, 12),
+        (-30, 8),
+        (-40, 4),
+        (-30, 16),
+        (-72, 8),
+    )
+    beyond = left_out[left_out["seq_len"] > end[0]].sort_values("seq_len")
+    if len(beyond):
+        yield Label(words[beyond["outcome"].iloc[0]], *end, color, places, "left")
+
+
+def reference_slopes(axes: Axes, labeller: Labeller, high: Point, low: Point, shortest: float = 0) -> None:
+    """Light lines of slope 2 above one point and of slope 1 below another, from a shortest length on."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for power, (x, y), shift in ((2, high, 2.2), (1, low, 1 / 2.2)):
+        scale = shift * y / x**power
+        start, end = max(left, (bottom / scale) ** (1 / power)), min(right, (top / scale) ** (1 / power))
+        start = max(start, shortest)
+        if end < 1.5 * start:
+            continue
+        ends = [scale * start**power, scale * end**power]
+        axes.plot([start, end], ends, color=GUIDE, linewidth=1.4, zorder=1)
+        for share in (0.5, 0.35, 0.65, 0.2, 0.8, 0.1, 0.9):
+            x = start ** (1 - share) * end**share
+            places, sides = (((-6, 9),), "right") if power == 2 else (((6, -9),), "left")
+            if labeller.write(Label(f"slope {power}", x, scale * x**power, GUIDE_TEXT, places, sides)):
+                break

@@ -1,0 +1,118 @@
+"""What goes into a picture of the layer: unlike an operator's, one picture holds all devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.fields import FAMILIES
+from benchmarks.analysis.plots.memory import numbers
+from benchmarks.analysis.plots.style import Look, looks
+from benchmarks.analysis.plots.views import suffix
+from benchmarks.analysis.records import groups
+from benchmarks.analysis.summary import agreeing
+
+COMBINATION = ("phase", "mode", "heads", "head_dim", "value_dim")
+"""Fields in which everything inside one picture agrees."""
+ENVIRONMENT = ("device", "device_name", "dtype", "clock", "batch")
+"""Fields that tell lines of one kernel apart."""
+NUMBERS = ("flops", "counted_flops", "peak_bytes", "predicted_peak_bytes", "rounds_mean_s", "rounds_stderr_s")
+FILLS: tuple[dict[str, Any], ...] = (
+    {"markersize": 5.5},
+    {"markersize": 9.5, "markerfacecolor": "white", "linewidth": 1.2, "markeredgewidth": 1.4},
+    {"markersize": 9.5, "fillstyle": "left", "markerfacecoloralt": "white", "linewidth": 1.2},
+    {"markersize": 9.5, "fillstyle": "top", "markerfacecoloralt": "white", "linewidth": 1.2},
+)
+"""Markers of the environments: a small full one inside a wide hollow one shows that both agree."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The measured cases of one kernel in one environment, and those beyond that are left out."""
+
+    kernel: str
+    environment: int
+    look: Look
+    cases: pd.DataFrame
+    left_out: pd.DataFrame
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """As matplotlib's keyword arguments."""
+        return {
+            **self.look.drawn,
+            **FILLS[self.environment % len(FILLS)],
+            "zorder": 4 - self.environment / 10,
+        }
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One combination of phase, mode and shape in all its environments."""
+
+    combination: Mapping[str, Any]
+    environments: list[dict[str, Any]]
+    curves: list[Curve]
+    looks: Mapping[str, Look]
+
+    @property
+    def lengths(self) -> list[int]:
+        """All measured lengths."""
+        return sorted({int(length) for curve in self.curves for length in curve.cases["seq_len"]})
+
+    @property
+    def subtitle(self) -> str:
+        """What was measured, and where if that is one place only."""
+        width = self.combination["heads"] * self.combination["head_dim"]
+        words = f"{self.combination['mode']} {wording.phase(self.combination)}"
+        words += f", d_model {width}, {self.combination['heads']} heads"
+        return words + (f", {self.name(0)}" if len(self.environments) == 1 else "")
+
+    def name(self, environment: int) -> str:
+        """One environment in words."""
+        one = self.environments[environment]
+        return f"{wording.machine(one)}, {one['dtype']}, batch {one['batch']}, {one['clock']} clock"
+
+
+def layer_views(cases: pd.DataFrame) -> list[tuple[str, LayerView]]:
+    """One view per combination, the most measured forward one first, with the suffix of its file's name."""
+    layers = cases[(cases["subject"] == "layer") & cases["family"].isin(FAMILIES)]
+    if layers.empty:
+        return []
+    layers = numbers(layers, *NUMBERS)
+    found = [view for view in map(_view, *zip(*groups(layers, COMBINATION), strict=True)) if view.curves]
+    found.sort(key=lambda view: (view.combination["phase"] != "forward", -len(view.lengths)))
+    combinations = [view.combination for view in found]
+    return [
+        (suffix(view.combination, combinations, COMBINATION) if index else "", view)
+        for index, view in enumerate(found)
+    ]
+
+
+def _view(combination: dict[str, Any], cases: pd.DataFrame) -> LayerView:
+    measured = cases[cases["rounds_mean_s"].notna()]
+    environments = list(groups(measured, ENVIRONMENT))
+    of_kernel = looks(measured["kernel"])
+    curves = [
+        curve
+        for index, (environment, _) in enumerate(environments)
+        for curve in _curves(index, environment, cases, of_kernel)
+    ]
+    named = {**combination, "subject": "layer"}
+    return LayerView(named, [environment for environment, _ in environments], curves, of_kernel)
+
+
+def _curves(
+    index: int, environment: Mapping[str, Any], cases: pd.DataFrame, of_kernel: Mapping[str, Look]
+) -> Iterator[Curve]:
+    here = agreeing(cases, environment, ENVIRONMENT)
+    # In the order of the looks: dashed lines come after full ones, which would hide them.
+    for kernel, look in of_kernel.items():
+        group = here[here["kernel"] == kernel].sort_values("seq_len")
+        measured, left_out = group[group["rounds_mean_s"].notna()], group[group["outcome"] != "measured"]
+        if len(measured):
+            yield Curve(kernel, index, look, measured, left_out)

@@ -1,0 +1,62 @@
+"""The pictures of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from benchmarks.analysis.plots.layers import layer_views
+from benchmarks.analysis.plots.memory import memory_picture
+from benchmarks.analysis.plots.profiling import profiling_picture
+from benchmarks.analysis.plots.roofline import roofline_picture
+from benchmarks.analysis.plots.scaling import scaling_picture
+from benchmarks.analysis.plots.speedup import speedup_picture
+from benchmarks.analysis.plots.style import (
+    DPI,
+    RC,
+)
+from benchmarks.analysis.plots.theory import theory_picture
+from benchmarks.analysis.plots.views import View, views
+
+OF_OPERATORS: dict[str, Callable[[View], Figure | None]] = {
+    "complexity_scaling": scaling_picture,
+    "speedup_analysis": speedup_picture,
+    "theoretical_vs_empirical": theory_picture,
+    "memory_scaling": memory_picture,
+    "roofline": roofline_picture,
+}
+
+
+def draw_pictures(summary: Mapping[str, Any], cases: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draw the pictures of every combination of phase, device, dtype, clock and shape.
+
+    Args:
+        summary: What `summary.summarise` concluded.
+        cases: What `cases.case_table` made of the same records.
+        folder: An existing folder.
+
+    Returns:
+        The files written, named by the rules of `views.views` and `layers.layer_views`; none where nothing
+        was measured, no roofline without ceilings.
+    """
+    files = []
+    with mpl.rc_context(RC):
+        for suffix, view in views(summary, cases):
+            files += [
+                _save(draw(view), folder / f"{name}{suffix}.png") for name, draw in OF_OPERATORS.items()
+            ]
+        for suffix, layer in layer_views(cases):
+            files.append(_save(profiling_picture(layer), folder / f"self_attention_profiling{suffix}.png"))
+    return [file for file in files if file]
+
+
+def _save(figure: Figure | None, path: Path) -> Path | None:
+    if figure is None:
+        return None
+    figure.savefig(path, dpi=DPI)
+    return path

@@ -1,0 +1,106 @@
+"""Achieved FLOP/s over arithmetic intensity, under the measured roof."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.plots.canvas import impossible_entry, kernels_below, make_panels
+from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.memory import numbers
+from benchmarks.analysis.plots.style import INK, MUTED, log_axis, mark_impossible, short
+from benchmarks.analysis.plots.views import View
+
+BESIDE = tuple((side * 16, height) for height in (0, 8, -8, 16, -16) for side in (1, -1))
+AROUND = ((0, -10), (0, 10), (0, -20), (0, 20))
+"""Where a length can be named, in points from its mark."""
+
+
+def roofline_picture(view: View) -> Figure | None:
+    """Every case under the roof of its device and dtype; None where no ceilings were measured for it."""
+    if view.ceiling is None:
+        return None
+    cases = numbers(view.measured, "flops", "min_bytes")
+    cases = cases.assign(
+        intensity=cases["flops"] / cases["min_bytes"], rate=cases["flops"] / cases["median_s"]
+    )
+    cases = cases[np.isfinite(cases["intensity"]) & (cases["rate"] > 0)].sort_values("seq_len")
+    if cases.empty:
+        return None
+    bandwidth, most = (view.ceiling[name]["value"] for name in ("bytes_per_s", "flops_per_s"))
+    figure, panels = make_panels(view, "Roofline: what was achieved of what this device can do", None, 7)
+    ridge = most / bandwidth
+    left, right = min(cases["intensity"].min() / 3, ridge / 10), max(cases["intensity"].max(), ridge) * 3
+    panels[0][1].set_ylabel("achieved rate: FLOPs / median time")
+    kernels_below(figure, view, impossible_entry(view))
+    for _, axes in panels:
+        log_axis(axes, left, right, words=lambda value: f"{value:g}", which="x")
+        log_axis(axes, cases["rate"].min() / 3, max(most, cases["rate"].max()) * 3, words=_rate_tick)
+        axes.set_xlabel("arithmetic intensity: FLOPs / least bytes moved (FLOP per byte)")
+        _draw_roof(axes, bandwidth, most)
+    for mode, axes in panels:
+        axes.set_title(f"{mode} (numbers: first and last N of a kernel)", loc="left", color=INK)
+        _draw_cases(axes, view, cases[cases["mode"] == mode], bandwidth, most)
+    return figure
+
+
+def _rate_tick(value: float) -> str:
+    return short(wording.amount(value, "FLOP/s"))
+
+
+def _draw_roof(axes: Axes, bandwidth: float, most: float) -> None:
+    """The roof, and above it the land of no return, shaded."""
+    x = np.geomspace(*axes.get_xlim(), 200)
+    roof = np.minimum(bandwidth * x, most)
+    axes.plot(x, roof, color=INK, linewidth=1.6, zorder=2)
+    axes.fill_between(x, roof, axes.get_ylim()[1], color="#f5f5f5", linewidth=0, zorder=0)
+
+
+def _draw_cases(axes: Axes, view: View, cases: pd.DataFrame, bandwidth: float, most: float) -> None:
+    """A line per kernel through its lengths, of which the first and the last are named."""
+    curves = {}
+    for kernel, group in cases.groupby("kernel"):
+        x, y = group["intensity"].to_numpy(), group["rate"].to_numpy()
+        curves[str(kernel)] = (x, y, group["seq_len"].to_list())
+        axes.plot(x, y, **view.looks[str(kernel)].drawn, zorder=3)
+        above = (group["floor_share"] > 1).to_numpy()
+        mark_impossible(axes, x[above], y[above])
+    axes_x = np.geomspace(*axes.get_xlim(), 100)
+    roof = (list(axes_x), list(np.minimum(bandwidth * axes_x, most)))
+    labeller = Labeller(axes, [*((list(x), list(y)) for x, y, _ in curves.values()), roof])
+    _name_roof(axes, labeller, bandwidth, most)
+    for end in (-1, 0):
+        for kernel, (x, y, lengths) in curves.items():
+            upright = max(x) < 1.2 * min(x)
+            places = (*BESIDE, *AROUND) if upright else (*AROUND, *BESIDE)
+            if end == -1 or len(lengths) > 1:
+                name = wording.length(lengths[end])
+                labeller.write(Label(name, x[end], y[end], view.looks[kernel].color, places))
+
+
+def _name_roof(axes: Axes, labeller: Labeller, bandwidth: float, most: float) -> None:
+    """Write the two ceilings along their lines, the matrix rate wherever no case stands in its way."""
+    left, right = axes.get_xlim()
+    ridge = most / bandwidth
+    places = (((-4, 8), right, "right"), ((4, 8), ridge, "left"), ((-4, 26), right, "right"))
+    words = f"matrix product {wording.amount(most, 'FLOP/s')}"
+    for offset, x, align in places:
+        if labeller.write(Label(words, x, most, MUTED, (offset,), align)):
+            break
+    start, end = axes.transData.transform([(left, bandwidth * left), (ridge, most)])
+    angle = math.degrees(math.atan2(*(end - start)[::-1]))
+    bottom = max(left, axes.get_ylim()[0] / bandwidth)
+    crowd = [x for line in axes.lines[1:] for x in np.asarray(line.get_xdata(), dtype=float)]
+    along = [bottom ** (1 - share) * ridge**share for share in (0.5, 0.65, 0.35, 0.8, 0.2)]
+    # The farther from any case, the better: of equals the first.
+    x = max(along, key=lambda x: min(2.0, *(max(x, one) / min(x, one) for one in crowd)))
+    text = axes.annotate(
+        f"copy {wording.amount(bandwidth, 'B/s')}", (x, bandwidth * x), (-6, 6), textcoords="offset points",
+        rotation=angle, rotation_mode="anchor", ha="center", va="center", fontsize=8, color=MUTED,
+    )  # fmt: skip
+    labeller.taken.append(text.get_window_extent())

@@ -1,0 +1,63 @@
+"""Time over length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.analysis.plots.canvas import (
+    draw_times,
+    impossible_entry,
+    kernels_below,
+    make_panels,
+    reason_at_end,
+    reference_slopes,
+    time_range,
+    time_tick,
+    what_bars_span,
+)
+from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.style import log_axis
+from benchmarks.analysis.plots.views import View
+
+Series = Mapping[str, Any]
+
+
+def scaling_picture(view: View) -> Figure:
+    """Time over length, every kernel a line."""
+    figure, panels = make_panels(view, "Time of one attention call over sequence length", view.lengths)
+    low, high = time_range(view, 2.5, 2.5)
+    for _, axes in panels:
+        log_axis(axes, low, high, words=time_tick)
+    kernels_below(figure, view, impossible_entry(view))
+    panels[0][1].set_ylabel(f"median time ({what_bars_span(view)})")
+    for mode, axes in panels:
+        for one in view.series[mode]:
+            draw_times(axes, view, one)
+        labeller = Labeller(axes, ((one["seq_lens"], one["median_s"]) for one in view.series[mode]))
+        for label in _reasons_at_ends(view, mode):
+            labeller.write(label)
+        if len(view.lengths) > 1:
+            _guides(axes, labeller, view.series[mode])
+    return figure
+
+
+def _reasons_at_ends(view: View, mode: str) -> Iterator[Label]:
+    """Why a line ends where it ends, the upper lines first."""
+    cases = view.cases[(view.cases["mode"] == mode) & (view.cases["outcome"] != "measured")]
+    for one in sorted(view.series[mode], key=lambda one: -one["median_s"][-1]):
+        end = one["seq_lens"][-1], one["median_s"][-1]
+        ours = cases[cases["kernel"] == one["kernel"]]
+        yield from reason_at_end(ours, end, view.looks[one["kernel"]].color)
+
+
+def _guides(axes: Axes, labeller: Labeller, series: Sequence[Series]) -> None:
+    """Slope 2 above the slowest standard kernel and slope 1 below the fastest kernel."""
+    standard = [one for one in series if one["family"] == "standard"] or series
+    slow = max(standard, key=lambda one: one["median_s"][-1] / one["seq_lens"][-1] ** 2)
+    fast = min(series, key=lambda one: one["median_s"][-1] / one["seq_lens"][-1])
+    steep, flat = ((one["seq_lens"][-1], one["median_s"][-1]) for one in (slow, fast))
+    reference_slopes(axes, labeller, steep, flat)

@@ -1,0 +1,153 @@
+"""More runs, more certainty: fresh processes one after another, each with a JSON file of its own.
+
+Rounds and repetitions of one process share what is particular to it (where its memory lies, what else
+the machine was doing); only further processes tell how much that is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.records import load
+from benchmarks.analysis.summary import summarise
+
+SETTINGS_FILE = "settings.json"
+# With two units Student's t is 12.7: an interval from them says little about where it will end.
+LEAST_RUNS_FOR_INTERVALS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run of runs: how many, until when, with which options of pytest, and where the files go."""
+
+    folder: Path
+    runs: int
+    until: float | None = None
+    time_limit_s: float | None = None
+    pytest_options: Sequence[str] = ()
+
+    def file(self, number: int) -> Path:
+        """The JSON of one run, counted from 1."""
+        return self.folder / f"run-{number:03d}.json"
+
+    def finished(self) -> list[Path]:
+        """The files of the runs that are complete."""
+        return sorted(self.folder.glob("run-*.json"))
+
+
+def carry_out(plan: Plan, say: Callable[[str], None] = print) -> list[Path]:
+    """Measure what is missing of a plan.
+
+    A run is written under a provisional name and renamed when its process has ended well, so that a
+    plan that was killed continues with what is missing.
+
+    Args:
+        plan: What to do.
+        say: Takes a line of progress.
+
+    Returns:
+        The files of all runs, the resumed ones included.
+
+    Raises:
+        InputError: The folder holds runs of other options, or a run wrote no measurements.
+    """
+    _remember_options(plan)
+    began, measured_here = time.monotonic(), 0
+    number = 0
+    while True:
+        number += 1
+        if plan.file(number).exists():
+            continue
+        done = plan.finished()
+        reason = _reason_to_stop(plan, done, time.monotonic() - began, measured_here)
+        if reason:
+            say(reason)
+            return done
+        say(_progress(plan, len(done), time.monotonic() - began, measured_here))
+        _measure(plan, number)
+        measured_here += 1
+
+
+def _remember_options(plan: Plan) -> None:
+    """Runs of different options are not units of one sample, so a folder holds one set of options."""
+    settings = plan.folder / SETTINGS_FILE
+    options = list(plan.pytest_options)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    if settings.exists():
+        earlier = json.loads(settings.read_text())["pytest_options"]
+        if earlier != options:
+            raise InputError(
+                f"{plan.folder} holds runs measured with the options {earlier}, but {options} were given; "
+                "name another folder with -o, or give the same options to continue"
+            )
+    settings.write_text(json.dumps({"pytest_options": options}, indent=2) + "\n")
+
+
+def _reason_to_stop(plan: Plan, done: Sequence[Path], seconds: float, measured_here: int) -> str | None:
+    spent = plan.time_limit_s is not None and seconds >= plan.time_limit_s
+    if plan.until is None:
+        if len(done) >= plan.runs:
+            return f"{len(done)} runs are complete."
+    elif len(done) >= max(plan.runs, LEAST_RUNS_FOR_INTERVALS):
+        widest = widest_interval(done)
+        if widest is None:
+            return f"After {len(done)} runs no crossover lies inside the measured lengths: nothing to narrow."
+        if widest <= plan.until:
+            return f"The widest crossover interval is ±{widest:.1%} after {len(done)} runs, as asked for."
+        if spent:
+            return (
+                f"The time limit is reached after {len(done)} runs; "
+                f"the widest crossover interval is ±{widest:.1%}, not yet ±{plan.until:.1%}."
+            )
+    if spent:
+        return f"The time limit is reached after {len(done)} runs."
+    return None
+
+
+def widest_interval(files: Sequence[Path]) -> float | None:
+    """The largest half-width, relative to N*, among the time crossovers inside the measured lengths."""
+    crossovers: list[dict[str, Any]] = summarise(load(files))["crossovers"]
+    widths = [
+        (crossover["high"] - crossover["low"]) / (2 * crossover["n"])
+        for crossover in crossovers
+        if crossover["quantity"] == "time" and crossover["kind"] == "inside" and crossover["low"] is not None
+    ]
+    return max(widths, default=None)
+
+
+def _progress(plan: Plan, done: int, seconds: float, measured_here: int) -> str:
+    goal = str(plan.runs) if plan.until is None else f"{plan.runs} or more"
+    text = f"run {done + 1} of {goal}"
+    if measured_here and plan.until is None:
+        left = seconds / measured_here * (plan.runs - done)
+        text += f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
+    return text
+
+
+def _measure(plan: Plan, number: int) -> None:
+    provisional = plan.folder / f".measuring-{number:03d}.json"
+    provisional.unlink(missing_ok=True)
+    command = [
+        *(sys.executable, "-m", "pytest", "benchmarks", "-q", "--benchmark-quiet"),
+        *plan.pytest_options,
+        f"--benchmark-json={provisional.resolve()}",
+    ]
+    log = plan.folder / f"run-{number:03d}.log"
+    with log.open("w") as stream:
+        code = subprocess.run(
+            command, stdout=stream, stderr=subprocess.STDOUT, cwd=Path(__file__).parent.parent, check=False
+        ).returncode
+    # 1 says that a test failed: its outcome stands in the file, and the rest was measured.
+    if code not in (0, 1) or not provisional.exists():
+        tail = " ".join(log.read_text(errors="replace").split()[-30:])
+        raise InputError(f"run {number} ended with exit code {code} and no measurements; {log} ends: {tail}")
+    os.replace(provisional, plan.file(number))

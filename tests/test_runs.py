@@ -1,0 +1,114 @@
+"""Runs of runs: fresh processes, resumable, until the answer is as narrow as asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import runs
+from benchmarks.analysis.fields import InputError
+from benchmarks.runs import Plan, carry_out, widest_interval
+
+TINY = ("--device=cpu", "--kernel=*-explicit", "--mode=causal", "--seq-len=16,32,64", "--case-seconds=0.001")
+
+
+class Processes:
+    """Stands for the processes of a plan: each writes the file of its run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> None:
+        self.measured: list[int] = []
+        self.stop_after = stop_after
+        monkeypatch.setattr(runs, "_measure", self)
+
+    def __call__(self, plan: Plan, number: int) -> None:
+        if self.stop_after is not None and len(self.measured) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.measured.append(number)
+        plan.file(number).write_text("{}")
+
+
+def test_fresh_processes_write_a_file_each_and_the_order_differs(tmp_path: Path) -> None:
+    lines: list[str] = []
+    options = (*TINY, "-k", "test_attention", "--repetitions=1")
+    files = carry_out(Plan(tmp_path, 2, pytest_options=options), lines.append)
+    assert [file.name for file in files] == ["run-001.json", "run-002.json"]
+    documents = [json.loads(file.read_text()) for file in files]
+    assert documents[0]["run"]["seed"] != documents[1]["run"]["seed"]
+    keys = [{row["extra_info"]["key"] for row in document["benchmarks"]} for document in documents]
+    assert keys[0] == keys[1] and len(keys[0]) == 6
+    assert lines[0] == "run 1 of 2" and "left" in lines[1] and lines[-1] == "2 runs are complete."
+
+
+def test_a_killed_plan_continues_with_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(tmp_path, 5, pytest_options=TINY)
+    first = Processes(monkeypatch, stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plan)
+    second = Processes(monkeypatch)
+    assert len(carry_out(plan)) == 5
+    assert (first.measured, second.measured) == ([1, 2], [3, 4, 5])
+    third = Processes(monkeypatch)
+    carry_out(plan)
+    assert third.measured == []
+
+
+def test_a_run_that_ended_badly_leaves_no_file_that_counts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"run 1 ended with exit code 4 and no measurements; .*run-001\.log"):
+        carry_out(Plan(tmp_path, 1, pytest_options=("--kernel=softmax",)))
+    assert Plan(tmp_path, 1).finished() == []
+
+
+def test_runs_of_other_options_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Processes(monkeypatch)
+    carry_out(Plan(tmp_path, 1, pytest_options=("--mode=causal",)))
+    with pytest.raises(InputError, match=r"holds runs measured with the options .*--mode=causal"):
+        carry_out(Plan(tmp_path, 2, pytest_options=("--mode=bidirectional",)))
+
+
+def test_until_goes_on_until_the_widest_interval_is_narrow_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = Processes(monkeypatch)
+    lines: list[str] = []
+    monkeypatch.setattr(runs, "widest_interval", lambda files: 0.1 / len(files))
+    carry_out(Plan(tmp_path, 2, until=0.02), lines.append)
+    assert processes.measured == [1, 2, 3, 4, 5]
+    assert lines[-1] == "The widest crossover interval is ±2.0% after 5 runs, as asked for."
+
+
+def test_a_time_limit_ends_it_and_says_how_far_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = Processes(monkeypatch)
+    lines: list[str] = []
+    monkeypatch.setattr(runs, "widest_interval", lambda files: 0.1)
+    clock = iter(range(0, 10_000, 100))
+    monkeypatch.setattr("benchmarks.runs.time.monotonic", lambda: float(next(clock)))
+    carry_out(Plan(tmp_path, 2, until=0.02, time_limit_s=900.0), lines.append)
+    assert 3 <= len(processes.measured) < 9
+    assert "The time limit is reached" in lines[-1] and "not yet ±2.0%" in lines[-1]
+
+
+def test_without_a_crossover_there_is_nothing_to_narrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = Processes(monkeypatch)
+    lines: list[str] = []
+    monkeypatch.setattr(runs, "widest_interval", lambda files: None)
+    carry_out(Plan(tmp_path, 3, until=0.02), lines.append)
+    assert len(processes.measured) == 3
+    assert "nothing to narrow" in lines[-1]
+
+
+def test_the_widest_interval_is_relative_to_its_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crossover(n: float, low: float, high: float, quantity: str = "time") -> dict[str, object]:
+        return {"kind": "inside", "quantity": quantity, "n": n, "low": low, "high": high}
+
+    found = [crossover(100, 90, 130), crossover(1000, 990, 1010), crossover(10, 1, 100, "peak_bytes")]
+    monkeypatch.setattr(runs, "load", lambda files: None)
+    monkeypatch.setattr(runs, "summarise", lambda records: {"crossovers": found})
+    assert widest_interval([]) == pytest.approx(0.2)
