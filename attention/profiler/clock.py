@@ -64,9 +64,9 @@ def warm_up(call: Callable[[], object], device: str, clock: str) -> tuple[float,
     if device == "cuda":
         runway = Runway(clock)
         call()
-        seconds = [runway.learn(call) for _ in range(3)]
-        runway.refuse_other_streams(seconds[-1])
-        return seconds[-1], runway
+        learned = [runway.learn(call) for _ in range(3)]
+        runway.refuse_other_streams(learned[-1])
+        return learned[-1], runway
     seconds = _host_seconds(call)
     # A long call is hardly slower cold, and a second one would take the time of a round.
     return (seconds if seconds > LONG_CALL_SECONDS else _host_seconds(call)), None
