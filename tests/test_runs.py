@@ -29,16 +29,24 @@ class Processes:
         plan.file(number).write_text("{}")
 
 
-def test_fresh_processes_write_a_file_each_and_the_order_differs(tmp_path: Path) -> None:
+def test_a_fresh_process_writes_the_file_of_each_run(tmp_path: Path) -> None:
     lines: list[str] = []
-    options = (*TINY, "-k", "test_attention", "--repetitions=1")
-    files = carry_out(Plan(tmp_path, 2, pytest_options=options), lines.append)
-    assert [file.name for file in files] == ["run-001.json", "run-002.json"]
-    documents = [json.loads(file.read_text()) for file in files]
-    assert documents[0]["run"]["seed"] != documents[1]["run"]["seed"]
-    keys = [{row["extra_info"]["key"] for row in document["benchmarks"]} for document in documents]
-    assert keys[0] == keys[1] and len(keys[0]) == 6
-    assert lines[0] == "run 1 of 2" and "left" in lines[1] and lines[-1] == "2 runs are complete."
+    plan = Plan(tmp_path, 2, pytest_options=(*TINY, "-k", "test_attention", "--repetitions=1"))
+    plan.file(1).write_text("{}")
+    assert carry_out(plan, lines.append) == [plan.file(1), plan.file(2)]
+    assert lines == ["run 2 of 2", "2 runs are complete."]
+    document = json.loads(plan.file(2).read_text())
+    assert {row["extra_info"]["seq_len"] for row in document["benchmarks"]} == {16, 32, 64}
+
+
+def test_progress_says_how_long_it_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Processes(monkeypatch)
+    clock = iter(range(0, 10_000, 60))
+    monkeypatch.setattr("benchmarks.runs.time.monotonic", lambda: float(next(clock)))
+    lines: list[str] = []
+    carry_out(Plan(tmp_path, 3), lines.append)
+    assert lines[0] == "run 1 of 3"
+    assert "about" in lines[1] and lines[1].endswith("min left")
 
 
 def test_a_killed_plan_continues_with_what_is_missing(
