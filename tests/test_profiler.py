@@ -174,13 +174,13 @@ def test_asynchronous_work_is_not_timed_as_instant(device: str) -> None:
     if device != "cuda":
         pytest.skip("calls on a CPU are synchronous; run with --device cuda")
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    a @ a
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    a @ a
-    enqueued = time.perf_counter() - start
-    torch.cuda.synchronize()
-    waited = time.perf_counter() - start
+    enqueued = waited = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        enqueued = min(enqueued, time.perf_counter() - start)
+        torch.cuda.synchronize()
+        waited = min(waited, time.perf_counter() - start)
     for clock in ("device", "wall"):
         measured = profile(torch.mm, a, a, clock=clock)
         assert measured.median_s > 10 * enqueued
