@@ -115,11 +115,12 @@ class Measurer:
         if case.key not in self._read:
             self._read[case.key] = _untimed(call, case)
         seconds, before_round = self._warm_up(call, case)
-        self.ledger.learn_seconds(case, seconds)
         benchmark.extra_info.update(self.record(case, repetition))
         rounds = self._rounds(case, seconds)
         benchmark.pedantic(call, setup=before_round, rounds=rounds)  # type: ignore[no-untyped-call]
-        if benchmark.enabled:
+        if benchmark.stats:
+            # The median, not the warm-up: a stall in one call would leave out the longer lengths.
+            self.ledger.learn_seconds(case, benchmark.stats.stats.median)
             self.ledger.measured.add(case.key)
 
     def _warm_up(self, call: Callable[[], object], case: Case) -> tuple[float, Callable[[], None] | None]:

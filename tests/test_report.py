@@ -150,23 +150,6 @@ def test_a_terminal_without_the_signs_still_gets_the_report(
     assert b"over 3 ?s" in raw.getvalue()
 
 
-def test_concluding_loads_neither_torch_nor_the_kernels() -> None:
-    code = """
-import importlib, pkgutil, sys
-import benchmarks.__main__, benchmarks.analysis
-modules = pkgutil.walk_packages(benchmarks.analysis.__path__, "benchmarks.analysis.")
-names = [module.name for module in modules]
-assert {"benchmarks.analysis.report", "benchmarks.analysis.plots.scaling"} <= set(names)
-for name in names:
-    importlib.import_module(name)
-print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "attention"}))
-"""
-    process = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert process.stdout.strip() == "[]"
-
-
 # summary.json and the CSV file
 
 
