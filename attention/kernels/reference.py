@@ -55,18 +55,19 @@ def linear_reference(
     q, k, v = phi(q.to(dtype)), phi(k.to(dtype)), v.to(dtype)
     S = q.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1])
     z = q.new_zeros(*k.shape[:2], k.shape[-1])
-    states = []
+
+    def read(queries: Tensor) -> Tensor:
+        num = torch.einsum("bhnd,bhde->bhne", queries, S)
+        den = torch.einsum("bhnd,bhd->bhn", queries, z)
+        return num / (den + eps)[..., None]
+
+    outputs = []
     for token in range(q.shape[2]):
         S = S + k[:, :, token, :, None] * v[:, :, token, None, :]
         z = z + k[:, :, token]
-        states.append((S, z))
-    outputs = []
-    for token in range(q.shape[2]):
-        S, z = states[token if causal else -1]
-        num = torch.einsum("bhd,bhde->bhe", q[:, :, token], S)
-        den = torch.einsum("bhd,bhd->bh", q[:, :, token], z)
-        outputs.append(num / (den + eps)[..., None])
-    return torch.stack(outputs, dim=2) if outputs else torch.zeros_like(v)
+        if causal:
+            outputs.append(read(q[:, :, token : token + 1]))
+    return torch.cat(outputs, dim=2) if outputs else read(q)
 
 
 REFERENCES: dict[str, Callable[..., Tensor]] = {"standard": standard_reference, "linear": linear_reference}
