@@ -89,11 +89,12 @@ def _select(family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: 
         )
     kernel = get_kernel(f"{family}-{backend}")
     batch, heads, seq_len, head_dim = q.shape
+    differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     reason = _refusal(
         Case(
             kernel=kernel.name,
             mode="causal" if causal else "bidirectional",
-            phase="forward_backward" if torch.is_grad_enabled() and q.requires_grad else "forward",
+            phase="forward_backward" if differentiated else "forward",
             device=q.device.type,
             dtype=str(q.dtype).removeprefix("torch."),
             batch=batch,

@@ -82,6 +82,8 @@ class SelfAttention(nn.Module):
     ) -> SelfAttention:
         """A layer with copies of the weights of torch's; with a standard kernel it equals its output.
 
+        This layer takes ``[B, N, embed_dim]`` also where the module was built with ``batch_first=False``.
+
         Raises:
             ValueError: a module with what this layer does not have: widths of its own for keys and
                 values, added bias tokens or zero tokens, or dropout.

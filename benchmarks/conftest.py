@@ -127,6 +127,10 @@ def _cases(config: pytest.Config) -> dict[str, list[Case]]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            "-n was given, but cases measured side by side disturb each other; leave it out"
+        )
     preset = PRESETS[config.getoption("grid")]
     seed = config.getoption("shuffle_seed")
     run: dict[str, Any] = {
@@ -163,7 +167,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _parameter(measurer: Measurer, case: Case, repetition: int) -> Any:
     # The group puts the kernels of one point into one of pytest-benchmark's tables.
-    point = case.id.removeprefix(f"{case.kernel}-")
+    point = case.id.replace(f"{case.kernel}-", "", 1)
     mark = pytest.mark.benchmark(group=point, timer=measurer.timer(case.device), disable_gc=True)
     return pytest.param(case.key, repetition, id=f"{case.id}-r{repetition}", marks=mark)
 
@@ -178,7 +182,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=repetition)
 
 
+def _measures(config: pytest.Config) -> bool:
+    """Whether this session measures at all."""
+    benchmark_session = config._benchmarksession  # type: ignore[attr-defined]
+    return not (config.option.collectonly or benchmark_session.skip or benchmark_session.disabled)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
+    if not _measures(session.config):
+        return
     ledger = session.config.stash[MEASURER].ledger
     for item in session.items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
@@ -230,8 +242,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Any:
     """pytest-benchmark writes no file where nothing was measured; the reasons are worth one."""
     benchmark_session = session.config._benchmarksession  # type: ignore[attr-defined]
     selected = session.config.stash[MEASURER].ledger.selected
-    nothing = selected and not benchmark_session.benchmarks and not benchmark_session.disabled
-    if benchmark_session.json and nothing:
+    if benchmark_session.json and selected and not benchmark_session.benchmarks:
         _save_without_benchmarks(session.config, benchmark_session)
     return (yield)
 
@@ -249,8 +260,17 @@ def _save_without_benchmarks(config: pytest.Config, benchmark_session: Any) -> N
     benchmark_session.save_json(output_json)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Any:
+    """Below pytest-benchmark's tables, and also when its comparison ends in a failure."""
+    try:
+        return (yield)
+    finally:
+        if _measures(config):
+            _summarise(terminalreporter, config)
+
+
+def _summarise(terminalreporter: Any, config: pytest.Config) -> None:
     measurer = config.stash[MEASURER]
     rows = measurer.ledger.not_measured()
     terminalreporter.section("attention")

@@ -37,6 +37,14 @@ class Ledger:
         """Why the case was left out in an earlier repetition, if it was."""
         return self._left_out[case.key][1] if case.key in self._left_out else None
 
+    def longest(self, case: Case) -> int:
+        """The longest length selected of the case's series."""
+        return max(
+            other.seq_len
+            for key, other in self.cases.items()
+            if series_of(other) == series_of(case) and (key in self.selected or other == case)
+        )
+
     def learn_seconds(self, case: Case, seconds: float) -> None:
         """A call of the case takes about so long."""
         self._seconds[series_of(case)][case.seq_len] = seconds

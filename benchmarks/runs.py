@@ -7,6 +7,7 @@ the machine was doing); only further processes tell how much that is.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -117,11 +118,18 @@ def widest_interval(files: Sequence[Path]) -> float | None:
     """The largest half-width, relative to N*, among the time crossovers inside the measured lengths."""
     crossovers: list[dict[str, Any]] = summarise(load(files))["crossovers"]
     widths = [
-        (crossover["high"] - crossover["low"]) / (2 * crossover["n"])
+        _relative_half_width(crossover)
         for crossover in crossovers
         if crossover["quantity"] == "time" and crossover["kind"] == "inside" and crossover["low"] is not None
     ]
     return max(widths, default=None)
+
+
+def _relative_half_width(crossover: dict[str, Any]) -> float:
+    shortest, longest = crossover["lengths"]
+    if crossover["low"] <= shortest or crossover["high"] >= longest:
+        return math.inf  # clipped at the measured lengths: nobody knows how far it reaches
+    return float(crossover["high"] - crossover["low"]) / (2 * float(crossover["n"]))
 
 
 def _progress(plan: Plan, done: int, seconds: float, measured_here: int) -> str:

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from attention import Case, Costs, SelfAttention, get_kernel, make_inputs
-from attention.kernels.reference import REFERENCES, Errors, errors_against_reference, relative_error
+from attention.kernels.reference import (
+    REFERENCES,
+    Errors,
+    errors_against_reference,
+    gradient_error,
+    relative_error,
+)
 from attention.modules import self_attention_costs
 
 Call = Callable[[], object]
@@ -109,9 +115,9 @@ def _layer_errors(case: Case) -> Errors:
     gradients = float("nan")
     if case.backward:
         grad_out = torch.randn_like(out)
-        (got,) = torch.autograd.grad(out, x, grad_out)
-        (wanted,) = torch.autograd.grad(expected, wide, grad_out.double())
-        gradients = relative_error(got, wanted)
+        got = torch.autograd.grad(out, [x, *layer.parameters()], grad_out)
+        wanted = torch.autograd.grad(expected, [wide, *exact.parameters()], grad_out.double())
+        gradients = gradient_error(got, wanted)
     return Errors(relative_error(out, expected), gradients)
 
 
@@ -122,7 +128,7 @@ COPY, MATMUL = "ceiling-copy", "ceiling-matmul"
 
 def ceiling_cases(device: str, dtype: str) -> list[Case]:
     """A copy of arrays far larger than the caches, and a product large enough to fill the device."""
-    rows, size = (2**22, 8192) if device == "cuda" else (2**20, 2048)
+    rows, size = 2**22, 8192 if device == "cuda" else 2048
     common = {"mode": "bidirectional", "device": device, "dtype": dtype, "batch": 1, "heads": 1}
     return [
         Case(COPY, seq_len=rows, head_dim=64, value_dim=64, subject="ceiling", **common),  # type: ignore[arg-type]

@@ -148,6 +148,74 @@ def test_what_cannot_be_measured_is_in_the_file_with_its_reason_and_the_run_goes
         assert row["reason"] in text
 
 
+PLUGIN = """
+import torch
+from attention import get_kernel, register_kernel
+
+linear = get_kernel("linear-explicit")
+
+def amnesic(q, k, v, *, causal=False, **options):
+    'Forgets what came before, every 64 tokens.'
+    parts = zip(*(x.split(64, dim=2) for x in (q, k, v)))
+    return torch.cat([linear.function(*part, causal=causal) for part in parts], dim=2)
+
+def broken(q, k, v, **options):
+    raise RuntimeError("this kernel always fails")
+
+def hungry(q, k, v, *, causal=False, **options):
+    if q.shape[2] > 300:
+        raise torch.OutOfMemoryError("tried to allocate too much. More words.")
+    return linear.function(q, k, v, causal=causal, **options)
+
+for function in (amnesic, broken, hungry):
+    register_kernel(f"linear-{function.__name__}", function, costs=linear.costs)
+"""
+
+
+def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    out = tmp_path / "out.json"
+    options = ("-p", "plugin", "--device=cpu", "--mode=causal", "--seq-len=16,512", "--case-seconds=0.01")
+    kernels = [f"--kernel=linear-{name}" for name in ("amnesic", "broken", "hungry", "chunked")]
+    text = run(*options, *kernels, "--repetitions=1", f"--benchmark-json={out}", exit_code=1)
+    document = json.loads(out.read_text())
+    found = {
+        (row["kernel"], row["seq_len"]): (row["outcome"], row["reason"]) for row in document["not_measured"]
+    }
+    # Wrong from its 65th token on, and found out before its 16 tokens are timed.
+    for length in (16, 512):
+        outcome, reason = found["linear-amnesic", length]
+        assert outcome == "failed" and "wrong result at N = 300: relative error" in reason
+        assert found["linear-broken", length] == ("failed", "RuntimeError: this kernel always fails")
+    assert found["linear-hungry", 512] == ("oom", "tried to allocate too much")
+    measured = {(record["kernel"], record["seq_len"]) for record in rows(document)}
+    assert measured == {("linear-hungry", 16), ("linear-chunked", 16), ("linear-chunked", 512)}
+    assert "this kernel always fails" in text
+    assert "1 failed" in run(*options, kernels[1], "-x", exit_code=1)
+
+
+def test_a_regression_fails_the_comparison_and_the_summary_is_still_said(tmp_path: Path) -> None:
+    storage = f"--benchmark-storage={tmp_path}"
+    run(*TINY, storage, "--benchmark-autosave")
+    text = run(
+        *TINY, storage, "--benchmark-compare", "--benchmark-compare-fail=median:0.0000001", exit_code=1
+    )
+    assert "Performance has regressed" in text
+    assert "of it inside timed rounds" in text
+
+
+def test_sessions_that_measure_nothing_say_nothing_of_cases(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    out.write_text("an earlier run")
+    for option in ("--collect-only", "--benchmark-skip"):
+        text = run(*TINY, option, f"--benchmark-json={out}", "-q")
+        assert "not measured" not in text
+        assert out.read_text() == "an earlier run"
+
+
 def test_a_run_that_measures_nothing_still_writes_why(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     run("--device=cpu", "--kernel=standard-sdpa-cudnn", "--seq-len=64", f"--benchmark-json={out}")

@@ -65,6 +65,25 @@ def test_the_formula_of_the_chunked_operator_is_what_its_passes_dispatch(mode: s
     assert backward == 2 * 6 * sum(chunked_backward_terms(*shape).values())
 
 
+def test_causal_attention_is_counted_as_executed_and_as_useful() -> None:
+    """The useful products are those of the N (N + 1) / 2 scores that are not masked, in every causal form."""
+    n, d = 320, 64
+    for phase, products in (("forward", 1), ("forward_backward", 3)):
+        explicit = get_kernel("standard-explicit").costs(
+            Case("standard-explicit", "causal", n, phase, heads=1)
+        )
+        assert explicit.flops == 2 * products * 2 * n * n * d
+        assert explicit.useful_flops == 2 * products * n * (n + 1) * d
+    fused = get_kernel("standard-sdpa").costs(Case("standard-sdpa", "causal", n, heads=1))
+    assert fused.useful_flops == fused.flops == 2 * n * (n + 1) * d
+    chunked = get_kernel("linear-chunked").costs(Case("linear-chunked", "causal", n, heads=1))
+    # Five chunks of 64: in each, 64 * 63 / 2 masked scores, one product with keys and one with values.
+    assert chunked.flops - chunked.useful_flops == 2 * 5 * (64 * 63 // 2) * 2 * d
+    for kernel in ("standard-explicit", "linear-chunked"):
+        costs = get_kernel(kernel).costs(Case(kernel, "bidirectional", n))
+        assert costs.useful_flops == costs.flops
+
+
 def test_every_difference_between_counted_and_closed_flops_has_a_name(kernel: str, device: str) -> None:
     for mode in MODES:
         costs = get_kernel(kernel).costs(Case(kernel, mode, 100, device=device))

@@ -114,9 +114,14 @@ def test_without_a_crossover_there_is_nothing_to_narrow(
 
 def test_the_widest_interval_is_relative_to_its_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
     def crossover(n: float, low: float, high: float, quantity: str = "time") -> dict[str, object]:
-        return {"kind": "inside", "quantity": quantity, "n": n, "low": low, "high": high}
+        lengths = [2, 4000]
+        return {
+            "kind": "inside", "quantity": quantity, "n": n, "low": low, "high": high, "lengths": lengths
+        }  # fmt: skip
 
     found = [crossover(100, 90, 130), crossover(1000, 990, 1010), crossover(10, 1, 100, "peak_bytes")]
     monkeypatch.setattr(runs, "load", lambda files: None)
     monkeypatch.setattr(runs, "summarise", lambda records: {"crossovers": found})
     assert widest_interval([]) == pytest.approx(0.2)
+    found.append(crossover(2100, 2000, 4000))
+    assert widest_interval([]) == float("inf")

@@ -153,7 +153,8 @@ class Passes:
         return self.scratch(name, *shape, dtype=self.state_dtype)
 
     def _by_chunk(self, terms: Tensor) -> Tensor:
-        return terms.view(-1, self.rows, *terms.shape[1:])
+        chunks = terms.shape[0] // self.rows if self.rows else 0
+        return terms.view(chunks, self.rows, *terms.shape[1:])
 
     def _as_factor(self, sums: Tensor) -> Tensor:
         return sums.flatten(0, 1).to(self.dtype)

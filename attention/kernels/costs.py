@@ -41,6 +41,7 @@ def _costs(
     *,
     uncounted: Mapping[str, int] | None = None,
     overcounted: Mapping[str, int] | None = None,
+    masked: int = 0,
 ) -> Costs:
     rows = case.batch * case.heads
 
@@ -53,6 +54,7 @@ def _costs(
         peak_bytes=rows * peak_bytes,
         uncounted=times_rows(uncounted),
         overcounted=times_rows(overcounted),
+        masked_macs=rows * masked,
     )
 
 
@@ -67,7 +69,13 @@ def standard_explicit(case: Case) -> Costs:
     matrices = (4 if case.device == "cuda" else 3) if case.backward else 2
     peak = (matrices * n * n + _results(case)) * case.itemsize
     terms = {"scores": products * n * n * d, "weighted_values": products * n * n * dv}
-    return _costs(case, terms, peak)
+    masked = products * _masked(n) * (d + dv) if case.causal else 0
+    return _costs(case, terms, peak, masked=masked)
+
+
+def _masked(n: int) -> int:
+    """Scores of an n x n block above its diagonal."""
+    return n * (n - 1) // 2
 
 
 def standard_fused(case: Case) -> Costs:
@@ -87,8 +95,14 @@ def standard_fused(case: Case) -> Costs:
 
 
 def standard_sdpa(case: Case) -> Costs:
-    """What torch picks: a fused form, or on a CPU the explicit one where values have their own width."""
-    explicit = case.device == "cpu" and case.value_dim != case.head_dim
+    """What torch picks: a fused form, or the explicit one where no fused one serves.
+
+    That is on a CPU where values have their own width, and on CUDA in float64.
+    """
+    if case.device == "cpu":
+        explicit = case.value_dim != case.head_dim
+    else:
+        explicit = case.dtype == "float64"
     return standard_explicit(case) if explicit else standard_fused(case)
 
 
@@ -130,7 +144,10 @@ def linear_chunked(case: Case) -> Costs:
     if case.backward:
         for name, macs in chunked_backward_terms(n, d, dv, case.causal, chunk).items():
             terms[name] += macs
-    return _costs(case, terms, _chunked_peak_bytes(case, chunk))
+    whole, rest = divmod(n, chunk)
+    masked = whole * _masked(chunk) + _masked(rest) if case.causal else 0
+    masked *= 4 * d + 3 * dv if case.backward else d + dv
+    return _costs(case, terms, _chunked_peak_bytes(case, chunk), masked=masked)
 
 
 def _chunk_scores(n: int, chunk: int) -> int:

@@ -55,7 +55,8 @@ def linear_chunked(
 
     Shapes and dtypes as in :func:`linear_explicit`; any N. Gradients need O(N D) memory as well.
     A callable as feature map is applied before, outside the chunks, so that gradients reach
-    whatever parameters it holds.
+    whatever parameters it holds. Differentiable once, in reverse mode: forward-mode tangents are not
+    carried.
 
     Raises:
         ValueError: a chunk size below 1.

@@ -117,10 +117,10 @@ def gradient_error(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return max(errors)
 
 
-def errors_against_reference(case: Case, *, seq_len: int = 200) -> Errors:
+def errors_against_reference(case: Case, *, seq_len: int = 300) -> Errors:
     """Run the case's kernel on at most ``seq_len`` tokens of the case, and compare with the oracle.
 
-    The oracle computes in float64 on the same, dtype-rounded inputs. 200 tokens cross the chunks
+    The oracle computes in float64 on the same, dtype-rounded inputs. 300 tokens cross the chunks
     of every chunked kernel and end inside one.
     """
     case = replace(case, seq_len=min(case.seq_len, seq_len))

@@ -22,6 +22,7 @@ class Costs:
     (feature maps, exponentials, sums) is left out, as in torch's ``FlopCounterMode``. That counter
     misses the ``uncounted`` and adds the ``overcounted``. ``min_bytes`` reads each input once and
     writes each output once. ``peak_bytes`` is the most memory held above the inputs, results included.
+    ``masked_macs`` of the executed ones fall on masked scores.
     """
 
     terms: Mapping[str, int]
@@ -29,6 +30,7 @@ class Costs:
     peak_bytes: int
     uncounted: Mapping[str, int] = field(default_factory=dict)
     overcounted: Mapping[str, int] = field(default_factory=dict)
+    masked_macs: int = 0
 
     @property
     def macs(self) -> int:
@@ -39,6 +41,11 @@ class Costs:
     def flops(self) -> int:
         """Two a multiply-add."""
         return 2 * self.macs
+
+    @property
+    def useful_flops(self) -> int:
+        """Without the products of masked scores, which a causal kernel executes and throws away."""
+        return 2 * (self.macs - self.masked_macs)
 
     @property
     def countable_flops(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from attention.profiler.clock import CLOCKS, clock_name, warm_up
@@ -125,18 +126,24 @@ def profile(
         args: its arguments.
         device: ``cpu`` or ``cuda``; where the first tensor among the arguments is unless given.
         rounds: timed calls, at least 1.
-        warmup: calls before, at least 1, of which two read FLOPs and memory.
+        warmup: calls before the rounds, at least 1, besides those that read FLOPs and memory.
         clock: ``device`` or ``wall``.
 
     Raises:
-        ValueError: counts below 1, an unknown device or clock, or a function that leaves work on a
-            CUDA stream other than the current one.
+        ValueError: counts below 1, an unknown device or clock, no tensor to tell the device by, or a
+            function that leaves work on a CUDA stream other than the current one.
     """
     for name, count in (("rounds", rounds), ("warmup", warmup)):
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
     if device is None:
-        device = next((x.device.type for x in _tensors(args)), "cpu")
+        device = next((x.device.type for x in _tensors(args)), None)
+    if device is None:
+        if torch.cuda.is_available():
+            raise ValueError(
+                "no tensor among the arguments tells the device; name it: device='cuda' or 'cpu'"
+            )
+        device = "cpu"
     if device not in ("cpu", "cuda") or clock not in ("device", "wall"):
         raise ValueError(f"device must be cpu or cuda and clock device or wall, got {device!r} and {clock!r}")
     clock = clock_name(device, clock)
@@ -149,7 +156,7 @@ def profile(
 
     flops = count_flops(call)
     peak = peak_memory(call, device)
-    for _ in range(warmup - 2):
+    for _ in range(warmup):
         call()
     _, before_round = warm_up(call, device, clock)
     stamp = CLOCKS[device, clock]
