@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scipy.interpolate import CubicSpline
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.crossover import Crossover, find_crossover
@@ -108,7 +109,7 @@ def test_the_interval_holds_the_true_crossover_as_often_as_it_says() -> None:
 
 
 def test_the_interval_is_the_stretch_where_nobody_is_surely_ahead() -> None:
-    """Against a second way: the t interval of the interpolated log-ratios on a fine grid of lengths."""
+    """Against a second way: t tests of the log-ratios on a fine grid of lengths, by lines and by splines."""
     for seed in range(20):
         linear, standard = table(LINEAR, 0.2, 4, seed=seed), table(STANDARD, 0.2, 4, seed=99 + seed)
         found = find_crossover(linear, standard)
@@ -117,11 +118,19 @@ def test_the_interval_is_the_stretch_where_nobody_is_surely_ahead() -> None:
         assert found.low is not None and found.high is not None and found.n is not None
         x, values = np.log(DOUBLINGS), np.log((linear / standard).to_numpy())
         grid = np.linspace(x[0], x[-1], 4001)
-        fine = np.array([np.interp(grid, x, unit) for unit in values])
-        doubt = np.asarray(stats.ttest_1samp(fine, 0).pvalue > 0.05)
-        at = int(np.searchsorted(grid, math.log(found.n)))
-        left = grid[at - int(np.argmin(doubt[at::-1]))]
-        right = grid[at + int(np.argmin(doubt[at:]))]
+        ends = []
+        for fine in (
+            np.array([np.interp(grid, x, unit) for unit in values]),
+            CubicSpline(x, values.T)(grid).T,
+        ):
+            doubt = np.asarray(stats.ttest_1samp(fine, 0).pvalue > 0.05)
+            mean, sign = fine.mean(axis=0), np.sign(np.interp(grid, x, values.mean(axis=0)))
+            # The spline's own zero lies between the same two lengths as the line's.
+            first = int(np.searchsorted(x, math.log(found.n))) - 1
+            within = (grid >= x[first]) & (grid <= x[first + 1])
+            at = int(np.flatnonzero(within & (np.sign(mean) != sign[np.argmax(within)]))[0])
+            ends.append((grid[at - int(np.argmin(doubt[at::-1]))], grid[at + int(np.argmin(doubt[at:]))]))
+        left, right = min(ends)[0], max(high for _, high in ends)
         step = grid[1] - grid[0]
         assert math.log(found.low) == pytest.approx(left, abs=1.01 * step)
         assert math.log(found.high) == pytest.approx(right, abs=1.01 * step)

@@ -127,8 +127,10 @@ def estimate_exponent(table: pd.DataFrame) -> Exponent:
 
     Returns:
         The exponent over the window of `flat_window`, and a verdict where its interval lies inside 0, 1 or 2
-        +- 0.1. Without a flat window the exponent describes the longest 3 lengths only, and is undetermined
-        whatever its interval: the units agree on the slopes, but the slopes do not agree on a power.
+        +- 0.1. Elsewhere the reason names the slopes at both ends of the window: a square that an overhead
+        still bends can fit 1.85 with a narrow interval, which only its rising slopes give away. Without a
+        flat window the exponent describes the longest 3 lengths only, and is undetermined whatever its
+        interval: the units agree on the slopes, but the slopes do not agree on a power.
     """
     table, _ = complete_block(table)
     lengths, slopes = _lengths(table), local_slopes(table)
@@ -139,7 +141,7 @@ def estimate_exponent(table: pd.DataFrame) -> Exponent:
     start = len(lengths) - MIN_LENGTHS if flat is None else flat
     logs = np.log(table.to_numpy(dtype=float)[:, start:])
     value, low, high = student_interval(np.polyfit(np.log(lengths[start:]), logs.T, 1)[0])
-    verdict, reason = _verdict(low, high)
+    verdict, reason = _verdict(low, high, slopes[start], slopes[-1])
     if flat is None:
         last = ", then ".join(f"{slope:.2f}" for slope in slopes[start:])
         verdict, reason = "undetermined", f"the slope still changes at the longest lengths: {last}"
@@ -150,7 +152,7 @@ def _no_exponent(table: pd.DataFrame, reason: str) -> Exponent:
     return Exponent(None, None, None, "undetermined", None, len(table), reason)
 
 
-def _verdict(low: float | None, high: float | None) -> tuple[str, str | None]:
+def _verdict(low: float | None, high: float | None, first: float, last: float) -> tuple[str, str | None]:
     if low is None or high is None:
         return "undetermined", "a single unit allows no interval"
     for verdict, exponent in VERDICTS.items():
@@ -159,7 +161,8 @@ def _verdict(low: float | None, high: float | None) -> tuple[str, str | None]:
     wanted = ", ".join(f"{exponent:g}" for exponent in VERDICTS.values())
     return (
         "undetermined",
-        f"the interval [{low:.2f}, {high:.2f}] does not lie within {VERDICT_MARGIN} of any of {wanted}",
+        f"the interval [{low:.2f}, {high:.2f}] does not lie within {VERDICT_MARGIN} of any of {wanted}; "
+        f"the slope goes from {first:.2f} to {last:.2f} over the window",
     )
 
 

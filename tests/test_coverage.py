@@ -1,0 +1,235 @@
+"""How often intervals hold the truth, and how often verdicts are right, under the noise of shared machines.
+
+Every test prints the rates it achieved: `pytest tests/test_coverage.py -s`; with `-m slow` the whole matrix
+of noises and units, which the README shows.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import brentq
+
+from benchmarks.analysis.crossover import Crossover, find_crossover
+from benchmarks.analysis.scaling import Exponent, estimate_exponent
+from tests.noise import CALM, NOISES, CacheStep, Floats, Unrest, draw_tables, seconds
+from tests.synthetic import DOUBLINGS, Law
+
+DRAWS = 1000
+UNITS = (3, 5, 10)
+FEW = (3, *(pytest.param(units, marks=pytest.mark.slow) for units in UNITS[1:]))
+"""Three units are the fewest worth measuring, and where most goes wrong."""
+PROMISED = (0.93, 0.97)
+"""What a 95 % interval may achieve and still be called one."""
+CAUTIOUS = (0.93, 1.0)
+"""The same where two interpolations differ, and the interval holds both."""
+WRONG = 0.01
+ALL = NOISES["all of these"]
+
+LINEAR, STANDARD = Law(1e-6, 1), Law(1e-9, 2)  # both 1e-3 s at N = 1000
+BENT = (Law(1e-6, 1, 3e-4), Law(1e-9, 2))
+"""A fixed cost of the linear kernel bends the log-ratio."""
+VERY_BENT = (Law(1e-6, 1, 1e-4), Law(1e-9, 2, 2e-4))
+"""Fixed costs of both kernels, which make its slope change threefold within two doublings."""
+STEPPED = (Law(0.75e-6, 1), CacheStep(1e-9, 2, at=2048, factor=1.3))
+"""Between the two lengths after the crossover, a cache of the standard kernel overflows."""
+PARALLEL = (Law(1e-6, 1), Law(1e-6 / 1500**0.02, 1.02))
+"""They cross at 1500, and are 3.5 % apart at most, hardly more than the noise of a unit."""
+
+
+def tables(values: Floats, lengths: Sequence[int]) -> list[pd.DataFrame]:
+    return [pd.DataFrame(draw, columns=list(lengths)) for draw in values]
+
+
+@cache
+def exponents(
+    law: Law, unrest: Unrest, units: int, draws: int = DRAWS, lengths: Sequence[int] = DOUBLINGS
+) -> list[Exponent]:
+    truth = seconds([law], lengths)
+    drawn = draw_tables(truth, unrest, draws=draws, units=units, seed=units)[0]
+    return [estimate_exponent(table) for table in tables(drawn, lengths)]
+
+
+@cache
+def crossovers(
+    linear: Law,
+    standard: Law,
+    unrest: Unrest,
+    units: int,
+    draws: int = DRAWS,
+    lengths: Sequence[int] = DOUBLINGS,
+) -> list[Crossover]:
+    truth = seconds([linear, standard], lengths)
+    drawn = (
+        tables(kernel, lengths) for kernel in draw_tables(truth, unrest, draws=draws, units=units, seed=units)
+    )
+    return [find_crossover(*pair) for pair in zip(*drawn, strict=True)]
+
+
+def covers(found: Sequence[Exponent | Crossover], truth: float) -> float:
+    """The share of those with an interval whose interval holds the truth."""
+    held = [one.low <= truth <= one.high for one in found if one.low is not None and one.high is not None]
+    return float(np.mean(held))
+
+
+def lies_within(rate: float, low: float, high: float, draws: int) -> bool:
+    """Give or take 3 standard errors of a binomial share at the ends of the range."""
+    below, above = (3 * math.sqrt(end * (1 - end) / draws) for end in (low, high))
+    return low - below <= rate <= high + above
+
+
+def assert_rate(rate: float, low: float, high: float, draws: int, what: str) -> None:
+    print(f"{what:70s} {rate:7.1%}   (expected {low:.0%} to {high:.0%}, {draws} draws)")
+    assert lies_within(rate, low, high, draws), f"{what}: {rate:.1%} of {draws} draws"
+
+
+def crossing(linear: Law, standard: Law) -> float:
+    """Where the laws cross, leaving out any cache step."""
+    smooth = Law(standard.coefficient, standard.power, standard.overhead)
+    return float(brentq(lambda n: linear(n) - smooth(n), DOUBLINGS[0], DOUBLINGS[-1]))
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_the_interval_of_the_exponent_holds_it_as_often_as_it_says(units: int) -> None:
+    found = exponents(Law(1e-9, 2), CALM, units)
+    assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {units} units")
+
+
+@pytest.mark.parametrize("units", FEW)
+def test_the_exponents_interval_outlasts_every_noise_at_once(units: int) -> None:
+    found = exponents(Law(1e-9, 2), ALL, units)
+    assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {units} units, all noises")
+
+
+def test_a_window_chosen_from_the_data_does_not_spoil_the_interval() -> None:
+    """Where noise bends the slopes so far that the window is often cut short."""
+    found = exponents(Law(1e-9, 2), Unrest(run=0.08, repetition=0.03), units=3)
+    cut = float(np.mean([one.window != [DOUBLINGS[0], DOUBLINGS[-1]] for one in found]))
+    assert cut > 0.25
+    what = f"exponent, 3 units, window cut short in {cut:.0%}"
+    assert_rate(covers(found, 2), *PROMISED, DRAWS, what)
+
+
+@pytest.mark.parametrize("units", FEW)
+def test_the_interval_of_the_crossover_holds_it_as_often_as_it_says(units: int) -> None:
+    found = crossovers(LINEAR, STANDARD, CALM, units)
+    assert all(one.kind == "inside" for one in found)
+    assert_rate(covers(found, 1000), *PROMISED, DRAWS, f"crossover, {units} units")
+
+
+@pytest.mark.parametrize("draws", (200, pytest.param(DRAWS, marks=pytest.mark.slow)))
+@pytest.mark.parametrize(
+    "laws", [BENT, VERY_BENT, STEPPED], ids=["a bent ratio", "a very bent ratio", "a step beside it"]
+)
+def test_the_interval_holds_a_crossover_of_laws_that_are_no_powers(
+    laws: tuple[Law, Law], draws: int, request: pytest.FixtureRequest
+) -> None:
+    """With 10 units, and not only to 97 %: where the two interpolations differ, the interval holds both."""
+    found = crossovers(*laws, CALM, 10, draws)
+    assert_rate(covers(found, crossing(*laws)), *CAUTIOUS, draws, f"crossover, {request.node.callspec.id}")
+
+
+@pytest.mark.parametrize("units", FEW)
+@pytest.mark.parametrize(
+    ("power", "right"), [(0, "constant"), (1, "linear"), (1.5, "undetermined"), (2, "quadratic")]
+)
+def test_verdicts_are_hardly_ever_wrong(power: float, right: str, units: int) -> None:
+    verdicts = [one.verdict for one in exponents(Law(1e-9, power), ALL, units)]
+    wrong = np.mean([verdict not in (right, "undetermined") for verdict in verdicts])
+    told = verdicts.count(right) / DRAWS
+    what = f"wrong verdict on N^{power}, {units} units ({right} {told:.0%})"
+    assert_rate(float(wrong), 0, WRONG, DRAWS, what)
+
+
+def says_rising(exponent: Exponent) -> bool:
+    """Whether the reason names slopes, and the last of them is the steepest."""
+    slopes = [float(word) for word in re.findall(r"-?\d+\.\d\d", str(exponent.reason).partition("slope")[2])]
+    return len(slopes) > 1 and slopes[-1] == max(slopes)
+
+
+@pytest.mark.parametrize("units", FEW)
+@pytest.mark.parametrize("reached", [1, 4, 16, 64])
+def test_a_square_that_its_overhead_hides_is_not_given_another_exponent_in_silence(
+    reached: float, units: int
+) -> None:
+    """Up to N = 512 the N^2 part reaches so many times the 20 us of overhead."""
+    law = Law(reached * 20e-6 / 512**2, 2, 20e-6)
+    found = exponents(law, CALM, units, lengths=(64, 128, 256, 512))
+    called = np.mean([one.verdict != "undetermined" for one in found])
+    silent = np.mean([one.high is not None and one.high < 2 and not says_rising(one) for one in found])
+    what = f"20 us + N^2, {reached}x at N = 512, {units} units"
+    assert_rate(float(called), 0, WRONG, DRAWS, f"{what}: called a power")
+    assert_rate(float(silent), 0, WRONG, DRAWS, f"{what}: excludes 2 in silence")
+
+
+@pytest.mark.parametrize(
+    ("units", "draws"), [(3, 200), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)]
+)
+@pytest.mark.parametrize(
+    ("linear", "standard", "kind"),
+    [
+        (Law(0.2e-6, 1), STANDARD, "below"),
+        (Law(10e-6, 1), STANDARD, "above"),
+        (LINEAR, STANDARD, "inside"),
+        (CacheStep(0.7e-6, 1, at=2048, factor=4), STANDARD, "multiple"),
+    ],
+    ids=["below", "above", "inside", "multiple"],
+)
+def test_the_kind_of_a_clear_case_is_told(
+    linear: Law, standard: Law, kind: str, units: int, draws: int
+) -> None:
+    """Clear: at all lengths but one somebody is ahead by a quarter or more."""
+    found = crossovers(linear, standard, ALL, units, draws)
+    rate = sum(one.kind == kind for one in found) / draws
+    assert_rate(rate, 0.99, 1, draws, f"told: {kind}, {units} units")
+
+
+@pytest.mark.parametrize(
+    ("units", "draws"),
+    [(3, 200), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)],
+)
+def test_nearly_parallel_lines_give_no_confident_number(units: int, draws: int) -> None:
+    """The interval spans a factor of 1.5 or more, or the lengths where nobody is surely ahead are named."""
+    sure = 0
+    found = crossovers(*PARALLEL, CALM, units, draws)
+    for one in found:
+        if one.low is None or one.high is None:
+            sure += not one.within_noise
+        else:
+            sure += one.high < 1.5 * one.low
+    inside = sum(one.kind == "inside" for one in found) / draws
+    what = f"nearly parallel, {units} units ({inside:.0%} inside): too sure"
+    assert_rate(sure / draws, 0, 0.05, draws, what)
+
+
+def test_repetitions_of_a_single_run_promise_less() -> None:
+    """What the run itself does to every repetition is in none of the differences between them."""
+    for units, expected in ((3, (0.8, 0.93)), (10, (0.5, 0.8))):
+        truth = seconds([Law(1e-9, 2)], DOUBLINGS)
+        within = draw_tables(
+            truth, replace(CALM, run=0), draws=DRAWS, units=units, repetitions=1, seed=units
+        )[0]
+        run = CALM.run * np.random.default_rng(0).standard_normal((DRAWS, 1, len(DOUBLINGS)))
+        found = [estimate_exponent(table) for table in tables(within * np.exp(run), DOUBLINGS)]
+        assert_rate(covers(found, 2), *expected, DRAWS, f"exponent, {units} repetitions of a single run")
+
+
+@pytest.mark.slow
+def test_every_interval_under_every_noise() -> None:
+    """Prints the table of the README."""
+    print(f"\n| noise of {DRAWS} draws | " + " | ".join(f"exponent, {n}" for n in UNITS), end=" | ")
+    print(" | ".join(f"crossover, {n}" for n in UNITS), "|\n|---|" + "---|" * 2 * len(UNITS))
+    misses = []
+    for name, unrest in NOISES.items():
+        rates = [covers(exponents(Law(1e-9, 2), unrest, units), 2) for units in UNITS]
+        rates += [covers(crossovers(LINEAR, STANDARD, unrest, units), 1000) for units in UNITS]
+        print(f"| {name} | " + " | ".join(f"{rate:.1%}" for rate in rates), "|", flush=True)
+        misses += [(name, rate) for rate in rates if not lies_within(rate, *PROMISED, DRAWS)]
+    assert not misses
