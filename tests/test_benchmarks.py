@@ -77,42 +77,48 @@ def test_a_run_writes_every_case_of_every_repetition_with_the_whole_record(tmp_p
 
 def test_the_layer_and_the_ceilings_are_ordinary_cases_of_the_same_file(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    options = ("--device=cpu", "--seq-len=10", "--repetitions=2", "--case-seconds=0.01")
+    options = ("--device=cpu", "--seq-len=10", "--repetitions=1", "--case-seconds=0.01")
     files = ("benchmarks/test_self_attention.py", "benchmarks/test_ceilings.py")
     run(*options, f"--benchmark-json={out}", files=files)
     document = json.loads(out.read_text())
     records = rows(document)
     assert Counter((record["subject"], record["kernel"]) for record in records) == {
-        ("layer", "standard-sdpa"): 2,
-        ("layer", "linear-chunked"): 2,
-        ("ceiling", "ceiling-copy"): 2,
-        ("ceiling", "ceiling-matmul"): 2,
+        ("layer", "standard-sdpa"): 1,
+        ("layer", "linear-chunked"): 1,
+        ("ceiling", "ceiling-copy"): 1,
+        ("ceiling", "ceiling-matmul"): 1,
     }
     for benchmark, record in zip(document["benchmarks"], records, strict=True):
         if record["subject"] == "layer":
             assert record["key"].startswith("layer/") and record["embed_dim"] == 512
             assert record["flops"] == record["counted_flops"]
-            assert benchmark["stats"]["rounds"] == 10  # 20 over the two repetitions
-    repetitions = [record["repetition"] for record in records]
-    assert repetitions == sorted(repetitions), "the whole grid once, then again"
+            assert benchmark["stats"]["rounds"] == 20
 
 
-def test_autosave_then_compare_finds_the_same_cases(tmp_path: Path) -> None:
+def test_a_saved_run_is_compared_case_by_case_and_a_regression_fails(tmp_path: Path) -> None:
     storage = f"--benchmark-storage={tmp_path}"
     run(*TINY, storage, "--benchmark-autosave")
-    text = run(*TINY, storage, "--benchmark-compare", "--benchmark-columns=min,median")
+    comparison = ("--benchmark-compare", "--benchmark-compare-fail=median:0.0000001")
+    text = run(*TINY, storage, *comparison, exit_code=1)
     assert "Comparing against benchmarks from" in text
     assert "(0001_" in text and "(NOW)" in text
     assert "machine_info is different" not in text
+    assert "Performance has regressed" in text
+    assert "of it inside timed rounds" in text, "the summary is said all the same"
 
 
-def test_collect_only_and_k_choose_by_readable_ids() -> None:
-    text = run("--device=cpu", "--collect-only", "-q", "-k", "linear-chunked-causal and N4096")
+def test_collect_only_and_k_choose_by_readable_ids_and_the_whole_grid_comes_before_its_repetition() -> None:
+    text = run("--device=cpu", "--collect-only", "-q", "-k", "linear-chunked", files=("benchmarks",))
     ids = [line for line in text.splitlines() if "::" in line]
-    assert ids == [
+    chosen = [line for line in ids if "linear-chunked-causal" in line and "N4096" in line]
+    assert chosen == [
         f"benchmarks/test_attention.py::test_attention[linear-chunked-causal-forward-N4096-B1-H8-D64-float32-cpu-r{r}]"
         for r in (1, 2, 3)
     ]
+    assert any("test_self_attention[layer-linear-chunked-" in line for line in ids)
+    repetitions = [line[-2] for line in ids]
+    assert repetitions == sorted(repetitions)
+    assert "not measured" not in text
 
 
 def test_what_cannot_be_measured_is_in_the_file_with_its_reason_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -194,26 +200,14 @@ def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
     measured = {(record["kernel"], record["seq_len"]) for record in rows(document)}
     assert measured == {("linear-hungry", 16), ("linear-chunked", 16), ("linear-chunked", 512)}
     assert "this kernel always fails" in text
-    assert "1 failed" in run(*options, kernels[1], "-x", exit_code=1)
 
 
-def test_a_regression_fails_the_comparison_and_the_summary_is_still_said(tmp_path: Path) -> None:
-    storage = f"--benchmark-storage={tmp_path}"
-    run(*TINY, storage, "--benchmark-autosave")
-    text = run(
-        *TINY, storage, "--benchmark-compare", "--benchmark-compare-fail=median:0.0000001", exit_code=1
-    )
-    assert "Performance has regressed" in text
-    assert "of it inside timed rounds" in text
-
-
-def test_sessions_that_measure_nothing_say_nothing_of_cases(tmp_path: Path) -> None:
+def test_a_skipped_session_keeps_an_earlier_file(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     out.write_text("an earlier run")
-    for option in ("--collect-only", "--benchmark-skip"):
-        text = run(*TINY, option, f"--benchmark-json={out}", "-q")
-        assert "not measured" not in text
-        assert out.read_text() == "an earlier run"
+    text = run(*TINY, "--benchmark-skip", f"--benchmark-json={out}")
+    assert "not measured" not in text
+    assert out.read_text() == "an earlier run"
 
 
 def test_a_run_that_measures_nothing_still_writes_why(tmp_path: Path) -> None:
