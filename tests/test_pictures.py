@@ -1,0 +1,117 @@
+"""The pictures of a report: nothing overlaps, everything is named."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+
+from benchmarks.analysis.cases import case_table
+from benchmarks.analysis.plots.memory import memory_picture
+from benchmarks.analysis.plots.roofline import roofline_picture
+from benchmarks.analysis.plots.scaling import scaling_picture
+from benchmarks.analysis.plots.speedup import speedup_picture
+from benchmarks.analysis.plots.style import LOOKS, length_axis, looks
+from benchmarks.analysis.plots.theory import theory_picture
+from benchmarks.analysis.plots.views import View, views
+from benchmarks.analysis.records import load
+from benchmarks.analysis.summary import summarise
+from tests.synthetic import Law, Machine, Noise, Run, ceilings, write_together
+
+MODES = ("bidirectional", "causal")
+NOISE = Noise(0.01, 0.01, 0.02)
+
+
+KERNELS = tuple(LOOKS)
+LONG = tuple(2**power for power in range(8, 18))
+
+
+def crowded() -> Run:
+    """Nine kernels over ten lengths, some of them close to each other, with lines that end early."""
+    laws: dict[tuple[str, str], Law] = {}
+    not_measured = []
+    for mode in MODES:
+        for index, kernel in enumerate(KERNELS):
+            standard = kernel.startswith("standard")
+            law = Law(1.2e-11 * 1.3**index, 2, 2e-5) if standard else Law(1e-9 * 1.5**index, 1, 2e-4)
+            laws[kernel, mode] = law
+            if standard:
+                outcome = "oom" if index % 2 else "over_time"
+                not_measured += [
+                    (kernel, mode, length, outcome, "too much") for length in LONG[-2 - index // 3 :]
+                ]
+    machine = Machine("cuda", "NVIDIA H200", "bfloat16", "device", 4)
+    return Run(laws, LONG, noise=NOISE, machine=machine, not_measured=not_measured)
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory: pytest.TempPathFactory) -> View:
+    """The one view of the crowded run."""
+    run = crowded()
+    path = tmp_path_factory.mktemp("crowded") / "out.json"
+    records = load([write_together(path, [run], ceilings(run.machine, 4.27e12, 7.4e14))])
+    ((suffix, view),) = views(summarise(records), case_table(records))
+    assert suffix == ""
+    return view
+
+
+@pytest.mark.parametrize(
+    "draw", [scaling_picture, speedup_picture, theory_picture, memory_picture, roofline_picture]
+)
+def test_no_two_labels_of_a_crowded_picture_overlap(draw: Any, view: View) -> None:
+    figure = draw(view)
+    figure.canvas.draw()
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        labels = [text for text in axes.texts if isinstance(text, Annotation) and text.get_text()]
+        assert len(labels) >= 1
+        boxes = [label.get_window_extent() for label in labels]
+        for index, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+        ticks = [tick.get_window_extent() for tick in axes.get_xticklabels() if tick.get_text()]
+        assert all(left.x1 < right.x0 for left, right in pairwise(ticks))
+
+
+def test_many_lengths_thin_their_ticks_and_keep_the_longest() -> None:
+    axes = Figure(figsize=(6, 4)).subplots()
+    length_axis(axes, range(256, 8192 + 1, 256))
+    ticks = list(axes.get_xticks())
+    assert ticks[-1] == 8192 and 5 <= len(ticks) <= 12
+    assert min(right / left for left, right in pairwise(ticks)) >= 2 ** (5 / 11)
+
+
+def test_titles_name_device_and_dtype_and_axes_their_units(view: View) -> None:
+    figure = scaling_picture(view)
+    titles = " ".join(text.get_text() for text in figure.texts)
+    assert "NVIDIA H200" in titles and "bfloat16" in titles
+    assert "tokens" in figure.axes[0].get_xlabel() and "time" in figure.axes[0].get_ylabel()
+    figure.canvas.draw()
+    assert any(tick.get_text().endswith(" ms") for tick in figure.axes[0].get_yticklabels())
+
+
+def test_every_kernel_has_a_look_of_its_own_in_every_report() -> None:
+    many = looks([*KERNELS, "linear-new", "standard-new"])
+    assert len({(look.color, look.marker) for look in many.values()}) == len(many)
+    assert all(many[name] == look for name, look in looks(KERNELS[3:5]).items())
+
+
+def test_the_most_measured_forward_combination_keeps_the_plain_names(tmp_path: Path) -> None:
+    laws = {("standard-sdpa", "causal"): Law(1e-8, 2), ("linear-chunked", "causal"): Law(1e-6, 1)}
+    cuda = Machine("cuda", "GPU", "bfloat16", "device", 4)
+    runs = [
+        Run(laws, LONG, machine=cuda, phase="forward_backward"),
+        Run(laws, LONG[:4], machine=cuda),
+        Run(laws, LONG[:3]),
+    ]
+    records = load([run.write(tmp_path / f"{index}.json") for index, run in enumerate(runs)])
+    found = [(suffix, view.combination["device"], view.combination["phase"])
+             for suffix, view in views(summarise(records), case_table(records))]  # fmt: skip
+    assert found == [
+        ("", "cuda", "forward"),
+        ("-cpu", "cpu", "forward"),
+        ("-cuda-forward_backward", "cuda", "forward_backward"),
+    ]
