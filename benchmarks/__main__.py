@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.history import MARGIN, write_history
 from benchmarks.analysis.report import write_report
 from benchmarks.runs import Plan, carry_out
 
@@ -54,6 +55,14 @@ def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     return 0 if report.measured else 1
 
 
+def _history(options: argparse.Namespace, _: Sequence[str]) -> int:
+    history = write_history(
+        options.storage, options.output, baseline=options.baseline, margin=options.margin
+    )
+    print(history.text, end="")
+    return 1 if history.worse else 0
+
+
 def _share(text: str) -> float:
     """2% or 0.02."""
     value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
@@ -95,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         allow_abbrev=False,
     ))  # fmt: skip
+    _add_history(commands.add_parser(
+        "history",
+        help="what changed at which commit, over all runs in a storage folder",
+        description="Find the steps in the times, counts, exponents and crossovers of stored runs, in the "
+        "order of their commits.",
+        epilog="exit codes: 0 nothing is worse than the baseline; 1 something is slower, larger or lost; "
+        "2 wrong usage or input",
+    ))  # fmt: skip
     return parser
 
 
@@ -117,6 +134,24 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--time-limit", type=_seconds, metavar="30m", help="start no further run after so long")
     run.add_argument("-o", "--output", default="runs", metavar="DIR", help="default: %(default)s")
     run.set_defaults(command=_run)
+
+
+def _add_history(history: argparse.ArgumentParser) -> None:
+    history.add_argument(
+        "storage", metavar="STORAGE", help="folder of runs, like the .benchmarks of --benchmark-autosave"
+    )
+    history.add_argument("-o", "--output", default="history", metavar="DIR", help="default: %(default)s")
+    history.add_argument(
+        "--baseline", metavar="REV", help="commit id to compare with; default: the level before the last step"
+    )
+    history.add_argument(
+        "--margin",
+        type=_share,
+        default=MARGIN,
+        metavar="3%",
+        help="the smallest step to be named; default: %(default)s",
+    )
+    history.set_defaults(command=_history)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,248 @@
+"""What happened to the lines of a history: their steps, and the newest level against a baseline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.lines import Line, Timeline
+from benchmarks.analysis.scaling import Floats, student_quantile
+from benchmarks.analysis.steps import (
+    Noise,
+    Segment,
+    change,
+    constant_runs,
+    estimate_noises,
+    segments,
+    step_cost,
+    typical_noise,
+)
+from benchmarks.analysis.storage import Revision
+
+MARGIN = 0.03
+"""Steps that are smaller are not named: a machine drifts by as much within a hundred commits."""
+MOST_WEIGHT = 4.0
+"""More runs of a commit than these do not average away what their common moment did to them."""
+WORDS = {
+    "time": ("slower", "faster"),
+    "exponent": ("steeper", "flatter"),
+    "crossover": ("later", "earlier"),
+}
+"""Of a rise and of a fall; other quantities grow "larger" or "smaller"."""
+WORSE = ("slower", "larger", "lost")
+EXACT_NOISE = Noise(0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A line with its segments, on the scale of its noise: the logarithm of relative quantities."""
+
+    timeline: Timeline
+    line: Line
+    noise: Noise
+    segments: list[Segment]
+    cost: float
+
+    @cached_property
+    def weights(self) -> Floats:
+        """Of the values: their numbers of runs."""
+        return weights(self.line)
+
+    def revision(self, index: int) -> Revision:
+        """That of a value."""
+        return self.timeline.revisions[self.line.places[index]]
+
+    def natural(self, value: float) -> float:
+        """A level in the unit of the line."""
+        return math.exp(value) if self.line.logarithmic else value
+
+    def bounds(self) -> tuple[Floats, Floats]:
+        """The 95 % interval of each value, by the scatter about its level."""
+        line = self.line
+        if line.exact:
+            return line.values, line.values
+        values = scaled(line)
+        levels = np.repeat([one.level for one in self.segments], [one.stop - one.start for one in self.segments])
+        scatter = max(self.noise.short, 1.4826 * float(np.median(np.abs(values - levels) * np.sqrt(self.weights))))
+        half = student_quantile(1 + round(self.noise.freedom)) * scatter / np.sqrt(self.weights)
+        back = np.exp if line.logarithmic else np.asarray
+        return back(values - half), back(values + half)
+
+
+def scaled(line: Line) -> Floats:
+    """The values on the scale of their noise."""
+    return np.log(line.values) if line.logarithmic else line.values
+
+
+def weights(line: Line) -> Floats:
+    """How many independent values each of a line is worth."""
+    return np.minimum(line.runs, MOST_WEIGHT)
+
+
+def trace(timeline: Timeline, margin: float = MARGIN) -> list[Traced]:
+    """Find the steps of every line of a machine.
+
+    Args:
+        timeline: Its lines.
+        margin: Smaller steps are none: a share, of exponents a difference.
+    """
+    noisy = [line for line in timeline.lines if not line.exact]
+    traced = [
+        Traced(timeline, line, EXACT_NOISE, list(constant_runs(line.values)), 0.0)
+        for line in timeline.lines
+        if line.exact
+    ]
+    of_time = [(scaled(line), weights(line)) for line in noisy if line.quantity == "time"]
+    for quantity in WORDS:
+        own = [line for line in noisy if line.quantity == quantity]
+        values = [(scaled(line), weights(line)) for line in own]
+        # A ratio of two times has the noise of both, also where it is cut off at the longest length.
+        floor = math.sqrt(2) * typical_noise(of_time) if quantity == "crossover" else 0.0
+        for line, pair, noise in zip(own, values, estimate_noises(values, floor), strict=True):
+            found = segments(*pair, noise, lines=len(noisy), margin=math.log1p(margin) if line.logarithmic else margin)
+            traced.append(Traced(timeline, line, noise, found, step_cost(noise, len(line.values), len(noisy))))
+    return traced
+
+
+def steps(traced: Sequence[Traced]) -> list[dict[str, Any]]:
+    """All steps, newest first, JSON-ready.
+
+    Returns:
+        Per step `machine`, `quantity`, `name`, `after` (the last revision of the old level), `since` (the
+        first of the new one), `verdict`, `size` with `low` and `high` (shares; of exponents differences),
+        `old` and `new` (the levels in s, bytes, FLOPs, tokens), `commits` (revisions of the new level).
+    """
+    found = [(one, old, new) for one in traced for old, new in pairwise(one.segments)]
+    found.sort(
+        key=lambda step: [step[0].revision(step[2].start - back) for back in (0, 1)], reverse=True
+    )
+    return [
+        {
+            **_identity(one),
+            "after": _revision(one.revision(new.start - 1)),
+            "since": _revision(one.revision(new.start)),
+            **difference(one, old, new),
+            "commits": new.stop - new.start,
+        }
+        for one, old, new in found
+    ]
+
+
+def against_baseline(traced: Sequence[Traced], commit: str | None = None) -> list[dict[str, Any]]:
+    """The newest segment of every line against its baseline.
+
+    The baseline is the segment that holds a chosen commit, or else the one before the last step, so that what
+    has grown slower does not become the measure by itself.
+
+    Returns:
+        Per line `machine`, `quantity`, `name`, `baseline` and `newest` (first and last revision of the
+        segments; `baseline` is None where the commit did not measure the line), `verdict`, and unless it is
+        "same" or "unknown" also `size`, `low`, `high`, `old`, `new` as in `steps`.
+    """
+    return [_compared(one, commit) for one in traced]
+
+
+def _compared(one: Traced, commit: str | None) -> dict[str, Any]:
+    newest = one.segments[-1]
+    if commit is None:
+        baseline: Segment | None = one.segments[-2] if len(one.segments) > 1 else newest
+    else:
+        holding = [
+            segment
+            for segment in one.segments
+            if any(one.revision(index).commit == commit for index in range(segment.start, segment.stop))
+        ]
+        baseline = holding[0] if holding else None
+    result = {**_identity(one), "baseline": _span(one, baseline), "newest": _span(one, newest)}
+    if baseline is None:
+        return {**result, "verdict": "unknown"}
+    size = newest.level - baseline.level
+    error = math.hypot(newest.error, baseline.error)
+    if size == 0 or size**2 < one.cost * error**2:
+        return {**result, "verdict": "same"}
+    return {**result, **difference(one, baseline, newest)}
+
+
+def lost(timeline: Timeline) -> list[dict[str, Any]]:
+    """Cases that used to run and now run out of memory or fail, as far as the newest word on them goes."""
+    return [
+        {
+            "machine": timeline.name,
+            "quantity": "outcome",
+            "name": key,
+            "since": _revision(timeline.revisions[place]),
+            "verdict": "lost",
+            "outcome": outcome,
+        }
+        for key, outcome, place in timeline.failures
+    ]
+
+
+def _identity(one: Traced) -> dict[str, Any]:
+    return {"machine": one.timeline.name, "quantity": one.line.quantity, "name": one.line.name}
+
+
+def _revision(revision: Revision) -> dict[str, Any]:
+    return {"commit": revision.commit, "name": revision.name, "time": revision.time.isoformat()}
+
+
+def _span(one: Traced, segment: Segment | None) -> list[dict[str, Any]] | None:
+    if segment is None:
+        return None
+    return [_revision(one.revision(index)) for index in (segment.start, segment.stop - 1)]
+
+
+def difference(one: Traced, old: Segment, new: Segment) -> dict[str, Any]:
+    """What became of a level: `verdict`, `size`, `low`, `high`, `old` and `new` as in `steps`."""
+    if one.line.exact:
+        share = new.level / old.level - 1 if old.level else math.inf
+        ends = (share, share, share) if math.isfinite(share) else (None, None, None)
+    else:
+        ends = change(old, new, one.noise)
+        if one.line.logarithmic:
+            ends = tuple(math.expm1(end) for end in ends)
+    rise, fall = WORDS.get(one.line.quantity, ("larger", "smaller"))
+    return {
+        "verdict": rise if new.level > old.level else fall,
+        **dict(zip(("size", "low", "high"), ends, strict=True)),
+        "old": one.natural(old.level),
+        "new": one.natural(new.level),
+    }
+
+
+def find_commit(traced: Sequence[Traced], prefix: str) -> str:
+    """The one commit of a history whose id begins so.
+
+    Raises:
+        InputError: There is none, or several.
+    """
+    known = {revision.commit for one in traced for revision in one.timeline.revisions if revision.commit}
+    found = sorted(commit for commit in known if commit.startswith(prefix))
+    if len(found) == 1 and prefix:
+        return found[0]
+    what = f"{len(found)} of the history's commits do" if found else "no commit of the history does"
+    more = " and more" if len(known) > 5 else ""
+    raise InputError(
+        f"--baseline {prefix!r} must be how exactly one commit's id begins, but {what}; "
+        f"it holds {', '.join(sorted(commit[:7] for commit in known)[:5]) or 'none'}{more}"
+    )
+
+
+def moved_together(found: Sequence[Mapping[str, Any]], timeline: Timeline) -> Iterator[dict[str, Any]]:
+    """Where most of a machine's times moved the same way in one place: no kernel does that, but a machine."""
+    total = sum(line.quantity == "time" for line in timeline.lines)
+    places: dict[tuple[str, str], int] = {}
+    for step in found:
+        if step["machine"] == timeline.name and step["quantity"] == "time":
+            place = step["since"]["name"], step["verdict"]
+            places[place] = places.get(place, 0) + 1
+    for (since, verdict), count in places.items():
+        if total >= 6 and count >= 2 / 3 * total:
+            yield {"machine": timeline.name, "since": since, "verdict": verdict, "count": count, "of": total}
