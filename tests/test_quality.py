@@ -29,7 +29,7 @@ LAWS = {
 GPU = Machine("cuda", "Synthetic GPU", "bfloat16", "device", 4)
 STEADY = {
     "interval_s": 20.0, "others_cores": 0.03, "cpu_mhz": 3000.0, "gpu_sm_clock_mhz": 1980,
-    "gpu_temperature_c": 60, "gpu_throttle_reasons": 4, "gpu_utilization_percent": 99,
+    "gpu_temperature_c": 60, "gpu_throttle_reasons": 0, "gpu_utilization_percent": 99,
     "gpu_memory_used_bytes": 3 * 2**30, "gpu_own_bytes": 2 * 2**30,
 }  # fmt: skip
 BEFORE = {**STEADY, "interval_s": 0.0, "others_cores": None, "gpu_sm_clock_mhz": 345,
@@ -42,8 +42,8 @@ FACTS = {
 
 def steady(seed: int = 0, **changes: Any) -> Content:
     """A run on a GPU with nothing to be said of it."""
-    run = {"laws": LAWS, "noise": Noise(0.01, 0.01, 0.02), "machine": GPU, "seed": seed, **changes}
-    content = Run(**run).content()
+    run = {"laws": LAWS, "noise": Noise(0.01, 0.01, 0.02), "machine": GPU, "seed": seed}
+    content = Run(**{**run, "lengths": (512, 2048, 8192), **changes}).content()
     readings = [{**STEADY, "repetition": repetition} for repetition in (1, 2, 3)]
     content["run"] |= {**FACTS, "conditions": [{**BEFORE, "repetition": 0}, *readings]}
     return content
@@ -90,7 +90,7 @@ def test_few_rounds_name_the_worst_case(tmp_path: Path) -> None:
         if one["extra_info"]["seq_len"] == 8192:
             one["stats"]["data"] = one["stats"]["data"][: 1 if one["extra_info"]["mode"] == "causal" else 2]
     (sentence,) = quality(tmp_path, content)
-    assert sentence.startswith("Few rounds: 4 of 24 cases had fewer than 3 rounds")
+    assert sentence.startswith("Few rounds: 4 of 12 cases had fewer than 3 rounds")
     assert "causal forward, N = 8192 only 1." in sentence and "--case-seconds" in sentence
 
 
@@ -102,12 +102,12 @@ def test_wide_spread_counts_its_cases_and_names_the_widest(tmp_path: Path) -> No
     content = steady()
     for one in content["benchmarks"]:
         record = one["extra_info"]
-        if (record["kernel"], record["seq_len"]) == ("linear-chunked", 256):
+        if (record["kernel"], record["seq_len"]) == ("linear-chunked", 512):
             width = 0.2 if record["mode"] == "causal" else 0.1
             one["stats"]["data"] = [1 - width, 1 - width, 1, 1 + width, 1 + width]
     (sentence,) = quality(tmp_path, content)
-    assert "in 2 of 24 cases" in sentence and "more than 13.5 % of the median" in sentence
-    assert "most in linear-chunked, causal forward, N = 256, 40 %" in sentence
+    assert "in 2 of 12 cases" in sentence and "more than 13.5 % of the median" in sentence
+    assert "most in linear-chunked, causal forward, N = 512, 40 %" in sentence
 
 
 @pytest.mark.parametrize(("step", "words"), [(0.04, "8.0 % slower"), (-0.04, "8.0 % faster")])
@@ -176,10 +176,10 @@ DISTURBED = {
     "Slower clock: the CPU clock fell from 3000 to 2000 MHz": conditions(cpu_mhz=2000.0),
     "Power saving: the CPU governor was powersave": facts(governor="powersave"),
     "Power saving: the machine ran on its battery": facts(on_battery=True),
-    "Throttled GPU: the SM clock fell from 1980 to 1500 MHz between repetitions, power cap": conditions(
+    "Throttled GPU: the SM clock fell from 1980 to 1500 MHz between repetitions": conditions(
         gpu_sm_clock_mhz=1500
     ),
-    "Throttled GPU: the card reports software thermal slowdown, 88 °C": conditions(
+    "Throttled GPU: software thermal slowdown, 88 °C": conditions(
         gpu_throttle_reasons=0x24, gpu_temperature_c=88
     ),
     "Busy GPU: 40 % busy before the first case": before(gpu_utilization_percent=40),
@@ -217,6 +217,8 @@ def test_several_disturbed_files_share_a_sentence_that_names_them(tmp_path: Path
         conditions(others_cores=0.2),  # over three repetitions less than a tenth of a core
         conditions(others_cores=9.0, interval_s=0.1),  # ten ticks
         conditions(gpu_sm_clock_mhz=1950, cpu_mhz=2800.0),
+        conditions(gpu_sm_clock_mhz=1410, gpu_throttle_reasons=0x4),  # at the power cap
+        conditions(gpu_sm_clock_mhz=345, gpu_throttle_reasons=0x1),  # idle
         before(gpu_throttle_reasons=0x20),  # before our own work
     ],
 )

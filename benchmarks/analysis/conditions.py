@@ -27,8 +27,10 @@ BUSY_GPU_PERCENT, BUSY_GPU_BYTES = 10, 2 * 2**30
 """Use of a card by others: above what a desktop takes, and above the CUDA context of this process."""
 SLOWDOWNS = {0x8: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown",
              0x80: "power brake"}  # fmt: skip
-"""NVML's throttle reasons that no card should have; below its power cap alone a card may run all day."""
-POWER_CAP = {0x4: "power cap"}
+"""NVML's throttle reasons that no card should have."""
+LOAD = 0x1 | 0x4
+"""Idle, and at the power cap: then the clock tells of the case before the reading, not of the card. Large
+matrix products take an H200 from 1980 to 1410 MHz, and within a second it is back."""
 ALIKE = {
     "python": "Python", "numpy": "NumPy", "triton": "Triton", "cuda": "CUDA", "cudnn": "cuDNN",
     "interop_threads": "inter-op threads", "omp_num_threads": "OMP_NUM_THREADS",
@@ -104,23 +106,20 @@ def _cpu_clock(_: Run, readings: pd.DataFrame) -> str | None:
 
 def _gpu_clock(_: Run, readings: pd.DataFrame) -> str | None:
     measuring = readings[readings["repetition"] > 0]
-    reasons = 0
-    for bits in measuring["gpu_throttle_reasons"].dropna().astype(int):
-        reasons |= bits
-    slowdowns = [word for bit, word in SLOWDOWNS.items() if reasons & bit]
-    fall = _fall(readings, "gpu_sm_clock_mhz", SLOWER_GPU_CLOCK)
-    if not (fall or slowdowns):
-        return None
-    caps = [word for bit, word in POWER_CAP.items() if fall and reasons & bit]
-    facts = [f"fell from {fall[0]:.0f} to {fall[1]:.0f} MHz between repetitions"] if fall else []
+    reasons = measuring["gpu_throttle_reasons"].fillna(0).astype(int)
+    fall = _fall(measuring[(reasons & LOAD) == 0], "gpu_sm_clock_mhz", SLOWER_GPU_CLOCK)
+    facts = [f"the SM clock fell from {fall[0]:.0f} to {fall[1]:.0f} MHz between repetitions"] if fall else []
+    facts += [word for bit, word in SLOWDOWNS.items() if (reasons & bit).any()]
     hottest = measuring["gpu_temperature_c"].max()
-    facts += [*slowdowns, *caps, *([f"{hottest:.0f} °C"] if hottest > 0 else [])]
-    return f"the SM clock {', '.join(facts)}" if fall else f"the card reports {', '.join(facts)}"
+    return ", ".join([*facts, *([f"{hottest:.0f} °C"] if hottest > 0 else [])]) if facts else None
 
 
 def _fall(readings: pd.DataFrame, clock: str, share: float) -> tuple[float, float] | None:
-    """From its fastest to a later, slower repetition, if that is by more than this share."""
-    levels = readings[readings["repetition"] > 0].groupby("repetition")[clock].median().dropna()
+    """From the fastest repetition to a slower one after it, if that is by more than this share.
+
+    The highest reading counts for each: a single low one may be of an instant without load.
+    """
+    levels = readings[readings["repetition"] > 0].groupby("repetition")[clock].max().dropna()
     after = levels[levels.index > levels.idxmax()] if len(levels) else levels
     if after.empty or after.min() >= (1 - share) * levels.max():
         return None
