@@ -267,7 +267,7 @@ def test_rows_of_machines_that_differ_are_not_pooled(tmp_path: Path) -> None:
     alone = summarise(load([tmp_path / "c.json"]))["crossovers"]
     apart = [one for one in summary["crossovers"] if one["machine"] == "machine 2"]
     assert [{**one, "machine": ""} for one in apart] == alone
-    (warning,) = [one for one in summary["warnings"] if "not pooled" in one]
+    (warning,) = [one for one in summary["warnings"] if "Not pooled" in one]
     assert "differ in threads: 8 and 4." in warning and "c.json" in warning
     assert summary["quality"] == []
     assert [one["machine"] for one in summary["runs"]["files"]] == [0, 0, 1]
