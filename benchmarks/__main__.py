@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.analysis.fields import InputError
-from benchmarks.analysis.history import MARGIN, write_history
+from benchmarks.analysis.history import write_history
 from benchmarks.analysis.report import write_report
 from benchmarks.runs import Plan, carry_out
 
@@ -56,9 +56,7 @@ def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
 
 
 def _history(options: argparse.Namespace, _: Sequence[str]) -> int:
-    history = write_history(
-        options.storage, options.output, baseline=options.baseline, margin=options.margin
-    )
+    history = write_history(options.storage, options.output, baseline=options.baseline, margin=options.margin)
     print(history.text, end="")
     return 1 if history.worse else 0
 
@@ -147,7 +145,7 @@ def _add_history(history: argparse.ArgumentParser) -> None:
     history.add_argument(
         "--margin",
         type=_share,
-        default=MARGIN,
+        default="3%",
         metavar="3%",
         help="the smallest step to be named; default: %(default)s",
     )

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analysis.steps import Floats
+from benchmarks.analysis.scaling import Floats
 from tests.synthetic import Law, Noise, Run
 
+OF_RUNS = Noise(0.015, 0.0, 0.01)
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -72,7 +73,7 @@ def store(
     changes: Mapping[str, Any] | None = None,
     peaks: Mapping[str, float] | None = None,
     machine_info: Mapping[str, Any] | None = None,
-    noise: Noise = Noise(0.015, 0.0, 0.01),
+    noise: Noise = OF_RUNS,
     lengths: Sequence[int] = (256, 512, 1024, 2048, 4096),
     **options: Any,
 ) -> Path:

@@ -89,8 +89,8 @@ def conclude(
 
     Returns:
         `schema`, `margin`, `machines` (name, fingerprint, counts, revisions), `steps` (see `traces.steps`),
-        `moved_together`, `baseline` (the `revision` chosen or None, and a verdict for each of its `lines`, see
-        `traces.against_baseline`), `lost` and `left_out`.
+        `moved_together`, `baseline` (the `revision` chosen or None, and of its `lines` what
+        `traces.against_baseline` returns), `lost` and `left_out`.
     """
     every = list(chain(*machines))
     found = steps(every)
@@ -121,7 +121,7 @@ def conclude(
 
 
 def _frame(one: Traced) -> pd.DataFrame:
-    """The tidy rows of one line: a value with its interval for each revision, its segment and the level of that."""
+    """The tidy rows of one line: the value of each revision with its interval, segment and level."""
     line, timeline = one.line, one.timeline
     low, high = one.bounds()
     revisions = [timeline.revisions[place] for place in line.places]

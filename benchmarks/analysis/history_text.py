@@ -35,16 +35,17 @@ def _head(history: Mapping[str, Any]) -> Section:
     machines = history["machines"]
     for machine in machines:
         first, last = machine["revisions"][0], machine["revisions"][-1]
-        runs = f"{wording.count(machine['runs'], 'run')} of {wording.count(len(machine['revisions']), 'revision')}"
+        runs = wording.count(machine["runs"], "run")
+        revisions = wording.count(len(machine["revisions"]), "revision")
         sentences.append(
-            f"{machine['name'].capitalize()} ({machine['fingerprint']}): {runs}, {_label(first)} to {_label(last)}; "
-            f"{wording.count(machine['lines'], 'line')}."
+            f"{machine['name'].capitalize()} ({machine['fingerprint']}): {runs} "
+            f"of {revisions}, {_label(first)} to {_label(last)}; {wording.count(machine['lines'], 'line')}."
         )
     if len(machines) > 1:
         sentences.append("Machines that differ stay apart.")
     sentences.append(
-        f"Steps of {wording.percent(history['margin'])} or more, in exponents of {history['margin']:g}, are named. "
-        "Brackets hold 95 % intervals."
+        f"Steps of {wording.percent(history['margin'])} or more, in exponents of {history['margin']:g}, are "
+        "named; of bytes and FLOPs any. Brackets hold 95 % intervals."
     )
     return Section("History", sentences, level=1)
 
@@ -86,7 +87,7 @@ def _together(history: Mapping[str, Any], step: Mapping[str, Any]) -> Iterator[s
 
 
 def _lines(changes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each series and quantity that changed, the lengths of a series together; what is worse first."""
+    """A line for each series and quantity that changed, its lengths together; what is worse first."""
     together: dict[tuple[str, str, str], list[tuple[int | None, Mapping[str, Any]]]] = {}
     for change in changes:
         name, length = without_length(change["name"])
@@ -94,10 +95,16 @@ def _lines(changes: Sequence[Mapping[str, Any]]) -> list[str]:
 
     def prominence(item: tuple[tuple[str, str, str], Sequence[tuple[int | None, Mapping[str, Any]]]]) -> Any:
         (quantity, verdict, name), own = item
-        return verdict not in WORSE, ORDER.index(quantity), -max(abs(one["size"] or math.inf) for _, one in own), name
+        return (
+            verdict not in WORSE,
+            ORDER.index(quantity),
+            -max(abs(one["size"] or math.inf) for _, one in own),
+            name,
+        )
 
     return [
-        f"{verdict}: {name}{_lengths(own)}, {QUANTITY_WORDS.get(quantity, quantity)} {_sizes([one for _, one in own])}"
+        f"{verdict}: {name}{_lengths(own)}, {QUANTITY_WORDS.get(quantity, quantity)} "
+        + _sizes([one for _, one in own])
         for (quantity, verdict, name), own in sorted(together.items(), key=prominence)
     ]
 
@@ -150,7 +157,11 @@ def _baseline(history: Mapping[str, Any]) -> Iterator[Section]:
     """What the newest segment is, against the baseline: what changed as a table, the rest as a count."""
     verdicts = history["baseline"]["lines"]
     chosen = history["baseline"]["revision"]
-    what = f"the segment of {chosen[:7]}, as chosen" if chosen else "the segment before the last step of each line"
+    what = (
+        f"the segment of {chosen[:7]}, as chosen"
+        if chosen
+        else "the segment before the last step of each line"
+    )
     sentences = [f"The baseline is {what}."]
     changed = [one for one in verdicts if one["verdict"] not in ("same", "unknown")]
     counts = {verdict: sum(one["verdict"] == verdict for one in verdicts) for verdict in ("same", "unknown")}

@@ -1,4 +1,4 @@
-"""Lines over the commits of one machine: the times of the cases, their exact counts, exponents, crossovers."""
+"""Lines over the commits of a machine: times and exact counts of its cases, exponents and crossovers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,9 +104,7 @@ def _names(cases: Sequence[CaseId]) -> list[str]:
     ]
 
 
-def _lines(
-    quantity: str, names: Sequence[str], values: Floats, places: NDArray[np.intp]
-) -> Iterator[Line]:
+def _lines(quantity: str, names: Sequence[str], values: Floats, places: NDArray[np.intp]) -> Iterator[Line]:
     """A line for each column of a table of runs, which holds logarithms of logarithmic quantities."""
     if not len(names):
         return
@@ -121,7 +118,7 @@ def _lines(
             yield Line(quantity, name, known, np.exp(own) if quantity in LOGARITHMIC else own, runs[known])
 
 
-def _name(fields: Mapping[str, Any], kernel: str) -> str:
+def _name(fields: pd.Series, kernel: str) -> str:
     """Like the key of a case, but without a length."""
     layer = "layer/" if fields["subject"] == "layer" else ""
     shape = f"B{fields['batch']}-H{fields['heads']}-D{fields['head_dim']}"
@@ -148,7 +145,7 @@ def _exponents(scaling: pd.DataFrame, logs: Floats) -> tuple[list[str], Floats]:
         lengths, block = _block(cases, logs)
         if len(lengths) < MIN_LENGTHS:
             continue
-        start = flat_window(local_slopes(np.exp(block)))
+        start = flat_window(local_slopes(block.map(np.exp)))
         start = len(lengths) - MIN_LENGTHS if start is None else start
         slopes = np.polyfit(np.log(lengths[start:]), block.to_numpy()[:, start:].T, 1)[0]
         window = f"N={lengths[start]:.0f}-{lengths[-1]:.0f}"
@@ -180,6 +177,8 @@ def _crossovers(scaling: pd.DataFrame, logs: Floats) -> tuple[list[str], Floats]
                 logs[:, both["column_x"]] - logs[:, both["column_y"]], columns=both["seq_len"].astype(int)
             )
             block, _ = complete_block(ratios)
+            if not block.size:
+                continue
             crossings, inside = log_crossings(
                 np.log(block.columns.to_numpy(dtype=float)), block.to_numpy(dtype=float)
             )
@@ -212,9 +211,7 @@ def log_crossings(x: Floats, ratios: Floats) -> tuple[Floats, NDArray[np.bool_]]
     return np.where(inside, zero, outside), inside
 
 
-def _failures(
-    runs: Sequence[StoredRun], index: Mapping[Revision, int]
-) -> Iterator[tuple[str, str, int]]:
+def _failures(runs: Sequence[StoredRun], index: Mapping[Revision, int]) -> Iterator[tuple[str, str, int]]:
     """Runs are in the order of their revisions, so the last word is the newest."""
     measured = {key: index[run.revision] for run in runs for key, _, _ in run.fields}
     since: dict[str, tuple[str, int]] = {}

@@ -32,6 +32,8 @@ STRETCH = 8
 """Commits over which the wander is judged: the least that a step has on its shorter side is about as many."""
 UNKNOWN_GROWTH = 1.5
 """Where there are too few commits to tell: that of autocorrelated noise, 0.4 between neighbours."""
+MOST_OWN = 2.0
+"""So many times that of the other lines, the wander of a single line counts at most."""
 STRAY = 0.7
 """What one value may cost, in units of the cost of a step.
 
@@ -58,7 +60,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one level: values from index `start` to before `stop`, their mean and its standard error."""
+    """Values of one level, from index `start` to before `stop`: their mean and its standard error."""
 
     start: int
     stop: int
@@ -66,7 +68,9 @@ class Segment:
     error: float
 
 
-def estimate_noises(lines: Sequence[tuple[Floats, Floats]], floor: float = 0.0) -> list[Noise]:
+def estimate_noises(
+    lines: Sequence[tuple[Floats, Floats]], floor: float = 0.0, growth: float | None = None
+) -> list[Noise]:
     """The noise of each line, which lines measured in the same runs help each other to know.
 
     The noise of single values is judged by the differences of neighbours, on which steps, being few, have no
@@ -75,7 +79,8 @@ def estimate_noises(lines: Sequence[tuple[Floats, Floats]], floor: float = 0.0) 
 
     Args:
         lines: Values and weights of each; a value of weight w has the variance of w averaged ones.
-        floor: The least noise of a single value.
+        floor: The least noise of a single value, where other lines tell it.
+        growth: How much larger the noise of long stretches is than that of single values, likewise.
     """
     short = np.array([_spread(_differences(*line)) for line in lines])
     freedom = np.array([max(1.0, INFORMATION * (len(values) - 1)) for values, _ in lines])
@@ -83,12 +88,14 @@ def estimate_noises(lines: Sequence[tuple[Floats, Floats]], floor: float = 0.0) 
     if pooled:
         typical = float(np.median(short))
         short = np.sqrt((freedom * short**2 + POOLED_FREEDOM * typical**2) / (freedom + POOLED_FREEDOM))
+    if pooled or floor:
         freedom = freedom + POOLED_FREEDOM
     short = np.maximum(short, max(floor, LEAST_NOISE))
     growths = [_growth(values, weights, noise) for (values, weights), noise in zip(lines, short, strict=True)]
-    if pooled:
-        shared = float(np.median(growths))
-        growths = [max(shared, math.sqrt(shared * own)) for own in growths]
+    if pooled or growth:
+        shared = growth or float(np.median(growths))
+        # A line's own wander may be a step that its noise hid from view, so it counts within bounds.
+        growths = [max(shared, math.sqrt(shared * min(own, MOST_OWN * shared))) for own in growths]
     else:
         # Alone, a line tells its wander so inexactly that a standard error is allowed for.
         growths = [
@@ -99,11 +106,6 @@ def estimate_noises(lines: Sequence[tuple[Floats, Floats]], floor: float = 0.0) 
         Noise(float(sigma), float(sigma) * growth, float(degrees))
         for sigma, growth, degrees in zip(short, growths, freedom, strict=True)
     ]
-
-
-def typical_noise(lines: Sequence[tuple[Floats, Floats]]) -> float:
-    """The median noise of single values over several lines; 0 of none."""
-    return float(np.median([_spread(_differences(*line)) for line in lines])) if lines else 0.0
 
 
 def _differences(values: Floats, weights: Floats) -> Floats:
@@ -214,5 +216,5 @@ def change(before: Segment, after: Segment, noise: Noise) -> tuple[float, float,
 def constant_runs(values: Floats) -> Iterator[Segment]:
     """The segments of a quantity without noise, whose every change is a step."""
     starts = [0, *(np.flatnonzero(np.diff(values) != 0) + 1).tolist(), len(values)]
-    for start, stop in zip(starts, starts[1:], strict=False):
+    for start, stop in pairwise(starts):
         yield Segment(start, stop, float(values[start]), 0.0)

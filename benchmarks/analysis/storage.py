@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +25,8 @@ CASE = (*(name for name in SERIES if name != "machine"), "seq_len")
 BYTES_PER_PROCESS = 50e6
 """Starting another process takes about as long as reading so much."""
 
+NEVER = datetime.min.replace(tzinfo=UTC)
+
 CaseId = tuple[str, str, str]
 """Key, clock and name of the device: what one line of a history is about."""
 
@@ -38,9 +40,10 @@ class Revision:
     """
 
     time: datetime
+    authored: datetime = NEVER
     commit: str = ""
     dirty: bool = False
-    measured: datetime | None = None
+    measured: datetime = NEVER
 
     @property
     def name(self) -> str:
@@ -89,8 +92,8 @@ def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is no folder; give the one where runs were saved, as by "
-            "`pytest benchmarks --benchmark-autosave`, which is .benchmarks unless --benchmark-storage says otherwise"
+            f"{folder} is no folder; give the one where `pytest benchmarks --benchmark-autosave` saved runs, "
+            "which is .benchmarks unless --benchmark-storage says otherwise"
         )
     paths = sorted(path for path in folder.rglob("*.json") if path.is_file())
     runs: dict[str, StoredRun] = {}
@@ -105,9 +108,24 @@ def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
     if not runs:
         what = f"none of its {len(left_out)} JSON files is one: {left_out[0]}" if left_out else "it is empty"
         raise InputError(
-            f"{folder} holds no run of this suite ({what}); save some with `pytest benchmarks --benchmark-autosave`"
+            f"{folder} holds no run of this suite ({what}); "
+            "save some with `pytest benchmarks --benchmark-autosave`"
         )
-    return sorted(runs.values(), key=lambda run: run.revision), left_out
+    return sorted(_dated(list(runs.values())), key=lambda run: run.revision), left_out
+
+
+def _dated(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Runs of a commit that does not tell its time take the first of theirs, so that they are one."""
+    first: dict[str, datetime] = {}
+    for run in runs:
+        commit, time = run.revision.commit, run.revision.time
+        first[commit] = min(first.get(commit, time), time) if commit else time
+    return [
+        replace(run, revision=replace(run.revision, time=first[run.revision.commit]))
+        if run.revision.commit
+        else run
+        for run in runs
+    ]
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[StoredRun | str]:
@@ -161,15 +179,16 @@ def _stored(file: RunFile) -> StoredRun:
 def _revision(file: RunFile) -> Revision:
     info = as_object(file.content.get("commit_info"))
     measured = _time(file.content, "datetime")
-    # The committer's time: a rebase changes the order, and leaves the author's time as it was.
-    time = _time(info, "time") or _time(info, "author_time") or measured
+    # A rebase orders commits anew and leaves the author's time as it was, which tells those of one second.
+    authored = _time(info, "author_time")
+    time = _time(info, "time") or authored or measured
     if time is None:
-        raise InputError(f"{file.path} does not say when it was measured or of which commit")
+        raise InputError(f"{file.path} says neither when it was measured nor of which commit")
     commit = info.get("id")
     if not isinstance(commit, str) or commit in ("unknown", "unversioned"):
-        return Revision(measured or time, measured=measured)
+        return Revision(measured or time)
     dirty = bool(info.get("dirty"))
-    return Revision(time, commit, dirty, measured if dirty else None)
+    return Revision(time, authored or NEVER, commit, dirty, (measured or NEVER) if dirty else NEVER)
 
 
 def _time(values: Mapping[str, Any], name: str) -> datetime | None:

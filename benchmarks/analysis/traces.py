@@ -15,6 +15,7 @@ from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.lines import Line, Timeline
 from benchmarks.analysis.scaling import Floats, student_quantile
 from benchmarks.analysis.steps import (
+    LINES_TO_POOL,
     Noise,
     Segment,
     change,
@@ -22,7 +23,6 @@ from benchmarks.analysis.steps import (
     estimate_noises,
     segments,
     step_cost,
-    typical_noise,
 )
 from benchmarks.analysis.storage import Revision
 
@@ -57,7 +57,7 @@ class Traced:
 
     def revision(self, index: int) -> Revision:
         """That of a value."""
-        return self.timeline.revisions[self.line.places[index]]
+        return self.timeline.revisions[int(self.line.places[index])]
 
     def natural(self, value: float) -> float:
         """A level in the unit of the line."""
@@ -69,8 +69,12 @@ class Traced:
         if line.exact:
             return line.values, line.values
         values = scaled(line)
-        levels = np.repeat([one.level for one in self.segments], [one.stop - one.start for one in self.segments])
-        scatter = max(self.noise.short, 1.4826 * float(np.median(np.abs(values - levels) * np.sqrt(self.weights))))
+        levels = np.repeat(
+            [one.level for one in self.segments], [one.stop - one.start for one in self.segments]
+        )
+        scatter = max(
+            self.noise.short, 1.4826 * float(np.median(np.abs(values - levels) * np.sqrt(self.weights)))
+        )
         half = student_quantile(1 + round(self.noise.freedom)) * scatter / np.sqrt(self.weights)
         back = np.exp if line.logarithmic else np.asarray
         return back(values - half), back(values + half)
@@ -99,15 +103,23 @@ def trace(timeline: Timeline, margin: float = MARGIN) -> list[Traced]:
         for line in timeline.lines
         if line.exact
     ]
-    of_time = [(scaled(line), weights(line)) for line in noisy if line.quantity == "time"]
+    typical, growth = 0.0, None
     for quantity in WORDS:
         own = [line for line in noisy if line.quantity == quantity]
         values = [(scaled(line), weights(line)) for line in own]
         # A ratio of two times has the noise of both, also where it is cut off at the longest length.
-        floor = math.sqrt(2) * typical_noise(of_time) if quantity == "crossover" else 0.0
-        for line, pair, noise in zip(own, values, estimate_noises(values, floor), strict=True):
-            found = segments(*pair, noise, lines=len(noisy), margin=math.log1p(margin) if line.logarithmic else margin)
-            traced.append(Traced(timeline, line, noise, found, step_cost(noise, len(line.values), len(noisy))))
+        floor = math.sqrt(2) * typical if quantity == "crossover" else 0.0
+        noises = estimate_noises(values, floor, growth)
+        if quantity == "time" and len(own) >= LINES_TO_POOL:
+            typical = float(np.median([noise.short for noise in noises]))
+            growth = float(np.median([noise.long / noise.short for noise in noises]))
+        for line, pair, noise in zip(own, values, noises, strict=True):
+            found = segments(
+                *pair, noise, lines=len(noisy), margin=math.log1p(margin) if line.logarithmic else margin
+            )
+            traced.append(
+                Traced(timeline, line, noise, found, step_cost(noise, len(line.values), len(noisy)))
+            )
     return traced
 
 
@@ -120,9 +132,7 @@ def steps(traced: Sequence[Traced]) -> list[dict[str, Any]]:
         `old` and `new` (the levels in s, bytes, FLOPs, tokens), `commits` (revisions of the new level).
     """
     found = [(one, old, new) for one in traced for old, new in pairwise(one.segments)]
-    found.sort(
-        key=lambda step: [step[0].revision(step[2].start - back) for back in (0, 1)], reverse=True
-    )
+    found.sort(key=lambda step: [step[0].revision(step[2].start - back) for back in (0, 1)], reverse=True)
     return [
         {
             **_identity(one),
@@ -201,13 +211,12 @@ def _span(one: Traced, segment: Segment | None) -> list[dict[str, Any]] | None:
 
 def difference(one: Traced, old: Segment, new: Segment) -> dict[str, Any]:
     """What became of a level: `verdict`, `size`, `low`, `high`, `old` and `new` as in `steps`."""
+    ends: list[float | None]
     if one.line.exact:
         share = new.level / old.level - 1 if old.level else math.inf
-        ends = (share, share, share) if math.isfinite(share) else (None, None, None)
+        ends = [share if math.isfinite(share) else None] * 3
     else:
-        ends = change(old, new, one.noise)
-        if one.line.logarithmic:
-            ends = tuple(math.expm1(end) for end in ends)
+        ends = [math.expm1(end) if one.line.logarithmic else end for end in change(old, new, one.noise)]
     rise, fall = WORDS.get(one.line.quantity, ("larger", "smaller"))
     return {
         "verdict": rise if new.level > old.level else fall,

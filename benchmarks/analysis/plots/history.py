@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,10 @@ ABOVE, PANEL, GAP, BELOW = 0.7, 1.7, 0.8, 0.35
 
 
 def draw_history(machines: Sequence[Sequence[Traced]], folder: Path) -> list[Path]:
-    """Draw a picture for each machine: history.png for the one with the most runs, history-machine-2.png, ..."""
+    """Draw history.png of the machine with the most runs, and history-machine-2.png and so on of others.
+
+    A machine with a single revision has no lines to draw.
+    """
     files = []
     with mpl.rc_context(RC):
         several = [traced for traced in machines if len(traced[0].timeline.revisions) > 1]
@@ -49,7 +52,9 @@ def history_picture(traced: Sequence[Traced]) -> Figure:
     rows = math.ceil(len(shown) / COLUMNS)
     height = ABOVE + rows * (PANEL + GAP) + BELOW
     figure = Figure(figsize=(15, height))
-    figure.subplots_adjust(0.055, (BELOW + GAP / 2) / height, 0.975, 1 - (ABOVE + GAP / 2) / height, 0.27, GAP / PANEL)
+    figure.subplots_adjust(
+        0.055, (BELOW + GAP / 2) / height, 0.975, 1 - (ABOVE + GAP / 2) / height, 0.27, GAP / PANEL
+    )
     with_steps = sum(len(one.segments) > 1 for one in traced)
     headline(
         figure,
@@ -83,7 +88,11 @@ def choose(traced: Sequence[Traced]) -> list[Traced]:
     of_series = {(one.line.quantity, without_length(one.line.name)[0]): one for one in reversed(ordered)}
     leading = sorted(of_series.values(), key=prominence)
     scaling = [one for one in leading if one.line.quantity in ("exponent", "crossover")][:KEPT_FOR_SCALING]
-    cases = [one for one in leading if one not in scaling and (one.line.quantity == "time" or len(one.segments) > 1)]
+    cases = [
+        one
+        for one in leading
+        if one not in scaling and (one.line.quantity == "time" or len(one.segments) > 1)
+    ]
     return cases[: PANELS - len(scaling)] + scaling
 
 
@@ -96,9 +105,13 @@ def _draw(axes: Axes, one: Traced) -> None:
     axes.plot(line.places[inside], line.values[inside], ".", color=MUTED, markersize=3.5, zorder=3)
     for beyond, edge, marker in ((line.values > top, top, "^"), (line.values < bottom, bottom, "v")):
         places = line.places[beyond]
-        axes.plot(places, np.full(len(places), edge), marker, color=MUTED, markersize=4, clip_on=False, zorder=3)
+        axes.plot(
+            places, np.full(len(places), edge), marker, color=MUTED, markersize=4, clip_on=False, zorder=3
+        )
     for color, place_0, place_1, value in _levels(one):
-        axes.plot([place_0, place_1], [value, value], color=color, linewidth=2.4, solid_capstyle="butt", zorder=4)
+        axes.plot(
+            [place_0, place_1], [value, value], color=color, linewidth=2.4, solid_capstyle="butt", zorder=4
+        )
     for _, place, _ in _steps(one):
         axes.axvline(place, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)
     layer, _, name = one.line.name.rpartition("layer/")
@@ -154,7 +167,8 @@ def _name_steps(axes: Axes, one: Traced) -> None:
     labeller = Labeller(axes)
     for old, place, new in reversed(list(_steps(one))):
         found = difference(one, old, new)
-        words = f"{change_words({**found, 'quantity': one.line.quantity}, interval=False)}\n{one.revision(new.start).name}"
+        size = change_words({**found, "quantity": one.line.quantity}, interval=False)
+        words = f"{size}\n{one.revision(new.start).name}"
         color = _color(found["verdict"])
         right = place < 0.7 * len(one.timeline.revisions)
         offsets = ((4, -12), (-4, -12)) if right else ((-4, -12), (4, -12))
