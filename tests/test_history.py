@@ -25,7 +25,7 @@ from benchmarks.analysis.history import conclude
 from benchmarks.analysis.lines import log_crossings, timelines, without_length
 from benchmarks.analysis.plots.history import PANELS, history_picture
 from benchmarks.analysis.scaling import Floats
-from benchmarks.analysis.steps import Noise, Segment, change, estimate_noises, segments, step_cost
+from benchmarks.analysis.steps import Noise, Segment, around, change, estimate_noises, segments, step_cost
 from benchmarks.analysis.storage import read_storage
 from benchmarks.analysis.traces import MARGIN, Traced, trace
 from tests.histories import DISQUIETS, EPOCH, OF_RUNS, Disquiet, commit_id, store
@@ -74,12 +74,14 @@ def rates(disquiet: Disquiet, *, together: bool, families: int, seed: int = 0) -
         places = random.integers(10, COMMITS - 10, stepped)
         logs[:stepped] += STEP * (np.arange(COMMITS) >= places[:, None])
         ours = found_in(logs, together=together)[:stepped]
-        for place, (own, noise) in zip(places, ours, strict=True):
+        for line, (place, (own, noise)) in enumerate(zip(places, ours, strict=True)):
             steps += 1
             near = [index for index, start in enumerate(starts(own)) if abs(start - place) <= 1]
             found += bool(near)
             if near:
-                _, low, high = change(own[near[0]], own[near[0] + 1], noise)
+                index = near[0]
+                sides = around(logs[line], np.ones(COMMITS), noise, LINES, own[index], own[index + 1])
+                _, low, high = change(*sides, noise)
                 held += low <= STEP <= high
     return {"false": 100 * false / (families * LINES), "found": found / steps, "held": held / max(1, found)}
 
@@ -102,15 +104,17 @@ def test_every_rate_under_every_disquiet() -> None:
     print("|---|---|---|---|---|---|")
     misses = []
     for name, disquiet in DISQUIETS.items():
-        family = rates(disquiet, together=True, families=30)
-        alone = rates(disquiet, together=False, families=30)
+        family = rates(disquiet, together=True, families=20)
+        alone = rates(disquiet, together=False, families=20)
         print(
             f"| {name} | {family['false']:.2f} | {family['found']:.1%} | {family['held']:.1%} "
             f"| {alone['false']:.2f} | {alone['found']:.1%} |",
             flush=True,
         )
-        if family["false"] > 1 or family["found"] < 0.95 or family["held"] < 0.9 or alone["found"] < 0.95:
-            misses.append(name)
+        # What drifts next to a step counts as part of it.
+        least = 0.8 if disquiet.drift else 0.9
+        for one in (family, alone):
+            misses += [name] if one["false"] > 1 or one["found"] < 0.95 or one["held"] < least else []
     assert not misses
 
 

@@ -32,6 +32,8 @@ STRETCH = 8
 """Commits over which the wander is judged: the least that a step has on its shorter side is about as many."""
 UNKNOWN_GROWTH = 1.5
 """Where there are too few commits to tell: that of autocorrelated noise, 0.4 between neighbours."""
+ALLOWANCE = 1.5
+"""Standard errors."""
 MOST_OWN = 2.0
 """So many times that of the other lines, the wander of a single line counts at most."""
 STRAY = 0.7
@@ -40,6 +42,8 @@ STRAY = 0.7
 Above 1/2, so that two values off at the newest end make a step; above 2/3, so that three in the middle do;
 below 1 and 2/2, so that one anywhere, or two in the middle, do not.
 """
+NEAR = 20
+"""So many values at either side of a step tell its size."""
 FINENESS, MOST_LEVELS = 8, 20_000
 """Levels that are tried: per standard deviation of one value, and at most."""
 LEAST_NOISE = 1e-3
@@ -97,9 +101,9 @@ def estimate_noises(
         # A line's own wander may be a step that its noise hid from view, so it counts within bounds.
         growths = [max(shared, math.sqrt(shared * min(own, MOST_OWN * shared))) for own in growths]
     else:
-        # Alone, a line tells its wander so inexactly that a standard error is allowed for.
+        # Alone, a line tells its wander so inexactly that standard errors are allowed for.
         growths = [
-            own * (1 + 1 / math.sqrt(2 * INFORMATION * max(1, len(values) / STRETCH)))
+            own * (1 + ALLOWANCE / math.sqrt(2 * INFORMATION * max(1, len(values) / STRETCH)))
             for own, (values, _) in zip(growths, lines, strict=True)
         ]
     return [
@@ -204,6 +208,18 @@ def _segment(start: int, stop: int, values: Floats, weights: Floats, noise: Nois
         kept = weight
     level = float(np.average(own, weights=kept))
     return Segment(start, stop, level, noise.long / math.sqrt(float(kept.sum())))
+
+
+def around(
+    values: Floats, weights: Floats, noise: Noise, lines: int, old: Segment, new: Segment
+) -> tuple[Segment, Segment]:
+    """What is near a step, of the segments before and after it: a slow drift beyond is not of its making."""
+    cost = step_cost(noise, len(values), lines)
+    start, stop = max(old.start, new.start - NEAR), min(new.stop, new.start + NEAR)
+    return (
+        _segment(start, new.start, values, weights, noise, cost),
+        _segment(new.start, stop, values, weights, noise, cost),
+    )
 
 
 def change(before: Segment, after: Segment, noise: Noise) -> tuple[float, float, float]:

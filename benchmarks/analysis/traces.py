@@ -18,6 +18,7 @@ from benchmarks.analysis.steps import (
     LINES_TO_POOL,
     Noise,
     Segment,
+    around,
     change,
     constant_runs,
     estimate_noises,
@@ -42,13 +43,25 @@ EXACT_NOISE = Noise(0.0, 0.0, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A line with its segments, on the scale of its noise: the logarithm of relative quantities."""
+    """A line with its segments, on the scale of its noise: the logarithm of relative quantities.
+
+    `lines` have been searched in all, for steps of `margin` or more on that scale.
+    """
 
     timeline: Timeline
     line: Line
     noise: Noise
     segments: list[Segment]
-    cost: float
+    lines: int = 0
+    margin: float = 0.0
+
+    @cached_property
+    def steps(self) -> list[tuple[Segment, Segment]]:
+        """What is near each step, before and after it."""
+        if self.line.exact:
+            return list(pairwise(self.segments))
+        values = scaled(self.line), self.weights
+        return [around(*values, self.noise, self.lines, *pair) for pair in pairwise(self.segments)]
 
     @cached_property
     def weights(self) -> Floats:
@@ -99,7 +112,7 @@ def trace(timeline: Timeline, margin: float = MARGIN) -> list[Traced]:
     """
     noisy = [line for line in timeline.lines if not line.exact]
     traced = [
-        Traced(timeline, line, EXACT_NOISE, list(constant_runs(line.values)), 0.0)
+        Traced(timeline, line, EXACT_NOISE, list(constant_runs(line.values)))
         for line in timeline.lines
         if line.exact
     ]
@@ -114,12 +127,9 @@ def trace(timeline: Timeline, margin: float = MARGIN) -> list[Traced]:
             typical = float(np.median([noise.short for noise in noises]))
             growth = float(np.median([noise.long / noise.short for noise in noises]))
         for line, pair, noise in zip(own, values, noises, strict=True):
-            found = segments(
-                *pair, noise, lines=len(noisy), margin=math.log1p(margin) if line.logarithmic else margin
-            )
-            traced.append(
-                Traced(timeline, line, noise, found, step_cost(noise, len(line.values), len(noisy)))
-            )
+            least = math.log1p(margin) if line.logarithmic else margin
+            found = segments(*pair, noise, lines=len(noisy), margin=least)
+            traced.append(Traced(timeline, line, noise, found, len(noisy), least))
     return traced
 
 
@@ -131,17 +141,21 @@ def steps(traced: Sequence[Traced]) -> list[dict[str, Any]]:
         first of the new one), `verdict`, `size` with `low` and `high` (shares; of exponents differences),
         `old` and `new` (the levels in s, bytes, FLOPs, tokens), `commits` (revisions of the new level).
     """
-    found = [(one, old, new) for one in traced for old, new in pairwise(one.segments)]
-    found.sort(key=lambda step: [step[0].revision(step[2].start - back) for back in (0, 1)], reverse=True)
+    found = [
+        (one, *step, segment)
+        for one in traced
+        for step, segment in zip(one.steps, one.segments[1:], strict=True)
+    ]
+    found.sort(key=lambda step: [step[0].revision(step[3].start - back) for back in (0, 1)], reverse=True)
     return [
         {
             **_identity(one),
-            "after": _revision(one.revision(new.start - 1)),
-            "since": _revision(one.revision(new.start)),
+            "after": _revision(one.revision(segment.start - 1)),
+            "since": _revision(one.revision(segment.start)),
             **difference(one, old, new),
-            "commits": new.stop - new.start,
+            "commits": segment.stop - segment.start,
         }
-        for one, old, new in found
+        for one, old, new, segment in found
     ]
 
 
@@ -162,22 +176,29 @@ def against_baseline(traced: Sequence[Traced], commit: str | None = None) -> lis
 def _compared(one: Traced, commit: str | None) -> dict[str, Any]:
     newest = one.segments[-1]
     if commit is None:
-        baseline: Segment | None = one.segments[-2] if len(one.segments) > 1 else newest
+        baseline: Segment | None = one.segments[-2] if one.steps else newest
     else:
-        holding = [
-            segment
-            for segment in one.segments
-            if any(one.revision(index).commit == commit for index in range(segment.start, segment.stop))
-        ]
-        baseline = holding[0] if holding else None
+        baseline = next((segment for segment in one.segments if _holds(one, segment, commit)), None)
     result = {**_identity(one), "baseline": _span(one, baseline), "newest": _span(one, newest)}
     if baseline is None:
         return {**result, "verdict": "unknown"}
-    size = newest.level - baseline.level
-    error = math.hypot(newest.error, baseline.error)
-    if size == 0 or size**2 < one.cost * error**2:
+    if one.steps and baseline is one.segments[-2]:
+        return {**result, **difference(one, *one.steps[-1])}
+    if baseline is newest or not _differ(one, baseline, newest):
         return {**result, "verdict": "same"}
     return {**result, **difference(one, baseline, newest)}
+
+
+def _holds(one: Traced, segment: Segment, commit: str) -> bool:
+    return any(one.revision(index).commit == commit for index in range(segment.start, segment.stop))
+
+
+def _differ(one: Traced, old: Segment, new: Segment) -> bool:
+    """By the same score as a step, and by the margin."""
+    if one.line.exact:
+        return new.level != old.level
+    size, cost = abs(new.level - old.level), step_cost(one.noise, len(one.line.values), one.lines)
+    return size >= one.margin and size**2 >= cost * (old.error**2 + new.error**2)
 
 
 def lost(timeline: Timeline) -> list[dict[str, Any]]:

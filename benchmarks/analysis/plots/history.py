@@ -143,8 +143,7 @@ def _levels(one: Traced) -> Iterator[tuple[str, float, float, float]]:
     edges = [-0.5, *(place for _, place, _ in _steps(one)), one.line.places[-1] + 0.5]
     for index, (segment, ends) in enumerate(zip(one.segments, pairwise(edges), strict=True)):
         if index:
-            verdict = difference(one, one.segments[index - 1], segment)["verdict"]
-            color = _color(verdict)
+            color = _color(difference(one, *one.steps[index - 1])["verdict"])
         yield color, *ends, one.natural(segment.level)
 
 
@@ -155,8 +154,8 @@ def _color(verdict: str) -> str:
 
 
 def _steps(one: Traced) -> Iterator[tuple[Any, float, Any]]:
-    """The segment before each step, the place of the step, the segment after it."""
-    for old, new in pairwise(one.segments):
+    """What is before each step, its place, what is after it."""
+    for old, new in one.steps:
         places = one.line.places
         yield old, (places[new.start - 1] + places[new.start]) / 2, new
 
@@ -171,8 +170,8 @@ def _name_steps(axes: Axes, one: Traced) -> None:
         words = f"{size}\n{one.revision(new.start).name}"
         color = _color(found["verdict"])
         right = place < 0.7 * len(one.timeline.revisions)
-        offsets = ((4, -12), (-4, -12)) if right else ((-4, -12), (4, -12))
-        labeller.write(Label(words, place, top, color, offsets[:1], "left" if right else "right"))
+        offset, align = ((4, -12), "left") if right else ((-4, -12), "right")
+        labeller.write(Label(words, place, top, color, (offset,), align))
 
 
 def _legend() -> list[Line2D]:
