@@ -12,23 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.analysis.changes import (
+    WORSE,
+    against_baseline,
+    find_commit,
+    lost,
+    moved_together,
+    steps,
+)
 from benchmarks.analysis.document import Section, as_text
 from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.history_text import sections
 from benchmarks.analysis.lines import timelines
 from benchmarks.analysis.plots.history import draw_history
 from benchmarks.analysis.storage import read_storage
-from benchmarks.analysis.traces import (
-    MARGIN,
-    WORSE,
-    Traced,
-    against_baseline,
-    find_commit,
-    lost,
-    moved_together,
-    steps,
-    trace,
-)
+from benchmarks.analysis.traces import MARGIN, Traced, trace
 
 SCHEMA = 1
 
@@ -88,9 +86,9 @@ def conclude(
         margin: With which the lines were traced.
 
     Returns:
-        `schema`, `margin`, `machines` (name, fingerprint, counts, revisions), `steps` (see `traces.steps`),
+        `schema`, `margin`, `machines` (name, fingerprint, counts, revisions), `steps` (see `changes.steps`),
         `moved_together`, `baseline` (the `revision` chosen or None, and of its `lines` what
-        `traces.against_baseline` returns), `lost` and `left_out`.
+        `changes.against_baseline` returns), `lost` and `left_out`.
     """
     every = list(chain(*machines))
     found = steps(every)

@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Any
 
 from benchmarks.analysis import wording
+from benchmarks.analysis.changes import WORSE
 from benchmarks.analysis.document import Section
 from benchmarks.analysis.lines import without_length
-from benchmarks.analysis.traces import WORSE
 
 MOST_LINES = 20
 """Of a section; history.json holds all."""
