@@ -258,3 +258,13 @@ def test_silence_is_no_reason_to_see_steps(tmp_path: Path) -> None:
     for number in range(12):
         store(tmp_path, number, slower(1 + 1e-4 * (number % 2)), noise=SILENT, **SMALL)
     assert history_of(tmp_path)["steps"] == []
+
+
+def test_lengths_that_two_kernels_do_not_share_make_no_crossover(tmp_path: Path) -> None:
+    """Nor does the only one that they do."""
+    only = dict.fromkeys((256, 512), 0.001)
+    laws: dict[tuple[str, str], Any] = {**KERNELS, ("linear-new", "causal"): only}
+    for number in range(2):
+        store(tmp_path, number, laws, **SMALL)
+    names = {one.line.name for one in traced(tmp_path) if one.line.quantity == "crossover"}
+    assert names and not any("linear-new" in name for name in names)

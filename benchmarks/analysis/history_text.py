@@ -179,4 +179,4 @@ def _baseline(history: Mapping[str, Any]) -> Iterator[Section]:
 
 def _left_out(reasons: Sequence[str]) -> Iterator[Section]:
     if reasons:
-        yield Section("Files left out", list(_capped(reasons)))
+        yield Section("Files left out", list(_capped([f"{reason}." for reason in reasons])))

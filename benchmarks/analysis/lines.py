@@ -177,7 +177,7 @@ def _crossovers(scaling: pd.DataFrame, logs: Floats) -> tuple[list[str], Floats]
                 logs[:, both["column_x"]] - logs[:, both["column_y"]], columns=both["seq_len"].astype(int)
             )
             block, _ = complete_block(ratios)
-            if not block.size:
+            if block.shape[1] < 2:
                 continue
             crossings, inside = log_crossings(
                 np.log(block.columns.to_numpy(dtype=float)), block.to_numpy(dtype=float)

@@ -24,8 +24,10 @@ from benchmarks.analysis.plots.style import DPI, FAINT, INK, MUTED, RC, headline
 from benchmarks.analysis.traces import Traced
 
 PANELS, COLUMNS = 12, 3
-KEPT_FOR_SCALING = 4
-"""Panels for exponents and crossovers, however many cases have steps."""
+KEPT_FOR_EACH = 2
+"""Panels for exponents and for crossovers, however many cases have steps."""
+CROWD = 120
+"""Beyond so many revisions points and bars grow thinner."""
 LEVEL, WORSE_LEVEL, BETTER_LEVEL, MOVED_LEVEL = "#0072B2", "#c1121f", "#009E73", "#8a4fbf"
 TICKS = 5
 ABOVE, PANEL, GAP, BELOW = 0.7, 1.7, 0.8, 0.35
@@ -88,7 +90,11 @@ def choose(traced: Sequence[Traced]) -> list[Traced]:
     ordered = sorted(traced, key=prominence)
     of_series = {(one.line.quantity, without_length(one.line.name)[0]): one for one in reversed(ordered)}
     leading = sorted(of_series.values(), key=prominence)
-    scaling = [one for one in leading if one.line.quantity in ("exponent", "crossover")][:KEPT_FOR_SCALING]
+    scaling = [
+        one
+        for quantity in ("crossover", "exponent")
+        for one in [one for one in leading if one.line.quantity == quantity][:KEPT_FOR_EACH]
+    ]
     cases = [
         one
         for one in leading
@@ -101,9 +107,12 @@ def _draw(axes: Axes, one: Traced) -> None:
     line, (low, high) = one.line, one.bounds()
     _limit(axes, one)
     bottom, top = axes.get_ylim()
-    axes.vlines(line.places, low, high, color=FAINT, linewidth=1.2, zorder=2)
+    thin = min(1, CROWD / len(line.values))
+    axes.vlines(line.places, low, high, color=FAINT, linewidth=1.2 * thin, zorder=2)
     inside = (line.values >= bottom) & (line.values <= top)
-    axes.plot(line.places[inside], line.values[inside], ".", color=MUTED, markersize=3.5, zorder=3)
+    axes.plot(
+        line.places[inside], line.values[inside], ".", color=MUTED, markersize=3.5 * thin**0.5, zorder=3
+    )
     for beyond, edge, marker in ((line.values > top, top, "^"), (line.values < bottom, bottom, "v")):
         places = line.places[beyond]
         axes.plot(
