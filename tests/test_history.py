@@ -132,6 +132,14 @@ def test_commits_of_one_second_keep_their_authors_order_and_unversioned_runs_the
     assert [run.revision.name for run in runs] == [*(commit_id(n)[:7] for n in (7, 8, 9)), "2025-01-04 01:00"]
 
 
+def test_runs_of_a_commit_that_does_not_tell_its_time_are_still_one(tmp_path: Path) -> None:
+    for number, commit in enumerate((5, 6, 5)):
+        store(tmp_path, number, KERNELS, commit=commit, changes={"time": None, "author_time": None}, **SMALL)
+    runs, _ = read_storage(tmp_path)
+    assert [run.revision.commit for run in runs] == [commit_id(commit) for commit in (5, 5, 6)]
+    assert len(timelines(runs)[0].revisions) == 2
+
+
 def test_machines_stay_apart(tmp_path: Path) -> None:
     """What would be a step if they did not."""
     for number in range(16):
