@@ -262,10 +262,22 @@ def test_five_hundred_runs_of_a_hundred_cases_are_reported_in_half_a_minute(tmp_
     assert len(pd.read_csv(tmp_path / "out" / "history.csv")["commit"].unique()) == 500
 
 
-def test_silence_is_no_reason_to_see_steps(tmp_path: Path) -> None:
+def test_in_silence_a_step_is_seen_and_nothing_else(tmp_path: Path) -> None:
     for number in range(12):
-        store(tmp_path, number, slower(1 + 1e-4 * (number % 2)), noise=SILENT, **SMALL)
-    assert history_of(tmp_path)["steps"] == []
+        store(
+            tmp_path, number, slower(1.1 if number >= 6 else 1 + 1e-4 * (number % 2)), noise=SILENT, **SMALL
+        )
+    times = of(history_of(tmp_path)["steps"], "time")
+    assert len(times) == 6 and {step["since"]["commit"] for step in times} == {commit_id(6)}
+    assert all(step["size"] == pytest.approx(0.1, abs=1e-3) for step in times)
+
+
+def test_of_exact_counts_the_largest_of_a_commits_runs_stands(tmp_path: Path) -> None:
+    for number, factor in enumerate((1, 1.5, 1)):
+        store(tmp_path, number, KERNELS, commit=1, peaks={"linear-chunked": factor}, **SMALL)
+    store(tmp_path, 3, KERNELS, commit=2, peaks={"linear-chunked": 1.5}, **SMALL)
+    peaks = [one.line.values for one in traced(tmp_path) if one.line.quantity == "peak_bytes"]
+    assert peaks and all(first == second for first, second in peaks)
 
 
 def test_lengths_that_two_kernels_do_not_share_make_no_crossover(tmp_path: Path) -> None:
