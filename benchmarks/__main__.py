@@ -1,4 +1,4 @@
-"""Measure several runs, and conclude from measured ones: `python -m benchmarks run | report`."""
+"""Measure several runs, and conclude from measured ones: `python -m benchmarks run | report | history`."""
 
 from __future__ import annotations
 

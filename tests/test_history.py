@@ -24,7 +24,7 @@ from benchmarks.analysis.plots.history import PANELS, history_picture
 from benchmarks.analysis.storage import read_storage
 from benchmarks.analysis.traces import MARGIN, Traced, trace
 from tests.histories import EPOCH, OF_RUNS, commit_id, store
-from tests.synthetic import SILENT, Law
+from tests.synthetic import SILENT, Law, Machine
 
 MODES = ("bidirectional", "causal")
 KERNELS = {
@@ -138,6 +138,24 @@ def test_runs_of_a_commit_that_does_not_tell_its_time_are_still_one(tmp_path: Pa
     runs, _ = read_storage(tmp_path)
     assert [run.revision.commit for run in runs] == [commit_id(commit) for commit in (5, 5, 6)]
     assert len(timelines(runs)[0].revisions) == 2
+
+
+def test_clocks_and_the_layer_have_lines_of_their_own(tmp_path: Path) -> None:
+    for number in range(2):
+        for clock in ("device", "wall"):
+            gpu = Machine("cuda", "H200", clock=clock)
+            store(tmp_path / clock, number, KERNELS, machine=gpu, **SMALL)
+        store(tmp_path / "layer", number, KERNELS, subject="layer", **SMALL)
+    lines = [line for timeline in timelines(read_storage(tmp_path)[0]) for line in timeline.lines]
+    names = [(line.quantity, line.name) for line in lines]
+    assert len(set(names)) == len(names)
+    for quantity, kernel in (
+        ("exponent", "standard-sdpa"),
+        ("crossover", "linear-chunked against standard-sdpa"),
+    ):
+        ours = {name for kind, name in names if kind == quantity and f"{kernel}/causal" in name}
+        assert sum(name.startswith(f"layer/{kernel}/causal/forward/cpu") for name in ours) == 1
+        assert sum("(H200, wall clock)" in name for name in ours) == 1 and len(ours) == 3
 
 
 def test_machines_stay_apart(tmp_path: Path) -> None:

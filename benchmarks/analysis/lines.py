@@ -91,7 +91,7 @@ def _timeline(name: str, machine: str, runs: Sequence[StoredRun]) -> Timeline:
         unknown = (np.nan,) * len(EXACT)
         counts = np.array([[run.exact.get(case, unknown)[number] for case in cases] for run in runs])
         lines += _lines(quantity, names, counts, places)
-    table = pd.DataFrame([fields[case] for case in cases]).assign(column=np.arange(len(cases)))
+    table = pd.DataFrame([fields[case] for case in cases]).assign(name=names, column=np.arange(len(cases)))
     scaling = table[table["seq_len"].notna() & (table["subject"] != "ceiling")]
     lines += _lines("exponent", *_exponents(scaling, logs), places)
     lines += _lines("crossover", *_crossovers(scaling, logs), places)
@@ -119,11 +119,9 @@ def _lines(quantity: str, names: Sequence[str], values: Floats, places: NDArray[
             yield Line(quantity, name, known, np.exp(own) if quantity in LOGARITHMIC else own, runs[known])
 
 
-def _name(fields: pd.Series, kernel: str) -> str:
-    """Like the key of a case, but without a length."""
-    layer = "layer/" if fields["subject"] == "layer" else ""
-    shape = f"B{fields['batch']}-H{fields['heads']}-D{fields['head_dim']}"
-    return f"{layer}{kernel}/{fields['mode']}/{fields['phase']}/{fields['device']}/{fields['dtype']}/{shape}"
+def _name(case: pd.Series, kernel: str) -> str:
+    """That of a case, but without a length, and for this kernel."""
+    return without_length(case["name"])[0].replace(case["kernel"], kernel, 1)
 
 
 def _by(table: pd.DataFrame, fields: Sequence[str]) -> Iterator[pd.DataFrame]:

@@ -62,7 +62,7 @@ class StoredRun:
         digest: By which a copy is known.
         revision: The measured state of the code.
         machine: Fingerprint; runs of different ones stay apart.
-        fields: `CASE` and `key` of each case.
+        fields: `CASE` of each case.
         seconds: Median over the repetitions of the median round.
         exact: The quantities of `EXACT` of each case, NaN where unknown.
         failed: Outcome of each case, by its key, that ran out of memory or failed.
@@ -157,7 +157,7 @@ def _stored(file: RunFile) -> StoredRun:
     for row in file.measured:
         case = row["key"], row["clock"], row["device_name"]
         seconds.setdefault(case, []).append(row["median_s"])
-        fields[case] = {name: row.get(name) for name in (*CASE, "key")}
+        fields[case] = {name: row.get(name) for name in CASE}
         exact[case] = tuple(np.nan if row[name] is None else float(row[name]) for name in EXACT)
     failed = {
         row["key"]: row["outcome"]
