@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 ALPHA = 1 - CONFIDENCE
 """How likely a whole comparison without any change may raise an alarm."""
-FAMILY = 10
+FAMILY = 8
 """From so many quantities on they lend each other what they show of their noise."""
 RESOLUTION = 1e-6
 """No mean is known better than to this relative share, whatever its spread."""
