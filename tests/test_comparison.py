@@ -321,6 +321,15 @@ def test_changes_read_as_percent_or_as_factors() -> None:
     assert change(None, None, None) == "-"
 
 
+def test_a_small_difference_of_exact_bytes_is_told_in_full(base: Records, tmp_path: Path) -> None:
+    def grow(content: Content) -> None:
+        for info in infos(content, "linear-explicit"):
+            info["peak_bytes"] += 512
+
+    text = as_text(sections(compare(base, records(tmp_path, "head", PLAIN, edit=grow))))
+    assert "+512 B" in text and "+0.0 %" not in text.partition("Counts and bytes")[2]
+
+
 def test_the_margin_is_the_noise_of_the_machine_where_that_is_larger(base: Records, tmp_path: Path) -> None:
     head = records(tmp_path, "head", slower(1.1))
     for noise, margin in ((0.021, 0.05), (0.15, 0.15)):
