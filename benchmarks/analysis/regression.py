@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.changes import ALPHA, FAMILY, Change, Floats, find_change, holm
 from benchmarks.analysis.counts import compare_counts, compare_outcomes
 from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.inference import ALPHA, FAMILY, Change, Floats, find_change, holm
 from benchmarks.analysis.machines import differences, fingerprint
 from benchmarks.analysis.matching import CASE, Side, Stratum, sides, strata
 from benchmarks.analysis.records import Records

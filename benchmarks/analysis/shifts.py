@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.changes import Change, find_change
 from benchmarks.analysis.crossover import Crossover, find_crossover
+from benchmarks.analysis.inference import Change, find_change
 from benchmarks.analysis.matching import Stratum
 from benchmarks.analysis.records import SERIES, SETTING, groups
 from benchmarks.analysis.scaling import MIN_LENGTHS, complete_block, flat_window, local_slopes, unit_table
@@ -115,7 +115,7 @@ def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[
 
 
 def find_shifts(stratum: Stratum, shifts: Sequence[Shift], run_noise: float) -> Change:
-    """The changes of these quantities; see `changes.find_change`."""
+    """The changes of these quantities; see `inference.find_change`."""
     base, head = stratum.aligned(
         pd.DataFrame({index: one.base for index, one in enumerate(shifts)}),
         pd.DataFrame({index: one.head for index, one in enumerate(shifts)}),
