@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.analysis.crossover import Crossover, find_crossover
+from benchmarks.analysis.exponent import flat_window
 from benchmarks.analysis.inference import Change, find_change
 from benchmarks.analysis.matching import Stratum
 from benchmarks.analysis.records import SERIES, SETTING, groups
-from benchmarks.analysis.scaling import MIN_LENGTHS, complete_block, flat_window, local_slopes, unit_table
+from benchmarks.analysis.scaling import MIN_LENGTHS, complete_block, local_slopes, unit_table
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Shift:
 def exponents(stratum: Stratum) -> Iterator[Shift]:
     """The exponent of every series of both sides, each unit's slope over one common window.
 
-    The window is that of `scaling.flat_window` where both sides have one (the shorter of them), else the
+    The window is that of `exponent.flat_window` where both sides have one (the shorter of them), else the
     longest 3 common lengths. An exponent moves when the ends of its window move apart.
     """
     after = {_identity(fields): rows for fields, rows in groups(stratum.head, SERIES)}
