@@ -153,7 +153,7 @@ def _everything(comparison: Mapping[str, Any]) -> Iterator[str]:
             speed = "slower" if one["ratio"] > 1 else "faster"
             yield (
                 f"Everything moved on {one['device']}: the median case is {speed}, "
-                f"{change(one['ratio'], one['low'], one['high'])}, and {one['share']:.0%} of the cases are "
+                f"{change(one['ratio'], one['low'], one['high'])}, and {wording.percent(one['share'])} of the cases are "
                 f"within {share(margin)} of that. Another state of the machine (its clock, its "
                 "temperature, other work) does this more often than a commit; measure both sides in turn."
             )
@@ -178,7 +178,9 @@ def _surely(one: Row, margin: float) -> bool:
 def _ground(comparison: Mapping[str, Any]) -> Iterator[str]:
     """What the answer rests on."""
     base, head = (_side(comparison[side]) for side in ("base", "head"))
-    yield f"Base: {base}. Head: {head}."
+    places = list(dict.fromkeys(wording.place(case) for case in comparison["cases"]))
+    where = f" On {wording.listed(places)}." if places else ""
+    yield f"Base: {base}. Head: {head}.{where}"
     units = comparison["units"]
     many = f"{units['base']}" if units["base"] == units["head"] else f"{units['base']} and {units['head']}"
     unit = NUMBER_WORDS.get(comparison["unit"], "pair, run or repetition, by device")
@@ -196,9 +198,13 @@ def _ground(comparison: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def commits(side: Row) -> str:
+    """The commits of a side in short, as far as they are known."""
+    return wording.listed([str(commit)[:9] for commit in side["commits"] if commit])
+
+
 def _side(side: Row) -> str:
-    commits = [str(commit)[:9] for commit in side["commits"] if commit]
-    of = f" of {wording.listed(commits)}" if commits else ""
+    of = f" of {commits(side)}" if commits(side) else ""
     return f"{wording.count(len(side['files']), 'run')}{of}"
 
 
