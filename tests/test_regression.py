@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from benchmarks.analysis.inference import Change, find_change, holm, noise
-from benchmarks.analysis.regression import MARGIN, RUN_NOISE, verdicts
+from benchmarks.analysis.judging import RUN_NOISE, verdicts
+from benchmarks.analysis.regression import MARGIN
 from tests.noise import CALM, NOISES, Floats, Unrest, draw_tables
 from tests.test_coverage import assert_rate
 

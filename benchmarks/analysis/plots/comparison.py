@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.findings import ORDER, by_verdict, change, commits, namer, share
 from benchmarks.analysis.inference import Floats
+from benchmarks.analysis.naming import ORDER, by_verdict, change, commits, namer, share
 from benchmarks.analysis.plots.style import DPI, INK, MUTED, RC, headline, legend_below
 
 MOST_ROWS = 40
