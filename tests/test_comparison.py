@@ -31,7 +31,7 @@ LAWS = {
     **{("linear-explicit", mode): Law(4e-6, 1) for mode in MODES},
     **{("linear-chunked", mode): Law(1.6e-5, 1) for mode in MODES},
 }
-PLAIN = Run(LAWS, noise=NOISE)
+PLAIN = Run(LAWS, repetitions=2, rounds=3, noise=NOISE)
 
 
 def slower(factor: float, *series: tuple[str, str]) -> Run:
@@ -157,8 +157,8 @@ def test_a_commit_compared_with_itself_has_no_regression(base: Records, tmp_path
 
 
 def test_one_run_a_side_is_tentative_and_finds_what_is_large(tmp_path: Path) -> None:
-    head = slower(1.5, ("linear-explicit", "causal"))
-    found = compare(records(tmp_path, "base", PLAIN, 1), records(tmp_path, "head", head, 1))
+    base, head = (replace(run, repetitions=3) for run in (PLAIN, slower(1.5, ("linear-explicit", "causal"))))
+    found = compare(records(tmp_path, "base", base, 1), records(tmp_path, "head", head, 1))
     assert found["tentative"] and found["unit"] == "repetition"
     assert {(one["kernel"], one["mode"]) for one in having(found["cases"], "slower")} == {
         ("linear-explicit", "causal")
