@@ -1,0 +1,118 @@
+"""Did it change? Two sets of runs compared, case by case, and in what follows from the cases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.analysis.counts import compare_counts, compare_outcomes
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.judging import (
+    find_common,
+    find_controls,
+    judge_cases,
+    judge_crossovers,
+    judge_exponents,
+)
+from benchmarks.analysis.machines import differences, fingerprint
+from benchmarks.analysis.matching import Side, sides, strata
+from benchmarks.analysis.records import Records
+from benchmarks.analysis.summary import plain
+
+SCHEMA = 1
+MARGIN = 0.05
+
+
+def compare(
+    base: Records,
+    head: Records,
+    *,
+    margin: float = MARGIN,
+    paired: bool | None = None,
+    noise: float | None = None,
+) -> dict[str, Any]:
+    """Compare two sets of runs.
+
+    The unit of sampling is the pair of runs, or the run, or with a single run a side its repetitions; then
+    an effect of the run of `judging.RUN_NOISE` is assumed, and the verdicts are `tentative`. On time they are
+
+    - "slower", "faster": Holm's correction over all cases leaves less than 5 % for a change so sure by
+      chance, and the mean change is beyond the margin;
+    - "same": the 95 % interval lies inside the margin, so a change beyond it is excluded;
+    - "inconclusive": neither; "incomparable": measured on different machines or by different clocks.
+
+    Counts and bytes have no noise: any difference is one. An exponent or crossover "moved" by the same two
+    conditions, its margin being what times that change by the margin in opposite directions do to it.
+
+    Args:
+        base: The runs compared with.
+        head: The runs compared.
+        margin: The share by which times may differ and be called the same.
+        paired: Whether runs are pairs; None: see `matching.strata`.
+        noise: The known noise of this machine between equal commits; a larger one replaces the margin.
+
+    Returns:
+        JSON-ready: `schema`, `margin`, `noise`, `unit`, `units`, `tentative`, `base` and `head` (their files,
+        commits and machine), `cases`, `counts`, `outcomes`, `exponents`, `crossovers`, `common` (what moved
+        all cases alike), `controls` (the ceilings, which no commit changes), `regressed`. Ratios are head /
+        base; shifts of exponents are differences; `p` is Holm's.
+
+    Raises:
+        InputError: Nothing is comparable, or pairs are wanted of different numbers of runs.
+    """
+    wide = max(margin, noise or 0.0)
+    before, after = sides(base, head)
+    parts = list(strata(before, after, paired))
+    cases = judge_cases(parts, wide)
+    outcomes = compare_outcomes(before, after)
+    if not cases and not any(one["verdict"] in ("lost", "gained") for one in outcomes):
+        raise InputError(_why_nothing(before, after))
+    counts = [one for part in parts for one in compare_counts(part)]
+    units = sorted({part.unit for part in parts})
+    comparison: dict[str, Any] = plain(
+        {
+            "schema": SCHEMA,
+            "margin": wide,
+            "noise": noise,
+            "unit": units[0] if len(units) == 1 else "mixed",
+            "units": {
+                "base": max((part.base["unit"].nunique() for part in parts), default=0),
+                "head": max((part.head["unit"].nunique() for part in parts), default=0),
+            },
+            "tentative": "repetition" in units,
+            "base": _describe(before),
+            "head": _describe(after),
+            "cases": cases,
+            "counts": counts,
+            "outcomes": outcomes,
+            "exponents": judge_exponents(parts, wide),
+            "crossovers": judge_crossovers(parts, wide),
+            "common": [one for part in parts for one in find_common(part, wide)],
+            "controls": [one for part in parts for one in find_controls(part)],
+            "regressed": any(
+                one["verdict"] in ("slower", "larger", "lost") for one in [*cases, *counts, *outcomes]
+            ),
+        }
+    )
+    return comparison
+
+
+def _describe(side: Side) -> dict[str, Any]:
+    commits = [run["commit"] for run in side.runs]
+    return {
+        "files": [run["file"] for run in side.runs],
+        "commits": list(dict.fromkeys(commits)),
+        "machines": list(dict.fromkeys(map(fingerprint, side.runs))),
+    }
+
+
+def _why_nothing(base: Side, head: Side) -> str:
+    found = differences(base.runs[0], head.runs[0])
+    if found:
+        return (
+            f"nothing is comparable: {base.runs[0]['file']} and {head.runs[0]['file']} were measured on "
+            f"different machines ({'; '.join(found)}); measure both on one"
+        )
+    return (
+        f"nothing is comparable: {base.runs[0]['file']} and {head.runs[0]['file']} have no measured case in "
+        "common; measure both with the same options"
+    )
