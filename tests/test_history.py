@@ -290,10 +290,10 @@ def test_in_silence_a_step_is_seen_and_nothing_else(tmp_path: Path) -> None:
     assert all(step["size"] == pytest.approx(0.1, abs=1e-3) for step in times)
 
 
-def test_of_exact_counts_the_largest_of_a_commits_runs_stands(tmp_path: Path) -> None:
-    for number, factor in enumerate((1, 1.5, 1)):
+def test_of_exact_counts_the_least_of_a_commits_runs_stands(tmp_path: Path) -> None:
+    for number, factor in enumerate((1.5, 1, 1.5)):
         store(tmp_path, number, KERNELS, commit=1, peaks={"linear-chunked": factor}, **SMALL)
-    store(tmp_path, 3, KERNELS, commit=2, peaks={"linear-chunked": 1.5}, **SMALL)
+    store(tmp_path, 3, KERNELS, commit=2, **SMALL)
     peaks = [one.line.values for one in traced(tmp_path) if one.line.quantity == "peak_bytes"]
     assert peaks and all(first == second for first, second in peaks)
 
@@ -306,3 +306,15 @@ def test_lengths_that_two_kernels_do_not_share_make_no_crossover(tmp_path: Path)
         store(tmp_path, number, laws, **SMALL)
     names = {one.line.name for one in traced(tmp_path) if one.line.quantity == "crossover"}
     assert names and not any("linear-new" in name for name in names)
+
+
+def test_what_the_allocator_of_a_gpu_leaves_over_is_no_step(tmp_path: Path) -> None:
+    """Half a MiB more or less is none, five MiB are."""
+    gpu, short = Machine("cuda", "H200", batch=4), {**SMALL, "lengths": (2048,)}
+    size = 4 * 4 * 8 * 2048 * 64
+    for number in range(12):
+        more = 2**19 * (number % 2) + (5 * 2**20 if number >= 7 else 0)
+        store(tmp_path, number, KERNELS, machine=gpu, peaks={"linear-chunked": 1 + more / size}, **short)
+    memory = of(history_of(tmp_path)["steps"], "peak_bytes")
+    assert [step["since"]["commit"] for step in memory] == [commit_id(7)] * len(MODES)
+    assert all(step["new"] - step["old"] == 5 * 2**20 for step in memory)

@@ -78,7 +78,7 @@ def _holds(one: Traced, segment: Segment, commit: str) -> bool:
 def _differ(one: Traced, old: Segment, new: Segment) -> bool:
     """By the same score as a step, and by the margin."""
     if one.line.exact:
-        return new.level != old.level
+        return abs(new.level - old.level) > one.line.slack
     size, cost = abs(new.level - old.level), step_cost(one.noise, len(one.line.values), one.lines)
     return size >= one.margin and size**2 >= cost * (old.error**2 + new.error**2)
 

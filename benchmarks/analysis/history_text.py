@@ -17,6 +17,7 @@ MOST_LINES = 20
 MOST_PLACES = 12
 """Steps at older commits are counted only."""
 ORDER = ("time", "crossover", "exponent", "peak_bytes", "flops", "min_bytes")
+LOST_WORDS = {"oom": "runs out of memory", "failed": "fails", "unsupported": "is unsupported"}
 QUANTITY_WORDS = {"min_bytes": "least bytes", "peak_bytes": "peak memory", "flops": "FLOPs"}
 
 
@@ -170,8 +171,7 @@ def _baseline(history: Mapping[str, Any]) -> Iterator[Section]:
     if counts["unknown"]:
         sentences.append(f"{wording.count(counts['unknown'], 'line')} were not measured at the baseline.")
     sentences += [
-        f"Lost: {one['name']} used to run, and since {_label(one['since'])} it "
-        f"{'runs out of memory' if one['outcome'] == 'oom' else 'fails'}."
+        f"Lost: {one['name']} used to run, and since {_label(one['since'])} it {LOST_WORDS[one['outcome']]}."
         for one in history["lost"]
     ]
     yield Section("Newest against baseline", [*sentences, *_capped(_lines(changed))])

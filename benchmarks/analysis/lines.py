@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.analysis.counts import UNSPLIT_BYTES
 from benchmarks.analysis.exponent import flat_window
 from benchmarks.analysis.fields import FAMILIES
 from benchmarks.analysis.records import SERIES, SETTING
@@ -28,8 +29,9 @@ class Line:
         quantity: "time" (s), "exponent", "crossover" (tokens), or one of `EXACT`.
         name: The case's key; of exponents the series, of crossovers the pair.
         places: Index of each value's revision on its machine.
-        values: Median over the runs of a revision; of exact quantities their largest.
+        values: Median over the runs of a revision; of exact quantities the least.
         runs: How many runs each rests on.
+        slack: By how much an exact quantity may differ without any reason in the code.
     """
 
     quantity: str
@@ -37,6 +39,7 @@ class Line:
     places: NDArray[np.intp]
     values: Floats
     runs: Floats
+    slack: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -87,10 +90,11 @@ def _timeline(name: str, machine: str, runs: Sequence[StoredRun]) -> Timeline:
     seconds = np.array([[run.seconds.get(case, np.nan) for case in cases] for run in runs])
     logs = np.log(seconds)
     lines = [*_lines("time", names, logs, places)]
+    unknown = (np.nan,) * len(EXACT)
+    devices = {name: fields[case]["device"] for name, case in zip(names, cases, strict=True)}
     for number, quantity in enumerate(EXACT):
-        unknown = (np.nan,) * len(EXACT)
         counts = np.array([[run.exact.get(case, unknown)[number] for case in cases] for run in runs])
-        lines += _lines(quantity, names, counts, places)
+        lines += [_with_slack(line, devices[line.name]) for line in _lines(quantity, names, counts, places)]
     table = pd.DataFrame([fields[case] for case in cases]).assign(name=names, column=np.arange(len(cases)))
     scaling = table[table["seq_len"].notna() & (table["subject"] != "ceiling")]
     lines += _lines("exponent", *_exponents(scaling, logs), places)
@@ -105,12 +109,17 @@ def _names(cases: Sequence[CaseId]) -> list[str]:
     ]
 
 
+def _with_slack(line: Line, device: str) -> Line:
+    coarse = line.quantity == "peak_bytes" and device == "cuda" and line.values.min() > UNSPLIT_BYTES
+    return replace(line, slack=UNSPLIT_BYTES) if coarse else line
+
+
 def _lines(quantity: str, names: Sequence[str], values: Floats, places: NDArray[np.intp]) -> Iterator[Line]:
     """A line for each column of a table of runs, which holds logarithms of logarithmic quantities."""
     if not len(names):
         return
     groups = pd.DataFrame(values).groupby(places)
-    merged = (groups.max() if quantity in EXACT else groups.median()).to_numpy(dtype=float)
+    merged = (groups.min() if quantity in EXACT else groups.median()).to_numpy(dtype=float)
     counts = groups.count().to_numpy(dtype=float)
     for name, column, runs in zip(names, merged.T, counts.T, strict=True):
         known = np.flatnonzero(runs)

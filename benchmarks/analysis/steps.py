@@ -229,8 +229,12 @@ def change(before: Segment, after: Segment, noise: Noise) -> tuple[float, float,
     return size, size - half, size + half
 
 
-def constant_runs(values: Floats) -> Iterator[Segment]:
-    """The segments of a quantity without noise, whose every change is a step."""
-    starts = [0, *(np.flatnonzero(np.diff(values) != 0) + 1).tolist(), len(values)]
-    for start, stop in pairwise(starts):
-        yield Segment(start, stop, float(values[start]), 0.0)
+def constant_runs(values: Floats, slack: float = 0.0) -> Iterator[Segment]:
+    """Of a quantity without noise: values within `slack` of each other; their level is the least of them."""
+    start, least, most = 0, values[0], values[0]
+    for place, value in enumerate(values):
+        if max(most, value) - min(least, value) > slack:
+            yield Segment(start, place, float(least), 0.0)
+            start, least, most = place, value, value
+        least, most = min(least, value), max(most, value)
+    yield Segment(start, len(values), float(least), 0.0)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.analysis.counts import LOST
 from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.machines import as_object, describe_machine, fingerprint
 from benchmarks.analysis.reading import RunFile, read_run
 from benchmarks.analysis.records import SERIES
+from benchmarks.analysis.scaling import Floats
 
 EXACT = ("peak_bytes", "flops", "min_bytes")
 """Quantities without noise."""
@@ -64,8 +66,9 @@ class StoredRun:
         machine: Fingerprint; runs of different ones stay apart.
         fields: `CASE` of each case.
         seconds: Median over the repetitions of the median round.
-        exact: The quantities of `EXACT` of each case, NaN where unknown.
-        failed: Outcome of each case, by its key, that ran out of memory or failed.
+        exact: The quantities of `EXACT` of each case, NaN where unknown; of repetitions the least, for what
+            an allocator leaves over only adds.
+        failed: Outcome of each case, by its key, that ran out of memory, failed or is unsupported.
     """
 
     path: Path
@@ -74,7 +77,7 @@ class StoredRun:
     machine: str
     fields: dict[CaseId, dict[str, Any]]
     seconds: dict[CaseId, float]
-    exact: dict[CaseId, tuple[float, ...]]
+    exact: dict[CaseId, Floats]
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -153,16 +156,18 @@ def _read(path: Path) -> StoredRun | str:
 
 def _stored(file: RunFile) -> StoredRun:
     seconds: dict[CaseId, list[float]] = {}
-    fields, exact = {}, {}
+    fields: dict[CaseId, dict[str, Any]] = {}
+    exact: dict[CaseId, Floats] = {}
     for row in file.measured:
         case = row["key"], row["clock"], row["device_name"]
         seconds.setdefault(case, []).append(row["median_s"])
         fields[case] = {name: row.get(name) for name in CASE}
-        exact[case] = tuple(np.nan if row[name] is None else float(row[name]) for name in EXACT)
+        amounts = np.array([np.nan if row[name] is None else float(row[name]) for name in EXACT])
+        exact[case] = np.fmin(exact.get(case, amounts), amounts)
     failed = {
         row["key"]: row["outcome"]
         for row in (*file.left_out, *file.broken)
-        if row.get("key") and row["outcome"] in ("oom", "failed")
+        if row.get("key") and row["outcome"] in LOST
     }
     return StoredRun(
         path=file.path,

@@ -106,7 +106,7 @@ def trace(timeline: Timeline, margin: float = MARGIN) -> list[Traced]:
     """
     noisy = [line for line in timeline.lines if not line.exact]
     traced = [
-        Traced(timeline, line, EXACT_NOISE, list(constant_runs(line.values)))
+        Traced(timeline, line, EXACT_NOISE, list(constant_runs(line.values, line.slack)))
         for line in timeline.lines
         if line.exact
     ]
