@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,10 +34,11 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @pytest.fixture(autouse=True)
-def passes(monkeypatch: pytest.MonkeyPatch, device: str, request: pytest.FixtureRequest) -> None:
+def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Segments of 64 tokens, and on a CPU the interpreter."""
     monkeypatch.setattr(triton_plan, "LEAST_TOKENS", 64)
-    needs_none = ("refusals", "interpreter")
+    device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
+    needs_none = ("does_not_serve", "interpreter")
     if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
         pytest.skip("run by test_all_of_this_passes_in_the_interpreter")
 
@@ -189,7 +191,7 @@ def test_a_nan_is_not_swallowed_by_the_feature_map(device: str) -> None:
     assert not out[0, 0, :32].isnan().any()
 
 
-def test_refusals_are_sentences(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments_are_refused_in_a_sentence(device: str) -> None:
     q, k, v = inputs(device)
     with pytest.raises(
         ValueError, match="input_precision 'exact' does not exist; choose one of ieee, tf32x3"
@@ -197,14 +199,17 @@ def test_refusals_are_sentences(device: str, monkeypatch: pytest.MonkeyPatch) ->
         linear_triton(q, k, v, input_precision="exact")
     with pytest.raises(ValueError, match=r"a state is S \[B, H, D, Dv\] = \(1, 1, 16, 16\)"):
         linear_triton_with_state(q, k, v, (q, k))
-    case = Case("linear-triton", "causal", 64, device=device)
+    with pytest.raises(ValueError, match="it computes in float32, bfloat16, float16, not float64"):
+        linear_triton(q.double(), k.double(), v.double())
+
+
+def test_what_it_does_not_serve_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    if device == "cpu":
-        assert supports(case) == "Triton compiles for CUDA devices only, and the case is on cpu"
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert "not float64" in str(supports(Case("linear-triton", "causal", 64, device=device, dtype="float64")))
-    assert "at most, got 512" in str(
-        supports(Case("linear-triton", "causal", 64, device=device, head_dim=512))
+    case = Case("linear-triton", "causal", 64, dtype="float64", head_dim=512)
+    assert supports(case) == "Triton compiles for CUDA devices only, and the case is on cpu"
+    assert "not float64" in str(supports(replace(case, device="cuda")))
+    assert supports(replace(case, device="cuda", dtype="float32")) == (
+        "head_dim and value_dim may be 256 at most, got 512"
     )
 
 
