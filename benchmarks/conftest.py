@@ -16,6 +16,7 @@ import torch
 from attention import Case
 from attention.case import DTYPES, MODES, PHASES
 from attention.profiler import clock_name
+from benchmarks import provenance
 from benchmarks.grid import (
     PRESETS,
     Selection,
@@ -35,6 +36,7 @@ RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    provenance.add_options(parser)
     group = parser.getgroup("attention")
     add = group.addoption
     add(
@@ -131,6 +133,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "-n was given, but cases measured side by side disturb each other; leave it out"
         )
+    provenance.refuse_other_kernels(config)
+    config.pluginmanager.register(provenance)
     preset = PRESETS[config.getoption("grid")]
     seed = config.getoption("shuffle_seed")
     run: dict[str, Any] = {
@@ -140,6 +144,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "clock": config.getoption("clock"),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        **provenance.pair_fields(config),
     }
     config.stash[RUN] = run
     config.stash[CASES] = _cases(config)
