@@ -17,6 +17,8 @@ from attention import Case
 from attention.case import DTYPES, MODES, PHASES
 from attention.profiler import clock_name
 from benchmarks import provenance
+from benchmarks.cards import find_card
+from benchmarks.conditions import Watch, environment
 from benchmarks.grid import (
     PRESETS,
     Selection,
@@ -28,11 +30,11 @@ from benchmarks.grid import (
 )
 from benchmarks.ledger import Ledger
 from benchmarks.measure import Measurer, device_name
+from benchmarks.provenance import RUN
 from conftest import chosen, chosen_devices, present_devices
 
 MEASURER = pytest.StashKey[Measurer]()
 CASES = pytest.StashKey[dict[str, list[Case]]]()
-RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -148,8 +150,10 @@ def pytest_configure(config: pytest.Config) -> None:
     }
     config.stash[RUN] = run
     config.stash[CASES] = _cases(config)
+    devices = chosen_devices(config) or present_devices()
     config.stash[MEASURER] = Measurer(
         ledger=Ledger(chain.from_iterable(config.stash[CASES].values())),
+        watch=Watch(find_card if "cuda" in devices else None),
         clock=config.getoption("clock"),
         repetitions=run["repetitions"],
         case_seconds=_positive(config, "case_seconds", preset.case_seconds),
@@ -221,9 +225,11 @@ def timed_share(config: pytest.Config) -> tuple[float, float]:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    # The clock of this instant differs from run to run and would make every run another machine.
-    for momentary in ("hz_actual", "hz_actual_friendly"):
-        machine_info["cpu"].pop(momentary, None)
+    # pytest-benchmark warns where any of this differs, but neither the clock of this instant, which stands
+    # in for the advertised one where the model does not name it, nor a container's name is the machine's.
+    for clock in ("hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly"):
+        machine_info["cpu"].pop(clock, None)
+    machine_info.pop("node", None)
     machine_info["devices"] = {device: device_name(device) for device in present_devices()}
 
 
@@ -245,15 +251,27 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Any:
     """pytest-benchmark writes no file where nothing was measured; the reasons are worth one."""
+    if _measures(session.config):
+        _end_watch(session.config)
     benchmark_session = session.config._benchmarksession  # type: ignore[attr-defined]
     selected = session.config.stash[MEASURER].ledger.selected
-    if benchmark_session.json and selected and not benchmark_session.benchmarks:
+    saves = benchmark_session.json or benchmark_session.save or benchmark_session.autosave
+    if saves and selected and not benchmark_session.benchmarks:
         _save_without_benchmarks(session.config, benchmark_session)
     return (yield)
 
 
+def _end_watch(config: pytest.Config) -> None:
+    watch = config.stash[MEASURER].watch
+    watch.end()
+    # The driver belongs to the machine also where only its CPU was measured.
+    card = watch.card or (find_card() if "cuda" in present_devices() else None)
+    config.stash[RUN].update(environment(card), conditions=watch.readings)
+
+
 def _save_without_benchmarks(config: pytest.Config, benchmark_session: Any) -> None:
     commit_info = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
     output_json = config.hook.pytest_benchmark_generate_json(
         config=config,
         benchmarks=[],
@@ -262,7 +280,11 @@ def _save_without_benchmarks(config: pytest.Config, benchmark_session: Any) -> N
         commit_info=commit_info,
     )
     config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=output_json)
-    benchmark_session.save_json(output_json)
+    if benchmark_session.json:
+        benchmark_session.save_json(output_json)
+    name = benchmark_session.save or benchmark_session.autosave
+    if name:
+        benchmark_session.storage.save(output_json, name)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -16,6 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from attention import Case
 from attention.kernels.reference import TOLERANCES
 from attention.profiler import CLOCKS, clock_name, count_flops, peak_memory, warm_up
+from benchmarks.conditions import Watch
 from benchmarks.grid import series_of
 from benchmarks.ledger import Ledger
 from benchmarks.subjects import SUBJECTS, prepare
@@ -40,9 +41,10 @@ def device_name(device: str) -> str:
 
 @dataclass
 class Measurer:
-    """The measuring of one run: its settings, its books, and what it learned of each case."""
+    """The measuring of one run: its settings, its books, its watch, and what it learned of each case."""
 
     ledger: Ledger
+    watch: Watch
     clock: str
     repetitions: int
     case_seconds: float
@@ -61,6 +63,7 @@ class Measurer:
 
         A failing kernel fails the test; the ledger holds that too.
         """
+        self.watch.before_case(repetition)
         reason = self.ledger.reason_left_out(case)
         if reason:
             pytest.skip(reason)

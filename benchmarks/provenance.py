@@ -1,4 +1,4 @@
-"""Whose times a file holds: the commit of the kernels, which need not be that of the benchmark code."""
+"""Whose times a file holds: the commit of the kernels, not of the benchmark code, and the machine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pytest_benchmark.utils import get_commit_info
 
 import attention
+from benchmarks.analysis.machines import describe_machine, differences
+from benchmarks.cards import FACTS, find_card
+
+RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+"""What a run says about itself."""
 
 KERNELS = Path(attention.__file__).resolve().parent
 OPTIONS = ("pair", "side")
@@ -61,3 +67,23 @@ def _has_new_files() -> bool:
         return bool(subprocess.run(command, capture_output=True, check=False).stdout.strip())
     except FileNotFoundError:
         return False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config,
+    benchmarksession: Any,
+    machine_info: dict[str, Any],
+    compared_benchmark: dict[str, Any],
+) -> None:
+    """Warn of a saved run from another machine: another by what decides times, not by any detail."""
+    card = find_card()(FACTS) if torch.cuda.is_available() else {}
+    now = {"machine_info": machine_info, "run": {**config.stash[RUN], **card}}
+    found = differences({"machine": describe_machine(compared_benchmark)}, {"machine": describe_machine(now)})
+    if found:
+        benchmarksession.logger.warning(
+            f"The saved run is of another machine ({'; '.join(found)}), so the comparison says nothing "
+            "about the code."
+        )
+    # pytest-benchmark's own comparison comes after this one, and finds nothing left to warn of.
+    compared_benchmark["machine_info"] = machine_info

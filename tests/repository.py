@@ -9,6 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("attention", "benchmarks", "conftest.py", "pytest.ini")
+IDENTITY = {
+    f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+}
 
 
 class Repository:
@@ -23,20 +26,17 @@ class Repository:
                 shutil.copytree(ROOT / part, folder / part, ignore=ignored)
             else:
                 shutil.copy(ROOT / part, folder / part)
+        (folder / "tests").mkdir()
+        (folder / "tests" / "__init__.py").touch()  # pytest.ini names the folder
         (folder / ".gitignore").write_text("__pycache__/\n")
         self.git("init", "--quiet", "--initial-branch=main")
         self.first = self.commit("first")
 
     def git(self, *arguments: str) -> str:
-        names = {
-            f"GIT_{who}_{what}": "test@localhost"
-            for who in ("AUTHOR", "COMMITTER")
-            for what in ("NAME", "EMAIL")
-        }
         done = subprocess.run(
             ["git", *arguments],
             cwd=self.folder,
-            env={**os.environ, **names},
+            env={**os.environ, **IDENTITY},
             capture_output=True,
             text=True,
             check=True,

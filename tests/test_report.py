@@ -150,7 +150,7 @@ def test_the_summary_is_strict_json_with_the_promised_fields(report: Any) -> Non
         raise AssertionError(f"{constant} is no JSON")
 
     summary = json.loads((report[0] / "summary.json").read_text(), parse_constant=refuse)
-    promised = {"schema", "runs", "series", "crossovers", "ceilings", "warnings", "not_measured"}
+    promised = {"schema", "runs", "series", "crossovers", "ceilings", "warnings", "quality", "not_measured"}
     assert set(summary) == promised and summary["ceilings"] == []
     identity = {"mode", "phase", "device", "device_name", "dtype", "clock", "batch", "heads", "head_dim"}
     conclusions = {
@@ -383,15 +383,13 @@ def test_one_length_and_one_repetition_are_reported_as_far_as_they_go(tmp_path: 
     assert {one.name for one in (tmp_path / "report").iterdir()} == PLAIN_FILES
 
 
-def test_pooled_files_of_different_commits_and_machines_are_named(tmp_path: Path) -> None:
+def test_pooled_files_of_different_commits_are_named(tmp_path: Path) -> None:
     paths = []
     for seed in range(2):
         content = Run(LAWS, seed=seed, noise=NOISE).content()
         content["commit_info"]["id"] = str(seed) * 40
-        content["machine_info"]["node"] = f"host{seed}"
         paths.append(tmp_path / f"{seed}.json")
         paths[-1].write_text(json.dumps(content))
     summary = conclude(*paths)
-    warnings = " ".join(summary["warnings"])
-    assert "different commits" in warnings and "different machines" in warnings
-    assert [one["machine"] for one in summary["runs"]["files"]] == [0, 1]
+    assert "different commits" in " ".join(summary["warnings"])
+    assert [one["machine"] for one in summary["runs"]["files"]] == [0, 0]

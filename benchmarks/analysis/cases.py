@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.analysis.ceilings import find_ceilings, with_floors
-from benchmarks.analysis.records import SERIES, Records, as_frame
+from benchmarks.analysis.records import SERIES, SETTING, Records, as_frame
 from benchmarks.analysis.scaling import Floats
 
 CASE = [*SERIES, "seq_len"]
@@ -44,7 +44,7 @@ def case_table(records: Records) -> pd.DataFrame:
     over_rounds = [name for name in OVER_ROUNDS if name in cases]
     last = [*TIMES, *over_rounds, *COUNTS, *FLOOR, "unit_kind", "outcome", "reason"]
     fields = [column for column in cases.columns if column not in last]
-    by_place = ["device", "device_name", "dtype", "clock", "batch", "heads", "head_dim", "value_dim"]
+    by_place = [field for field in SETTING if field not in ("subject", "mode", "phase")]
     by_kernel = ["phase", "mode", "family", "kernel", "seq_len"]
     cases = cases.reindex(columns=fields + last).sort_values(
         ["subject", *by_place, *by_kernel], ignore_index=True, kind="stable"

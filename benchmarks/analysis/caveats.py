@@ -10,6 +10,7 @@ import pandas as pd
 from benchmarks.analysis import wording
 from benchmarks.analysis.ceilings import ceiling_of
 from benchmarks.analysis.fields import FAMILIES
+from benchmarks.analysis.machines import differences, machine_names
 from benchmarks.analysis.records import SETTING, Records, groups
 
 WHERE = tuple(field for field in SETTING if field != "mode")
@@ -32,6 +33,7 @@ def name_caveats(
         return ["Nothing was measured."]
     return [
         *_impossible(series),
+        *_apart(records),
         *_differences(records),
         *_missing(records.rows),
         *_without_ceilings(series, ceilings),
@@ -57,14 +59,29 @@ def _impossible(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield WHAT_TO_CHECK
 
 
+def _apart(records: Records) -> Iterator[str]:
+    """The machines whose rows are not pooled, and what makes them several."""
+    machines: dict[str, list[Mapping[str, Any]]] = {}
+    for name, run in zip(machine_names(records.runs), records.runs, strict=True):
+        machines.setdefault(name, []).append(run)
+    (one, runs), *others = machines.items()
+    for other, its_runs in others:
+        both = " and ".join(
+            f"{name} ({wording.listed([run['file'] for run in files])})"
+            for name, files in ((one, runs), (other, its_runs))
+        )
+        yield (
+            f"{both} differ in {'; '.join(differences(runs[0], its_runs[0]))}. "
+            "They are kept apart, not pooled, and not compared."
+        )
+
+
 def _differences(records: Records) -> Iterator[str]:
-    """What differs between files whose rows are pooled."""
+    """Files whose rows are pooled although the code differs."""
     pooled = records.rows[records.rows["unit_kind"] == "run"]
     runs = [records.runs[index] for index in sorted(pooled["run"].unique())]
     if len({run["commit"] for run in runs}) > 1:
         yield "The files pooled here were measured at different commits."
-    if len({(run["machine"]["node"], run["machine"]["cpu"]) for run in runs}) > 1:
-        yield "The files pooled here were measured on different machines."
 
 
 def _missing(rows: pd.DataFrame) -> Iterator[str]:

@@ -12,7 +12,7 @@ from benchmarks.analysis.fields import FAMILIES
 from benchmarks.analysis.records import groups
 from benchmarks.analysis.scaling import Floats
 
-DEVICE = ("device", "device_name", "clock")
+DEVICE = ("device", "device_name", "machine", "clock")
 COPY, PRODUCT = "ceiling-copy", "ceiling-matmul"
 
 
@@ -23,11 +23,11 @@ def find_ceilings(rows: pd.DataFrame) -> list[dict[str, Any]]:
         rows: All measured rows.
 
     Returns:
-        Per device and dtype `device`, `device_name`, `clock`, `dtype`, and as {value, low, high, units}, or
-        None where it was not measured: `bytes_per_s`, the copy bandwidth, read + written, which is the
-        device's whatever the dtype copied; and `flops_per_s`, the matrix rate of that dtype. The value is the
-        median over units, `low` and `high` are the lowest and the highest unit. Of several sizes, or dtypes
-        copied, the fastest counts.
+        Per device and dtype `device`, `device_name`, `machine`, `clock`, `dtype`, and as {value, low, high,
+        units}, or None where it was not measured: `bytes_per_s`, the copy bandwidth, read + written, which is
+        the device's whatever the dtype copied; and `flops_per_s`, the matrix rate of that dtype. The value is
+        the median over units, `low` and `high` are the lowest and the highest unit. Of several sizes, or
+        dtypes copied, the fastest counts.
     """
     if rows.empty:
         return []

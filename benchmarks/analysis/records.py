@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.analysis.fields import INTEGERS, OPTIONAL_INTEGERS, InputError
+from benchmarks.analysis.machines import as_object, describe_machine, machine_names
 from benchmarks.analysis.reading import RunFile, read_run
 
 SETTING = (
     "subject", "mode", "phase",
-    "device", "device_name", "dtype", "clock", "batch", "heads", "head_dim", "value_dim",
+    "device", "device_name", "machine", "dtype", "clock", "batch", "heads", "head_dim", "value_dim",
 )  # fmt: skip
 """Fields in which two rows must agree to be compared."""
 
@@ -31,10 +32,11 @@ class Records:
 
     Attributes:
         rows: One row per benchmark, i.e. per case and repetition: all record fields, `file`, `run` (index of
-            the file), `seconds` (float64 array of the rounds), `median_s`, `rounds`, and the unit of
+            the file), `machine` (its short name, empty where all files are of one machine: see `machines`),
+            `seconds` (float64 array of the rounds), `median_s`, `rounds`, and the unit of
             sampling: `unit_kind` ("run" | "repetition") and `unit` (its number).
         not_measured: One row per case that was asked for and not measured: case fields, `outcome`, `reason`.
-        runs: Per file: name, date, commit, machine and what the run says about itself.
+        runs: Per file: name, date, commit, host, machine and what the run says about itself.
         warnings: Sentences naming what the files lack.
     """
 
@@ -58,10 +60,18 @@ def load(paths: Sequence[str | Path]) -> Records:
     """
     files = [read_run(Path(path)) for path in paths]
     _refuse_copies(files)
-    rows = [{**row, "run": index} for index, file in enumerate(files) for row in file.measured]
-    left_out = [row for file in files for row in _left_out(file)]
+    runs = [_describe(file) for file in files]
+    names = machine_names(runs)
+    rows = [
+        {**row, "run": index, "machine": names[index]}
+        for index, file in enumerate(files)
+        for row in file.measured
+    ]
+    left_out = [
+        {**row, "machine": name} for file, name in zip(files, names, strict=True) for row in _left_out(file)
+    ]
     frame = _assign_units(as_frame(rows).drop(columns="has_rounds")) if rows else pd.DataFrame()
-    return Records(frame, _drop_repeats(left_out, frame), [_describe(file) for file in files], _warn(files))
+    return Records(frame, _drop_repeats(left_out, frame), runs, _warn(files))
 
 
 def _refuse_copies(files: Sequence[RunFile]) -> None:
@@ -120,28 +130,15 @@ def _assign_units(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _describe(file: RunFile) -> dict[str, Any]:
-    machine, commit, run = (
-        _object(file.content.get(name)) for name in ("machine_info", "commit_info", "run")
-    )
-    cpu = _object(machine.get("cpu"))
+    info, commit, run = (as_object(file.content.get(name)) for name in ("machine_info", "commit_info", "run"))
     return {
         "file": str(file.path),
         "datetime": file.content.get("datetime"),
         "commit": commit.get("id"),
-        "machine": {
-            "node": machine.get("node"),
-            "cpu": cpu.get("brand_raw"),
-            "cpu_count": cpu.get("count"),
-            "system": machine.get("system"),
-            "python": machine.get("python_version"),
-            "devices": sorted({row["device_name"] for row in file.measured if row["device_name"]}),
-        },
+        "node": run.get("node", info.get("node")),
+        "machine": describe_machine(file.content),
         "run": run,
     }
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _warn(files: Sequence[RunFile]) -> list[str]:

@@ -15,6 +15,8 @@ from benchmarks.analysis.ceilings import ceiling_of, find_ceilings, floor_second
 from benchmarks.analysis.crossover import find_crossover
 from benchmarks.analysis.fields import FAMILIES
 from benchmarks.analysis.fits import estimate_overhead, fit_law
+from benchmarks.analysis.machines import fingerprint
+from benchmarks.analysis.quality import name_quality
 from benchmarks.analysis.records import SERIES, SETTING, Records, groups
 from benchmarks.analysis.scaling import count_exponent, estimate_exponent, local_slopes, unit_table
 
@@ -28,8 +30,8 @@ def summarise(records: Records) -> dict[str, Any]:
         records: What `records.load` read.
 
     Returns:
-        JSON-ready: `schema`, `runs`, `series`, `crossovers`, `ceilings`, `warnings`, `not_measured`; numbers
-        or None, never NaN.
+        JSON-ready: `schema`, `runs`, `series`, `crossovers`, `ceilings`, `warnings`, `quality` (what was
+        unstable, and what to try), `not_measured`; numbers or None, never NaN.
     """
     rows = records.rows
     ceilings = find_ceilings(rows)
@@ -45,6 +47,7 @@ def summarise(records: Records) -> dict[str, Any]:
         "crossovers": crossovers,
         "ceilings": ceilings,
         "warnings": warnings,
+        "quality": name_quality(records),
         "not_measured": records.not_measured.to_dict("records"),
     }
     plain: dict[str, Any] = _plain(summary)
@@ -114,18 +117,18 @@ def _crossovers(setting: Mapping[str, Any], rows: pd.DataFrame) -> Iterator[dict
 
 
 def _runs(records: Records) -> dict[str, Any]:
-    rows, machines = records.rows, []
-    for run in records.runs:
-        if run["machine"] not in machines:
-            machines.append(run["machine"])
+    rows = records.rows
+    machines = {fingerprint(run): run["machine"] for run in reversed(records.runs)}
+    order = list(dict.fromkeys(map(fingerprint, records.runs)))
     kinds = sorted(rows["unit_kind"].unique()) if len(rows) else []
     return {
         "files": [
-            {**{name: run[name] for name in ("file", "datetime", "commit", "run")},
-             "machine": machines.index(run["machine"])}
+            {**{name: run[name] for name in ("file", "datetime", "commit", "node")},
+             "run": {name: fact for name, fact in run["run"].items() if name != "conditions"},
+             "machine": order.index(fingerprint(run))}
             for run in records.runs
         ],
-        "machines": machines,
+        "machines": [{**machines[identity], "fingerprint": identity} for identity in order],
         "unit": kinds[0] if len(kinds) == 1 else "mixed" if kinds else None,
         "units": int(rows.groupby(list(SETTING), dropna=False)["unit"].nunique().max()) if len(rows) else 0,
     }  # fmt: skip

@@ -32,6 +32,7 @@ def sections(summary: Mapping[str, Any], cases: pd.DataFrame) -> list[Section]:
         _head(summary),
         *(_answer(summary, setting) for setting in unique),
         _warned(summary),
+        *_quality(summary),
         *_ceilings(summary["ceilings"]),
         *(section for setting in unique for section in evidence(summary, cases, setting)),
         *_left_out(summary),
@@ -88,6 +89,12 @@ def _merged(crossovers: Sequence[Mapping[str, Any]], linear: str) -> str:
 
 def _warned(summary: Mapping[str, Any]) -> Section:
     return Section("Warnings", summary["warnings"] or ["None."])
+
+
+def _quality(summary: Mapping[str, Any]) -> Iterator[Section]:
+    """What was unstable, and what to try; nothing where all was steady."""
+    if summary["quality"]:
+        yield Section("Quality of the measurements", summary["quality"])
 
 
 def _ceilings(ceilings: Sequence[Mapping[str, Any]]) -> Iterator[Section]:

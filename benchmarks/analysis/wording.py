@@ -104,9 +104,10 @@ def shape(setting: Mapping[str, Any]) -> str:
 
 
 def machine(setting: Mapping[str, Any]) -> str:
-    """The device: "NVIDIA H200 (cuda)"."""
-    device, name = setting["device"], setting["device_name"]
-    return f"{name} ({device})" if name and name != device else str(device)
+    """The device: "NVIDIA H200 (cuda)"; "NVIDIA H200 (cuda, machine 2)" where there are several machines."""
+    name = setting["device_name"]
+    device = ", ".join(filter(None, [setting["device"], setting["machine"]]))
+    return f"{name} ({device})" if name and name != setting["device"] else device
 
 
 def place(setting: Mapping[str, Any]) -> str:
@@ -169,6 +170,12 @@ def short_crossover(result: Mapping[str, Any]) -> str:
 def _span(result: Mapping[str, Any]) -> str:
     shortest, longest = result["lengths"]
     return f"N = {shortest}" + (f" to {longest}" if longest > shortest else "")
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Names in a sentence: "a.json, b.json, c.json and 2 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def ranges(lengths: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from benchmarks.analysis.summary import agreeing
 
 COMBINATION = ("phase", "mode", "heads", "head_dim", "value_dim")
 """Fields in which everything inside one picture agrees."""
-ENVIRONMENT = ("device", "device_name", "dtype", "clock", "batch")
+ENVIRONMENT = ("device", "device_name", "machine", "dtype", "clock", "batch")
 """Fields that tell lines of one kernel apart."""
 NUMBERS = ("flops", "counted_flops", "peak_bytes", "predicted_peak_bytes", "rounds_mean_s", "rounds_stderr_s")
 FILLS: tuple[dict[str, Any], ...] = (

@@ -18,6 +18,7 @@ from benchmarks.analysis.summary import agreeing, same
 MODES = ("bidirectional", "causal")
 COMBINATION = (
     "subject", "device", "phase", "dtype", "batch", "heads", "head_dim", "value_dim", "clock", "device_name",
+    "machine",
 )  # fmt: skip
 """Fields in which everything inside one picture agrees; the modes are its panels."""
 

@@ -1,0 +1,164 @@
+"""What was unstable, and what to try: from the times here, from what was sensed in `conditions`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.cases import CASE, standard_error
+from benchmarks.analysis.conditions import name_conditions
+from benchmarks.analysis.fields import FAMILIES
+from benchmarks.analysis.records import Records, groups
+from benchmarks.analysis.scaling import Floats
+
+FEW_ROUNDS = 3
+"""With fewer the median cannot outvote a single stall."""
+WIDE_SPREAD = 0.135
+"""Width of the middle half of the rounds over their median: for normal noise that of a standard deviation of
+10 %, from which on pyperf calls a benchmark unstable."""
+DRIFT = math.log(1.05)
+"""Half the drift with which the intervals were proven to hold what they promise."""
+UNEVEN_RUN = math.log(1.1)
+"""Five times what the run usually does to all its times on shared machines."""
+CONFIDENCE = 0.99
+"""Of each drift that is named; there is one per run and device, and few are to be false."""
+
+
+def name_quality(records: Records) -> list[str]:
+    """Everything unstable in a few sentences, each with what to try.
+
+    Args:
+        records: What `records.load` read.
+
+    Returns:
+        Sentences for a report; none where everything was steady.
+    """
+    if records.rows.empty:
+        return []
+    rows = records.rows[records.rows["family"].isin(FAMILIES)]
+    return [
+        *_few_rounds(rows),
+        *_wide_spread(rows),
+        *_drift(rows),
+        *_uneven_runs(rows, records),
+        *name_conditions(records),
+    ]
+
+
+def _few_rounds(rows: pd.DataFrame) -> Iterator[str]:
+    counts = rows.groupby([*CASE, "unit"], dropna=False)["rounds"].sum()
+    fewest = counts.groupby(CASE, dropna=False).min().reset_index()
+    few = fewest[fewest["rounds"] < FEW_ROUNDS]
+    if len(few):
+        worst = _first(few.sort_values("rounds"))
+        yield (
+            f"Few rounds: {_of_cases(few, fewest)} had fewer than {FEW_ROUNDS} rounds in a unit of sampling, "
+            f"{_name(worst)} only {worst['rounds']}. Give them longer with --case-seconds, the layer fewer "
+            "--repetitions."
+        )
+
+
+def _wide_spread(rows: pd.DataFrame) -> Iterator[str]:
+    spreads = rows.assign(spread=rows["seconds"].map(_spread))
+    cases = spreads.groupby(CASE, dropna=False)["spread"].median().reset_index()
+    wide = cases[cases["spread"] > WIDE_SPREAD]
+    if len(wide):
+        worst = _first(wide.sort_values("spread", ascending=False))
+        yield (
+            f"Wide spread: in {_of_cases(wide, cases)} the middle half of the rounds spans more than "
+            f"{100 * WIDE_SPREAD:g} % of the median, the most in {_name(worst)}, "
+            f"{wording.percent(worst['spread'])}. Close other programs, measure longer with --case-seconds, "
+            "or measure several runs with `python -m benchmarks run`."
+        )
+
+
+def _spread(seconds: Floats) -> float:
+    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+    return float((high - low) / middle)
+
+
+def _drift(rows: pd.DataFrame) -> Iterator[str]:
+    """All cases of a run growing slower, or faster, from repetition to repetition."""
+    found: dict[str, float] = {}
+    for _, group in groups(rows, ("run", "device")):
+        change, file = _trend(_levels(group, "repetition")), group["file"].iloc[0]
+        if abs(change) > max(DRIFT, abs(found.get(file, 0))):
+            found[file] = change
+    if found:
+        several = rows["file"].nunique() > 1
+        words = [_change(change) + (f" ({file})" if several else "") for file, change in found.items()]
+        yield (
+            "Drift: from the first to the last repetition all cases together became "
+            f"{wording.listed(words)}. Warm the machine up and keep it cool, and end what else runs on it. "
+            "The comparison of kernels bears it, since repetitions are interleaved; absolute times do not."
+        )
+
+
+def _uneven_runs(rows: pd.DataFrame, records: Records) -> Iterator[str]:
+    """All cases of a run off from the other runs of the machine, or drifting from run to run."""
+    for place, group in groups(rows, ("machine", "device")):
+        in_time = sorted(group["run"].unique(), key=lambda run: str(records.runs[run]["datetime"]))
+        levels = _levels(group, "run")[in_time].dropna()
+        where = f"on {', '.join(filter(None, (place['device'], place['machine'])))}"
+        offsets = levels.sub(levels.median(axis="columns"), axis="index")
+        common = {run: _common(offsets[run].to_numpy(dtype=float)) for run in in_time}
+        worst = max(common, key=lambda run: abs(common[run]))
+        if abs(common[worst]) > UNEVEN_RUN:
+            yield (
+                f"Uneven runs: {where} all cases of {records.runs[worst]['file']} together were "
+                f"{_change(common[worst])} than in the run in the middle. See what was different then, and "
+                "measure that run again."
+            )
+        elif abs(_trend(levels)) > DRIFT:
+            yield (
+                f"Drift: {where} all cases together became {_change(_trend(levels))} from the first to the "
+                "last run. Measure the runs in one go, on a machine warmed up and otherwise idle."
+            )
+
+
+def _levels(rows: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """Log seconds by case and unit, of the cases that every unit measured."""
+    logs = rows.assign(log=np.log(rows["median_s"].to_numpy(dtype=float)))
+    return logs.pivot_table(index=["key", "clock"], columns=unit, values="log", aggfunc="median").dropna()
+
+
+def _trend(levels: pd.DataFrame) -> float:
+    """The change of log seconds from the first to the last unit that all cases have in common.
+
+    Each case's is that of its least-squares line over the units, in their order.
+    """
+    steps = np.arange(levels.shape[1]) - (levels.shape[1] - 1) / 2
+    if len(steps) < 2:
+        return 0.0
+    return _common(levels.to_numpy(dtype=float) @ steps / (steps @ steps) * (len(steps) - 1))
+
+
+def _common(changes: Floats) -> float:
+    """The mean over cases, or 0 where their scatter explains it: Student's t over the cases."""
+    if len(changes) < 2:
+        return 0.0
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(changes) - 1) * standard_error(changes)
+    mean = float(changes.mean())
+    return mean if abs(mean) > half else 0.0
+
+
+def _change(log: float) -> str:
+    return f"{wording.percent(abs(math.expm1(log)))} {'slower' if log > 0 else 'faster'}"
+
+
+def _of_cases(some: pd.DataFrame, every: pd.DataFrame) -> str:
+    return f"{len(some)} of {wording.count(len(every), 'case')}"
+
+
+def _first(cases: pd.DataFrame) -> dict[str, Any]:
+    return {str(field): value for field, value in cases.iloc[0].items()}
+
+
+def _name(case: Mapping[str, Any]) -> str:
+    return f"{case['kernel']}, {wording.what(case)}, N = {case['seq_len']}"

@@ -1,0 +1,222 @@
+"""What is sensed while a run lasts, on machines and cards made for the test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks.cards import FACTS, READINGS, Sensor, find_card, nvml_card, smi_card
+from benchmarks.conditions import Watch, cpu_seconds, environment, governor, quota_cores
+
+
+class Machine:
+    """A clock and CPU times that pass as the test says, and a card that takes its time."""
+
+    def __init__(self, seconds_to_read: float = 0) -> None:
+        self.now, self.everyone, self.mine = 1000.0, 500.0, 20.0
+        self.seconds_to_read = seconds_to_read
+
+    def let_pass(self, seconds: float, mine: float = 0, others: float = 0) -> None:
+        self.now, self.mine = self.now + seconds, self.mine + mine
+        self.everyone += mine + others
+
+    def card(self, sensors: Sequence[Sensor]) -> dict[str, Any]:
+        self.let_pass(self.seconds_to_read, others=5)
+        return dict.fromkeys((sensor.field for sensor in sensors), 7)
+
+    def watch(self) -> Watch:
+        return Watch(lambda: self.card, lambda: self.now, lambda: (self.everyone, self.mine))
+
+
+def column(watch: Watch, name: str) -> list[Any]:
+    return [reading[name] for reading in watch.readings]
+
+
+def test_each_repetition_has_the_load_that_others_put_on_it() -> None:
+    machine = Machine()
+    watch = machine.watch()
+    for repetition, others in ((1, 3.0), (2, 0.0), (3, 20.0)):
+        for _ in range(2):
+            watch.before_case(repetition)
+            machine.let_pass(4, mine=8, others=others / 2)
+    watch.end()
+    assert column(watch, "repetition") == [0, 1, 2, 3]
+    assert column(watch, "interval_s") == [0, 8, 8, 8]
+    assert column(watch, "others_cores") == pytest.approx([None, 3 / 8, 0, 20 / 8])
+    assert column(watch, "gpu_sm_clock_mhz") == [7, 7, 7, 7]
+
+
+def test_ticks_that_do_not_agree_are_no_negative_load() -> None:
+    machine = Machine()
+    watch = machine.watch()
+    watch.before_case(1)
+    machine.let_pass(1, mine=2, others=-0.01)
+    watch.end()
+    assert column(watch, "others_cores") == [None, 0]
+
+
+@pytest.mark.parametrize(("seconds_to_read", "expected"), [(0.01, 10), (3, 300)])
+def test_watching_takes_less_than_a_hundredth_of_the_time(seconds_to_read: float, expected: float) -> None:
+    machine = Machine(seconds_to_read)
+    watch = machine.watch()
+    for _ in range(1000):
+        watch.before_case(1)
+        machine.let_pass(1)
+    intervals = column(watch, "interval_s")[1:]
+    assert intervals == pytest.approx([expected] * len(intervals), abs=1) and len(intervals) >= 3
+    # The card's own second is not put down to others.
+    assert column(watch, "others_cores")[1:] == [0] * len(intervals)
+
+
+def test_without_a_case_nothing_is_read() -> None:
+    watch = Machine().watch()
+    watch.end()
+    assert watch.readings == [] and watch.card is None
+
+
+def test_the_cpu_seconds_of_this_process_are_among_those_of_all() -> None:
+    before = cpu_seconds()
+    while cpu_seconds()[1] < before[1] + 0.1:
+        pass
+    everyone, mine = (after - earlier for earlier, after in zip(before, cpu_seconds(), strict=True))
+    assert mine >= 0.1 - 1e-9
+    # Both count in ticks of 10 ms or less, one for each core.
+    assert everyone > mine - 0.05
+
+
+def test_the_environment_is_flat_and_knows_no_card_where_none_is() -> None:
+    facts = environment()
+    assert all(value is None or isinstance(value, str | int | float) for value in facts.values())
+    assert facts["usable_cores"] >= 1 and facts["python"] and facts["driver"] is None
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "250000 100000\n"}, 2.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+    ],
+)
+def test_the_quota_of_a_container_is_in_cores(
+    files: dict[str, str], cores: float | None, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert quota_cores(tmp_path) == cores
+
+
+def test_governors_of_all_cores_are_named_once(tmp_path: Path) -> None:
+    assert governor(tmp_path) is None
+    for core, name in enumerate(("powersave", "performance", "powersave")):
+        folder = tmp_path / f"cpu{core}/cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(f"{name}\n")
+    assert governor(tmp_path) == "performance+powersave"
+
+
+# The card: an nvidia-smi that is a shell script, and an NVML that is a few functions.
+
+ANSWERS = """#!/bin/sh
+echo "$@" >>"$0.log"
+case "$*" in
+*{refused}*) echo 'Field is not a valid field to query.'; exit 2 ;;
+*--id=GPU-1f*clocks.sm*) echo '1755, 1980, 61, 0x0000000000000024, 97, 4096' ;;
+*--id=GPU-1f*driver*) echo '580.00.1, 700.00, Enabled, Enabled, [N/A]' ;;
+*) exit 6 ;;
+esac
+"""
+EXPECTED_READINGS = {
+    "gpu_sm_clock_mhz": 1755, "gpu_max_sm_clock_mhz": 1980, "gpu_temperature_c": 61,
+    "gpu_throttle_reasons": 0x24, "gpu_utilization_percent": 97, "gpu_memory_used_bytes": 2**32,
+}  # fmt: skip
+EXPECTED_FACTS = {
+    "driver": "580.00.1", "gpu_power_limit_w": 700.0, "gpu_persistence": True, "gpu_ecc": True,
+    "gpu_mig": None,
+}  # fmt: skip
+
+
+def install_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, refused: str = "nothing") -> None:
+    (folder / "nvidia-smi").write_text(ANSWERS.replace("{refused}", refused))
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+@pytest.mark.parametrize("refused", ["nothing", "event_reasons"])
+def test_nvidia_smi_is_read_whichever_name_of_the_reasons_its_driver_knows(
+    refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_smi(tmp_path, monkeypatch, refused)
+    card = smi_card("GPU-1f")
+    assert card(READINGS) == EXPECTED_READINGS
+    assert card(FACTS) == EXPECTED_FACTS
+
+
+def test_a_card_that_nvidia_smi_does_not_know_or_no_nvidia_smi_gives_nulls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nulls = dict.fromkeys(EXPECTED_READINGS)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert smi_card("GPU-1f")(READINGS) == nulls
+    install_smi(tmp_path, monkeypatch)
+    assert smi_card("GPU-2e")(READINGS) == nulls
+
+
+class NvmlError(Exception):
+    """As NVML raises for what a card does not support."""
+
+
+def install_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: Any) -> Any:
+        raise NvmlError
+
+    def by_uuid(uuid: str) -> str:
+        return uuid if uuid == "GPU-1f" else str(raises())
+
+    nvml = ModuleType("pynvml")
+    functions: dict[str, Any] = {
+        "Init": lambda: None,
+        "SystemGetDriverVersion": lambda: "580.00.1",
+        "DeviceGetHandleByUUID": by_uuid,
+        "DeviceGetEnforcedPowerLimit": lambda _: 700_000,
+        "DeviceGetPersistenceMode": lambda _: 1,
+        "DeviceGetEccMode": lambda _: [1, 0],
+        "DeviceGetMigMode": raises,
+        "DeviceGetClockInfo": lambda _, clock: {1: 1755}[clock],
+        "DeviceGetMaxClockInfo": lambda _, clock: {1: 1980}[clock],
+        "DeviceGetTemperature": lambda _, sensor: {0: 61}[sensor],
+        "DeviceGetCurrentClocksThrottleReasons": lambda _: 0x24,
+        "DeviceGetUtilizationRates": lambda _: SimpleNamespace(gpu=97, memory=12),
+        "DeviceGetMemoryInfo": lambda _, version: SimpleNamespace(used={2: 2**32}[version]),
+    }
+    for name, function in functions.items():
+        monkeypatch.setattr(nvml, f"nvml{name}", function, raising=False)
+    for name, value in {"NVML_CLOCK_SM": 1, "NVML_TEMPERATURE_GPU": 0, "nvmlMemory_v2": 2}.items():
+        monkeypatch.setattr(nvml, name, value, raising=False)
+    monkeypatch.setattr(nvml, "NVMLError", NvmlError, raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+
+
+def test_nvml_says_the_same_as_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_nvml(monkeypatch)
+    card = nvml_card("GPU-1f")
+    assert card and card(READINGS) == EXPECTED_READINGS and card(FACTS) == EXPECTED_FACTS
+    assert nvml_card("GPU-2e") is None
+
+
+def test_the_card_is_the_one_torch_measures_on_whatever_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: SimpleNamespace(uuid="1f"))
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # makes its import fail
+    install_smi(tmp_path, monkeypatch)
+    assert find_card()(READINGS) == EXPECTED_READINGS
+    assert "--id=GPU-1f" in (tmp_path / "nvidia-smi.log").read_text()
