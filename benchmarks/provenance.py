@@ -78,7 +78,8 @@ def pytest_benchmark_compare_machine_info(
 ) -> None:
     """Warn of a saved run from another machine: another by what decides times, not by any detail."""
     card = find_card()(FACTS) if torch.cuda.is_available() else {}
-    now = {"machine_info": machine_info, "run": {**config.stash[RUN], **card}}
+    run: dict[str, Any] = config.stash[RUN]
+    now = {"machine_info": machine_info, "run": {**run, **card}}
     found = differences({"machine": describe_machine(compared_benchmark)}, {"machine": describe_machine(now)})
     if found:
         benchmarksession.logger.warning(
