@@ -54,5 +54,5 @@ def test_a_damaged_floor_is_named(text: str) -> None:
 
 def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
     cache.write_text("a file in the place of the folder")
-    with pytest.raises(InputError, match="cannot be stored in .*; name another folder with XDG_CACHE_HOME"):
+    with pytest.raises(InputError, match=r"cannot be stored in .*; name another folder with XDG_CACHE_HOME"):
         store_floor(machine(), FLOOR)
