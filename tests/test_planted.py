@@ -1,0 +1,87 @@
+"""For real: what is planted in a kernel is found and named, and a commit does not differ from itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.repository import Repository
+
+LINEAR = "attention/kernels/linear.py"
+CASES = (
+    "-k", "test_attention", "--device=cpu", "--kernel=linear-*", "--mode=bidirectional",
+    "--seq-len=512,1024,2048,4096", "--repetitions=2", "--case-seconds=0.25",
+)  # fmt: skip
+PHI = "phi_q, phi_k, values = phi(q.to(wide)), phi(k.to(wide)), v.to(wide)"
+OUT = "    out: Tensor = chunked_forward("
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Three commits: as it is, tagged `sound`; with copies of q and k, `slow`; with memory held, `large`."""
+    repository = Repository(tmp_path_factory.mktemp("planted") / "repository")
+    repository.git("tag", "sound")
+    repository.edit(LINEAR, PHI, PHI.replace("q.to(wide)", "q.clone()").replace("k.to(wide)", "k.clone()"))
+    repository.commit("copy q and k")
+    repository.git("tag", "slow")
+    repository.edit(LINEAR, OUT, f"    spare = torch.empty_like(q)  # noqa: F841\n{OUT}")
+    repository.commit("hold a spare")
+    repository.git("tag", "large")
+    return repository
+
+
+def compare(repository: Repository, base: str, head: str, pairs: int, output: Path) -> dict[str, Any]:
+    """The comparison of two revisions, with its exit code."""
+    revisions = ("--rev", base, "--rev", head, f"--pairs={pairs}", "-o", str(output))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "compare", *revisions, "--format=json", *CASES],
+        cwd=repository.folder,
+        env={**os.environ, "XDG_CACHE_HOME": str(output.parent / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return {**json.loads(done.stdout), "exit": done.returncode}
+
+
+def named(rows: Sequence[dict[str, Any]], *verdicts: str) -> set[tuple[str, int]]:
+    return {(row["kernel"], row["seq_len"]) for row in rows if row["verdict"] in verdicts}
+
+
+@pytest.mark.slow
+def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
+    repository: Repository, tmp_path: Path
+) -> None:
+    comparison = compare(repository, "sound", "slow", 6, tmp_path / "out")
+    slower = named(comparison["cases"], "slower")
+    assert slower and {kernel for kernel, _ in slower} == {"linear-explicit"} and comparison["exit"] == 1
+    assert not named(comparison["cases"], "faster")
+    assert comparison["base"]["commits"] == [repository.first]
+
+
+@pytest.mark.slow
+def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
+    repository: Repository, tmp_path: Path
+) -> None:
+    comparison = compare(repository, "slow", "large", 2, tmp_path / "out")
+    larger = [row for row in comparison["counts"] if row["verdict"] == "larger"]
+    assert {row["kernel"] for row in larger} == {"linear-chunked"} and comparison["exit"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+def test_a_commit_does_not_differ_from_itself(repository: Repository, tmp_path: Path, attempt: int) -> None:
+    comparison = compare(repository, "sound", "sound", 6, tmp_path / "out")
+    assert not named(comparison["cases"], "slower", "faster") and comparison["exit"] == 0
+    assert not [row for row in comparison["counts"] if row["verdict"] in ("larger", "smaller")]
+    (stored,) = (tmp_path / "cache" / "attention-scaling").iterdir()
+    assert 0 < json.loads(stored.read_text())["share"] < 1
