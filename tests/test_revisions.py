@@ -138,7 +138,13 @@ def test_a_comparison_of_something_else_gets_a_folder_of_its_own(
     assert plan(repository, "HEAD", "HEAD").folder.name == "runs-001"
     assert plan(repository, "HEAD", "HEAD", options=["--mode=causal"]).folder.name == "runs-002"
     repository.edit(CHUNKED, "from __future__", "# changed\nfrom __future__")
-    assert plan(repository, "HEAD", ".").folder.name == "runs-002"
+    changed = plan(repository, "HEAD", ".")
+    assert changed.folder.name == "runs-002"
+    Processes(monkeypatch, stop_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        measure_pairs(changed, lambda line: None, repository.folder)
+    # Nobody knows whether the changes are still the same.
+    assert plan(repository, "HEAD", ".").folder.name == "runs-003"
 
 
 def test_a_base_of_which_nothing_runs_is_refused(
