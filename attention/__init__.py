@@ -2,7 +2,8 @@
 
 from attention import kernels  # registers the kernels
 from attention.case import Case, make_inputs
-from attention.functional import linear_attention, standard_attention
+from attention.functional import explain, linear_attention, standard_attention
+from attention.kernels.linear_triton import linear_triton_with_state
 from attention.kernels.registry import Costs, Kernel, get_kernel, list_kernels, register_kernel
 from attention.modules import SelfAttention, count_flops_self_attention
 from attention.profiler import Profile, profile
@@ -14,9 +15,11 @@ __all__ = [
     "Profile",
     "SelfAttention",
     "count_flops_self_attention",
+    "explain",
     "get_kernel",
     "kernels",
     "linear_attention",
+    "linear_triton_with_state",
     "list_kernels",
     "make_inputs",
     "profile",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -11,8 +12,13 @@ from attention.case import DTYPES, Case
 from attention.kernels.feature_maps import FeatureMap
 from attention.kernels.registry import Kernel, get_kernel, list_kernels
 
-# What backend="auto" stands for.
-AUTO = {"standard": "sdpa", "linear": "chunked"}
+AUTO = {
+    ("standard", "cpu"): ("sdpa",),
+    ("standard", "cuda"): ("sdpa",),
+    ("linear", "cpu"): ("chunked",),
+    ("linear", "cuda"): ("triton", "chunked"),
+}
+"""What backend="auto" stands for: the first that serves the inputs. The order is that of measured speed."""
 
 
 def standard_attention(
@@ -65,7 +71,8 @@ def linear_attention(
         causal: whether the sums of token i run over tokens up to i.
         feature_map: phi: ``elu`` (elu + 1), ``relu``, ``identity``, or a callable ``[..., D] -> [..., F]``.
         eps: added to the normaliser.
-        backend: a kernel's name without its family: ``explicit`` or ``chunked``; ``auto`` is ``chunked``.
+        backend: a kernel's name without its family: ``explicit``, ``chunked`` or ``triton``; ``auto`` is the
+            first of ``AUTO`` that serves the inputs, which :func:`explain` names.
 
     Returns:
         ``[B, H, N, Dv]`` in the dtype of the inputs; sums are accumulated in float32 at least.
@@ -78,36 +85,79 @@ def linear_attention(
     return kernel.function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
 
 
+def explain(case: Case) -> None:
+    """Print which kernel ``backend="auto"`` takes for a case, and why not one before it.
+
+    Only the family of ``case.kernel`` matters: ``Case("linear-auto", "causal", 4096, device="cuda")``.
+    """
+    chosen = choose(case)
+    for backend in _candidates(case):
+        name = f"{case.family}-{backend}"
+        reason = _refusal(replace(case, kernel=name))
+        if reason:
+            print(f"not {name}: {reason}")
+        if name == chosen.name:
+            print(f"{name}: the fastest measured on {case.device} that serves the case")
+            return
+
+
+def choose(case: Case) -> Kernel:
+    """What ``backend="auto"`` stands for in the family of ``case.kernel``.
+
+    Raises:
+        ValueError: no kernel serves the case; the message says why.
+    """
+    # A compiler traces through no cache, and needs none: it asks once.
+    return _choose(case) if torch.compiler.is_compiling() else _choose_cached(case)
+
+
+def _choose(case: Case) -> Kernel:
+    refusals = []
+    for backend in _candidates(case):
+        kernel = get_kernel(f"{case.family}-{backend}")
+        reason = kernel.supports(replace(case, kernel=kernel.name))
+        if not reason:
+            return kernel
+        refusals.append(f"{kernel.name}: {reason}")
+    raise ValueError(f"no {case.family} kernel serves {case.key}; {'; '.join(refusals)}")
+
+
+_choose_cached = lru_cache(maxsize=1024)(_choose)
+
+
+def _candidates(case: Case) -> tuple[str, ...]:
+    return AUTO.get((case.family, case.device), AUTO[case.family, "cpu"])
+
+
 def _select(family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Kernel:
     _check(q, k, v)
-    backend = AUTO[family] if backend == "auto" else backend
     known = [name.removeprefix(f"{family}-") for name in list_kernels(family)]
-    if backend not in known:
+    if backend != "auto" and backend not in known:
         raise ValueError(
             f"backend {backend!r} does not exist for {family} attention; "
             f"choose auto or one of {', '.join(known)}"
         )
-    kernel = get_kernel(f"{family}-{backend}")
     batch, heads, seq_len, head_dim = q.shape
     differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    reason = _refusal(
-        Case(
-            kernel=kernel.name,
-            mode="causal" if causal else "bidirectional",
-            phase="forward_backward" if differentiated else "forward",
-            device=q.device.type,
-            dtype=str(q.dtype).removeprefix("torch."),
-            batch=batch,
-            heads=heads,
-            seq_len=seq_len,
-            head_dim=head_dim,
-            value_dim=v.shape[-1],
-        )
+    case = Case(
+        kernel=f"{family}-{backend}",
+        mode="causal" if causal else "bidirectional",
+        phase="forward_backward" if differentiated else "forward",
+        device=q.device.type,
+        dtype=str(q.dtype).removeprefix("torch."),
+        batch=batch,
+        heads=heads,
+        seq_len=seq_len,
+        head_dim=head_dim,
+        value_dim=v.shape[-1],
     )
+    if backend == "auto":
+        return choose(case)
+    reason = get_kernel(case.kernel).supports(case) if torch.compiler.is_compiling() else _refusal(case)
     if reason:
         shapes = f"q {tuple(q.shape)}, v {tuple(v.shape)} in {q.dtype}"
-        raise ValueError(f"{kernel.name} cannot serve {shapes}: {reason}")
-    return kernel
+        raise ValueError(f"{case.kernel} cannot serve {shapes}: {reason}")
+    return get_kernel(case.kernel)
 
 
 @lru_cache(maxsize=1024)

@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from attention.case import Case
-from attention.functional import AUTO
+from attention.functional import choose, linear_attention, standard_attention
 from attention.kernels.registry import FAMILIES, Costs, Kernel, get_kernel
 
 
 def resolve_kernel(kernel: str) -> Kernel:
-    """A registered kernel by name, or the one that a family's ``auto`` stands for.
+    """A registered kernel by name; of a family, the one that ``auto`` stands for at each call.
 
     Raises:
         ValueError: neither a kernel nor a family.
     """
-    return get_kernel(f"{kernel}-{AUTO[kernel]}" if kernel in FAMILIES else kernel)
+    if kernel not in FAMILIES:
+        return get_kernel(kernel)
+    function = standard_attention if kernel == "standard" else linear_attention
+    return Kernel(f"{kernel}-auto", function, lambda case: None, lambda case: choose(case).costs(case))
 
 
 class SelfAttention(nn.Module):
@@ -121,7 +124,8 @@ def self_attention_costs(case: Case) -> Costs:
 
     A backward does each projection twice more, for its input and for its weights.
     """
-    kernel = get_kernel(case.kernel).costs(replace(case, subject="operator"))
+    operator = replace(case, subject="operator")
+    kernel = (choose(operator) if case.kernel.endswith("-auto") else get_kernel(case.kernel)).costs(operator)
     tokens, width = case.batch * case.seq_len, case.heads * case.head_dim
     passes = 3 if case.backward else 1
     terms = {

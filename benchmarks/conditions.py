@@ -161,8 +161,8 @@ class Watch:
             "unix_s": time.time(),
             "repetition": self._repetition,
             "interval_s": 0.0 if first else interval,
-            # Both count in ticks, so their difference can fall below nothing.
-            "others_cores": None if first or interval <= 0 else max(0.0, (everyone - mine) / interval),
+            # Some sandboxes do not count everyone's time; and in ticks the difference can be below nothing.
+            "others_cores": None if first or everyone <= 0 else max(0.0, (everyone - mine) / interval),
             "cpu_mhz": cpu_mhz(),
             **(self._card_readings(self.card) if self.card else {}),
         })  # fmt: skip

@@ -10,9 +10,10 @@ from fnmatch import fnmatchcase
 
 import torch
 
-from attention import Case, list_kernels
-from attention.case import MODES, PHASES
-from attention.functional import AUTO
+from attention import Case, get_kernel, list_kernels
+from attention.case import DTYPES, MODES, PHASES
+from attention.functional import choose
+from attention.kernels.registry import FAMILIES
 from benchmarks.subjects import ceiling_cases
 
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
@@ -55,10 +56,6 @@ PRESETS = {
     "full": Preset(doublings(64, 16384), ("*",), _DECADES, PHASES, 5, 1.0, 20.0, True),
 }
 
-# The layer of the profiling experiment: what "standard" and "linear" stand for. SDPA rather than the
-# explicit form, which at N = 10000 takes seconds a call and gigabytes; --kernel measures that too.
-LAYER_KERNELS = tuple(f"{family}-{backend}" for family, backend in AUTO.items())
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -92,8 +89,7 @@ def build_cases(selection: Selection) -> list[Case]:
     cases = []
     for device in selection.devices:
         batch, heads, head_dim = selection.shape or (DEFAULT_BATCH[device], HEADS, HEAD_DIM)
-        patterns = selection.kernels or selection.preset.kernels + (_ON_CUDA if device == "cuda" else ())
-        for kernel in select_kernels(patterns):
+        for kernel in _kernels(selection, device):
             for dtype in selection.dtypes or (DEFAULT_DTYPE[device],):
                 for phase in selection.phases or selection.preset.phases:
                     for mode in selection.modes or MODES:
@@ -103,15 +99,37 @@ def build_cases(selection: Selection) -> list[Case]:
     return cases
 
 
+def _kernels(selection: Selection, device: str) -> list[str]:
+    """Those asked for by name, whatever they refuse; of a preset's, those that serve the device at all."""
+    if selection.kernels:
+        return select_kernels(selection.kernels)
+    patterns = selection.preset.kernels + (_ON_CUDA if device == "cuda" else ())
+    return [name for name in select_kernels(patterns) if serves(name, device)]
+
+
+def serves(kernel: str, device: str) -> bool:
+    """Whether a kernel serves the plainest case of a device in any dtype."""
+    cases = (Case(kernel, "bidirectional", 64, device=device, dtype=dtype) for dtype in DTYPES)
+    return any(get_kernel(kernel).supports(case) is None for case in cases)
+
+
 def build_layer_cases(selection: Selection) -> list[Case]:
-    """The profiling experiment: a whole self-attention layer at four decades of lengths, bidirectional."""
+    """The profiling experiment: a whole self-attention layer at four decades of lengths, bidirectional.
+
+    Its kernels are what "standard" and "linear" stand for on the device; the explicit forms, which at
+    N = 10000 take seconds a call and gigabytes, are measured with --kernel.
+    """
     layers = replace(
         selection,
-        kernels=selection.kernels or LAYER_KERNELS,
         modes=selection.modes or ("bidirectional",),
         seq_lens=selection.seq_lens or selection.preset.layer_seq_lens,
     )
-    return [replace(case, subject="layer") for case in build_cases(layers)]
+    cases = []
+    for device in selection.devices:
+        plain = (Case(f"{family}-auto", "bidirectional", 0, device=device) for family in FAMILIES)
+        kernels = selection.kernels or [choose(case).name for case in plain]
+        cases += build_cases(replace(layers, devices=[device], kernels=kernels))
+    return [replace(case, subject="layer") for case in cases]
 
 
 def build_ceilings(selection: Selection) -> list[Case]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from attention import Case, get_kernel, list_kernels
+from attention import list_kernels
 from attention.case import DTYPES
+from benchmarks.grid import serves
 from conftest import chosen, chosen_devices
 
 KERNEL_FIXTURES = {"kernel": None, "linear_kernel": "linear"}
@@ -27,9 +28,3 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("device", devices)
     if "dtype" in metafunc.fixturenames:
         metafunc.parametrize("dtype", chosen(metafunc.config, "dtype", list(DTYPES)) or list(DTYPES))
-
-
-def serves(name: str, device: str) -> bool:
-    """Whether a kernel serves the plainest case of a device in any of the narrow or wide dtypes."""
-    cases = (Case(name, "bidirectional", 64, device=device, dtype=dtype) for dtype in DTYPES)
-    return any(get_kernel(name).supports(case) is None for case in cases)

@@ -51,6 +51,15 @@ def test_each_repetition_has_the_load_that_others_put_on_it() -> None:
     assert column(watch, "gpu_sm_clock_mhz") == [7, 7, 7, 7]
 
 
+def test_where_the_time_of_everyone_is_not_counted_the_load_is_not_known() -> None:
+    machine = Machine()
+    watch = machine.watch()
+    watch.before_case(1)
+    machine.let_pass(1, mine=2, others=-2)
+    watch.end()
+    assert column(watch, "others_cores") == [None, None]
+
+
 def test_ticks_that_do_not_agree_are_no_negative_load() -> None:
     machine = Machine()
     watch = machine.watch()
@@ -66,7 +75,7 @@ def test_watching_takes_less_than_a_hundredth_of_the_time(seconds_to_read: float
     watch = machine.watch()
     for _ in range(1000):
         watch.before_case(1)
-        machine.let_pass(1)
+        machine.let_pass(1, mine=1)
     intervals = column(watch, "interval_s")[1:]
     assert intervals == pytest.approx([expected] * len(intervals), abs=1) and len(intervals) >= 3
     # The card's own second is not put down to others.

@@ -173,7 +173,12 @@ def test_kernels_are_registered_once_and_found_by_name(monkeypatch: pytest.Monke
     mine = attention.register_kernel("linear-mine", known.function, costs=known.costs)
     assert attention.get_kernel("linear-mine") is mine
     assert (mine.family, mine.backend) == ("linear", "mine")
-    assert attention.list_kernels("linear") == ["linear-explicit", "linear-chunked", "linear-mine"]
+    assert attention.list_kernels("linear") == [
+        "linear-explicit",
+        "linear-chunked",
+        "linear-triton",
+        "linear-mine",
+    ]
     q, k, v = make_inputs(CASE)
     assert torch.equal(
         linear_attention(q, k, v, backend="mine"), linear_attention(q, k, v, backend="explicit")
@@ -184,3 +189,14 @@ def test_kernels_are_registered_once_and_found_by_name(monkeypatch: pytest.Monke
         attention.register_kernel("fast", known.function, costs=known.costs)
     with refusal("kernel 'linear-slow' does not exist; choose one of standard-explicit"):
         attention.get_kernel("linear-slow")
+
+
+def test_explain_names_the_kernel_that_auto_takes_and_what_was_passed_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    attention.explain(Case("linear-auto", "causal", 4096))
+    assert capsys.readouterr().out == "linear-chunked: the fastest measured on cpu that serves the case\n"
+    attention.explain(Case("linear-auto", "causal", 4096, device="cuda", dtype="float64"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("not linear-triton: ")
+    assert second == "linear-chunked: the fastest measured on cuda that serves the case"

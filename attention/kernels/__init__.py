@@ -1,5 +1,5 @@
 """The kernels. Importing this package registers them."""
 
-from attention.kernels import linear, standard
+from attention.kernels import linear, linear_triton, standard
 
-__all__ = ["linear", "standard"]
+__all__ = ["linear", "linear_triton", "standard"]

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import torch
+
 from attention.kernels.chunked import BLOCK_ROWS, default_chunk_size
 from attention.kernels.registry import Costs
+from attention.kernels.triton_plan import FOLDED, segments, tiles
 
 if TYPE_CHECKING:
     from attention.case import Case
@@ -190,3 +193,61 @@ def _chunked_peak_bytes(case: Case, chunk: int) -> int:
     if case.causal and case.backward:
         states += (n // chunk + 2) * d * (dv + 1)
     return wide * (n + states) + factor * block + _results(case) * case.itemsize
+
+
+def linear_triton(case: Case) -> Costs:
+    """Twice over the states, once to sum a segment and once to walk it: N (3 D Dv + D + C (D + Dv)) MACs.
+
+    Bidirectional N (2 D Dv + D), without the second walk. Where one width is cut into blocks, each computes
+    the scores anew. The normaliser is counted as the D products a token that it is.
+
+    Peak: the results, one or two float32 a token, and the states of the segments.
+    """
+    n, d, dv, rows = case.seq_len, case.head_dim, case.value_dim, case.batch * case.heads
+    device, narrow = torch.device(case.device), case.dtype == "bfloat16"
+    terms = triton_forward_terms(n, d, dv, rows, case.causal, narrow, device)
+    masked = _masked_chunks(n, tiles(d, dv, narrow).C) * (tiles(d, dv, narrow).blocks * d + dv)
+    if case.backward:
+        for name, macs in triton_backward_terms(n, d, dv, case.causal, narrow).items():
+            terms[name] += macs
+        masked += _masked_chunks(n, tiles(d, dv, narrow).C) * (tiles(d, dv, narrow).blocks * d + dv)
+        masked += 2 * _masked_chunks(n, tiles(dv, d, narrow).C) * (tiles(dv, d, narrow).blocks * dv + d)
+    _, parts = segments(n, rows, device)
+    sums = parts if parts <= FOLDED else 2 * parts + 1
+    per_token = (2 if case.backward else 0) * n
+    peak = (
+        4 * (per_token + (2 if case.backward else 1) * sums * d * (dv + 1)) + _results(case) * case.itemsize
+    )
+    return _costs(case, terms, peak, masked=masked if case.causal else 0)
+
+
+def _masked_chunks(n: int, chunk: int) -> int:
+    whole, rest = divmod(n, chunk)
+    return whole * _masked(chunk) + _masked(rest)
+
+
+def triton_forward_terms(
+    n: int, d: int, dv: int, rows: int, causal: bool, narrow: bool, device: torch.device, final: bool = False
+) -> dict[str, int]:
+    """MACs of one head of ``rows``: S of each segment, and where causal S once more, QK' and AV."""
+    size, parts = segments(n, rows, device)
+    summed = n if final or not causal else (parts - 1) * size
+    terms = {"states": summed * d * dv, "readout": n * d * dv, "normaliser": n * d}
+    if causal:
+        walk = tiles(d, dv, narrow)
+        scores = _chunk_scores(n, walk.C)
+        terms["states"] += n * d * dv
+        terms |= {"scores": walk.blocks * scores * d, "weighted_values": scores * dv}
+    return terms
+
+
+def triton_backward_terms(n: int, d: int, dv: int, causal: bool, narrow: bool) -> dict[str, int]:
+    """MACs of one head: U += q'do, then do S', v U', k U; where causal S once, U twice more, and scores."""
+    terms = {"states": n * d * dv, "readout": 3 * n * d * dv, "normaliser": 0}
+    if causal:
+        walk, walk_back = tiles(d, dv, narrow), tiles(dv, d, narrow)
+        keys, values = _chunk_scores(n, walk.C), _chunk_scores(n, walk_back.C)
+        terms["states"] += 3 * n * d * dv
+        terms["scores"] = walk.blocks * keys * d + 2 * walk_back.blocks * values * dv
+        terms["weighted_values"] = keys * dv + 2 * values * d
+    return terms

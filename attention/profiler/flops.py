@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import (
     FlopCounterMode,
     flop_registry,
@@ -19,7 +20,12 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from attention.kernels.costs import chunked_backward_terms, chunked_forward_terms
+from attention.kernels.costs import (
+    chunked_backward_terms,
+    chunked_forward_terms,
+    triton_backward_terms,
+    triton_forward_terms,
+)
 
 Shape = torch.Size
 
@@ -46,6 +52,30 @@ def _chunked_backward(grad_out: Shape, q: Shape, k: Shape, v: Shape, *rest: Any,
     terms = chunked_backward_terms(seq_len, head_dim, v[-1], causal, chunk_size)
     return 2 * batch * heads * sum(terms.values())
 
+
+def _triton_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
+    batch, heads, seq_len, head_dim = q.shape
+    _S0, _z0, causal, _phi, _eps, _precision, final, _keep = rest
+    terms = triton_forward_terms(
+        seq_len, head_dim, v.shape[-1], batch * heads, causal, q.dtype == torch.bfloat16, q.device, final
+    )
+    return 2 * batch * heads * sum(terms.values())
+
+
+def _triton_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
+    batch, heads, seq_len, head_dim = q.shape
+    causal = rest[-4]
+    terms = triton_backward_terms(seq_len, head_dim, v.shape[-1], causal, q.dtype == torch.bfloat16)
+    return 2 * batch * heads * sum(terms.values())
+
+
+for _operator, _raw_formula in (
+    (torch.ops.attention.linear_triton, _triton_forward),
+    (torch.ops.attention.linear_triton_backward, _triton_backward),
+):
+    if _operator not in flop_registry:
+        # The tensors themselves: the segments, whose sums are computed twice, depend on dtype and device.
+        register_flop_formula(_operator, get_raw=True)(_raw_formula)
 
 for _operator, _formula in (
     (torch.ops.attention.linear_chunked, _chunked_forward),

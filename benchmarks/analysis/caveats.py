@@ -71,8 +71,7 @@ def _apart(records: Records) -> Iterator[str]:
             for name, files in ((one, runs), (other, its_runs))
         )
         yield (
-            f"{both} differ in {'; '.join(differences(runs[0], its_runs[0]))}. "
-            "They are kept apart, not pooled, and not compared."
+            f"Not pooled and not compared: {both} differ in {'; '.join(differences(runs[0], its_runs[0]))}."
         )
 
 

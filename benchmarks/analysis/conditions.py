@@ -49,15 +49,11 @@ def name_conditions(records: Records) -> list[str]:
     on_cuda = set(records.rows.loc[records.rows["device"] == "cuda", "run"])
     sentences = []
     for rule, title, advice in RULES:
-        found = []
-        for index, run in enumerate(records.runs):
-            words = (
-                rule(run["run"], _readings(run["run"])) if index in on_cuda or rule not in OF_GPU else None
-            )
-            if words:
-                found.append(words + (f" ({run['file']})" if several else ""))
-        if found:
-            sentences.append(f"{title}: {wording.listed(found)}. {advice}")
+        judged = [run for index, run in enumerate(records.runs) if rule not in OF_GPU or index in on_cuda]
+        found = [(rule(run["run"], _readings(run["run"])), run["file"]) for run in judged]
+        words = [f"{what} ({file})" if several else what for what, file in found if what]
+        if words:
+            sentences.append(f"{title}: {wording.listed(words)}. {advice}")
     return [*sentences, *_unlike(records)]
 
 

@@ -33,7 +33,7 @@ def as_text(sections: Sequence[Section]) -> str:
     """Render for a terminal of 120 columns."""
     blocks = []
     for section in sections:
-        lines = [section.title, *_underline(section)]
+        lines = [_wrap(section.title), *_underline(section)]
         lines += [_wrap(sentence) for sentence in section.sentences]
         if section.table:
             lines += [_table_as_text(section.table)]

@@ -1,0 +1,141 @@
+"""Linear attention in Triton: the whole operator in two launches, forward."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from attention.kernels import costs
+from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
+from attention.kernels.registry import register_kernel
+from attention.kernels.triton_operator import triton_forward, unit_stride
+from attention.kernels.triton_plan import WIDEST
+
+if TYPE_CHECKING:
+    from attention.case import Case
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+DTYPES = ("float32", "bfloat16", "float16")
+PRECISIONS = ("ieee", "tf32x3", "tf32")
+# float16 holds no more digits than tf32. For float32 three products of tf32 are as exact as one of
+# float32, and run on the matrix units.
+PRECISION = {torch.float32: "tf32x3", torch.float16: "tf32", torch.bfloat16: "ieee"}
+
+LinearState = tuple[Tensor, Tensor]
+
+
+def linear_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+    input_precision: str | None = None,
+) -> Tensor:
+    """phi(q)S / (phi(q).z + eps), fused: phi, state, normaliser and output in one pass over each segment.
+
+    Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``; any strides (only a last stride
+    other than 1 costs a copy). float32, bfloat16, float16; S and z are summed in float32, and the operands
+    of matrix products are bfloat16 for bfloat16, else float32 in ``input_precision``: ``ieee``, ``tf32x3``
+    (float32's default) or ``tf32`` (float16's). Memory O(N D), gradients included; two calls give the same
+    bits. A callable as feature map is applied before. Differentiable once, in reverse mode.
+
+    Raises:
+        ValueError: an unknown input_precision, a dtype or width it does not have, or no CUDA device.
+    """
+    out, _ = _call(q, k, v, None, causal, feature_map, eps, input_precision, final=False)
+    return out
+
+
+def linear_triton_with_state(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    initial_state: LinearState | None = None,
+    *,
+    causal: bool = True,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+    input_precision: str | None = None,
+) -> tuple[Tensor, LinearState]:
+    """The same, continued from a state and returning the next one: parts of a sequence one by one.
+
+    A state is S ``[B, H, D, Dv]`` and z ``[B, H, D]`` in float32; gradients flow through both.
+    """
+    return _call(q, k, v, initial_state, causal, feature_map, eps, input_precision, final=True)
+
+
+def _call(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    initial: LinearState | None,
+    causal: bool,
+    feature_map: str | FeatureMap,
+    eps: float,
+    precision: str | None,
+    *,
+    final: bool,
+) -> tuple[Tensor, LinearState]:
+    reason = _refusal(q.device.type, str(q.dtype).removeprefix("torch."), max(q.shape[-1], v.shape[-1]))
+    if reason:
+        raise ValueError(f"linear-triton cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
+    phi = get_feature_map(feature_map)
+    if isinstance(feature_map, str) and phi is FEATURE_MAPS[feature_map]:
+        name = feature_map
+    else:
+        q, k, name = phi(q), phi(k), "identity"
+    if precision is None:
+        precision = PRECISION[q.dtype]
+    elif precision not in PRECISIONS:
+        raise ValueError(
+            f"input_precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
+        )
+    batch, heads, _, D = q.shape
+    E = v.shape[-1]
+    S0, z0 = (None, None) if initial is None else _flat(initial, (batch, heads, D, E))
+    if v.numel() == 0:
+        S = v.new_zeros(batch, heads, D, E, dtype=torch.float32)
+        return v.new_empty(v.shape), initial or (S, S[..., 0])
+    q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
+    differentiated = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (q, k, v, S0, z0)
+    )
+    out, _, _, _, S, z = triton_forward(q, k, v, S0, z0, causal, name, eps, precision, final, differentiated)
+    return out, (S.view(batch, heads, D, E), z.view(batch, heads, D)) if final else (S, z)
+
+
+def _flat(state: LinearState, shape: tuple[int, int, int, int]) -> LinearState:
+    S, z = state
+    if S.shape != shape or z.shape != shape[:3]:
+        raise ValueError(
+            f"a state is S [B, H, D, Dv] = {shape} and z [B, H, D] = {shape[:3]}; "
+            f"got {tuple(S.shape)} and {tuple(z.shape)}"
+        )
+    return S.float().flatten(0, 1).contiguous(), z.float().flatten(0, 1).contiguous()
+
+
+def supports(case: Case) -> str | None:
+    """CUDA, three dtypes, widths up to 256; a CPU only under Triton's interpreter."""
+    return _refusal(case.device, case.dtype, max(case.head_dim, case.value_dim))
+
+
+def _refusal(device: str, dtype: str, widest: int) -> str | None:
+    if not HAS_TRITON:
+        return "Triton is not installed: pip install triton"
+    if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"Triton compiles for CUDA devices only, and the case is on {device}"
+    if dtype not in DTYPES:
+        return f"it computes in {', '.join(DTYPES)}, not {dtype}"
+    if widest > WIDEST:
+        return f"head_dim and value_dim may be {WIDEST} at most, got {widest}"
+    return None
+
+
+register_kernel("linear-triton", linear_triton, costs=costs.linear_triton, supports=supports)

@@ -1,0 +1,359 @@
+"""Linear attention in Triton: what runs on the device, one program a segment of one head.
+
+The sequence is cut into segments so that every multiprocessor has work. ``states`` sums phi(k) v' over
+each segment, ``scan`` turns the sums into what stands before (or behind) each, and ``attend`` and
+``differentiate`` walk their segment in chunks of C tokens from there: scores within the chunk, the state for
+all before it. A backward is three such walks: dv is ``attend`` from the end with q and k exchanged, dq is
+``differentiate``, and dk the same from the end.
+
+T is the dtype of the operands of matrix products: bfloat16 for bfloat16, else float32 (float16 sums
+would overflow). All sums are float32. Rows are 64-bit offsets, so that B H N D may pass 2^31.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def exp(x):
+    """e^x, below 1e-38 zero: without that licence each exponential costs three more instructions."""
+    if INTERPRETED:
+        return tl.exp(x)
+    else:
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634],
+            dtype=tl.float32, is_pure=True, pack=1,
+        )  # fmt: skip
+
+
+@triton.jit
+def features(x, MAP: tl.constexpr):
+    """phi(x), float32. NaN stays NaN: ``maximum`` alone would drop it."""
+    if MAP == "elu":
+        return tl.maximum(x + 1.0, exp(tl.minimum(x, 0.0)), propagate_nan=tl.PropagateNan.ALL)
+    elif MAP == "relu":
+        return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    else:
+        return x
+
+
+@triton.jit
+def slope(x, MAP: tl.constexpr):
+    """phi'(x)."""
+    if MAP == "elu":
+        return exp(tl.minimum(x, 0.0, propagate_nan=tl.PropagateNan.ALL))
+    elif MAP == "relu":
+        return tl.where(x > 0, 1.0, 0.0)
+    else:
+        return tl.full(x.shape, 1.0, tl.float32)
+
+
+@triton.jit
+def tile_mask(rows, columns, left, width, RAGGED: tl.constexpr, PADDED: tl.constexpr):
+    """Which elements of a tile exist: only a ragged length or a padded width needs to ask."""
+    if RAGGED and PADDED:
+        return (rows[:, None] < left) & (columns[None, :] < width)
+    elif RAGGED:
+        return (rows[:, None] < left) & (columns[None, :] >= 0)
+    elif PADDED:
+        return (rows[:, None] >= 0) & (columns[None, :] < width)
+    else:
+        return None
+
+
+@triton.jit
+def load_tile(x, stride, rows, columns, left, width, RAGGED: tl.constexpr, PADDED: tl.constexpr):
+    """``[C, width]`` of a tensor whose last stride is 1, zeros beyond its edges."""
+    at = x + rows[:, None] * stride + columns[None, :]
+    if RAGGED or PADDED:
+        return tl.load(at, mask=tile_mask(rows, columns, left, width, RAGGED, PADDED), other=0.0)
+    else:
+        return tl.load(at)
+
+
+@triton.jit
+def store_tile(x, value, stride, rows, columns, left, width, RAGGED: tl.constexpr, PADDED: tl.constexpr):
+    """The reverse, within the edges."""
+    at = x + rows[:, None] * stride + columns[None, :]
+    if RAGGED or PADDED:
+        tl.store(at, value, mask=tile_mask(rows, columns, left, width, RAGGED, PADDED))
+    else:
+        tl.store(at, value)
+
+
+@triton.jit
+def load_rows(x, rows, left, RAGGED: tl.constexpr):
+    """A float32 for each token, zeros beyond the last."""
+    if RAGGED:
+        return tl.load(x + rows, mask=rows < left, other=0.0)
+    else:
+        return tl.load(x + rows)
+
+
+@triton.jit
+def store_rows(x, value, rows, left, RAGGED: tl.constexpr):
+    """The reverse, up to the last."""
+    if RAGGED:
+        tl.store(x + rows, value, mask=rows < left)
+    else:
+        tl.store(x + rows, value)
+
+
+@triton.jit
+def states(
+    x, y, o, inv, delta, S, z,
+    x_b, x_h, x_n, y_b, y_h, y_n, o_b, o_h, o_n,
+    H, N, D, E, segments, segment_tokens, counted,
+    GRADIENT: tl.constexpr, MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
+    RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
+):  # fmt: skip
+    """S = sum phi(x) y', z = sum phi(x) of each segment.
+
+    For gradients x = q, y = do, phi is scaled by ``inv``, and z weighed by -delta = -do.o, which is stored.
+    One program a segment and block of D: y is whole in each, because delta needs all of its width.
+    """
+    program = tl.program_id(0)
+    block = program % BLOCKS
+    segment = (program // BLOCKS) % counted
+    head = (program // (BLOCKS * counted)).to(tl.int64)
+    first = segment * segment_tokens
+    last = tl.minimum(first + segment_tokens, N)
+    rows, e = tl.arange(0, C), tl.arange(0, BE)
+    d = block * BD + tl.arange(0, BD)
+    x += (head // H) * x_b + (head % H) * x_h
+    y += (head // H) * y_b + (head % H) * y_h
+    o += (head // H) * o_b + (head % H) * o_h
+    state = tl.zeros([BE, BD], tl.float32)
+    weights = tl.zeros([BD], tl.float32)
+    for i in tl.range(0, tl.cdiv(last - first, C), num_stages=STAGES):
+        start = first + i * C
+        at, left = start.to(tl.int64), N - start
+        phi = features(load_tile(x + at * x_n, x_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
+        tile = load_tile(y + at * y_n, y_n, rows, e, left, E, RAGGED, PAD_E)
+        if GRADIENT:
+            out = load_tile(o + at * o_n, o_n, rows, e, left, E, RAGGED, PAD_E).to(tl.float32)
+            bias = -tl.sum(tile.to(tl.float32) * out, 1)
+            store_rows(delta + head * N + at, bias, rows, left, RAGGED)
+            phi *= load_rows(inv + head * N + at, rows, left, RAGGED)[:, None]
+            weights += tl.sum(phi * bias[:, None], 0)
+        else:
+            if RAGGED and MAP == "elu":
+                phi = tl.where(rows[:, None] < left, phi, 0.0)
+            weights += tl.sum(phi, 0)
+        state = tl.dot(tl.trans(tile.to(T)), phi.to(T), state, input_precision=PRECISION)
+    slot = head * segments + segment
+    exists = (e[:, None] < E) & (d[None, :] < D)
+    tl.store(S + slot * D * E + d[None, :] * E + e[:, None], state, mask=exists)
+    tl.store(z + slot * D + d, weights, mask=d < D)
+
+
+@triton.jit
+def scan(
+    partial, prefix, initial, L, blocks, segments, positions,
+    INITIAL: tl.constexpr, REVERSE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Sums of segments into the sums before each: slot s of ``segments`` + 1 holds those of all j < s.
+
+    In reverse slot s holds those of all j >= s. ``positions`` segments have a sum, counted from where
+    the scan begins.
+    """
+    head = (tl.program_id(0) // blocks).to(tl.int64)
+    columns = (tl.program_id(0) % blocks) * WIDTH + tl.arange(0, WIDTH)
+    exists = columns < L
+    partial += head * segments * L
+    prefix += head * (segments + 1) * L
+    total = tl.zeros([WIDTH], tl.float32)
+    if INITIAL:
+        total = tl.load(initial + head * L + columns, mask=exists, other=0.0)
+    begin = segments if REVERSE else 0
+    tl.store(prefix + begin * L + columns, total, mask=exists)
+    for first in range(0, positions, ROWS):
+        position = first + tl.arange(0, ROWS)
+        source = segments - 1 - position if REVERSE else position
+        target = source if REVERSE else source + 1
+        mask = (position[:, None] < positions) & exists[None, :]
+        sums = tl.load(partial + source[:, None] * L + columns[None, :], mask=mask, other=0.0)
+        tl.store(
+            prefix + target[:, None] * L + columns[None, :], total[None, :] + tl.cumsum(sums, 0), mask=mask
+        )
+        total += tl.sum(sums, 0)
+
+
+@triton.jit
+def gather(
+    S, z, S0, z0, head, segment, segments, D, E, e, d,
+    CAUSAL: tl.constexpr, REVERSE: tl.constexpr,
+    SCANNED: tl.constexpr, SUMS: tl.constexpr, INITIAL: tl.constexpr,
+    BE: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """State ``[BE, BD]`` and weights ``[BD]`` before a segment (in reverse: behind it; not causal: of all).
+
+    Few sums are added up here, by each program its own; many were SCANNED.
+    """
+    exists = (e[:, None] < E) & (d[None, :] < D)
+    at = d[None, :] * E + e[:, None]
+    state = tl.zeros([BE, BD], tl.float32)
+    weights = tl.zeros([BD], tl.float32)
+    if SCANNED:
+        slot = segment
+        if not CAUSAL:
+            slot = 0 if REVERSE else segments
+        elif REVERSE:
+            slot = segment + 1
+        slot += head * (segments + 1)
+        state = tl.load(S + slot * D * E + at, mask=exists, other=0.0)
+        weights = tl.load(z + slot * D + d, mask=d < D, other=0.0)
+    else:
+        if INITIAL:
+            state = tl.load(S0 + head * D * E + at, mask=exists, other=0.0)
+            weights = tl.load(z0 + head * D + d, mask=d < D, other=0.0)
+        if SUMS:
+            begin, end = 0, segments
+            if CAUSAL:
+                if REVERSE:
+                    begin = segment + 1
+                else:
+                    end = segment
+            for j in range(begin, end):
+                slot = head * segments + j
+                state += tl.load(S + slot * D * E + at, mask=exists, other=0.0)
+                weights += tl.load(z + slot * D + d, mask=d < D, other=0.0)
+    return state, weights
+
+
+@triton.jit
+def attend(
+    a, b, c, out, inv, S, z, S0, z0,
+    a_b, a_h, a_n, b_b, b_h, b_n, c_b, c_h, c_n, out_b, out_h, out_n,
+    H, N, D, E, segments, segment_tokens, eps,
+    CAUSAL: tl.constexpr, REVERSE: tl.constexpr, KEEP: tl.constexpr,
+    SCANNED: tl.constexpr, SUMS: tl.constexpr, INITIAL: tl.constexpr,
+    MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
+    RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
+):  # fmt: skip
+    """Forward: out_i = sum_j (phi(a_i).phi(b_j)) c_j / normaliser, whose inverse goes to ``inv``.
+
+    In reverse, dv: a = k, b = q, c = do, j >= i, phi(b_j) scaled by ``inv``.
+    One program a segment and block of E.
+    """
+    program = tl.program_id(0)
+    block = program % BLOCKS
+    segment = (program // BLOCKS) % segments
+    head = (program // (BLOCKS * segments)).to(tl.int64)
+    first = segment * segment_tokens
+    last = tl.minimum(first + segment_tokens, N)
+    rows, d = tl.arange(0, C), tl.arange(0, BD)
+    e = block * BE + tl.arange(0, BE)
+    a += (head // H) * a_b + (head % H) * a_h
+    b += (head // H) * b_b + (head % H) * b_h
+    c += (head // H) * c_b + (head % H) * c_h
+    out += (head // H) * out_b + (head % H) * out_h
+    state, weights = gather(
+        S, z, S0, z0, head, segment, segments, D, E, e, d, CAUSAL, REVERSE, SCANNED, SUMS, INITIAL, BE, BD
+    )
+    seen = rows[:, None] <= rows[None, :] if REVERSE else rows[:, None] >= rows[None, :]
+    ones = tl.full([C, 16], 1.0, T)
+    chunks = tl.cdiv(last - first, C)
+    for i in tl.range(0, chunks, num_stages=STAGES):
+        start = first + (chunks - 1 - i if REVERSE else i) * C
+        at, left = start.to(tl.int64), N - start
+        phi = features(load_tile(a + at * a_n, a_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
+        if PAD_D and MAP == "elu":
+            phi = tl.where(d[None, :] < D, phi, 0.0)
+        left_hand = phi.to(T)
+        result = tl.dot(left_hand, tl.trans(state.to(T)), input_precision=PRECISION)
+        if not REVERSE:
+            total = tl.broadcast_to(weights[None, :], [16, BD]).to(T)
+            norm = tl.dot(left_hand, tl.trans(total), input_precision=PRECISION)
+        if CAUSAL:
+            keys = features(load_tile(b + at * b_n, b_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
+            if REVERSE:
+                keys *= load_rows(inv + head * N + at, rows, left, RAGGED)[:, None]
+            right_hand = keys.to(T)
+            scores = tl.dot(left_hand, tl.trans(right_hand), input_precision=PRECISION)
+            scores = tl.where(seen, scores, 0.0).to(T)
+            values = load_tile(c + at * c_n, c_n, rows, e, left, E, RAGGED, PAD_E).to(T)
+            if not REVERSE:
+                norm = tl.dot(scores, ones, norm, input_precision=PRECISION)
+                weights += tl.sum(keys, 0)
+            result = tl.dot(scores, values, result, input_precision=PRECISION)
+            state = tl.dot(tl.trans(values), right_hand, state, input_precision=PRECISION)
+        if not REVERSE:
+            norm = 1.0 / (tl.sum(norm, 1) * 0.0625 + eps)
+            result *= norm[:, None]
+            if KEEP and block == 0:
+                store_rows(inv + head * N + at, norm, rows, left, RAGGED)
+        store_tile(out + at * out_n, result.to(out.dtype.element_ty), out_n, rows, e, left, E, RAGGED, PAD_E)
+
+
+@triton.jit
+def differentiate(
+    a, b, x, y, out, inv, delta, S, z, S0, z0,
+    a_b, a_h, a_n, b_b, b_h, b_n, x_b, x_h, x_n, y_b, y_h, y_n, out_b, out_h, out_n,
+    H, N, D, E, segments, segment_tokens,
+    CAUSAL: tl.constexpr, REVERSE: tl.constexpr,
+    SCANNED: tl.constexpr, SUMS: tl.constexpr, INITIAL: tl.constexpr,
+    MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
+    RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
+):  # fmt: skip
+    """dq_i = phi'(q_i) inv_i sum_j (do_i.v_j - delta_i) phi(k_j): a = do, b = v, x = q, y = k.
+
+    In reverse, dk_i = phi'(k_i) sum_j (v_i.do_j - delta_j) inv_j phi(q_j), j >= i: a = v, b = do, x = k,
+    y = q. One program a segment and block of D. ``delta`` holds -delta.
+    """
+    program = tl.program_id(0)
+    block = program % BLOCKS
+    segment = (program // BLOCKS) % segments
+    head = (program // (BLOCKS * segments)).to(tl.int64)
+    first = segment * segment_tokens
+    last = tl.minimum(first + segment_tokens, N)
+    rows, e = tl.arange(0, C), tl.arange(0, BE)
+    d = block * BD + tl.arange(0, BD)
+    a += (head // H) * a_b + (head % H) * a_h
+    b += (head // H) * b_b + (head % H) * b_h
+    x += (head // H) * x_b + (head % H) * x_h
+    y += (head // H) * y_b + (head % H) * y_h
+    out += (head // H) * out_b + (head % H) * out_h
+    state, weights = gather(
+        S, z, S0, z0, head, segment, segments, D, E, e, d, CAUSAL, REVERSE, SCANNED, SUMS, INITIAL, BE, BD
+    )
+    seen = rows[:, None] <= rows[None, :] if REVERSE else rows[:, None] >= rows[None, :]
+    chunks = tl.cdiv(last - first, C)
+    for i in tl.range(0, chunks, num_stages=STAGES):
+        start = first + (chunks - 1 - i if REVERSE else i) * C
+        at, left = start.to(tl.int64), N - start
+        point = load_tile(x + at * x_n, x_n, rows, d, left, D, RAGGED, PAD_D)
+        queries = load_tile(a + at * a_n, a_n, rows, e, left, E, RAGGED, PAD_E).to(T)
+        result = tl.dot(queries, state.to(T), input_precision=PRECISION)
+        scale = load_rows(inv + head * N + at, rows, left, RAGGED)
+        bias = load_rows(delta + head * N + at, rows, left, RAGGED)
+        if REVERSE:
+            result += weights[None, :]
+        else:
+            result += bias[:, None] * weights[None, :]
+        if CAUSAL:
+            keys = load_tile(b + at * b_n, b_n, rows, e, left, E, RAGGED, PAD_E).to(T)
+            phi = features(load_tile(y + at * y_n, y_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
+            scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+            if REVERSE:
+                phi *= scale[:, None]
+                scores += bias[None, :]
+                weights += tl.sum(phi * bias[:, None], 0)
+            else:
+                scores += bias[:, None]
+                weights += tl.sum(phi, 0)
+            scores = tl.where(seen, scores, 0.0)
+            values = phi.to(T)
+            result = tl.dot(scores.to(T), values, result, input_precision=PRECISION)
+            state = tl.dot(tl.trans(keys), values, state, input_precision=PRECISION)
+        if not REVERSE:
+            result *= scale[:, None]
+        result *= slope(point.to(tl.float32), MAP)
+        store_tile(out + at * out_n, result.to(out.dtype.element_ty), out_n, rows, d, left, D, RAGGED, PAD_D)

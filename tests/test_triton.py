@@ -1,0 +1,196 @@
+"""linear-triton: on CUDA as compiled, on a CPU under Triton's interpreter, which runs the same passes.
+
+The interpreter must be chosen before Triton is imported, so there these tests run in a process of their own,
+started by the last of them. Small everywhere, because it takes tens of milliseconds a chunk: segments of 64
+tokens and chunks of 32 cross every seam within a hundred tokens.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from attention import Case, linear_triton_with_state
+from attention.case import MODES
+from attention.kernels import triton_operator, triton_plan
+from attention.kernels.linear_triton import linear_triton, supports
+from attention.kernels.reference import (
+    TOLERANCES,
+    errors_against_reference,
+    gradient_error,
+    linear_reference,
+    relative_error,
+)
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(autouse=True)
+def passes(monkeypatch: pytest.MonkeyPatch, device: str, request: pytest.FixtureRequest) -> None:
+    """Segments of 64 tokens, and on a CPU the interpreter."""
+    monkeypatch.setattr(triton_plan, "LEAST_TOKENS", 64)
+    needs_none = ("refusals", "interpreter")
+    if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
+        pytest.skip("run by test_all_of_this_passes_in_the_interpreter")
+
+
+def inputs(device: str, shape: tuple[int, ...] = (1, 1, 100, 16), value_dim: int = 16) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    sizes = (shape, shape, (*shape[:3], value_dim))
+    return [torch.randn(size, generator=generator).to(device).requires_grad_() for size in sizes]
+
+
+@pytest.mark.parametrize(("inputs_in", "head_dim", "value_dim"), [("float32", 16, 40), ("float16", 24, 16)])
+@pytest.mark.parametrize("mode", MODES)
+def test_equals_the_oracle_with_gradients(
+    mode: str, inputs_in: str, head_dim: int, value_dim: int, device: str
+) -> None:
+    """Ragged lengths, widths that are no power of two, two segments."""
+    case = Case("linear-triton", mode, 100, "forward_backward", device, inputs_in, 1, 1, head_dim, value_dim)
+    errors = errors_against_reference(case)
+    assert errors.within(case.torch_dtype), errors
+
+
+@pytest.mark.parametrize("feature_map", ["relu", "identity"])
+def test_the_other_feature_maps_equal_the_oracle(feature_map: str, device: str) -> None:
+    q, k, v = inputs(device)
+    out = linear_triton(q, k, v, causal=True, feature_map=feature_map, eps=30.0)
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    reference = linear_reference(*exact, causal=True, feature_map=feature_map, eps=30.0)
+    weights = torch.randn_like(out)
+    got = torch.autograd.grad(out, (q, k, v), weights)
+    wanted = torch.autograd.grad(reference, exact, weights.double())
+    assert relative_error(out, reference) < TOLERANCES[torch.float32][0]
+    assert gradient_error(got, wanted) < TOLERANCES[torch.float32][1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_segments_added_up_or_scanned_give_the_same(
+    mode: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One segment, three added up by each program, and three scanned."""
+    results = []
+    for least, folded in ((1024, 32), (64, 32), (64, 0)):
+        monkeypatch.setattr(triton_plan, "LEAST_TOKENS", least)
+        monkeypatch.setattr(triton_operator, "FOLDED", folded)
+        q, k, v = inputs(device, (1, 1, 130, 16))
+        out = linear_triton(q, k, v, causal=mode == "causal")
+        results.append([out, *torch.autograd.grad(out, (q, k, v), torch.ones_like(out))])
+    for other in results[1:]:
+        for x, y in zip(results[0], other, strict=True):
+            # Sums of a hundred float32 in another order.
+            assert relative_error(y, x) < 1e-5
+
+
+def test_two_calls_give_the_same_bits(device: str) -> None:
+    q, k, v = inputs(device)
+    first, second = (linear_triton(q, k, v, causal=True) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_split_and_continued_equals_the_whole_with_gradients(device: str) -> None:
+    q, k, v = inputs(device, value_dim=24)
+    whole = linear_triton(q, k, v, causal=True)
+    head, state = linear_triton_with_state(q[:, :, :37], k[:, :, :37], v[:, :, :37])
+    tail, (S, z) = linear_triton_with_state(q[:, :, 37:], k[:, :, 37:], v[:, :, 37:], state)
+    joined = torch.cat([head, tail], dim=2)
+    assert relative_error(joined, whole) < 1e-5
+    weights = torch.randn_like(whole)
+    expected = torch.autograd.grad(whole, (q, k, v), weights)
+    # As if the last state were used too: its gradient must reach the keys and values of both parts.
+    got = torch.autograd.grad((joined * weights).sum() + 0 * S.sum() + 0 * z.sum(), (q, k, v))
+    for x, y in zip(got, expected, strict=True):
+        assert relative_error(x, y) < 1e-5
+
+
+def test_the_last_state_and_its_gradients_are_those_of_the_sums(device: str) -> None:
+    q, k, v = inputs(device)
+    _, (S, z) = linear_triton_with_state(q, k, v)
+    phi = torch.nn.functional.elu(k) + 1
+    S_wanted, z_wanted = phi.mT @ v, phi.sum(2)
+    assert relative_error(S, S_wanted) < 1e-5
+    assert relative_error(z, z_wanted) < 1e-5
+    w, u = torch.randn_like(S), torch.randn_like(z)
+    got = torch.autograd.grad((S * w).sum() + (z * u).sum(), (k, v))
+    wanted = torch.autograd.grad((S_wanted * w).sum() + (z_wanted * u).sum(), (k, v))
+    for x, y in zip(got, wanted, strict=True):
+        assert relative_error(x, y) < 1e-5
+
+
+def test_a_float16_normaliser_beyond_65504_does_not_overflow(device: str) -> None:
+    q, k, v = (x.detach().half() for x in inputs(device))
+    out = linear_triton(q, k + 2000, v, causal=True)  # z reaches 100 x 2000
+    reference = linear_reference(q, k + 2000, v, causal=True)
+    assert relative_error(out, reference) < TOLERANCES[torch.float16][0]
+
+
+def test_strongly_negative_inputs_keep_their_small_features(device: str) -> None:
+    """phi = e^-12: adding 1 to elu would have rounded it away, and eps outweighs what is left."""
+    q, k, v = (x.detach() for x in inputs(device))
+    out = linear_triton(q - 12, k - 12, v)
+    assert relative_error(out, linear_reference(q - 12, k - 12, v)) < 1e-5
+
+
+def test_strides_do_not_change_the_bits(device: str) -> None:
+    q, k, v = (x.detach() for x in inputs(device, (1, 2, 70, 16)))
+    expected = linear_triton(q, k, v, causal=True)
+    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
+    assert torch.equal(linear_triton(*turned, causal=True), expected)
+    one = [x[:, :1].expand(-1, 2, -1, -1) for x in (q, k, v)]
+    assert torch.equal(linear_triton(*one, causal=True)[:, 1], expected[:, 0])
+
+
+def test_nothing_in_gives_nothing_out(device: str) -> None:
+    q = torch.randn(1, 2, 0, 16, device=device)
+    assert linear_triton(q, q, q).shape == (1, 2, 0, 16)
+    out, (S, z) = linear_triton_with_state(q, q, q)
+    assert out.numel() == 0
+    assert not S.any() and S.shape == (1, 2, 16, 16)
+    assert not z.any() and z.shape == (1, 2, 16)
+
+
+def test_a_nan_is_not_swallowed_by_the_feature_map(device: str) -> None:
+    q, k, v = (x.detach() for x in inputs(device))
+    k[0, 0, 50, 3] = float("nan")
+    out = linear_triton(q, k, v, causal=True)
+    assert out[0, 0, 50:].isnan().all()
+    assert not out[0, 0, :32].isnan().any()
+
+
+def test_refusals_are_sentences(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = inputs(device)
+    with pytest.raises(
+        ValueError, match="input_precision 'exact' does not exist; choose one of ieee, tf32x3"
+    ):
+        linear_triton(q, k, v, input_precision="exact")
+    with pytest.raises(ValueError, match=r"a state is S \[B, H, D, Dv\] = \(1, 1, 16, 16\)"):
+        linear_triton_with_state(q, k, v, (q, k))
+    case = Case("linear-triton", "causal", 64, device=device)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    if device == "cpu":
+        assert supports(case) == "Triton compiles for CUDA devices only, and the case is on cpu"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert "not float64" in str(supports(Case("linear-triton", "causal", 64, device=device, dtype="float64")))
+    assert "at most, got 512" in str(
+        supports(Case("linear-triton", "causal", 64, device=device, head_dim=512))
+    )
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
+def test_all_of_this_passes_in_the_interpreter(device: str) -> None:
+    if device == "cuda":
+        pytest.skip("compiled, on the card")
+    assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__)
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "skipped" not in done.stdout.splitlines()[-1].replace("1 skipped", "")
