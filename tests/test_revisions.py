@@ -90,6 +90,7 @@ def test_the_working_tree_is_its_commit_and_the_changes(
 ) -> None:
     repository.edit(CHUNKED, "from __future__", "# changed\nfrom __future__")
     (repository.folder / "attention" / "new.py").write_text("")
+    os.utime(repository.folder / "attention" / "__init__.py", (0, 0))  # what git would refresh in its index
     processes, before = Processes(monkeypatch), repository.state()
     changed = plan(repository, "HEAD", ".", pairs=1)
     assert changed.head.label == f"{repository.first[:10]}+changes"
