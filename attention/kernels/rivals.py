@@ -1,0 +1,101 @@
+"""Kernels of other projects in the same run: registered where they are installed, never needed.
+
+- flash-linear-attention: ``linear-fla-chunk``, ``linear-fla-fused`` (causal; feature maps applied before)
+- FlashAttention: ``standard-flash-attn``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from attention.kernels import costs
+from attention.kernels.feature_maps import FeatureMap, get_feature_map
+from attention.kernels.registry import Costs, register_kernel
+
+if TYPE_CHECKING:
+    from attention.case import Case
+
+
+def fla(function: str) -> Callable[..., Tensor]:
+    """A function of ``fla.ops.linear_attn`` as a kernel; layout [B, N, H, D], eps fixed at 1e-10."""
+
+    def attend(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        causal: bool = True,
+        feature_map: str | FeatureMap = "elu",
+        eps: float = 1e-10,
+    ) -> Tensor:
+        if not causal:
+            raise ValueError(f"{function} of flash-linear-attention is causal only; pass causal=True")
+        attention = getattr(import_module("fla.ops.linear_attn"), function)
+        phi = get_feature_map(feature_map)
+        turned = (x.transpose(1, 2).contiguous() for x in (phi(q), phi(k), v))
+        out: Tensor = attention(*turned, scale=1.0, normalize=True)[0]
+        return out.transpose(1, 2)
+
+    return attend
+
+
+def flash_attn(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """FlashAttention's own kernel; its layout is [B, N, H, D]."""
+    attention = import_module("flash_attn").flash_attn_func
+    out: Tensor = attention(*(x.transpose(1, 2) for x in (q, k, v)), causal=causal, softmax_scale=scale)
+    return out.transpose(1, 2)
+
+
+def _fla_supports(case: Case) -> str | None:
+    if case.device != "cuda":
+        return f"flash-linear-attention compiles for CUDA devices only, and the case is on {case.device}"
+    if not case.causal:
+        return "flash-linear-attention has no bidirectional form"
+    if case.dtype == "float64":
+        return "flash-linear-attention computes in float32, bfloat16 and float16, not float64"
+    return None
+
+
+def _flash_attn_supports(case: Case) -> str | None:
+    if case.device != "cuda":
+        return f"FlashAttention runs on CUDA devices only, and the case is on {case.device}"
+    if case.dtype not in ("bfloat16", "float16"):
+        return f"FlashAttention computes in bfloat16 and float16, not {case.dtype}"
+    if case.value_dim != case.head_dim:
+        return "FlashAttention needs values as wide as the keys"
+    return None
+
+
+def _uncounted(form: Callable[[Case], Costs]) -> Callable[[Case], Costs]:
+    """The costs of the form, of which torch's counter sees nothing."""
+
+    def cost(case: Case) -> Costs:
+        found = form(case)
+        return Costs(found.terms, found.min_bytes, found.peak_bytes, uncounted=found.terms)
+
+    return cost
+
+
+def register_rivals() -> None:
+    """Register what is installed."""
+    if find_spec("fla"):
+        for name, function in (("chunk", "chunk_linear_attn"), ("fused", "fused_chunk_linear_attn")):
+            form = _uncounted(costs.linear_chunked)
+            register_kernel(f"linear-fla-{name}", fla(function), costs=form, supports=_fla_supports)
+    if find_spec("flash_attn"):
+        register_kernel(
+            "standard-flash-attn",
+            flash_attn,
+            costs=_uncounted(costs.standard_fused),
+            supports=_flash_attn_supports,
+        )
+
+
+register_rivals()

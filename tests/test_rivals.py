@@ -1,0 +1,63 @@
+"""Rivals are measured on their own terms: layout, scale and normaliser as their projects want them."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from attention import Case
+from attention.kernels import rivals
+from attention.kernels.reference import linear_reference, relative_error, standard_reference
+
+
+def module(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:
+    for depth in range(1, name.count(".") + 2):
+        monkeypatch.setitem(sys.modules, ".".join(name.split(".")[:depth]), ModuleType(name))
+    for member, value in members.items():
+        monkeypatch.setattr(sys.modules[name], member, value, raising=False)
+
+
+def test_flash_linear_attention_gets_its_layout_and_mapped_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chunk_linear_attn(
+        q: Tensor, k: Tensor, v: Tensor, scale: float, normalize: bool
+    ) -> tuple[Tensor, None]:
+        assert scale == 1 and normalize
+        assert q.shape == (2, 9, 3, 4) and q.is_contiguous()
+        turned = (x.transpose(1, 2) for x in (q, k, v))
+        out = linear_reference(*turned, causal=True, feature_map="identity", eps=1e-10)
+        return out.transpose(1, 2), None
+
+    module(monkeypatch, "fla.ops.linear_attn", chunk_linear_attn=chunk_linear_attn)
+    q, k, v = (torch.randn(2, 3, 9, 4) for _ in range(3))
+    attend = rivals.fla("chunk_linear_attn")
+    assert relative_error(attend(q, k, v, causal=True), linear_reference(q, k, v, causal=True)) < 1e-5
+    with pytest.raises(ValueError, match="causal only"):
+        attend(q, k, v, causal=False)
+
+
+def test_flash_attention_gets_its_layout_and_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, causal: bool, softmax_scale: float | None) -> Tensor:
+        turned = (x.transpose(1, 2) for x in (q, k, v))
+        return standard_reference(*turned, causal=causal, scale=softmax_scale).transpose(1, 2)
+
+    module(monkeypatch, "flash_attn", flash_attn_func=flash_attn_func)
+    q, k, v = (torch.randn(2, 3, 9, 4) for _ in range(3))
+    out = rivals.flash_attn(q, k, v, causal=True, scale=0.3)
+    assert torch.equal(out, standard_reference(q, k, v, causal=True, scale=0.3))
+
+
+@pytest.mark.parametrize(
+    ("supports", "case", "word"),
+    [
+        (rivals._fla_supports, Case("linear-fla-chunk", "bidirectional", 9, device="cuda"), "bidirectional"),
+        (rivals._fla_supports, Case("linear-fla-chunk", "causal", 9), "CUDA"),
+        (rivals._flash_attn_supports, Case("standard-flash-attn", "causal", 9, device="cuda"), "float32"),
+    ],
+)
+def test_what_a_rival_does_not_have_is_a_reason(supports: object, case: Case, word: str) -> None:
+    assert callable(supports)
+    assert word in str(supports(case))
