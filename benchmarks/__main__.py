@@ -1,4 +1,4 @@
-"""Measure several runs, and conclude from measured ones: `python -m benchmarks run | report`."""
+"""Measure several runs, and conclude from measured ones: `python -m benchmarks run | report | compare`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.analysis.comparison import FORMATS, write_comparison
 from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.regression import MARGIN
 from benchmarks.analysis.report import write_report
 from benchmarks.runs import Plan, carry_out
 
 EXIT_CODES = (
     "exit codes: 0 a report was written; 1 it was, but nothing had been measured; 2 wrong usage or input"
+)
+
+
+COMPARE_EXIT_CODES = (
+    "exit codes: 0 nothing became slower or larger; 1 something did, or can no longer be measured; "
+    "2 wrong usage or input"
 )
 
 
@@ -52,6 +60,14 @@ def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     report = write_report(files, folder / "report")
     print(report.text, end="")
     return 0 if report.measured else 1
+
+
+def _compare(options: argparse.Namespace, _: Sequence[str]) -> int:
+    comparison = write_comparison(
+        options.base, options.against, options.output, margin=options.margin, format=options.format
+    )
+    print(comparison.text, end="")
+    return 1 if comparison.regressed else 0
 
 
 def _share(text: str) -> float:
@@ -95,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         allow_abbrev=False,
     ))  # fmt: skip
+    _add_compare(commands.add_parser(
+        "compare",
+        help="did it change? runs before against runs after",
+        description="Compare the times, counts, exponents and crossovers of two sets of runs.",
+        epilog=COMPARE_EXIT_CODES,
+    ))  # fmt: skip
     return parser
 
 
@@ -117,6 +139,19 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--time-limit", type=_seconds, metavar="30m", help="start no further run after so long")
     run.add_argument("-o", "--output", default="runs", metavar="DIR", help="default: %(default)s")
     run.set_defaults(command=_run)
+
+
+def _add_compare(compare: argparse.ArgumentParser) -> None:
+    compare.add_argument("base", nargs="+", metavar="BASE.json", help="runs before the change")
+    compare.add_argument(
+        "--against", nargs="+", required=True, metavar="HEAD.json", help="runs after the change"
+    )
+    compare.add_argument(
+        "--margin", type=_share, default=MARGIN, metavar="5%", help="smaller changes are none; default: 5%%"
+    )
+    compare.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
+    compare.add_argument("-o", "--output", default="comparison", metavar="DIR", help="default: %(default)s")
+    compare.set_defaults(command=_compare)
 
 
 if __name__ == "__main__":

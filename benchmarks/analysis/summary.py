@@ -50,8 +50,8 @@ def summarise(records: Records) -> dict[str, Any]:
         "quality": name_quality(records),
         "not_measured": records.not_measured.to_dict("records"),
     }
-    plain: dict[str, Any] = _plain(summary)
-    return plain
+    concluded: dict[str, Any] = plain(summary)
+    return concluded
 
 
 def best_linear(series: Sequence[Mapping[str, Any]]) -> str | None:
@@ -134,12 +134,12 @@ def _runs(records: Records) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Nothing but what JSON knows: Python's scalars, and None for NaN and infinity."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):

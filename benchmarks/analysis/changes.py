@@ -1,0 +1,160 @@
+"""How sure a change is: many quantities, measured in the same few units before and after.
+
+Everything is a natural logarithm, so a change is the log of a ratio. Nothing here looks at rounds: a table
+holds one row per unit of sampling (see `scaling`) and one column per quantity, such as the time of a case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special, stats
+
+from benchmarks.analysis.scaling import CONFIDENCE
+
+Floats = NDArray[np.float64]
+
+ALPHA = 1 - CONFIDENCE
+"""How likely a whole comparison without any change may raise an alarm."""
+FAMILY = 8
+"""From so many quantities on they lend each other what they show of their noise."""
+RESOLUTION = 1e-6
+"""No mean is known better than to this relative share, whatever its spread."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of each quantity: the mean log-ratio, its standard error, and that error's freedom.
+
+    `error` is NaN where a single unit tells nothing of the noise, and `value` where no unit holds both sides.
+    """
+
+    value: Floats
+    error: Floats
+    freedom: Floats
+
+    @property
+    def half_width(self) -> Floats:
+        """How far the 95 % interval of each reaches to either side."""
+        return np.asarray(stats.t.ppf(1 - ALPHA / 2, self.freedom) * self.error)
+
+    @property
+    def p(self) -> Floats:
+        """How likely each would look so large by chance, two-sided and taken alone."""
+        return np.asarray(2 * stats.t.sf(np.abs(self.value) / self.error, self.freedom))
+
+
+def find_change(base: Floats, head: Floats, *, paired: bool, unseen: float | Floats = 0.0) -> Change:
+    """Compare two tables of logarithms.
+
+    Paired, what both sides of a pair share cancels in the difference, and the noise is that of the
+    differences. Otherwise the variances of both means add up, with the degrees of freedom of Welch and
+    Satterthwaite; a side of a single unit is taken to vary as the other side does.
+
+    Args:
+        base: Before, of shape (units, quantities); NaN where a unit lacks a quantity.
+        head: After it; paired, row by row.
+        paired: Whether the rows are pairs.
+        unseen: Standard deviation, per quantity and on either side, of what these units cannot show because
+            all units of a side share it: for the repetitions of one run, the effect of the run.
+
+    Returns:
+        The changes of all quantities, head - base.
+    """
+    if paired:
+        differences = head - base
+        value, units = _mean(differences)
+        variance, freedom = noise(differences)
+        variance = variance / units
+    else:
+        (before, n), (after, m) = _mean(base), _mean(head)
+        value = after - before
+        if len(base) == 1 or len(head) == 1:
+            variance, freedom = noise(head if len(base) == 1 else base)
+            variance = variance * (1 / n + 1 / m)
+        else:
+            (v, f), (w, g) = noise(base), noise(head)
+            variance, freedom = _add(v / n, f, w / m, g)
+    if np.any(unseen):
+        variance, freedom = _add(variance, freedom, 2 * np.square(unseen), np.inf)
+    return Change(value, np.sqrt(np.maximum(variance, RESOLUTION**2)), freedom)
+
+
+def noise(table: Floats) -> tuple[Floats, Floats]:
+    """Variance of a unit about the mean of all units, and its degrees of freedom, per quantity.
+
+    A variance from three or six units is poorly known: a small one by luck makes a false alarm, and to guard
+    against that with Student's t alone hides changes of 10 %. Many quantities measured in the same units know
+    more together. Their deviations are split into what moves all of them in a unit at once, whose variance
+    has no more freedom than there are units, and a rest of their own. The variances of the rests are drawn
+    towards each other as far as they resemble each other, and gain freedom by as much: the moderated t of
+    Smyth (2004), "Linear models and empirical Bayes methods for assessing differential expression in
+    microarray experiments". Unlike there, none falls below the spread its own units show, so that a stall in
+    one unit is no change. Fewer than `FAMILY` quantities, or a single unit, keep what is their own.
+    """
+    mean, units = _mean(table)
+    deviations, own_freedom = table - mean, units - 1
+    own = _variance(deviations, own_freedom)
+    if table.shape[1] < FAMILY or len(table) < 2:
+        return own, own_freedom
+    together, _ = _mean(deviations.T)
+    common = float(np.sum(together**2)) / (len(table) - 1)
+    rest = _variance(deviations - together[:, None], own_freedom)
+    rest, freedom = _moderate(rest, own_freedom)
+    variance, freedom = _add(common, len(table) - 1.0, rest, freedom)
+    return np.fmax(variance, own), freedom
+
+
+def _moderate(variance: Floats, freedom: Floats) -> tuple[Floats, Floats]:
+    """Variances drawn towards their mean as far as their logarithms resemble each other, and their freedom.
+
+    With two departures from Smyth's prior: its freedom is that of logarithms that scatter by one standard
+    error more, and its place is the mean variance. Of quantities whose noise differs much it is the noisy
+    ones that raise alarms, and the quiet ones must not lend them their small variance.
+    """
+    known = (freedom > 0) & (variance > RESOLUTION**2)
+    if known.sum() < FAMILY:
+        return variance, freedom
+    half = freedom[known] / 2
+    logs = np.log(variance[known]) - special.digamma(half) + np.log(half)
+    squares = (logs - np.mean(logs)) ** 2
+    doubt = np.std(squares, ddof=1) / np.sqrt(len(squares))
+    excess = float(np.var(logs, ddof=1) + doubt - np.mean(special.polygamma(1, half)))
+    prior_half = float(half.sum())  # the most there is: they differ as chance alone would have it
+    if excess > special.polygamma(1, prior_half):
+        prior_half = optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1e-6, prior_half)
+    prior = np.average(variance[known], weights=half)
+    total = freedom + 2 * prior_half
+    return (2 * prior_half * prior + freedom * np.nan_to_num(variance)) / total, total
+
+
+def holm(p: Floats) -> Floats:
+    """p-values adjusted by Holm's step-down method for all being asked at once; NaN stays NaN, uncounted."""
+    order = np.argsort(p)
+    steps = np.count_nonzero(~np.isnan(p)) - np.arange(len(p))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.maximum(steps, 1)), 1)
+    return adjusted
+
+
+def _mean(table: Floats) -> tuple[Floats, Floats]:
+    """Mean of each column over the rows that hold it, and how many do."""
+    units = np.count_nonzero(~np.isnan(table), axis=0).astype(float)
+    with np.errstate(invalid="ignore"):
+        return np.nansum(table, axis=0) / units, units
+
+
+def _variance(deviations: Floats, freedom: Floats) -> Floats:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(deviations**2, axis=0) / np.where(freedom > 0, freedom, np.nan))
+
+
+def _add(v: float | Floats, f: float | Floats, w: float | Floats, g: float | Floats) -> tuple[Floats, Floats]:
+    """Sum of two independent variances, and its degrees of freedom after Satterthwaite."""
+    total = np.asarray(np.add(v, w))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        squares = np.square(v) / f + np.square(w) / g
+        freedom = np.where(squares > 0, total**2 / squares, np.add(f, g))
+    return total, np.asarray(freedom)

@@ -1,0 +1,80 @@
+"""Write a comparison: what changed between two sets of runs, as text, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.analysis.document import Section, as_markdown, as_text
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.findings import sections
+from benchmarks.analysis.plots.comparison import save_comparison
+from benchmarks.analysis.records import load
+from benchmarks.analysis.regression import MARGIN, compare
+
+FORMATS = ("text", "markdown", "json")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A written comparison.
+
+    Attributes:
+        text: For the console, in the format asked for.
+        files: What was written.
+        content: What `regression.compare` found, as comparison.json holds it.
+    """
+
+    text: str
+    files: list[Path]
+    content: dict[str, Any]
+
+    @property
+    def regressed(self) -> bool:
+        """Whether anything became slower or larger, or can no longer be measured."""
+        return bool(self.content["regressed"])
+
+
+def write_comparison(
+    base_files: Sequence[str | Path],
+    head_files: Sequence[str | Path],
+    output: str | Path,
+    *,
+    margin: float = MARGIN,
+    paired: bool | None = None,
+    noise: float | None = None,
+    format: str = "text",
+) -> Comparison:
+    """Read two sets of runs, compare them, and write comparison.json, comparison.png and summary.md.
+
+    Args:
+        base_files: JSON files of the runs compared with.
+        head_files: JSON files of the runs compared.
+        output: Folder for the files; made if it does not exist.
+        margin: See `regression.compare`, as `paired` and `noise`.
+        paired: Whether the runs are pairs.
+        noise: The known noise of this machine between equal commits.
+        format: Of the text: one of `FORMATS`.
+
+    Raises:
+        InputError: The input cannot be used or compared, or the folder cannot be written.
+    """
+    content = compare(load(base_files), load(head_files), margin=margin, paired=paired, noise=noise)
+    parts, folder = sections(content), Path(output)
+    files = [folder / name for name in ("comparison.json", "summary.md", "comparison.png")]
+    as_json = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files[0].write_text(as_json, encoding="utf-8")
+        files[1].write_text(as_markdown(parts), encoding="utf-8")
+        save_comparison(content, files[2])
+    except OSError as error:
+        raise InputError(
+            f"the comparison cannot be written to {folder} ({error.strerror}); name another folder with -o"
+        ) from None
+    written = Section("Written", [", ".join(map(str, files))])
+    texts = {"json": as_json, "markdown": as_markdown(parts), "text": as_text([*parts, written])}
+    return Comparison(texts[format], files, content)

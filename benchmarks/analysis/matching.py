@@ -1,0 +1,157 @@
+"""What of two sets of runs may be compared: the same case on the same machine, in which units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.machines import machine_names
+from benchmarks.analysis.records import SERIES, Records
+
+CASE = (*SERIES, "seq_len")
+PLACE = ("machine", "device", "clock")
+"""What shares its noise."""
+ANYWHERE = tuple(field for field in CASE if field not in ("machine", "device_name", "clock"))
+"""What is asked of a case, wherever and however it is then measured."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        rows: Those of the records, with `case` and `asked`, what is equal in rows of the same case, and in
+            rows that differ in machine or clock at most; `machine` has the same name on both sides.
+        left_out: The cases not measured, with the same columns.
+        runs: What the records say of each file.
+    """
+
+    rows: pd.DataFrame
+    left_out: pd.DataFrame
+    runs: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The rows of both sides that one device of one machine measured by one clock.
+
+    `unit` is "pair", "run" or, where a side has one run only and so has the other, "repetition"; both frames
+    have it as a number in their column of that name. A pair has the same number on both sides.
+    """
+
+    base: pd.DataFrame
+    head: pd.DataFrame
+    unit: str
+
+    @property
+    def paired(self) -> bool:
+        """Whether the units of both sides belong together one by one."""
+        return self.unit == "pair"
+
+    def aligned(self, base: pd.DataFrame, head: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The common columns of two tables of one row per unit; paired, also their common rows."""
+        columns = base.columns.intersection(head.columns, sort=False)
+        if self.paired:
+            units = base.index.intersection(head.index)
+            base, head = base.loc[units], head.loc[units]
+        return base[columns], head[columns]
+
+
+def sides(base: Records, head: Records) -> tuple[Side, Side]:
+    """Both sides, in which equal cases and machines have equal names."""
+    names = machine_names([*base.runs, *head.runs])
+    return _side(base, names[: len(base.runs)]), _side(head, names[len(base.runs) :])
+
+
+def _side(records: Records, names: Sequence[str]) -> Side:
+    named = dict(zip(machine_names(records.runs), names, strict=True))
+    frames = [
+        frame.assign(machine=frame["machine"].map(named)).pipe(_identify) if len(frame) else frame
+        for frame in (records.rows, records.not_measured)
+    ]
+    return Side(frames[0], frames[1], records.runs)
+
+
+def _identify(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(**{
+        name: ["|".join(map(str, fields)) for fields in frame[list(columns)].itertuples(index=False)]
+        for name, columns in (("case", CASE), ("asked", ANYWHERE))
+    })  # fmt: skip
+
+
+def strata(base: Side, head: Side, paired: bool | None) -> Iterator[Stratum]:
+    """What can be compared, device by device.
+
+    Args:
+        base: One side.
+        head: The other one.
+        paired: Whether runs are pairs; None: they are where both sides number them, or where there are as
+            many on both sides and they were measured in turn (the first two in time are one of each side, the
+            next two again, and so on).
+
+    Raises:
+        InputError: Pairs are wanted, but the sides have different numbers of runs.
+    """
+    if base.rows.empty or head.rows.empty:
+        return
+    others = dict(list(head.rows.groupby(list(PLACE))))
+    for place, before in base.rows.groupby(list(PLACE)):
+        if place in others:
+            yield _stratum(before, others[place], base.runs, head.runs, paired)
+
+
+def _stratum(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    base_runs: Sequence[dict[str, Any]],
+    head_runs: Sequence[dict[str, Any]],
+    paired: bool | None,
+) -> Stratum:
+    ours, theirs = sorted(before["run"].unique()), sorted(after["run"].unique())
+    if len(ours) == len(theirs) == 1:
+        return Stratum(_numbered(before, "repetition"), _numbered(after, "repetition"), "repetition")
+    if paired is not False:
+        numbers = _pairs([base_runs[run] for run in ours], [head_runs[run] for run in theirs], bool(paired))
+        if numbers:
+            before = before.assign(unit=before["run"].map(dict(zip(ours, numbers[0], strict=True))))
+            after = after.assign(unit=after["run"].map(dict(zip(theirs, numbers[1], strict=True))))
+            return Stratum(before, after, "pair")
+    return Stratum(_numbered(before, "run"), _numbered(after, "run"), "run")
+
+
+def _numbered(rows: pd.DataFrame, unit: str) -> pd.DataFrame:
+    return rows.assign(unit=rows[unit])
+
+
+def _pairs(
+    base: Sequence[dict[str, Any]], head: Sequence[dict[str, Any]], wanted: bool
+) -> tuple[list[int], list[int]] | None:
+    """The number of the pair of each run, by side; None where they are no pairs."""
+    numbers = [[run["run"].get("pair") for run in runs] for runs in (base, head)]
+    if all(isinstance(number, int) for side in numbers for number in side):
+        unique = all(len(set(side)) == len(side) for side in numbers)
+        if unique and len(set(numbers[0]) & set(numbers[1])) > 1:
+            return numbers[0], numbers[1]
+    if len(base) != len(head):
+        if wanted:
+            raise InputError(
+                f"pairs were asked for, but there are {len(base)} runs of the base and {len(head)} of the "
+                "head; give as many of either, or compare them unpaired"
+            )
+        return None
+    moments = pd.to_datetime(
+        pd.Series([run["datetime"] for run in (*base, *head)]), utc=True, errors="coerce"
+    )
+    in_time = moments.argsort().to_numpy()
+    side = np.repeat([0, 1], len(base))[in_time]
+    in_turn = moments.notna().all() and moments.is_unique and (side[::2] != side[1::2]).all()
+    if in_turn:
+        rank = np.empty(len(in_time), dtype=int)
+        rank[in_time] = np.arange(len(in_time)) // 2
+        return rank[: len(base)].tolist(), rank[len(base) :].tolist()
+    return (list(range(len(base))),) * 2 if wanted else None

@@ -1,0 +1,169 @@
+"""The picture of a comparison: the ratio of every case with its interval, what changed first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.changes import Floats
+from benchmarks.analysis.findings import ORDER, by_verdict, change, namer, share
+from benchmarks.analysis.plots.style import DPI, INK, MUTED, RC, headline, legend_below
+
+MOST_ROWS = 40
+COLORS = {"slower": "#c1121f", "faster": "#0072B2", "inconclusive": "#E69F00", "same": "#8c8c8c"}
+MARKERS = {"slower": "o", "faster": "o", "inconclusive": "D", "same": "o"}
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Distances of the ticks, as shares of the time."""
+
+
+def save_comparison(comparison: Mapping[str, Any], path: Path) -> None:
+    """Draw the picture into a file; without a common case it says so."""
+    with mpl.rc_context(RC):
+        comparison_picture(comparison).savefig(path, dpi=DPI)
+
+
+def comparison_picture(comparison: Mapping[str, Any]) -> Figure:
+    """A row per case, the changes first; beyond `MOST_ROWS` it says how many are not shown."""
+    cases = by_verdict(comparison["cases"])
+    shown = cases[:MOST_ROWS]
+    places = _places(shown)
+    height = 2.1 + 0.215 * (max(places, default=0) + 1)
+    figure = Figure(
+        figsize=(12, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.75 / height), w_pad=0.12)
+    )
+    headline(figure, "Time of head against base, with 95 % intervals", _subtitle(comparison, len(shown)))
+    axes = figure.subplots()
+    if not shown:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no case was measured on both sides", ha="center", color=MUTED)
+        return figure
+    _ratio_axis(axes, shown, comparison["margin"])
+    _draw_rows(axes, shown, places)
+    axes.set_yticks(places, [namer(comparison)(case) for case in shown], fontsize=8)
+    axes.set_ylim(max(places) + 0.8, -0.8)
+    axes.grid(axis="y", visible=False)
+    _name_groups(axes, shown, places, Counter(case["verdict"] for case in cases))
+    legend_below(figure, _legend(comparison, shown), 5)
+    return figure
+
+
+def _subtitle(comparison: Mapping[str, Any], shown: int) -> str:
+    hidden = len(comparison["cases"]) - shown
+    units, kind = comparison["units"], comparison["unit"]
+    many = f"{units['base']}" if units["base"] == units["head"] else f"{units['base']} and {units['head']}"
+    words = [f"units: {many} {kind}s" + (", tentative" if comparison["tentative"] else "")]
+    words += [f"{wording.count(hidden, 'case')} with the smallest changes not shown"] if hidden else []
+    return "; ".join(words)
+
+
+def _places(cases: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Heights of the rows, with a gap between verdicts."""
+    places, place = [], 0.0
+    for index, case in enumerate(cases):
+        place += 0.0 if index == 0 else 1.0 if case["verdict"] == cases[index - 1]["verdict"] else 2.0
+        places.append(place)
+    return places
+
+
+def _limits(cases: Sequence[Mapping[str, Any]], margin: float) -> tuple[float, float]:
+    """Room for every ratio and most intervals; the widest interval shall not squeeze all others."""
+    ratios = [case["ratio"] for case in cases if case["ratio"]]
+    widths = [case["high"] / case["ratio"] for case in cases if case["high"]]
+    usual = float(np.quantile(widths, 0.75)) if widths else 1.0
+    room = max(1.25 * usual - 0.25, 1 + 0.5 * margin)
+    low, high = min([*ratios, 1 / (1 + margin)]) / room, max([*ratios, 1 + margin]) * room
+    return max(low, 1e-3), min(high, 1e3)
+
+
+def _ratio_axis(axes: Axes, cases: Sequence[Mapping[str, Any]], margin: float) -> None:
+    low, high = _limits(cases, margin)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.axvspan(1 / (1 + margin), 1 + margin, color="#efefef", zorder=0)
+    axes.axvline(1, color=INK, linewidth=1, zorder=1)
+    if high / low > 8:
+        ticks = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        ticks = np.concatenate([ticks, 2 * ticks, 5 * ticks])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    else:
+        step = next((step for step in STEPS if (high - low) / step <= 11), STEPS[-1])
+        ticks = step * np.arange(np.ceil(low / step), np.floor(high / step) + 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+    axes.xaxis.set_major_locator(FixedLocator(_thinned(ticks[(ticks >= low) & (ticks <= high)], high / low)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("← faster     time of head against base     slower →")
+
+
+def _percent(ratio: float) -> str:
+    return "0 %" if abs(ratio - 1) < 1e-9 else f"{100 * (ratio - 1):+.0f} %"
+
+
+def _thinned(ticks: Floats, span: float) -> list[float]:
+    """Those ticks, from 1 outward, whose labels do not touch."""
+    kept: list[float] = []
+    for tick in sorted(map(float, ticks), key=lambda tick: abs(np.log(tick))):
+        if all(abs(np.log(tick / other)) > 0.07 * np.log(span) for other in kept):
+            kept.append(tick)
+    return sorted(kept)
+
+
+def _draw_rows(axes: Axes, cases: Sequence[Mapping[str, Any]], places: Sequence[float]) -> None:
+    left, right = axes.get_xlim()
+    for case, place in zip(cases, places, strict=True):
+        if case["ratio"] is None:
+            continue
+        color, hollow = COLORS[case["verdict"]], case["verdict"] == "inconclusive"
+        low, high = case["low"] or case["ratio"], case["high"] or case["ratio"]
+        axes.plot([max(low, left), min(high, right)], [place, place], color=color, linewidth=1.6, zorder=2)
+        for end, beyond, marker in ((left, low < left, "<"), (right, high > right, ">")):
+            if beyond:
+                axes.plot(end, place, marker=marker, color=color, markersize=5, clip_on=False, zorder=3)
+        axes.plot(
+            case["ratio"], place, marker=MARKERS[case["verdict"]], color=color, markersize=5, zorder=4,
+            markerfacecolor="white" if hollow else color,
+        )  # fmt: skip
+        words = change(case["ratio"], case["low"], case["high"])
+        axes.annotate(
+            words, (1.01, place), xycoords=axes.get_yaxis_transform(), va="center", fontsize=8,
+            color=color if case["verdict"] in ("slower", "faster") else MUTED, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _name_groups(
+    axes: Axes, cases: Sequence[Mapping[str, Any]], places: Sequence[float], all_cases: Mapping[str, int]
+) -> None:
+    """The verdict above its first row, with how many of its cases are shown."""
+    for verdict in ORDER:
+        ours = [place for case, place in zip(cases, places, strict=True) if case["verdict"] == verdict]
+        if ours:
+            hidden = all_cases[verdict] - len(ours)
+            words = f"{verdict}: {len(ours)}" + (f" of {all_cases[verdict]} shown" if hidden else "")
+            axes.annotate(
+                words, (0.004, ours[0] - 0.55), xycoords=axes.get_yaxis_transform(), va="bottom", fontsize=8,
+                color=COLORS[verdict], fontweight="bold",
+            )  # fmt: skip
+
+
+def _legend(comparison: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    verdicts = [verdict for verdict in ORDER if any(case["verdict"] == verdict for case in cases)]
+    handles: dict[str, Any] = {
+        verdict: Line2D(
+            [], [], color=COLORS[verdict], marker=MARKERS[verdict],
+            markerfacecolor="white" if verdict == "inconclusive" else COLORS[verdict],
+        )
+        for verdict in verdicts
+    }  # fmt: skip
+    margin = share(comparison["margin"])
+    return {**handles, f"margin {margin}": Patch(color="#efefef")}
