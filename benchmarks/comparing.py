@@ -13,6 +13,7 @@ from benchmarks.analysis.machines import describe_machine
 from benchmarks.analysis.noise_floor import NoiseFloor, share_of, store_floor, stored_floor
 from benchmarks.analysis.reading import read_run
 from benchmarks.revisions import Pairs, describe, measure_pairs, plan_pairs
+from benchmarks.runs import ROOT
 
 LEAST_PAIRS = 3
 """What fewer pairs differ by says more of their number than of the machine."""
@@ -61,6 +62,7 @@ def compare_revisions(
     margin: float,
     format: str,
     say: Callable[[str], None],
+    root: Path = ROOT,
 ) -> Comparison:
     """Measure two revisions in pairs of runs, and compare them.
 
@@ -74,13 +76,14 @@ def compare_revisions(
         margin: The share by which times may differ and be called the same.
         format: Of the comparison's text.
         say: Takes a line of progress.
+        root: The tree run from, in its repository.
 
     Raises:
         InputError: A revision cannot be found, checked out or measured, or nothing is comparable.
     """
-    plan = plan_pairs(names, pairs, pytest_options, output)
-    say(describe(plan))
-    measure_pairs(plan, say)
+    plan = plan_pairs(names, pairs, pytest_options, output, root)
+    say(describe(plan, root))
+    measure_pairs(plan, say, root)
     files = plan.files("base"), plan.files("head")
     if not plan.base.same_kernels(plan.head):
         return compare_files(*files, output, margin=margin, format=format, say=say, paired=True)
