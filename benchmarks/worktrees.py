@@ -60,10 +60,11 @@ def find_revision(name: str, root: Path) -> Revision:
     Raises:
         InputError: There is no git, no repository, no such commit, or no `attention/` in it.
     """
-    if _ask(root, "rev-parse", "--show-toplevel") is None:
+    found = _git(root, "rev-parse", "--show-toplevel")
+    if found.returncode:
         raise InputError(
-            f"--rev {name}: {root} is no git repository, which the revisions would come from; "
-            "compare files with --against instead"
+            f"--rev {name}: {root} is no git repository for revisions to come from "
+            f"({_last(found.stderr)}); compare files with --against instead"
         )
     wanted = "HEAD" if name == WORKING_TREE else name
     commit = _ask(root, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted + "^{commit}")
@@ -129,8 +130,11 @@ def _check_out(revision: Revision, worktree: Path, root: Path) -> None:
     options = ("-c", f"core.hooksPath={os.devnull}")
     done = _git(root, *options, "worktree", "add", "--quiet", "--detach", str(worktree), revision.commit)
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or ["git does not say why"]
-        raise InputError(f"--rev {revision.name} cannot be checked out: {reason[0]}")
+        raise InputError(f"--rev {revision.name} cannot be checked out: {_last(done.stderr)}")
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["git does not say why"])[-1]
 
 
 def _copy(names: Sequence[str], source: Path, target: Path) -> None:

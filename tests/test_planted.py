@@ -43,13 +43,15 @@ def compare(repository: Repository, base: str, head: str, pairs: int, output: Pa
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "compare", *revisions, "--format=json", *CASES],
         cwd=repository.folder,
-        env={**os.environ, "XDG_CACHE_HOME": str(output.parent / "cache")},
+        # One thread: with several, other work on the machine slows each call by its slowest thread.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(output.parent / "cache")},
         capture_output=True,
         text=True,
         timeout=1200,
         check=False,
     )
     assert done.returncode in (0, 1), done.stderr
+    print((output / "summary.md").read_text(), done.stderr.splitlines()[-1])
     return {**json.loads(done.stdout), "exit": done.returncode}
 
 
