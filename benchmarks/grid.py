@@ -108,8 +108,8 @@ def _kernels(selection: Selection, device: str) -> list[str]:
 
 
 def serves(kernel: str, device: str) -> bool:
-    """Whether a kernel serves the plainest case of a device in any dtype."""
-    cases = (Case(kernel, "bidirectional", 64, device=device, dtype=dtype) for dtype in DTYPES)
+    """Whether a kernel serves the plainest case of a device in any mode and dtype."""
+    cases = (Case(kernel, mode, 64, device=device, dtype=dtype) for mode in MODES for dtype in DTYPES)
     return any(get_kernel(kernel).supports(case) is None for case in cases)
 
 

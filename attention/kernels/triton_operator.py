@@ -133,8 +133,22 @@ def _strides(*tensors: Tensor) -> list[int]:
     return [stride for x in tensors for stride in x.stride()[:3]]
 
 
-@torch.library.custom_op("attention::linear_triton", mutates_args=())
-def triton_forward(
+# Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
+torch.library.define(
+    "attention::linear_triton",
+    "(Tensor q, Tensor k, Tensor v, Tensor? S0, Tensor? z0, bool causal, str phi, float eps, str precision, "
+    "bool final, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "attention::linear_triton_backward",
+    "(Tensor do, Tensor q, Tensor k, Tensor v, Tensor out, Tensor inv, Tensor S, Tensor z, Tensor? S0, "
+    "Tensor? z0, Tensor? dS, Tensor? dz, bool causal, str phi, str precision, bool final) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+@torch.library.impl("attention::linear_triton", ("cpu", "cuda"))
+def _forward(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
     causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
@@ -156,7 +170,7 @@ def triton_forward(
     return out, inv, *sums, *last
 
 
-@triton_forward.register_fake
+@torch.library.register_fake("attention::linear_triton")  # type: ignore[untyped-decorator]
 def _(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
     causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
@@ -174,13 +188,13 @@ def _(
     return torch.empty_like(v, memory_format=torch.contiguous_format), empty(N if keep else 0), *sums, *last
 
 
-@torch.library.custom_op("attention::linear_triton_backward", mutates_args=())
-def triton_backward(
+@torch.library.impl("attention::linear_triton_backward", ("cpu", "cuda"))
+def _differentiate(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, S: Tensor, z: Tensor,
     S0: Tensor | None, z0: Tensor | None, dS: Tensor | None, dz: Tensor | None,
     causal: bool, phi: str, precision: str, final: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """dq, dk, dv, dS0, dz0, from what :func:`triton_forward` took and returned, and dS, dz of its end."""
+    """dq, dk, dv, dS0, dz0, from what the forward took and returned, and dS, dz of its end."""
     run = Launches(q, v, causal, phi, precision)
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     delta = torch.empty_like(inv)
@@ -199,7 +213,7 @@ def triton_backward(
     return dq, dk, dv, *first
 
 
-@triton_backward.register_fake
+@torch.library.register_fake("attention::linear_triton_backward")  # type: ignore[untyped-decorator]
 def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     contiguous = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     S0, z0 = rest[4:6]
@@ -254,4 +268,6 @@ def unit_stride(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-triton_forward.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd("attention::linear_triton", _backward, setup_context=_setup_context)
+triton_forward = torch.ops.attention.linear_triton.default
+triton_backward = torch.ops.attention.linear_triton_backward.default

@@ -21,7 +21,7 @@ LABEL: dict[str, Callable[[Row], str]] = {
     "kernel": lambda row: str(row["kernel"]),
     "mode": lambda row: str(row["mode"]),
     "phase": lambda row: str(row["phase"]).replace("forward_backward", "forward+backward"),
-    "subject": lambda row: str(row["subject"]),
+    "subject": lambda row: "" if row["subject"] == "operator" else str(row["subject"]),
     "device": lambda row: str(row["device"]),
     "machine": lambda row: str(row["machine"]),
     "dtype": lambda row: str(row["dtype"]),
@@ -240,13 +240,19 @@ def _counts(counts: Sequence[Row], name: Callable[[Row], str]) -> Iterator[Secti
                 QUANTITIES[row["quantity"]][0],
                 wording.amount(row["base"], QUANTITIES[row["quantity"]][1]),
                 wording.amount(row["head"], QUANTITIES[row["quantity"]][1]),
-                change(row["head"] / row["base"], None, None) if row["base"] else "-",
+                _difference(row["base"], row["head"], QUANTITIES[row["quantity"]][1]),
                 row["verdict"],
             ]
             for row in rows[:MOST_ROWS]
         ]
         table = Table(["case", "quantity", "base", "head", "change", "verdict"], cells)
         yield Section("Counts and bytes, which have no noise", table=table, notes=list(_cut(len(rows))))
+
+
+def _difference(base: float, head: float, unit: str) -> str:
+    """Of two counts: "+100.0 %"; where a share says too little, in full: "+512 B"."""
+    small = base == 0 or abs(head - base) < 5e-3 * base
+    return f"{head - base:+,.0f} {unit}" if small else change(head / base, None, None)
 
 
 def _shifts(comparison: Mapping[str, Any], name: Callable[[Row], str]) -> Iterator[Section]:

@@ -64,7 +64,7 @@ def _subtitle(comparison: Mapping[str, Any], shown: int) -> str:
     units, kind = comparison["units"], comparison["unit"]
     many = f"{units['base']}" if units["base"] == units["head"] else f"{units['base']} and {units['head']}"
     words = [f"units: {many} {kind}s" + (", tentative" if comparison["tentative"] else "")]
-    words += [f"{wording.count(hidden, 'case')} with the smallest changes not shown"] if hidden else []
+    words += [f"{wording.count(hidden, 'case')} not shown, in comparison.json"] if hidden else []
     return "; ".join(words)
 
 

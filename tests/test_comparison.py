@@ -1,0 +1,413 @@
+"""From the files of two sets of runs to the written comparison, by the command line and by its parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.text import Annotation
+
+from benchmarks.__main__ import main
+from benchmarks.analysis.document import as_text
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.findings import MOST_OPEN, change, sections
+from benchmarks.analysis.plots.comparison import MOST_ROWS, comparison_picture
+from benchmarks.analysis.records import Records, load
+from benchmarks.analysis.regression import compare
+from tests.synthetic import DOUBLINGS, Law, Machine, Noise, Run, ceilings
+
+Content = dict[str, Any]
+Edit = Callable[[Content], object]
+NOISE = Noise(0.01, 0.01, 0.02)
+MODES = ("bidirectional", "causal")
+LAWS = {
+    **{("standard-sdpa", mode): Law(1.2e-8, 2) for mode in MODES},
+    **{("linear-explicit", mode): Law(4e-6, 1) for mode in MODES},
+    **{("linear-chunked", mode): Law(1.6e-5, 1) for mode in MODES},
+}
+PLAIN = Run(LAWS, noise=NOISE)
+
+
+def slower(factor: float, *series: tuple[str, str]) -> Run:
+    """The plain run with some series slower by a factor, or all."""
+    laws = {
+        name: replace(law, coefficient=law.coefficient * (factor if name in (series or LAWS) else 1))
+        for name, law in LAWS.items()
+    }
+    return replace(PLAIN, laws=laws)
+
+
+def write(folder: Path, side: str, run: Run, count: int = 4, edit: Edit | None = None) -> list[Path]:
+    """So many runs, measured in turn with those of the other side: base, head, head, base, base ..."""
+    files = []
+    for pair in range(count):
+        content = replace(run, seed=100 * (side == "head") + pair).content()
+        second = (side == "head") != (pair % 2 == 1)
+        content["datetime"] = f"2025-01-{pair + 1:02d}T{12 * second:02d}:00:00"
+        content["commit_info"]["id"] = {"base": "a", "head": "b"}[side] * 40
+        if edit:
+            edit(content)
+        files.append(folder / f"{side}-{pair}.json")
+        files[-1].write_text(json.dumps(content))
+    return files
+
+
+def records(folder: Path, side: str, run: Run, count: int = 4, edit: Edit | None = None) -> Records:
+    return load(write(folder, side, run, count, edit))
+
+
+def infos(content: Content, kernel: str) -> list[dict[str, Any]]:
+    return [row["extra_info"] for row in content["benchmarks"] if row["extra_info"]["kernel"] == kernel]
+
+
+def having(rows: Sequence[Mapping[str, Any]], *verdicts: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["verdict"] in verdicts]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """The plain runs before."""
+    return records(tmp_path_factory.mktemp("base"), "base", PLAIN)
+
+
+@pytest.fixture(scope="module")
+def regressed(base: Records, tmp_path_factory: pytest.TempPathFactory) -> Content:
+    """linear-chunked 15 % slower in one mode, linear-explicit needs twice the memory, one case is lost."""
+    folder = tmp_path_factory.mktemp("regressed")
+
+    def grow(content: Content) -> None:
+        for info in infos(content, "linear-explicit"):
+            info["peak_bytes"] *= 2
+
+    head = replace(
+        slower(1.15, ("linear-chunked", "causal")),
+        not_measured=[("standard-sdpa", "causal", 8192, "oom", "CUDA out of memory")],
+    )
+    return compare(base, records(folder, "head", head, edit=grow))
+
+
+# Verdicts
+
+
+def test_what_was_planted_is_found_and_nothing_else(regressed: Content) -> None:
+    changed = having(regressed["cases"], "slower", "faster")
+    assert {(one["kernel"], one["mode"], one["verdict"]) for one in changed} == {
+        ("linear-chunked", "causal", "slower")
+    }
+    assert len(changed) == len(DOUBLINGS)
+    assert all(one["low"] <= 1.15 * 1.03 and one["high"] >= 1.15 / 1.03 for one in changed)
+    assert (regressed["unit"], regressed["units"]) == ("pair", {"base": 4, "head": 4})
+    assert regressed["regressed"] and not regressed["tentative"]
+
+
+def test_memory_and_outcomes_are_compared_exactly(regressed: Content) -> None:
+    assert {(one["kernel"], one["quantity"], one["verdict"]) for one in regressed["counts"]} == {
+        ("linear-explicit", "peak_bytes", "larger")
+    }
+    assert all(one["head"] == 2 * one["base"] for one in regressed["counts"])
+    (lost,) = regressed["outcomes"]
+    assert (lost["kernel"], lost["seq_len"], lost["head"], lost["verdict"]) == (
+        "standard-sdpa", 8192, "oom", "lost"
+    )  # fmt: skip
+
+
+def test_a_crossover_moves_with_its_kernel_and_an_exponent_does_not(regressed: Content) -> None:
+    """Both kernels are pure powers 1 and 2, so N* moves by as much as the linear one slows down."""
+    (moved,) = having(regressed["crossovers"], "moved")
+    assert (moved["linear"], moved["mode"]) == ("linear-chunked", "causal")
+    assert moved["low"] < 1.15 < moved["high"]
+    assert moved["ratio"] == pytest.approx(moved["head"]["n"] / moved["base"]["n"], rel=0.01)
+    assert not having(regressed["exponents"], "moved")
+
+
+def test_an_exponent_that_moved_is_told(base: Records, tmp_path: Path) -> None:
+    head = replace(PLAIN, laws={**LAWS, ("linear-chunked", "causal"): Law(1.6e-5 / 256**0.2, 1.2)})
+    found = compare(base, records(tmp_path, "head", head))
+    (moved,) = having(found["exponents"], "moved")
+    assert moved["low"] < 0.2 < moved["high"] and moved["kernel"] == "linear-chunked"
+
+
+def test_a_crossover_that_left_the_measured_lengths_moved(base: Records, tmp_path: Path) -> None:
+    head = slower(0.1, ("linear-chunked", "causal"))
+    found = compare(base, records(tmp_path, "head", head))
+    (moved,) = having(found["crossovers"], "moved")
+    assert (moved["base"]["kind"], moved["head"]["kind"]) == ("inside", "below")
+
+
+def test_swapping_the_sides_swaps_the_verdicts(base: Records, tmp_path: Path) -> None:
+    head = records(tmp_path, "head", slower(1.3, ("linear-explicit", "causal")))
+    there, back = compare(base, head), compare(head, base)
+    swapped = {"slower": "faster", "faster": "slower"}
+    assert [swapped.get(one["verdict"], one["verdict"]) for one in there["cases"]] == [
+        one["verdict"] for one in back["cases"]
+    ]
+    assert there["regressed"] and not back["regressed"]
+
+
+def test_a_commit_compared_with_itself_has_no_regression(base: Records, tmp_path: Path) -> None:
+    found = compare(base, records(tmp_path, "head", PLAIN))
+    assert not having(found["cases"], "slower", "faster") and not found["regressed"]
+    assert not (found["counts"] or found["outcomes"])
+
+
+def test_one_run_a_side_is_tentative_and_finds_what_is_large(tmp_path: Path) -> None:
+    head = slower(1.5, ("linear-explicit", "causal"))
+    found = compare(records(tmp_path, "base", PLAIN, 1), records(tmp_path, "head", head, 1))
+    assert found["tentative"] and found["unit"] == "repetition"
+    assert {(one["kernel"], one["mode"]) for one in having(found["cases"], "slower")} == {
+        ("linear-explicit", "causal")
+    }
+    assert "Tentative: there is one run a side, so 2 % are assumed" in as_text(sections(found))
+
+
+def test_one_new_run_is_compared_with_several_old_ones(tmp_path: Path) -> None:
+    head = slower(1.3, ("linear-explicit", "causal"))
+    found = compare(records(tmp_path, "base", PLAIN, 5), records(tmp_path, "head", head, 1))
+    assert (found["unit"], found["units"]) == ("run", {"base": 5, "head": 1})
+    assert {one["kernel"] for one in having(found["cases"], "slower", "faster")} == {"linear-explicit"}
+
+
+# What belongs together
+
+
+def in_a_row(content: Content) -> None:
+    content["datetime"] = content["datetime"].replace(
+        "2025", str(2020 + ord(content["commit_info"]["id"][0]))
+    )
+
+
+def test_runs_measured_one_side_after_the_other_are_no_pairs(tmp_path: Path) -> None:
+    base, head = (records(tmp_path, side, PLAIN, edit=in_a_row) for side in ("base", "head"))
+    assert compare(base, head)["unit"] == "run"
+    assert compare(base, head, paired=True)["unit"] == "pair"
+
+
+def test_numbered_pairs_are_pairs_whatever_their_order(tmp_path: Path) -> None:
+    """In each pair both sides slow down alike, by a factor that only its partner explains."""
+
+    def files(side: str, run: Run, order: Sequence[int]) -> list[Path]:
+        written = write(tmp_path, side, run, 5, in_a_row)
+        for pair, file in enumerate(written):
+            content = json.loads(file.read_text())
+            content["run"]["pair"] = pair
+            for row in content["benchmarks"]:
+                row["stats"]["data"] = [second * 1.5**pair for second in row["stats"]["data"]]
+            file.write_text(json.dumps(content))
+        return [written[pair] for pair in order]
+
+    base = load(files("base", PLAIN, (0, 1, 2, 3, 4)))
+    head = load(files("head", slower(1.2), (3, 1, 4, 0, 2)))
+    found = compare(base, head)
+    assert found["unit"] == "pair" and {one["verdict"] for one in found["cases"]} == {"slower"}
+    apart = compare(base, head, paired=False)
+    assert {one["verdict"] for one in apart["cases"]} == {"inconclusive"}
+
+
+def test_pairs_of_unequal_numbers_are_refused(tmp_path: Path) -> None:
+    base, head = records(tmp_path, "base", PLAIN, 3), records(tmp_path, "head", PLAIN, 2)
+    with pytest.raises(InputError, match="3 runs of the base and 2 of the head; give as many of either"):
+        compare(base, head, paired=True)
+
+
+def other_machine(content: Content) -> None:
+    content["machine_info"]["cpu"]["brand_raw"] = "Another CPU"
+
+
+def test_different_machines_are_not_compared(base: Records, tmp_path: Path) -> None:
+    head = records(tmp_path, "head", PLAIN, edit=other_machine)
+    with pytest.raises(InputError, match=r"nothing is comparable.*CPU: Synthetic and Another CPU"):
+        compare(base, head)
+
+
+def test_cases_of_another_machine_are_incomparable_and_the_others_compared(tmp_path: Path) -> None:
+    on_cpu = replace(PLAIN, laws={("linear-chunked", "causal"): LAWS["linear-chunked", "causal"]})
+    elsewhere = replace(PLAIN, laws={("linear-explicit", "causal"): LAWS["linear-explicit", "causal"]})
+    both = replace(PLAIN, laws={**on_cpu.laws, **elsewhere.laws})
+    base = records(tmp_path, "base", both)
+    head = load([
+        *write(tmp_path, "head", on_cpu), *write(tmp_path / "..", "head", elsewhere, 2, other_machine)
+    ])  # fmt: skip
+    found = compare(base, head)
+    assert {one["kernel"] for one in found["cases"]} == {"linear-chunked"}
+    assert {(one["kernel"], one["verdict"]) for one in found["outcomes"]} == {
+        ("linear-explicit", "incomparable")
+    }
+    assert "linear-explicit" in as_text(sections(found)) and not found["regressed"]
+
+
+def test_cases_of_one_side_only_are_listed_and_no_alarm(tmp_path: Path) -> None:
+    base = replace(PLAIN, not_measured=[("standard-sdpa", "causal", 512, "failed", "an error")])
+    head = replace(
+        PLAIN,
+        lengths=(*DOUBLINGS[:-1], 16384),
+        not_measured=[("standard-sdpa", "causal", 4096, "over_time", "predicted 3 s a round")],
+    )
+    found = compare(records(tmp_path, "base", base), records(tmp_path, "head", head))
+    fates = {(one["seq_len"], one["verdict"]) for one in found["outcomes"]}
+    assert fates == {(512, "gained"), (4096, "left out"), (8192, "vanished"), (16384, "new")}
+    assert not found["regressed"]
+    text = as_text(sections(found))
+    assert "left out now: predicted 3 s a round" in text and "not asked for in the base" in text
+
+
+def test_everything_lost_is_a_regression_and_no_wrong_usage(tmp_path: Path) -> None:
+    head = replace(PLAIN, not_measured=[(*name, n, "oom", "too large") for name in LAWS for n in DOUBLINGS])
+    found = compare(records(tmp_path, "base", PLAIN, 2), records(tmp_path, "head", head, 2))
+    assert found["regressed"] and {one["verdict"] for one in found["outcomes"]} == {"lost"}
+    comparison_picture(found)
+
+
+# Everything moved
+
+
+def test_everything_moving_alike_is_told_apart(base: Records, tmp_path: Path) -> None:
+    head = records(tmp_path, "head", slower(1.08))
+    (common,) = compare(base, head)["common"]
+    assert common["moved"] and common["low"] < 1.08 < common["high"]
+    assert "Everything moved on cpu: the median case is slower" in as_text(sections(compare(base, head)))
+
+
+def test_half_of_the_cases_moving_is_not_everything(
+    regressed: Content, base: Records, tmp_path: Path
+) -> None:
+    assert not regressed["common"][0]["moved"]
+    half = slower(1.3, *[name for name in LAWS if name[1] == "causal"])
+    found = compare(base, records(tmp_path, "head", half))
+    assert not found["common"][0]["moved"]
+
+
+def test_ceilings_that_moved_point_at_the_machine(tmp_path: Path) -> None:
+    def with_ceilings(bandwidth: float) -> Edit:
+        return lambda content: content["benchmarks"].extend(
+            ceilings(Machine(), bandwidth, 1e11, (1, 1.01, 1))
+        )
+
+    base = records(tmp_path, "base", PLAIN, edit=with_ceilings(2e10))
+    head = records(tmp_path, "head", PLAIN, edit=with_ceilings(1e10))
+    found = compare(base, head)
+    assert "ceiling" not in {one["family"] for one in found["cases"]}
+    text = " ".join(as_text(sections(found)).split())
+    assert "The machine itself changed" in text and "ceiling-copy" in text and "ceiling-matmul +" not in text
+
+
+# The text, the picture and the command line
+
+
+def test_the_answer_comes_first(regressed: Content) -> None:
+    text = as_text(sections(regressed))
+    assert text.startswith("35 cases compared: 6 slower, 12 larger, 1 lost\n")
+    order = [
+        "Time: 6 slower",
+        "Larger: peak memory in 12 cases",
+        "Lost: 1 case",
+        "4 runs of aaaaaaaaa",
+        "linear-chunked causal N=",
+        "N* of linear-chunked causal against standard-sdpa",
+        "N = 8192: no longer measured, a regression: CUDA out of memory",
+    ]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_changes_read_as_percent_or_as_factors() -> None:
+    assert change(1.103, 1.081, 1.126) == "+10.3 % [+8.1, +12.6]"
+    assert change(0.8, None, None) == "-20.0 %"
+    assert change(2.31, 2.2, 2.43) == "2.31x [2.20, 2.43]"
+    assert change(None, None, None) == "-"
+
+
+def test_a_small_difference_of_exact_bytes_is_told_in_full(base: Records, tmp_path: Path) -> None:
+    def grow(content: Content) -> None:
+        for info in infos(content, "linear-explicit"):
+            info["peak_bytes"] += 512
+
+    text = as_text(sections(compare(base, records(tmp_path, "head", PLAIN, edit=grow))))
+    assert "+512 B" in text and "+0.0 %" not in text.partition("Counts and bytes")[2]
+
+
+def test_the_margin_is_the_noise_of_the_machine_where_that_is_larger(base: Records, tmp_path: Path) -> None:
+    head = records(tmp_path, "head", slower(1.1))
+    for noise, margin in ((0.021, 0.05), (0.15, 0.15)):
+        found = compare(base, head, noise=noise)
+        assert found["margin"] == margin
+        words = f"Margin {100 * margin:.0f} % (A/A noise here: {100 * noise:.2g} %)"
+        assert words in as_text(sections(found))
+        assert found["regressed"] == (margin < 0.1)
+
+
+def many_open(regressed: Content) -> Content:
+    cases = [
+        {**case, "kernel": f"kernel-{copy}", "verdict": verdict, "high": case["high"] * spread}
+        for copy, (verdict, spread) in enumerate([("slower", 1), ("inconclusive", 1.2), ("same", 1)])
+        for case in regressed["cases"]
+    ]
+    return {**regressed, "cases": cases}
+
+
+def test_long_tables_are_cut_and_say_so(regressed: Content) -> None:
+    text = as_text(sections(many_open(regressed)))
+    assert text.count(" inconclusive\n") == MOST_OPEN
+    assert f"Not listed: {35 - MOST_OPEN} inconclusive, 35 the same within 5 %." in text
+
+
+def test_the_picture_shows_the_changes_first_and_says_what_it_leaves_out(regressed: Content) -> None:
+    content = many_open(regressed)
+    figure = comparison_picture(content)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(names) == MOST_ROWS and all(name.startswith("kernel-0") for name in names[:35])
+    assert any(f"{3 * 35 - MOST_ROWS} cases not shown" in text.get_text() for text in figure.texts)
+    words = [text for text in axes.texts if isinstance(text, Annotation)]
+    assert {"slower: 35", "inconclusive: 5 of 35 shown"} <= {text.get_text() for text in words}
+    labels = [*axes.get_yticklabels(), *axes.get_xticklabels(), *words]
+    boxes = [label.get_window_extent() for label in labels if label.get_text()]
+    for index, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+
+
+def test_the_command_exits_with_1_and_writes_every_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [
+        replace(run, laws=dict(list(run.laws.items())[:1]), lengths=(256, 512))
+        for run in (PLAIN, slower(1.2))
+    ]
+    base = [str(file) for file in write(tmp_path, "base", small[0])]
+    head = [str(file) for file in write(tmp_path, "head", small[1])]
+    folder = tmp_path / "out"
+    assert main(["compare", *base, "--against", *head, "-o", str(folder)]) == 1
+    assert {file.name for file in folder.iterdir()} == {"comparison.json", "comparison.png", "summary.md"}
+    assert "2 cases compared: 2 slower" in capsys.readouterr().out
+    assert main(["compare", *base, "--against", *head, "-o", str(folder), "--margin", "30%"]) == 0
+    capsys.readouterr()
+    assert main(["compare", *base, "--against", *head, "-o", str(folder), "--format=json"]) == 1
+    printed = capsys.readouterr().out
+    assert json.loads(printed)["margin"] == 0.05 and "NaN" not in printed
+    assert main(["compare", *base, "--against", *head, "-o", str(folder), "--format=markdown"]) == 1
+    assert capsys.readouterr().out == (folder / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [[], ["base.json"], ["base.json", "--against", "b.json", "--margin=2"]])
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["compare", *arguments])
+    assert leaving.value.code == 2 and "usage" in capsys.readouterr().err
+
+
+def test_what_cannot_be_compared_is_one_sentence_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (base,) = write(tmp_path, "base", PLAIN, 1)
+    (head,) = write(tmp_path, "head", PLAIN, 1, other_machine)
+    assert main(["compare", str(base), "--against", str(head), "-o", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("error: nothing is comparable")
+    assert printed.err.count("\n") == 1 and not (tmp_path / "out").exists()
+    assert main(["compare", str(base), "--against", "missing.json"]) == 2
+    assert "missing.json: no such file" in capsys.readouterr().err
