@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,20 +17,26 @@ from tests.repository import Repository
 
 LINEAR = "attention/kernels/linear.py"
 CASES = (
-    "-k", "test_attention", "--device=cpu", "--kernel=linear-*", "--mode=bidirectional",
+    "-k", "test_attention", "--device=cpu", "--kernel=linear-explicit", "--kernel=linear-chunked",
+    "--mode=bidirectional",
     "--seq-len=512,1024,2048,4096", "--repetitions=2", "--case-seconds=0.25",
 )  # fmt: skip
-PHI = "phi_q, phi_k, values = phi(q.to(wide)), phi(k.to(wide)), v.to(wide)"
+CONTROL = "linear-chunked"
+PLANTED = 0.15
+QUIET = PLANTED / 3
+WIDE = "    wide = torch.promote_types(q.dtype, torch.float32)\n"
+# In small parts, so that it takes time and no memory.
+COPY = "    for part in 2 * [p for x in (q, k, v) for p in x.split(64, dim=2)]:\n        part.clone()\n"
 OUT = "    out: Tensor = chunked_forward("
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """Three commits: as it is, tagged `sound`; with copies of q and k, `slow`; with memory held, `large`."""
+    """Three commits: as it is, tagged `sound`; with copies in a kernel, `slow`; with memory held, `large`."""
     repository = Repository(tmp_path_factory.mktemp("planted") / "repository")
     repository.git("tag", "sound")
-    repository.edit(LINEAR, PHI, PHI.replace("q.to(wide)", "q.clone()").replace("k.to(wide)", "k.clone()"))
-    repository.commit("copy q and k")
+    repository.edit(LINEAR, WIDE, WIDE + COPY)
+    repository.commit("copy the inputs")
     repository.git("tag", "slow")
     repository.edit(LINEAR, OUT, f"    spare = torch.empty_like(q)  # noqa: F841\n{OUT}")
     repository.commit("hold a spare")
@@ -64,10 +71,19 @@ def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
     repository: Repository, tmp_path: Path
 ) -> None:
     comparison = compare(repository, "sound", "slow", 6, tmp_path / "out")
-    slower = named(comparison["cases"], "slower")
-    assert slower and {kernel for kernel, _ in slower} == {"linear-explicit"} and comparison["exit"] == 1
     assert not named(comparison["cases"], "faster")
     assert comparison["base"]["commits"] == [repository.first]
+    slower = named(comparison["cases"], "slower")
+    assert {kernel for kernel, _ in slower} <= {"linear-explicit"}
+    # The kernel that did not change says how well this machine tells times at the moment.
+    width = max(
+        math.log(row["high"] / row["low"]) / 2 for row in comparison["cases"] if row["kernel"] == CONTROL
+    )
+    if width > QUIET:
+        pytest.skip(
+            f"too much else runs here to see {PLANTED:.0%}: unchanged cases are known to ±{width:.0%}"
+        )
+    assert slower and comparison["exit"] == 1 and not comparison["counts"]
 
 
 @pytest.mark.slow
@@ -76,7 +92,8 @@ def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
 ) -> None:
     comparison = compare(repository, "slow", "large", 2, tmp_path / "out")
     larger = [row for row in comparison["counts"] if row["verdict"] == "larger"]
-    assert {row["kernel"] for row in larger} == {"linear-chunked"} and comparison["exit"] == 1
+    assert {(row["kernel"], row["quantity"]) for row in larger} == {(CONTROL, "peak_bytes")}
+    assert len(larger) == 4 and comparison["exit"] == 1
 
 
 @pytest.mark.slow
