@@ -44,7 +44,8 @@ class Unrest:
             nine scales late, where it is one and a half scales early at most.
         drift: The whole run grows slower, or faster, by this share from its first case to its last.
         stalls: The share of rounds that take ten times as long.
-        throttled: From a random moment on, one of the runs has 0.8 times the clock.
+        throttled: One of the runs has `clock` times its clock from a random moment on, or from `since`, where
+            0 is its start and 1 its end.
     """
 
     run: float = 0.0175
@@ -55,6 +56,8 @@ class Unrest:
     drift: float = 0.0
     stalls: float = 0.0
     throttled: bool = False
+    clock: float = 0.8
+    since: float | None = None
 
 
 CALM = Unrest()
@@ -65,7 +68,9 @@ NOISES = {
     "10x stalls in 2 % of the rounds": replace(CALM, stalls=0.02),
     "one run throttled to 0.8x": replace(CALM, throttled=True),
     "all of these": Unrest(round=0.04, skew=1.0, drift=0.1, stalls=0.02, throttled=True),
+    "one run 1.3x slower from its middle": replace(CALM, throttled=True, clock=1 / 1.3, since=0.5),
 }
+ALL = NOISES["all of these"]
 
 
 def seconds(laws: Sequence[Law], lengths: Sequence[int]) -> Floats:
@@ -109,8 +114,8 @@ def draw_tables(
     moment = (order + cases * np.arange(repetitions)[:, None]) / (cases * repetitions)
     effect += unrest.drift * random.choice([-1.0, 1.0], (draws, units, 1, 1)) * moment
     if unrest.throttled:
-        since = random.random((draws, 1, 1))
-        effect[:, 0] -= np.log(0.8) * (moment[:, 0] >= since)
+        since = random.random((draws, 1, 1)) if unrest.since is None else unrest.since
+        effect[:, 0] -= np.log(unrest.clock) * (moment[:, 0] >= since)
 
     z = random.standard_normal((rounds, *repeated))
     for earlier, later in pairwise(z):

@@ -177,3 +177,15 @@ def test_a_length_that_some_units_lack_is_left_out_and_named() -> None:
     found = find_crossover(linear, standard)
     assert found.units == 3 and found.lengths == [256, 4096]
     assert any("8192" in note for note in found.notes)
+
+
+def test_the_ratios_shown_are_those_that_decide_and_are_1_at_the_crossover() -> None:
+    linear, standard = table(LINEAR, 0.3, seed=3), table(STANDARD, 0.3, seed=4)
+    linear.iloc[0, -1] = np.nan  # this length decides nothing, but two units still show its ratio
+    found = find_crossover(linear, standard)
+    assert found.seq_lens == list(DOUBLINGS) and found.lengths == [256, 4096]
+    expected = np.exp(np.log(standard / linear).mean()).to_numpy()
+    assert found.ratios == pytest.approx(expected, rel=EXACT)
+    assert found.kind == "inside" and found.n is not None
+    place = np.interp(math.log(found.n), np.log(DOUBLINGS), np.log(found.ratios))
+    assert place == pytest.approx(0, abs=EXACT)

@@ -6,9 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
+from scipy import stats
 
 from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.plots.memory import memory_picture
@@ -19,6 +22,7 @@ from benchmarks.analysis.plots.style import LOOKS, length_axis, looks
 from benchmarks.analysis.plots.theory import theory_picture
 from benchmarks.analysis.plots.views import View, views
 from benchmarks.analysis.records import load
+from benchmarks.analysis.scaling import unit_table
 from benchmarks.analysis.summary import summarise
 from tests.synthetic import Law, Machine, Noise, Run, ceilings, write_together
 
@@ -115,3 +119,23 @@ def test_the_most_measured_forward_combination_keeps_the_plain_names(tmp_path: P
         ("-cpu", "cpu", "forward"),
         ("-cuda-forward_backward", "cuda", "forward_backward"),
     ]
+
+
+@pytest.mark.parametrize("units", [1, 3])
+def test_bars_are_the_interval_over_the_units_and_the_axis_says_so(units: int, tmp_path: Path) -> None:
+    """And never the spread of the rounds of a unit, which are not independent."""
+    laws = {("standard-sdpa", "causal"): Law(1e-8, 2)}
+    records = load([Run(laws, LONG[:3], units, noise=NOISE).write(tmp_path / "out.json")])
+    ((_, view),) = views(summarise(records), case_table(records))
+    axes = scaling_picture(view).axes[0]
+    words = "bars: 95 % interval over 3 repetitions" if units > 1 else "no bars: a single repetition"
+    assert words in axes.get_ylabel()
+    (bars,) = [one for one in axes.containers if isinstance(one, ErrorbarContainer)]
+    segments = [segment for segment in bars.lines[2][0].get_segments() if np.size(segment)]
+    if units == 1:
+        assert not segments
+        return
+    drawn = np.array([segment[:, 1] for segment in segments])
+    logs = np.log(unit_table(records.rows).to_numpy())
+    intervals = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    assert drawn == pytest.approx(np.exp(np.column_stack([intervals.low, intervals.high])), rel=1e-9)

@@ -155,15 +155,18 @@ def test_the_summary_is_strict_json_with_the_promised_fields(report: Any) -> Non
     identity = {"mode", "phase", "device", "device_name", "dtype", "clock", "batch", "heads", "head_dim"}
     conclusions = {
         "kernel", "family", "seq_lens", "median_s", "exponent", "local_slopes", "overhead_s",
-        "flops_exponent", "peak_bytes_exponent", "fits",
+        "flops_exponent", "peak_bytes_exponent", "laws", "best_law",
     }  # fmt: skip
     for series in summary["series"]:
         assert identity | conclusions <= set(series)
-        assert {"value", "low", "high", "verdict", "window", "units"} <= set(series["exponent"])
+        exponent = {"value", "low", "high", "verdict", "window", "units", "firmness", "overhead_s"}
+        assert exponent <= set(series["exponent"])
         assert len(series["seq_lens"]) == len(series["median_s"]) == len(series["local_slopes"]) + 1
         assert series["subject"] == "operator" and series["floor_share"] == [None] * len(series["seq_lens"])
     for crossover in summary["crossovers"]:
         assert identity | {"linear", "standard", "quantity", "kind", "n", "low", "high"} <= set(crossover)
+        assert crossover["firmness"] == ("tentative" if crossover["quantity"] == "time" else "firm")
+        assert len(crossover["seq_lens"]) == len(crossover["ratios"]) >= 5
     assert len(summary["series"]) == len(LAWS)
     assert len(summary["crossovers"]) == 2 * 2 * 2 * 2  # linear x standard x mode x quantity
     assert summary["runs"]["unit"] == "repetition" and summary["runs"]["units"] == 3
@@ -186,7 +189,9 @@ def test_known_laws_come_back_out_of_the_files(tmp_path: Path) -> None:
         assert series["exponent"]["value"] == pytest.approx(law.power, abs=1e-9)
         assert series["exponent"]["verdict"] == {1: "linear", 2: "quadratic"}[int(law.power)]
         assert series["flops_exponent"] == pytest.approx(law.power)
-        assert series["fits"][series["exponent"]["verdict"]]["a"] == pytest.approx(law.coefficient, rel=1e-4)
+        fit = series["laws"][series["exponent"]["verdict"]]
+        coefficient = fit["a_s_per_token2" if law.power == 2 else "a_s_per_token"]
+        assert coefficient == pytest.approx(law.coefficient, rel=1e-4) and fit["tenable"]
     crossover = find(
         summary["crossovers"],
         linear="linear-chunked", standard="standard-sdpa", mode="causal", quantity="time",
@@ -287,7 +292,9 @@ def test_a_machine_of_half_the_speed_has_the_same_exponents_and_crossovers(tmp_p
     for one, other in zip(conclude(fast)["crossovers"], conclude(slow)["crossovers"], strict=True):
         assert rounded(one) == rounded(other)
     for one, other in zip(conclude(fast)["series"], conclude(slow)["series"], strict=True):
-        assert rounded(one["exponent"]) == rounded(other["exponent"])
+        for name, value in one["exponent"].items():
+            factor = 2 if name == "overhead_s" and value is not None else 1
+            assert rounded(factor * value if factor > 1 else value) == rounded(other["exponent"][name])
         assert [2 * time for time in one["median_s"]] == pytest.approx(other["median_s"])
 
 
@@ -378,7 +385,7 @@ def test_one_length_and_one_repetition_are_reported_as_far_as_they_go(tmp_path: 
     assert "Only N = 1024" in warnings and "A single repetition" in warnings
     for series in summary["series"]:
         assert series["exponent"]["value"] is None and series["overhead_s"] is None
-        assert series["fits"] == {"quadratic": None, "linear": None} and series["local_slopes"] == []
+        assert set(series["laws"].values()) == {None} and series["local_slopes"] == []
     assert main(["report", str(path), "-o", str(tmp_path / "report")]) == 0
     assert {one.name for one in (tmp_path / "report").iterdir()} == PLAIN_FILES
 

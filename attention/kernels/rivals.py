@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -35,7 +37,7 @@ def fla(function: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         if not causal:
             raise ValueError(f"{function} of flash-linear-attention is causal only; pass causal=True")
-        attention = getattr(import_module("fla.ops.linear_attn"), function)
+        attention = getattr(_quietly("fla.ops.linear_attn"), function)
         phi = get_feature_map(feature_map)
         turned = (x.transpose(1, 2).contiguous() for x in (phi(q), phi(k), v))
         out: Tensor = attention(*turned, scale=1.0, normalize=True)[0]
@@ -48,9 +50,16 @@ def flash_attn(
     q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
 ) -> Tensor:
     """FlashAttention's own kernel; its layout is [B, N, H, D]."""
-    attention = import_module("flash_attn").flash_attn_func
+    attention = _quietly("flash_attn").flash_attn_func
     out: Tensor = attention(*(x.transpose(1, 2) for x in (q, k, v)), causal=causal, softmax_scale=scale)
     return out.transpose(1, 2)
+
+
+def _quietly(module: str) -> ModuleType:
+    """Import it; what it warns about while being imported is no finding of a measurement."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module(module)
 
 
 def _fla_supports(case: Case) -> str | None:

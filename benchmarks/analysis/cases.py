@@ -10,11 +10,11 @@ import pandas as pd
 
 from benchmarks.analysis.ceilings import find_ceilings, with_floors
 from benchmarks.analysis.records import SERIES, SETTING, Records, as_frame
-from benchmarks.analysis.scaling import Floats
+from benchmarks.analysis.scaling import Floats, student_interval
 
 CASE = [*SERIES, "seq_len"]
 TIMES = [
-    "median_s", "mean_s", "stderr_s", "unit_low_s", "unit_high_s",
+    "median_s", "mean_s", "stderr_s", "interval_low_s", "interval_high_s", "unit_low_s", "unit_high_s",
     "min_s", "q05_s", "q25_s", "q75_s", "q95_s", "max_s",
 ]  # fmt: skip
 OVER_ROUNDS = ["rounds_mean_s", "rounds_stderr_s"]
@@ -29,9 +29,10 @@ def case_table(records: Records) -> pd.DataFrame:
     Returns:
         Every record field, then in seconds: `median_s` (median of the unit values, each the median of its
         repetitions' medians), `mean_s` and `stderr_s` (mean of the unit values and its standard error, empty
-        for one unit), `unit_low_s` and `unit_high_s` (smallest and largest unit value), and smallest, largest
-        and quantiles of all rounds; of layers also `rounds_mean_s` and `rounds_stderr_s`, mean and standard
-        error as if all rounds were independent; then `rounds`, `repetitions`, `units`, what
+        for one unit), `interval_low_s` and `interval_high_s` (Student's 95 % interval of their geometric
+        mean, empty for one unit), `unit_low_s` and `unit_high_s` (smallest and largest unit value), and
+        smallest, largest and quantiles of all rounds; of layers also `rounds_mean_s` and `rounds_stderr_s`,
+        mean and standard error as if all rounds were independent; then `rounds`, `repetitions`, `units`, what
         `ceilings.with_floors` adds, `unit_kind`, `outcome` and `reason`. `outcome` is "measured" or that of
         `not_measured`.
     """
@@ -61,7 +62,9 @@ def _measured_case(rows: pd.DataFrame) -> dict[str, Any]:
     units = repetitions.groupby("unit").median().to_numpy(dtype=float)
     rounds = np.concatenate(rows["seconds"].to_list())
     q05, q25, q75, q95 = np.quantile(rounds, [0.05, 0.25, 0.75, 0.95])
-    times = [np.median(units), np.mean(units), standard_error(units), units.min(), units.max()]
+    times = [np.median(units), np.mean(units), standard_error(units)]
+    times += [math.nan if end is None else math.exp(end) for end in student_interval(np.log(units))[1:]]
+    times += [units.min(), units.max()]
     times += [rounds.min(), q05, q25, q75, q95, rounds.max()]
     count = int(rows["rounds"].sum())
     case = {

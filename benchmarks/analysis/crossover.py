@@ -33,6 +33,9 @@ class Crossover:
         ahead_beyond: "linear" or "standard", whoever is ahead at the longest common length. Mostly "linear";
             "inside" with "standard" says that linear is ahead only below `n`.
         lengths: Shortest and longest common length.
+        seq_lens: All common lengths.
+        ratios: There, standard over linear: the geometric mean over the paired units, which is above 1 where
+            linear is ahead. The crossover is where it is 1.
         within_noise: Common lengths where the interval of the ratio holds 1, so that nobody is surely ahead.
         units: Paired units.
         notes: What a reader should know about the interval.
@@ -44,6 +47,8 @@ class Crossover:
     high: float | None = None
     ahead_beyond: str | None = None
     lengths: list[int] | None = None
+    seq_lens: list[int] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
     within_noise: list[int] = field(default_factory=list)
     units: int = 0
     notes: list[str] = field(default_factory=list)
@@ -101,6 +106,8 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
         kind, n, low, high,
         ahead_beyond="linear" if ahead[-1] else "standard",
         lengths=[int(lengths[0]), int(lengths[-1])],
+        seq_lens=[int(length) for length in common],
+        ratios=_shown(table, linear[common], standard[common]),
         within_noise=[int(length) for length in lengths[_within_noise(ratios)]],
         units=len(ratios),
         notes=notes,
@@ -114,6 +121,15 @@ def _ratios(linear: pd.DataFrame, standard: pd.DataFrame) -> tuple[pd.DataFrame,
         return block, notes
     medians = (linear.median() / standard.median()).to_frame().T
     return medians, ["they share no units, so their medians are compared, without an interval"]
+
+
+def _shown(table: pd.DataFrame, linear: pd.DataFrame, standard: pd.DataFrame) -> list[float]:
+    """Standard over linear; lengths that some units lack decide nothing, but have the ratio of the others."""
+    if len(table.columns) == len(linear.columns):
+        return [float(ratio) for ratio in np.exp(-np.log(table.to_numpy(dtype=float)).mean(axis=0))]
+    others = np.exp(np.log(standard / linear).mean())
+    ratios = np.exp(-np.log(table).mean()).combine_first(others)
+    return [float(ratio) for ratio in ratios[linear.columns]]
 
 
 def _within_noise(ratios: Floats) -> NDArray[np.bool_]:

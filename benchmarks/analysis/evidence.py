@@ -12,8 +12,19 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.cases import spread
 from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.experiment import agreement, experiment
+from benchmarks.analysis.laws import PALPABLE
 from benchmarks.analysis.summary import agreeing, same
 
+ABOUT_SPEEDUPS = (
+    "Geometric mean over the units of standard / linear, each unit compared with itself; where it passes 1x "
+    "is the crossover. Ratios of the medians above can differ within the noise."
+)
+ABOUT_LAWS = (
+    "error: root mean square of the log-errors. A law is untenable where it misses the mean over the units "
+    "by more than their scatter explains (F test of repeated measures, 5 %). Several may be tenable; * marks "
+    "the least error for its number of coefficients."
+)
+TENABLE_WORDS = {True: "tenable", False: "untenable", None: "cannot be told"}
 ABOUT_SHARES = "100 % is the shortest time that the ceilings of this device allow."
 IMPOSSIBLE = "! More than 100 % is impossible, and no success; the warnings say what to check."
 
@@ -32,14 +43,16 @@ def evidence(
         yield Section(f"Median time and its spread, {name}", table=_medians(ours), level=3)
     pairs = [one for one in summary["crossovers"] if same(one, setting) and one["quantity"] == "time"]
     if pairs:
-        yield Section(f"Speedup of linear over standard, {name}", table=_speedups(series, pairs), level=3)
+        notes = [ABOUT_SPEEDUPS] if any(pair["units"] > 1 for pair in pairs) else []
+        title = f"Speedup of linear over standard, {name}"
+        yield Section(title, table=_speedups(pairs), notes=notes, level=3)
     if any(share is not None for one in series for share in one["floor_share"]):
         notes = [ABOUT_SHARES, *([IMPOSSIBLE] if (ours["floor_share"] > 1).any() else [])]
         yield Section(f"Share of the floor, {name}", table=_shares(ours), notes=notes, level=3)
-    exponents, notes = _exponents(series), [*_undetermined(series), *agreement(ours)]
+    exponents, notes = _exponents(series), [*_open(series), *_allowances(series), *agreement(ours)]
     yield Section(f"Exponent p of t ~ N^p, {name}", table=exponents, notes=notes, level=3)
-    if not is_layer:
-        yield Section(f"Fits by relative error, {name}", table=_fits(series), level=3)
+    laws, notes = _laws(series), list(_about_laws(series))
+    yield Section(f"Laws of growth, {name}", table=laws, notes=notes, level=3)
 
 
 def _shares(cases: pd.DataFrame) -> Table:
@@ -87,16 +100,12 @@ def _median_cell(case: pd.Series) -> str:
     return f"{wording.seconds(case['median_s'])} ±{words}%"
 
 
-def _speedups(series: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> Table:
-    medians = {one["kernel"]: dict(zip(one["seq_lens"], one["median_s"], strict=True)) for one in series}
-    common = {n for pair in pairs for n in medians[pair["linear"]] if n in medians[pair["standard"]]}
-    lengths = sorted(common)
+def _speedups(pairs: Sequence[Mapping[str, Any]]) -> Table:
+    lengths = sorted({length for pair in pairs for length in pair["seq_lens"]})
     rows = []
     for pair in pairs:
-        linear, standard = medians[pair["linear"]], medians[pair["standard"]]
-        cells = [
-            wording.times(standard[n] / linear[n]) if n in linear and n in standard else "-" for n in lengths
-        ]
+        ratios = dict(zip(pair["seq_lens"], pair["ratios"], strict=True))
+        cells = [wording.times(ratios[n]) if ratios.get(n) else "-" for n in lengths]
         rows.append([f"{pair['linear']} over {pair['standard']}", *cells])
     return Table(["", *(f"N={length}" for length in lengths)], rows)
 
@@ -109,7 +118,7 @@ def _exponents(series: Sequence[Mapping[str, Any]]) -> Table:
         rows.append([
             one["kernel"],
             wording.interval(p["value"], p["low"], p["high"]),
-            p["verdict"],
+            f"{p['verdict']} ({p['firmness']})",
             "-" if p["window"] is None else f"{p['window'][0]}..{p['window'][1]}",
             wording.interval(one["flops_exponent"], None, None),
             wording.interval(one["peak_bytes_exponent"], None, None),
@@ -119,25 +128,64 @@ def _exponents(series: Sequence[Mapping[str, Any]]) -> Table:
     return Table(headers, rows)
 
 
-def _undetermined(series: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why, once per reason."""
+def _open(series: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why an exponent is undetermined or not reached, once per reason."""
     kernels: dict[str, list[str]] = {}
     for one in series:
-        if one["exponent"]["reason"]:
-            kernels.setdefault(one["exponent"]["reason"], []).append(one["kernel"])
-    return [f"{', '.join(names)}: undetermined, because {reason}." for reason, names in kernels.items()]
+        p = one["exponent"]
+        if p["reason"]:
+            kernels.setdefault(f"{p['verdict']}, because {p['reason']}", []).append(one["kernel"])
+    return [f"{', '.join(names)}: {why}." for why, names in kernels.items()]
 
 
-def _fits(series: Sequence[Mapping[str, Any]]) -> Table:
-    headers = ["kernel"]
-    for law in ("a N² + b", "a N + b"):
-        headers += [f"{law}: a", "b", "R²", "error"]
-    return Table(headers, [[one["kernel"], *_fit(one, "quadratic"), *_fit(one, "linear")] for one in series])
+def _allowances(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Whose exponent is that of t = c + a N^p rather than the slope over a window."""
+    names = [one["kernel"] for one in series if one["exponent"]["overhead_s"]]
+    if names:
+        yield f"{', '.join(names)}: p is that of c + a N^p over all lengths, which allows for the overhead c."
 
 
-def _fit(series: Mapping[str, Any], law: str) -> list[str]:
-    fit = series["fits"][law]
-    if fit is None:
-        return ["-"] * 4
-    r2 = "-" if fit["r2"] is None else f"{fit['r2']:.4f}"
-    return [wording.seconds(fit["a"]), wording.seconds(fit["b"]), r2, f"{100 * fit['relative_error']:.0f} %"]
+def _laws(series: Sequence[Mapping[str, Any]]) -> Table:
+    rows = []
+    for one in series:
+        for name, law in one["laws"].items():
+            if law is not None:
+                formula = law["formula"] + (" *" if name == one["best_law"] else "")
+                r2 = "-" if law["r2"] is None else f"{law['r2']:.4f}"
+                error, tenable = f"{100 * law['relative_error']:.1f} %", TENABLE_WORDS[law["tenable"]]
+                rows.append([f"{one['kernel']}: {formula}", tenable, error, r2, wording.law(law)])
+    return Table(["", "", "error", "R²", "fit"], rows)
+
+
+def _about_laws(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How to read the table, where no law holds, and from where on the quadratic part dominates."""
+    judged = {one["kernel"]: [law for law in one["laws"].values() if law] for one in series}
+    if not any(judged.values()):
+        yield "Laws need 3 lengths, and c + a N^p needs 4."
+        return
+    yield ABOUT_LAWS
+    if any(law["tenable"] is None for laws in judged.values() for law in laws):
+        yield "With a single unit nobody can tell which laws are tenable: measure at least 3 repetitions."
+    none = [name for name, laws in judged.items() if laws and all(law["tenable"] is False for law in laws)]
+    if none:
+        yield (
+            f"{', '.join(none)}: no such law is tenable; steps, as where a cache overflows, or a change of "
+            "algorithm are none of them."
+        )
+    for one in series:
+        yield from _dominance(one)
+
+
+def _dominance(series: Mapping[str, Any]) -> Iterator[str]:
+    mixed, lengths = series["laws"]["mixed"], series["seq_lens"]
+    if not mixed or not mixed["tenable"] or not mixed["dominates_from"]:
+        return
+    found, law = mixed["dominates_from"], f"{series['kernel']}: as a N + b N², its quadratic part"
+    if found["kind"] == "inside":
+        yield f"{law} dominates from N = {wording.interval(found['n'], found['low'], found['high'], '.0f')}."
+    elif found["lesser_share"] >= PALPABLE:
+        share = wording.percent(found["lesser_share"])
+        if found["kind"] == "below":
+            yield f"{law} dominates at every length measured; at N = {lengths[0]} the linear part is {share}."
+        else:
+            yield f"{law} dominates at no length measured; at N = {lengths[-1]} it is {share}."

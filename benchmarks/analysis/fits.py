@@ -1,87 +1,121 @@
-"""Fits of stated laws, t = a N^p + b, by their relative errors."""
+"""Least-squares fits of t = c + a N^p to the logs of times."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+import warnings
+from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 
-from benchmarks.analysis.scaling import MIN_LENGTHS, Floats
+from benchmarks.analysis.scaling import Floats
 
-POWERS = np.linspace(0.25, 3, 56)
-"""Where a free power is searched."""
-NEGLIGIBLE = math.log(1000)
-"""A term that is everywhere smaller than the other by this log-ratio cannot be told from none."""
+POWERS = (0.25, 3.0)
+"""Between which a free power is searched."""
+GRID = 12, 41
+"""Powers and offsets of the coarse search, whose best point is then refined."""
+NEGLIGIBLE = np.log(1000)
+"""How far the coarse search goes on where one term is already everywhere smaller by this log-ratio."""
+INDIFFERENT = 1e-5
+"""A coefficient is zero if that raises the error by less: it cannot be told from none."""
 
 
-def fit_law(lengths: Floats, seconds: Floats, power: float) -> dict[str, Any] | None:
-    """Fit t = a N^power + b with a, b >= 0.
+class Fit(NamedTuple):
+    """A fitted t = c + a N^p.
+
+    Attributes:
+        c: In seconds, >= 0.
+        a: In seconds per token^power, >= 0.
+        power: The p.
+        error: Root mean square of the log-errors; 0.05 is 5 %.
+        residuals: The log-errors, [lengths].
+        tangent: How log t changes with the coefficients that are free, [lengths, coefficients]: its level,
+            then log(c / a) unless one of them is zero, then the power unless it was given or ran to the edge.
+    """
+
+    c: float
+    a: float
+    power: float
+    error: float
+    residuals: Floats
+    tangent: Floats
+
+
+def fit_sum(lengths: Floats, seconds: Floats, power: float | None = None) -> Fit:
+    """Fit t = c + a N^power with c, a >= 0.
 
     The squares of the log-errors are least. With absolute errors the longest length would decide alone; and
     the log weighs half and double alike, where (fit - t) / t would favour fits that are too low.
 
     Args:
-        lengths: Ascending lengths in tokens.
+        lengths: Ascending lengths in tokens, more of them than free coefficients.
         seconds: Their times.
-        power: The p of the law.
-
-    Returns:
-        `a` (s per token^power), `b` (s), `r2` (share of the variance of log t that the law explains, None
-        where there is none), `relative_error` (root mean square of the log-errors; 0.05 is 5 %); or None for
-        fewer than 3 lengths, where two coefficients leave nothing to judge them by.
+        power: The p of the law; None lets it be free between 0.25 and 3.
     """
-    if len(lengths) < MIN_LENGTHS:
-        return None
-    fit = _fit(lengths, seconds, np.array([power]))
-    variance = float(np.var(np.log(seconds)))
-    r2 = 1 - fit.error**2 / variance if variance > 1e-12 else None
-    return {"a": fit.a, "b": fit.b, "r2": r2, "relative_error": fit.error}
+    logs, times = np.log(lengths), np.log(seconds)
+    middle = float(logs.mean())
+    x = logs - middle
+    free = power is None
+    fits = [_constant(x, times), _without_constant(x, times, power)]
+    offset, found = _search(x, times, power)
+    offset, found = _refine(x, times, offset, found, free)
+    if free and not POWERS[0] < found < POWERS[1]:
+        found, free = float(np.clip(found, *POWERS)), False
+        offset, found = _refine(x, times, offset, found, free)
+    weight = special.expit(offset - found * x)
+    columns = [weight, (1 - weight) * x][: 1 + free]
+    fits.append(_fit(x, times, float(special.expit(offset)), found, columns))
+    best = min(fits, key=lambda fit: fit.error + INDIFFERENT * fit.tangent.shape[1])
+    return best._replace(a=float(best.a * np.exp(-best.power * middle)))
 
 
-def estimate_overhead(lengths: Floats, seconds: Floats) -> float | None:
-    """The c in seconds of t = c + a N^p with all three free.
-
-    Returns:
-        c >= 0; or None where it cannot be told: three coefficients need 4 lengths, and a power at the edge of
-        what is searched, 0.25 to 3, says that the law does not describe the times, or that c and a N^p look
-        alike.
-    """
-    if len(lengths) < MIN_LENGTHS + 1:
-        return None
-    fit = _fit(lengths, seconds, POWERS)
-    return fit.b if POWERS[0] + 0.01 < fit.power < POWERS[-1] - 0.01 else None
+def _constant(x: Floats, times: Floats) -> Fit:
+    return _fit(x, times, 1.0, 0.0, [])
 
 
-class _Fit(NamedTuple):
-    a: float
-    b: float
-    power: float
-    error: float
+def _without_constant(x: Floats, times: Floats, power: float | None) -> Fit:
+    if power is not None:
+        return _fit(x, times, 0.0, power, [])
+    slope = float(x @ times / (x @ x))
+    is_inside = POWERS[0] < slope < POWERS[1]
+    return _fit(x, times, 0.0, float(np.clip(slope, *POWERS)), [x] if is_inside else [])
 
 
-def _fit(lengths: Floats, seconds: Floats, powers: Floats) -> _Fit:
-    """Search the law's shape, log(N^p + e^k), on a grid, and refine it; the level is the mean remainder."""
-    times, middle = np.log(seconds), float(np.mean(np.log(lengths)))
-    x = np.log(lengths) - middle
+def _fit(x: Floats, times: Floats, share: float, power: float, columns: list[Floats]) -> Fit:
+    """The level is the mean remainder; `share` is the constant's at the middle of the lengths."""
+    remains = times - np.log((1 - share) * np.exp(power * x) + share)
+    level = float(remains.mean())
+    residuals, tangent = remains - level, np.column_stack([np.ones_like(x), *columns])
+    error = float(np.sqrt(np.mean(residuals**2)))
+    return Fit(share * np.exp(level), (1 - share) * np.exp(level), power, error, residuals, tangent)
+
+
+def _search(x: Floats, times: Floats, power: float | None) -> tuple[float, float]:
+    """The best shape log(N^p + e^offset) on a coarse grid."""
+    powers = np.linspace(*POWERS, GRID[0]) if power is None else np.array([power])
     reach = powers[-1] * np.abs(x).max() + NEGLIGIBLE
-    offsets = np.linspace(-reach, reach, 81)
-    errors = np.std(times - np.logaddexp(powers[:, None, None] * x, offsets[:, None]), axis=2)
-    at_power, at_offset = np.unravel_index(np.argmin(errors), errors.shape)
-    step = 1e-9 + np.diff(powers).max(initial=0)
+    offsets = np.linspace(-reach, reach, GRID[1])
+    shapes = np.logaddexp(powers[:, None, None] * x, offsets[:, None])
+    at_power, at_offset = np.unravel_index(np.argmin(np.std(times - shapes, axis=2)), shapes.shape[:2])
+    return float(offsets[at_offset]), float(powers[at_power])
+
+
+def _refine(x: Floats, times: Floats, offset: float, power: float, free: bool) -> tuple[float, float]:
+    """Levenberg's and Marquardt's method from there."""
 
     def residuals(shape: Floats) -> Floats:
-        remains = times - np.logaddexp(shape[1] * x, shape[0])
+        remains = times - np.logaddexp((shape[1] if free else power) * x, shape[0])
         return np.asarray(remains - remains.mean(), dtype=float)
 
-    start = np.array([offsets[at_offset], powers[at_power]])
-    room = np.array([offsets[1] - offsets[0], step])
-    near = (start - room, start + room)
-    refined = optimize.least_squares(residuals, start, bounds=near, xtol=1e-12, ftol=1e-12, gtol=1e-15)
-    offset, power = map(float, refined.x)
-    if offset < power * x[0] - NEGLIGIBLE:
-        offset = -math.inf
-    remains = times - np.logaddexp(power * x, offset)
-    level = float(np.mean(remains))
-    return _Fit(math.exp(level - power * middle), math.exp(level + offset), power, float(np.std(remains)))
+    def jacobian(shape: Floats) -> Floats:
+        weight = special.expit(shape[0] - (shape[1] if free else power) * x)
+        columns = np.array([weight, (1 - weight) * x][: 1 + free])
+        return np.asarray(columns.mean(axis=1, keepdims=True) - columns, dtype=float)
+
+    start = np.array([offset, power][: 1 + free])
+    # least_squares takes thrice as long to set up as these few numbers take to fit. Where no better place is
+    # to be found, leastsq warns and is right; it runs off where a term is zero, which the boundary fits hold.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found, _ = optimize.leastsq(residuals, start, Dfun=jacobian, col_deriv=True, ftol=1e-10, xtol=1e-10)
+    return float(found[0]), float(found[1]) if free else power

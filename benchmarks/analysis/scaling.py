@@ -1,4 +1,4 @@
-"""How time grows with the length: local slopes, and exponents with intervals.
+"""Tables of units, their intervals, and the local slopes of time over length.
 
 Rounds of one process are not independent, so nothing here looks at rounds. It looks at *units*, the runs or,
 with a single run, its repetitions: a table of one row per unit and one column per length, in seconds.
@@ -7,7 +7,6 @@ with a single run, its repetitions: a table of one row per unit and one column p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -18,35 +17,8 @@ from scipy import stats
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
-SLOPE_TOLERANCE = 0.3
-"""How far the local slopes of a window may lie apart.
-
-Two neighbouring medians that are each 5 % off, as on a shared machine, move a doubling slope by
-sqrt(2) 0.05 / ln 2 = 0.1, and half a dozen such slopes then span about 0.3. The smallest difference that
-must be told apart, between N and N^2, is 1.
-"""
 MIN_LENGTHS = 3
 """Two lengths always lie on one line; a third can contradict it."""
-
-VERDICTS = {"constant": 0.0, "linear": 1.0, "quadratic": 2.0}
-VERDICT_MARGIN = 0.1
-
-
-@dataclass(frozen=True)
-class Exponent:
-    """The p of t ~ N^p over a window of lengths; `low`, `high` bound its 95 % interval.
-
-    `value` and `window` are None with fewer than 3 lengths, `low` and `high` where one unit allows no
-    interval. `reason` says in words why the verdict is "undetermined".
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    verdict: str
-    window: list[int] | None
-    units: int
-    reason: str | None = None
 
 
 def unit_table(rows: pd.DataFrame, quantity: str = "median_s") -> pd.DataFrame:
@@ -101,68 +73,10 @@ def student_interval(values: Floats) -> tuple[float, float | None, float | None]
 def local_slopes(table: pd.DataFrame) -> Floats:
     """Slopes of log time on log N between neighbouring lengths, medians over the units that have both."""
     steps = np.diff(np.log(table.to_numpy(float)), axis=1) / np.diff(np.log(_lengths(table)))
+    if not np.isnan(steps).any():
+        return np.asarray(np.median(steps, axis=0), dtype=float)
     return np.array(
         [np.median(step[~np.isnan(step)]) if not np.isnan(step).all() else math.nan for step in steps.T]
-    )
-
-
-def flat_window(slopes: Floats) -> int | None:
-    """Index of the first length of the window, or None.
-
-    The rule, fixed before any measurement: the window is the longest stretch of lengths that ends at the
-    longest one, holds at least 3 lengths, and whose local slopes lie within 0.3 of each other. It ends at the
-    longest length because an exponent speaks of growth, and short lengths are where fixed costs hide it.
-    """
-    for start in range(len(slopes) - MIN_LENGTHS + 2):
-        if np.ptp(slopes[start:]) <= SLOPE_TOLERANCE:
-            return start
-    return None
-
-
-def estimate_exponent(table: pd.DataFrame) -> Exponent:
-    """Exponent of one series: least squares of log time on log N per unit, then mean and interval over units.
-
-    Args:
-        table: Seconds per unit (rows) and length (columns), as `unit_table` gives them.
-
-    Returns:
-        The exponent over the window of `flat_window`, and a verdict where its interval lies inside 0, 1 or 2
-        +- 0.1. Elsewhere the reason names the slopes at both ends of the window: a square that an overhead
-        still bends can fit 1.85 with a narrow interval, which only its rising slopes give away. Without a
-        flat window the exponent describes the longest 3 lengths only, and is undetermined whatever its
-        interval: the units agree on the slopes, but the slopes do not agree on a power.
-    """
-    table, _ = complete_block(table)
-    lengths, slopes = _lengths(table), local_slopes(table)
-    if len(lengths) < MIN_LENGTHS:
-        found = "only one length was" if len(lengths) == 1 else f"only {len(lengths)} lengths were"
-        return _no_exponent(table, f"{found} measured, and an exponent needs {MIN_LENGTHS}")
-    flat = flat_window(slopes)
-    start = len(lengths) - MIN_LENGTHS if flat is None else flat
-    logs = np.log(table.to_numpy(dtype=float)[:, start:])
-    value, low, high = student_interval(np.polyfit(np.log(lengths[start:]), logs.T, 1)[0])
-    verdict, reason = _verdict(low, high, slopes[start], slopes[-1])
-    if flat is None:
-        last = ", then ".join(f"{slope:.2f}" for slope in slopes[start:])
-        verdict, reason = "undetermined", f"the slope still changes at the longest lengths: {last}"
-    return Exponent(value, low, high, verdict, [int(lengths[start]), int(lengths[-1])], len(table), reason)
-
-
-def _no_exponent(table: pd.DataFrame, reason: str) -> Exponent:
-    return Exponent(None, None, None, "undetermined", None, len(table), reason)
-
-
-def _verdict(low: float | None, high: float | None, first: float, last: float) -> tuple[str, str | None]:
-    if low is None or high is None:
-        return "undetermined", "a single unit allows no interval"
-    for verdict, exponent in VERDICTS.items():
-        if exponent - VERDICT_MARGIN <= low and high <= exponent + VERDICT_MARGIN:
-            return verdict, None
-    wanted = ", ".join(f"{exponent:g}" for exponent in VERDICTS.values())
-    return (
-        "undetermined",
-        f"the interval [{low:.2f}, {high:.2f}] does not lie within {VERDICT_MARGIN} of any of {wanted}; "
-        f"the slope goes from {first:.2f} to {last:.2f} over the window",
     )
 
 

@@ -13,12 +13,14 @@ import pandas as pd
 from benchmarks.analysis.caveats import name_caveats
 from benchmarks.analysis.ceilings import ceiling_of, find_ceilings, floor_seconds
 from benchmarks.analysis.crossover import find_crossover
+from benchmarks.analysis.exponent import estimate_exponent
 from benchmarks.analysis.fields import FAMILIES
-from benchmarks.analysis.fits import estimate_overhead, fit_law
+from benchmarks.analysis.firmness import of_crossover, of_exponent
+from benchmarks.analysis.laws import compare_laws, overhead
 from benchmarks.analysis.machines import fingerprint
 from benchmarks.analysis.quality import name_quality
 from benchmarks.analysis.records import SERIES, SETTING, Records, groups
-from benchmarks.analysis.scaling import count_exponent, estimate_exponent, local_slopes, unit_table
+from benchmarks.analysis.scaling import count_exponent, local_slopes, unit_table
 
 SCHEMA = 1
 
@@ -82,38 +84,42 @@ def _series(
 ) -> dict[str, Any]:
     table = unit_table(rows)
     lengths, medians = table.columns.to_numpy(dtype=float), np.asarray(table.median(), dtype=float)
-    exponent = estimate_exponent(table)
     counts = rows.groupby("seq_len")[["flops", "min_bytes", "peak_bytes"]].median().astype(float)
     ceiling = ceiling_of(identity, ceilings)
     floor = np.maximum(*floor_seconds(ceiling, counts["min_bytes"], counts["flops"])) if ceiling else math.nan
+    unit, flops_exponent = str(rows["unit_kind"].iloc[0]), count_exponent(lengths, counts["flops"].to_numpy())
+    exponent, (laws, best) = estimate_exponent(table, flops_exponent), compare_laws(table)
     return {
         **identity,
-        "unit": rows["unit_kind"].iloc[0],
+        "unit": unit,
         "seq_lens": [int(length) for length in lengths],
         "median_s": medians,
         "floor_share": floor / medians,
-        "exponent": vars(exponent),
+        "exponent": {**vars(exponent), "firmness": of_exponent(exponent, unit)},
         "local_slopes": local_slopes(table),
-        "overhead_s": estimate_overhead(lengths, medians),
-        "flops_exponent": count_exponent(lengths, counts["flops"].to_numpy()),
+        "overhead_s": overhead(laws),
+        "flops_exponent": flops_exponent,
         "peak_bytes_exponent": count_exponent(lengths, counts["peak_bytes"].to_numpy()),
-        "fits": {"quadratic": fit_law(lengths, medians, 2), "linear": fit_law(lengths, medians, 1)},
+        "laws": laws,
+        "best_law": best,
     }
 
 
 def _crossovers(setting: Mapping[str, Any], rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     kernels = {family: sorted(rows.loc[rows["family"] == family, "kernel"].unique()) for family in FAMILIES}
     times = {kernel: unit_table(group) for kernel, group in rows.groupby("kernel")}
+    unit = str(rows["unit_kind"].iloc[0])
     # Bytes are exact: they need no units, and one row says it all.
     known = rows.astype({"peak_bytes": float}).query("peak_bytes > 0").assign(unit=0)
     peaks = {kernel: unit_table(group, "peak_bytes") for kernel, group in known.groupby("kernel")}
     for linear, standard in product(kernels["linear"], kernels["standard"]):
         pair = {"linear": linear, "standard": standard, **setting}
         time = find_crossover(times[linear], times[standard])
-        yield {**pair, "quantity": "time", **vars(time)}
+        yield {**pair, "quantity": "time", **vars(time), "firmness": of_crossover(time, unit)}
         if linear in peaks and standard in peaks:
             memory = find_crossover(peaks[linear], peaks[standard], exact=True)
-            yield {**pair, "quantity": "peak_bytes", **vars(memory)}
+            firmness = of_crossover(memory, unit, exact=True)
+            yield {**pair, "quantity": "peak_bytes", **vars(memory), "firmness": firmness}
 
 
 def _runs(records: Records) -> dict[str, Any]:

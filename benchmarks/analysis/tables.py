@@ -10,6 +10,7 @@ import pandas as pd
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.evidence import evidence
+from benchmarks.analysis.firmness import FIRMNESS, RULE
 from benchmarks.analysis.records import SETTING
 from benchmarks.analysis.summary import best_linear, same
 
@@ -54,31 +55,50 @@ def _units(runs: Mapping[str, Any]) -> Iterator[str]:
         yield "The unit of sampling is the run where several files measured a setting, else the repetition."
     elif runs["unit"]:
         yield f"The unit of sampling is the {runs['unit']}; there are {runs['units']} of them."
-    if runs["unit"]:
+    if runs["unit"] and runs["units"] > 1:
         yield "Brackets hold 95 % intervals over the units."
+    if runs["unit"]:
+        yield f"How firm is it? {RULE}"
 
 
 def _answer(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> Section:
     """Who wins from which length on, the best linear kernel first."""
     crossovers = [one for one in summary["crossovers"] if same(one, setting)]
-    best = best_linear([one for one in summary["series"] if same(one, setting)])
+    series = [one for one in summary["series"] if same(one, setting)]
+    best = best_linear(series)
     sentences = []
     for quantity, name in QUANTITIES.items():
         ours = [one for one in crossovers if one["quantity"] == quantity]
         ours.sort(key=lambda one: (one["linear"] != best, one["linear"]))
-        for linear in dict.fromkeys(one["linear"] for one in ours):
-            sentences.append(f"{name}: {linear} {_merged(ours, linear)}.")
+        for linear, firmness in dict.fromkeys((one["linear"], one["firmness"]) for one in ours):
+            alike = [one for one in ours if (one["linear"], one["firmness"]) == (linear, firmness)]
+            sentences.append(f"{name} ({firmness}): {linear} {_merged(alike)}.")
     where = f"{wording.what(setting).capitalize()} on {wording.place(setting)}"
-    return Section(where, sentences or ["No linear and standard kernel were measured at the same lengths."])
+    sentences = sentences or ["No linear and standard kernel were measured at the same lengths."]
+    return Section(where, [*sentences, *_growth(series)])
 
 
-def _merged(crossovers: Sequence[Mapping[str, Any]], linear: str) -> str:
-    """One sentence per kernel: rivals with the same fate together, and no verb twice in a row."""
+def _growth(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How the time of each kernel grows, the firm statements first."""
+    for firmness in FIRMNESS:
+        words = []
+        for one in series:
+            p = one["exponent"]
+            if p["firmness"] == firmness:
+                value = wording.interval(p["value"], p["low"], p["high"])
+                words.append(
+                    f"{one['kernel']} {p['verdict']}" + ("" if firmness == "open" else f", p = {value}")
+                )
+        if words:
+            yield f"Growth ({firmness}): {'; '.join(words)}."
+
+
+def _merged(crossovers: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence for one linear kernel: rivals with the same fate together, and no verb twice in a row."""
     fates: dict[tuple[str, str], list[str]] = {}
     for one in crossovers:
-        if one["linear"] == linear:
-            head, _, tail = wording.crossover(one, subject=False).partition(f" {one['standard']}")
-            fates.setdefault((head, tail), []).append(one["standard"])
+        head, _, tail = wording.crossover(one, subject=False).partition(f" {one['standard']}")
+        fates.setdefault((head, tail), []).append(one["standard"])
     sentence, verb = "", ""
     for (head, tail), standards in sorted(fates.items(), key=lambda fate: fate[0][0]):
         rivals = " and ".join(filter(None, [", ".join(standards[:-1]), standards[-1]])) + tail

@@ -86,6 +86,18 @@ def interval(value: float | None, low: float | None, high: float | None, spec: s
     return f"{value:{spec}}" if alone else f"{value:{spec}} [{low:{spec}}, {high:{spec}}]"
 
 
+def law(record: Mapping[str, Any]) -> str:
+    """A fitted law with its numbers, without terms that are zero: "47.4 µs + 9.83 ns · N²"."""
+    terms = []
+    for term in record["formula"].split(" + "):
+        letter, _, growth = term.partition(" ")
+        coefficient = next(value for name, value in record.items() if name.startswith(f"{letter}_s"))
+        if coefficient:
+            growth = growth.replace("^p", f"^{record.get('power') or 0:.2f}")
+            terms.append(seconds(coefficient) + (f" · {growth}" if growth else ""))
+    return " + ".join(terms)
+
+
 def slope(value: float | None) -> str:
     """A local slope: "1.9"; "-" where it could not be measured."""
     return "-" if value is None else f"{round(value, 1) + 0.0:.1f}"

@@ -66,15 +66,10 @@ def time_range(view: View, below: float, above: float) -> tuple[float, float]:
     return view.measured["median_s"].min() / below, view.measured["median_s"].max() * above
 
 
-def _ends(cases: pd.DataFrame) -> tuple[str, str]:
-    """What the bars span: all units, or with a single unit the middle half of its rounds."""
-    return ("unit_low_s", "unit_high_s") if cases["units"].max() > 1 else ("q25_s", "q75_s")
-
-
 def what_bars_span(view: View) -> str:
-    """What the bars mean, for the axis."""
-    several = _ends(view.measured)[0] == "unit_low_s"
-    return f"bars: lowest to highest {view.unit}" if several else "bars: quartiles of the rounds"
+    """What the bars mean, for the axis; rounds of one unit are not independent and have none."""
+    most = int(view.measured["units"].max())
+    return f"bars: 95 % interval over {most} {view.unit}s" if most > 1 else f"no bars: a single {view.unit}"
 
 
 def draw_times(axes: Axes, view: View, series: Series, **changes: Any) -> None:
@@ -82,9 +77,8 @@ def draw_times(axes: Axes, view: View, series: Series, **changes: Any) -> None:
     cases = view.measured
     ours = (cases["kernel"] == series["kernel"]) & (cases["mode"] == series["mode"])
     times = cases[ours].sort_values("seq_len")
-    low, median, high = (
-        times[name].to_numpy(dtype=float) for name in (_ends(times)[0], "median_s", _ends(times)[1])
-    )
+    names = ("interval_low_s", "median_s", "interval_high_s")
+    low, median, high = (times[name].to_numpy(dtype=float) for name in names)
     bars = np.maximum([median - low, high - median], 0)
     style = {**view.looks[series["kernel"]].drawn, "capsize": 2.5, "elinewidth": 1.2, "zorder": 3, **changes}
     axes.errorbar(times["seq_len"].to_numpy(dtype=float), median, yerr=bars, **style)

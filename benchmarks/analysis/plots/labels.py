@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
@@ -31,8 +32,8 @@ class Labeller:
     def __init__(self, axes: Axes, lines: Iterable[tuple[Sequence[float], Sequence[float]]] = ()) -> None:
         figure = axes.figure
         assert isinstance(figure, Figure)
-        figure.canvas.draw()
-        self.axes = axes
+        # Asked without a renderer, every text would set up one of its own.
+        self.axes, self.renderer = axes, RendererAgg(*figure.bbox.size, figure.dpi)  # type: ignore[no-untyped-call]
         paths = [
             axes.transData.transform(np.column_stack([np.asarray(x), np.asarray(y)]))
             for x, y in lines
@@ -57,11 +58,11 @@ class Labeller:
                 text.remove()
                 return False
             text.set_position(label.offsets[0])
-        self.taken.append(text.get_window_extent())
+        self.taken.append(text.get_window_extent(self.renderer))
         return True
 
     def _is_free(self, text: Annotation) -> bool:
-        box, frame = text.get_window_extent().padded(3), self.axes.get_window_extent()
+        box, frame = text.get_window_extent(self.renderer).padded(3), self.axes.get_window_extent()
         inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 + 20 and frame.y0 <= box.y0 and box.y1 <= frame.y1
         x, y = self.points.T
         crossed = (box.x0 < x) & (x < box.x1) & (box.y0 < y) & (y < box.y1)

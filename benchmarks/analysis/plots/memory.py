@@ -74,5 +74,6 @@ def _draw_peaks(axes: Axes, view: View, mode: str, curves: dict[str, pd.DataFram
 
 def _alike(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     """Whether two curves lie on each other wherever both were measured."""
-    peaks = pd.merge(one, other, on="seq_len")[["peak_bytes_x", "peak_bytes_y"]]
-    return len(peaks) > 0 and bool((peaks.max(axis=1) < ALIKE * peaks.min(axis=1)).all())
+    peaks, others = (dict(zip(cases["seq_len"], cases["peak_bytes"], strict=True)) for cases in (one, other))
+    ratios = [peaks[length] / others[length] for length in peaks if length in others]
+    return bool(ratios) and max(max(ratios), 1 / min(ratios)) < ALIKE

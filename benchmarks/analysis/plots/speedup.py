@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -49,12 +49,12 @@ class Speedup(NamedTuple):
 
 def speedup_picture(view: View) -> Figure:
     """Speedup of the best linear kernel over every standard one."""
-    speedups = {mode: list(_speedups(series)) for mode, series in view.series.items()}
+    speedups = {mode: list(_speedups(view, mode)) for mode in view.series}
     everything = [one for lines in speedups.values() for one in lines]
     lengths = sorted({length for one in everything for length in one.lengths})
     figure, panels = make_panels(view, "Speedup of linear over standard attention", lengths or view.lengths)
     ratios = [1.0, *(ratio for one in everything for ratio in one.ratios)]
-    panels[0][1].set_ylabel("time of standard / time of linear")
+    panels[0][1].set_ylabel("time of standard / time of linear (geometric mean over the units)")
     legend_below(figure, _legend(view, everything), 4)
     for mode, axes in panels:
         log_axis(axes, min(ratios) / 2.2, max(ratios) * 2.2, words=lambda value: f"{value:g}x")
@@ -66,18 +66,16 @@ def speedup_picture(view: View) -> Figure:
     return figure
 
 
-def _speedups(series: Sequence[dict[str, Any]]) -> Iterator[Speedup]:
-    """The best linear kernel over every standard one, and the textbook forms, at their common lengths."""
-    times = {one["kernel"]: dict(zip(one["seq_lens"], one["median_s"], strict=True)) for one in series}
-    best = best_linear(series)
-    pairs = [(one["kernel"], best) for one in series if best and one["family"] == "standard"]
-    if best != "linear-explicit" and {"linear-explicit", "standard-explicit"} <= set(times):
-        pairs.append(("standard-explicit", "linear-explicit"))
-    for standard, linear in pairs:
-        lengths = [length for length in times[linear] if length in times[standard]]
-        ratios = [times[standard][length] / times[linear][length] for length in lengths]
-        if lengths:
-            yield Speedup(linear, standard, linear == best, lengths, ratios)
+def _speedups(view: View, mode: str) -> Iterator[Speedup]:
+    """The best linear kernel over every standard one, then the textbook forms, at their common lengths."""
+    best, textbook = best_linear(view.series[mode]), ("linear-explicit", "standard-explicit")
+    pairs = [one for one in view.crossovers if (one["mode"], one["quantity"]) == (mode, "time")]
+    pairs.sort(key=lambda one: one["linear"] != best)
+    for one in pairs:
+        points = [point for point in zip(one["seq_lens"], one["ratios"], strict=True) if point[1] is not None]
+        if points and (one["linear"] == best or (one["linear"], one["standard"]) == textbook):
+            lengths, ratios = map(list, zip(*points, strict=True))
+            yield Speedup(one["linear"], one["standard"], one["linear"] == best, lengths, ratios)
 
 
 def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:

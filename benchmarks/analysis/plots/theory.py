@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from benchmarks.analysis import wording
+from benchmarks.analysis.laws import predict
 from benchmarks.analysis.plots.canvas import draw_times, make_panels, time_range, time_tick, what_bars_span
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import IMPOSSIBLE_WORDS, INK, impossible_handle, legend_handle, log_axis
@@ -25,7 +26,7 @@ Series = Mapping[str, Any]
 def theory_picture(view: View) -> Figure:
     """Measured points, the law that theory gives each family, and the crossovers with their intervals."""
     figure, panels = make_panels(
-        view, "Theory and measurement: a N² + b, a N + b, and where they cross", view.lengths, 7.4
+        view, "Theory and measurement: c + a N², c + a N, and where they cross", view.lengths, 7.4
     )
     low, high = time_range(view, 5, 2.5)
     panels[0][1].set_ylabel(f"median time ({what_bars_span(view)})")
@@ -68,17 +69,15 @@ def _shown(series: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     """Draw the points and the fit, and return the entry of the legend."""
-    look, fitted = view.looks[series["kernel"]], "N²" if series["family"] == "standard" else "N"
+    look, name = view.looks[series["kernel"]], "quadratic" if series["family"] == "standard" else "linear"
     draw_times(axes, view, series, linestyle="none")
-    fit = series["fits"]["quadratic" if fitted == "N²" else "linear"]
-    if fit is None:
+    law = series["laws"][name]
+    if law is None:
         return legend_handle(look, linestyle="none"), f"{series['kernel']}: too few lengths for a fit"
     lengths = np.geomspace(series["seq_lens"][0], series["seq_lens"][-1], 200)
-    law = fit["a"] * lengths ** len(fitted) + fit["b"]
-    axes.plot(lengths, law, color=look.color, linestyle=look.line, zorder=2)
-    words = f"{series['kernel']}: {wording.seconds(fit['a'])} · {fitted}"
-    words += f" + {wording.seconds(fit['b'])}" if fit["b"] else ""
-    return legend_handle(look), f"{words}  (off by {100 * fit['relative_error']:.0f} %)"
+    axes.plot(lengths, predict(name, law, lengths), color=look.color, linestyle=look.line, zorder=2)
+    off = f"off by {100 * law['relative_error']:.0f} %" + (", untenable" if law["tenable"] is False else "")
+    return legend_handle(look), f"{series['kernel']}: {wording.law(law)}  ({off})"
 
 
 def _crossover_entry(view: View, crossover: Mapping[str, Any]) -> tuple[Patch, str]:

@@ -1,0 +1,43 @@
+"""How firm a conclusion is: the same few rules for every exponent and crossover."""
+
+from __future__ import annotations
+
+from benchmarks.analysis.crossover import Crossover
+from benchmarks.analysis.exponent import NOT_REACHED, UNDETERMINED, Exponent
+
+FIRMNESS = ("firm", "tentative", "open")
+FIRM_UNITS = 3
+"""Intervals of fewer runs are so wide, or so lucky, that a next run may well contradict them."""
+WIDE = 1.5
+"""A crossover known to no more than this factor is not pinned down: lengths mostly double."""
+RULE = (
+    f"firm: at least {FIRM_UNITS} runs agree, to within 95 % intervals that leave no other conclusion, and "
+    f"crossovers to within a factor of {WIDE}; tentative: the data say so, but as repetitions of one run, or "
+    "fewer or less exactly; open: they do not decide."
+)
+
+
+def of_exponent(exponent: Exponent, unit: str) -> str:
+    """One of `FIRMNESS`, where the unit of sampling is "run" or "repetition"."""
+    if exponent.verdict in (UNDETERMINED, NOT_REACHED):
+        return "open"
+    return "firm" if unit == "run" and exponent.units >= FIRM_UNITS else "tentative"
+
+
+def of_crossover(found: Crossover, unit: str, *, exact: bool = False) -> str:
+    """The same; `exact` says that the values have no noise, so that nothing about them is in doubt.
+
+    A crossover is open where a single unit shows no noise to judge by, and where both the shortest and the
+    longest length are within it. It is firm only if all other kinds are excluded: nobody's lead is within the
+    noise, but beside a crossover that the interval pins down.
+    """
+    if found.lengths is None:
+        return "open"
+    if exact:
+        return "firm"
+    doubtful_ends = set(found.lengths) & set(found.within_noise)
+    if found.units < 2 or doubtful_ends == set(found.lengths):
+        return "open"
+    pinned_down = found.low is not None and found.high is not None and found.high <= WIDE * found.low
+    excludes_others = pinned_down and not doubtful_ends if found.kind == "inside" else not found.within_noise
+    return "firm" if excludes_others and unit == "run" and found.units >= FIRM_UNITS else "tentative"

@@ -1,0 +1,176 @@
+"""How often a true law is called tenable and a wrong one is not, under the noise of shared machines.
+
+Every test prints the rates it achieved: `pytest tests/test_law_coverage.py -s`; with `-m slow` the whole
+matrix of noises and units, which the README shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.analysis.exponent import estimate_exponent
+from benchmarks.analysis.laws import LAWS, dominance, judge
+from tests.noise import ALL, CALM, NOISES, Unrest, draw_tables
+from tests.synthetic import DOUBLINGS, Law
+from tests.test_coverage import CAUTIOUS, DRAWS, PROMISED, UNITS, assert_rate, covers, lies_within, tables
+
+TimeOf = Callable[[int], float]
+SAMPLE = 200
+"""Draws of the tests that are not slow."""
+DECADE = (1000, 1800, 3200, 5600, 10000)
+
+
+def both_parts(length: int) -> float:
+    """Seconds by a law whose quadratic part dominates from N = 1000 on."""
+    return 1e-6 * length + 1e-9 * length**2
+
+
+TRUE: dict[str, TimeOf] = {
+    "linear": Law(1e-6, 1, 2e-4),
+    "quadratic": Law(1e-9, 2, 2e-4),
+    "mixed": both_parts,
+    "free": Law(3e-8, 1.5, 3e-4),
+}
+PURE: dict[str, TimeOf] = {"linear": Law(1e-6, 1), "quadratic": Law(1e-9, 2), "mixed": Law(1e-6, 1)}
+"""Laws whose first or second coefficient is zero, the edge of what is allowed."""
+
+
+@cache
+def drawn(
+    law: TimeOf, unrest: Unrest, units: int, draws: int, lengths: Sequence[int] = DOUBLINGS
+) -> list[pd.DataFrame]:
+    truth = np.array([[law(length) for length in lengths]])
+    return tables(draw_tables(truth, unrest, draws=draws, units=units, seed=units)[0], lengths)
+
+
+def tenable(
+    name: str, law: TimeOf, unrest: Unrest, units: int, draws: int, lengths: Sequence[int] = DOUBLINGS
+) -> float:
+    """How often these times are called tenable as the law of that name."""
+    judged = [judge(table, LAWS[name]).tenable for table in drawn(law, unrest, units, draws, lengths)]
+    return sum(map(bool, judged)) / draws
+
+
+def wrongly_tenable(unrest: Unrest, units: int, draws: int) -> float:
+    """N called tenable as N², or N² as N, over a decade of lengths."""
+    wrong = (("linear", PURE["quadratic"]), ("quadratic", PURE["linear"]))
+    return max(tenable(name, law, unrest, units, draws, DECADE) for name, law in wrong)
+
+
+@pytest.mark.parametrize("noise", ["run, repetition and AR(1) round noise", "all of these"])
+@pytest.mark.parametrize("name", TRUE)
+def test_a_true_law_is_tenable(name: str, noise: str) -> None:
+    rate = tenable(name, TRUE[name], NOISES[noise], 3, SAMPLE)
+    assert_rate(rate, *CAUTIOUS, SAMPLE, f"tenable: {LAWS[name].formula}, 3 units, {noise}")
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_true_law_at_the_edge_of_its_coefficients_is_tenable(name: str) -> None:
+    rate = tenable(name, PURE[name], CALM, 5, SAMPLE)
+    assert_rate(rate, *CAUTIOUS, SAMPLE, f"tenable: {LAWS[name].formula} with a term of zero, 5 units")
+
+
+def test_a_wrong_law_is_not_tenable() -> None:
+    assert_rate(wrongly_tenable(ALL, 3, SAMPLE), 0, 0.01, SAMPLE, "N as N², N² as N, 3 units, all noises")
+
+
+@pytest.mark.parametrize("units", [3, 10])
+def test_lengths_that_scatter_more_than_others_make_no_true_law_untenable(units: int) -> None:
+    """Where short calls jitter by 20 % and long ones by 2 %, an F test of equal variances fails 1 in 5."""
+    random, scatter = np.random.default_rng(units), np.array([0.2, 0.1, 0.02, 0.02, 0.02, 0.02])
+    times = np.array([PURE["quadratic"](length) for length in DOUBLINGS])
+    noisy = times * np.exp(scatter * random.standard_normal((SAMPLE, units, len(DOUBLINGS))))
+    rate = sum(bool(judge(table, LAWS["quadratic"]).tenable) for table in tables(noisy, DOUBLINGS)) / SAMPLE
+    assert_rate(rate, *CAUTIOUS, SAMPLE, f"tenable: N², {units} units, short lengths of 10x the noise")
+
+
+@pytest.mark.parametrize(
+    ("units", "draws"), [(3, SAMPLE), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)]
+)
+def test_the_interval_of_where_the_quadratic_part_dominates_holds_it(units: int, draws: int) -> None:
+    found = []
+    for table in drawn(both_parts, CALM, units, draws):
+        where = dominance(judge(table, LAWS["mixed"]), np.array(DOUBLINGS, dtype=float))
+        assert where is not None
+        found.append(where["low"] <= 1000 <= where["high"])
+    assert_rate(float(np.mean(found)), *CAUTIOUS, draws, f"N from which N² dominates, {units} units")
+
+
+FADED = Law(1e-9, 2, 1e-9 * 256**2)
+"""Half of the shortest time is a fixed cost, and a tenth of a percent of the longest."""
+
+
+@pytest.mark.parametrize(
+    ("units", "draws"), [(3, SAMPLE), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)]
+)
+def test_the_exponent_is_found_where_the_lengths_outgrow_the_fixed_costs(units: int, draws: int) -> None:
+    found = [estimate_exponent(table) for table in drawn(FADED, CALM, units, draws)]
+    assert_rate(covers(found, 2), *PROMISED, draws, f"exponent of c + a N², {units} units")
+    wrong = [one.verdict not in ("quadratic", "undetermined", "not reached") for one in found]
+    assert_rate(float(np.mean(wrong)), 0, 0.01, draws, f"wrong verdict on c + a N², {units} units")
+
+
+@pytest.mark.parametrize("reached", [1 / 64, 1, 4])
+def test_a_square_behind_its_overhead_is_not_reached(reached: float) -> None:
+    """Up to N = 512 the N² part reaches so many times the 20 us of overhead; its FLOPs are known to be N²."""
+    law = Law(reached * 20e-6 / 512**2, 2, 20e-6)
+    found = [estimate_exponent(table, 2.0) for table in drawn(law, CALM, 3, SAMPLE, (64, 128, 256, 512))]
+    said = np.mean([one.verdict == "not reached" for one in found])
+    called = np.mean([one.verdict not in ("not reached", "undetermined") for one in found])
+    assert_rate(float(called), 0, 0.01, SAMPLE, f"20 us + N², {reached}x at N = 512: called a power")
+    assert_rate(float(said), 0.9, 1, SAMPLE, f"20 us + N², {reached}x at N = 512: not reached")
+
+
+@pytest.mark.parametrize("missing", ["a length of one unit", "the longest in one unit", "the longest in all"])
+def test_lengths_that_are_missing_cost_no_truth(missing: str) -> None:
+    """As where one repetition was interrupted, or memory ran out from some N on."""
+    random, found = np.random.default_rng(5), []
+    for table in drawn(PURE["quadratic"], CALM, 5, SAMPLE):
+        rows = slice(None) if "all" in missing else int(random.integers(5))
+        columns = slice(4, None) if "longest" in missing else int(random.integers(len(DOUBLINGS)))
+        times = table.to_numpy(copy=True)
+        times[rows, columns] = np.nan
+        gaps = pd.DataFrame(times, columns=table.columns).dropna(axis=1, how="all")
+        found.append(estimate_exponent(gaps))
+    assert_rate(covers(found, 2), *PROMISED, SAMPLE, f"exponent, 5 units without {missing}")
+    assert {one.verdict for one in found} <= {"quadratic", "undetermined", "not reached"}
+
+
+def test_one_slow_run_or_its_stalls_spoil_no_interval() -> None:
+    slow = NOISES["one run 1.3x slower from its middle"]
+    for name, unrest in (("slower", slow), ("and stalls", replace(slow, stalls=0.02, drift=0.1))):
+        found = [estimate_exponent(table) for table in drawn(PURE["quadratic"], unrest, 3, SAMPLE)]
+        assert_rate(covers(found, 2), *CAUTIOUS, SAMPLE, f"exponent, one of 3 runs {name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("units", UNITS)
+def test_fixed_costs_too_small_to_show_cost_some_coverage_and_no_verdict(units: int) -> None:
+    """At 5 % of the shortest time they hardly show beside N, and yet bend it."""
+    found = [estimate_exponent(table) for table in drawn(Law(1e-6, 1, 0.05 * 256e-6), ALL, units, DRAWS)]
+    missed = [abs(one.value - 1) for one in found if one.value and not covers([one], 1)]
+    what = f"exponent of N with a trace of fixed costs, {units} units"
+    assert_rate(covers(found, 1), 0.85, 0.97, DRAWS, f"{what} (misses by {np.median(missed):.3f})")
+    assert {one.verdict for one in found} <= {"linear", "undetermined", "not reached"}
+
+
+@pytest.mark.slow
+def test_every_law_under_every_noise() -> None:
+    """Prints the table of the README."""
+    print(f"\n| noise, {DRAWS} draws of each law | " + " | ".join(f"tenable, {n}" for n in UNITS), end=" | ")
+    print(" | ".join(f"wrong, {n}" for n in UNITS), "|\n|---|" + "---|" * 2 * len(UNITS))
+    misses = []
+    for noise, unrest in NOISES.items():
+        rates = {(name, n): tenable(name, TRUE[name], unrest, n, DRAWS) for n in UNITS for name in TRUE}
+        least = [min(rates[name, n] for name in TRUE) for n in UNITS]
+        wrong = [wrongly_tenable(unrest, n, DRAWS) for n in UNITS]
+        print(f"| {noise} | " + " | ".join(f"{rate:.1%}" for rate in [*least, *wrong]), "|", flush=True)
+        misses += [(noise, *key) for key, rate in rates.items() if not lies_within(rate, *CAUTIOUS, DRAWS)]
+        misses += [(noise, "wrong", n) for n, rate in zip(UNITS, wrong, strict=True) if rate > 0.01]
+    assert not misses
