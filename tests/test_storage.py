@@ -35,6 +35,7 @@ for number, (kind, arguments) in enumerate(json.loads(sys.argv[1])):
     wobbling = same | {"hz_actual": [number, 0], "hz_advertised": [number, 0]}
     cpuinfo.get_cpu_info = lambda: wobbling
     platform.node = lambda: f"host{number}"
+    platform.release = lambda: f"kernel{number}"
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         if kind == "threads":
             torch.set_num_threads(torch.get_num_threads() + 1)
