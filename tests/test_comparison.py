@@ -14,7 +14,8 @@ from matplotlib.text import Annotation
 from benchmarks.__main__ import main
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.fields import InputError
-from benchmarks.analysis.findings import MOST_OPEN, change, sections
+from benchmarks.analysis.findings import MOST_OPEN, sections
+from benchmarks.analysis.naming import change
 from benchmarks.analysis.plots.comparison import MOST_ROWS, comparison_picture
 from benchmarks.analysis.records import Records, load
 from benchmarks.analysis.regression import compare
@@ -258,6 +259,28 @@ def test_everything_lost_is_a_regression_and_no_wrong_usage(tmp_path: Path) -> N
     head = replace(PLAIN, not_measured=[(*name, n, "oom", "too large") for name in LAWS for n in DOUBLINGS])
     found = compare(records(tmp_path, "base", PLAIN, 2), records(tmp_path, "head", head, 2))
     assert found["regressed"] and {one["verdict"] for one in found["outcomes"]} == {"lost"}
+    comparison_picture(found)
+
+
+def test_what_some_runs_lack_costs_the_other_cases_nothing(base: Records, tmp_path: Path) -> None:
+    """One pair lacks a kernel, one has only another, and one case was measured in one run only."""
+
+    def lose(content: Content) -> None:
+        kept = {"2025-01-01": "linear-explicit", "2025-01-02": "standard-sdpa"}.get(content["datetime"][:10])
+        content["benchmarks"] = [
+            row
+            for row in content["benchmarks"]
+            if (kept != "linear-explicit" or row["extra_info"]["kernel"] != kept)
+            and (kept != "standard-sdpa" or row["extra_info"]["kernel"] == kept)
+            and (row["extra_info"]["seq_len"] != 256 or content["datetime"].startswith("2025-01-03"))
+        ]
+
+    found = compare(base, records(tmp_path, "head", slower(1.3), edit=lose))
+    units = {(one["kernel"], one["seq_len"]): one["units"] for one in found["cases"]}
+    assert units["linear-explicit", 512] == 2 and units["standard-sdpa", 512] == 4
+    assert units["linear-chunked", 256] == 1
+    assert {one["verdict"] for one in found["cases"] if one["units"] > 2} == {"slower"}
+    sections(found)
     comparison_picture(found)
 
 

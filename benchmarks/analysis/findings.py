@@ -8,27 +8,12 @@ from typing import Any
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
+from benchmarks.analysis.judging import RUN_NOISE
+from benchmarks.analysis.naming import ORDER, Row, by_verdict, change, commits, namer, share
 from benchmarks.analysis.records import SERIES
-from benchmarks.analysis.regression import RUN_NOISE
-
-Row = Mapping[str, Any]
 
 MOST_ROWS, MOST_OPEN = 40, 10
 """Where tables are cut, and their inconclusive cases; comparison.json holds everything."""
-ORDER = ("slower", "faster", "inconclusive", "same")
-"""Verdicts on time, what is worth reading first."""
-LABEL: dict[str, Callable[[Row], str]] = {
-    "kernel": lambda row: str(row["kernel"]),
-    "mode": lambda row: str(row["mode"]),
-    "phase": lambda row: str(row["phase"]).replace("forward_backward", "forward+backward"),
-    "subject": lambda row: "" if row["subject"] == "operator" else str(row["subject"]),
-    "device": lambda row: str(row["device"]),
-    "machine": lambda row: str(row["machine"]),
-    "dtype": lambda row: str(row["dtype"]),
-    "shape": wording.shape,
-    "clock": lambda row: f"{row['clock']} clock",
-}
-"""The parts of a case's name. The kernel is always named, the others where they differ between cases."""
 QUANTITIES = {
     "flops": ("FLOPs", "FLOP"),
     "macs": ("MACs", "MAC"),
@@ -58,49 +43,6 @@ def sections(comparison: Mapping[str, Any]) -> list[Section]:
         *_shifts(comparison, name),
         *_uncompared(comparison["outcomes"], name),
     ]
-
-
-def namer(comparison: Mapping[str, Any]) -> Callable[[Row], str]:
-    """How the cases of a comparison are called: by what tells them apart."""
-    rows = [*comparison["cases"], *comparison["outcomes"]]
-    telling = [
-        part
-        for part, word in LABEL.items()
-        if part == "kernel" or len({word(row) for row in rows if row["heads"]}) > 1
-    ]
-
-    def name(row: Row) -> str:
-        parts = [word(row) for part, word in LABEL.items() if part in telling and part in (*row, "shape")]
-        return " ".join([*filter(None, parts), *([f"N={row['seq_len']}"] if "seq_len" in row else [])])
-
-    return name
-
-
-def by_verdict(cases: Sequence[Row]) -> list[Row]:
-    """Changes first, the largest ones first; then by how far a change may yet go."""
-
-    def rank(case: Row) -> tuple[int, float]:
-        ratio = case["ratio"] or 1.0
-        reach = max(case["high"] or 1e9, 1 / (case["low"] or 1e-9))
-        return ORDER.index(case["verdict"]), -(reach if case["verdict"] == "inconclusive" else abs(ratio - 1))
-
-    return sorted(cases, key=rank)
-
-
-def change(ratio: float | None, low: float | None, high: float | None) -> str:
-    """A ratio and its interval: "+10.3 % [+8.1, +12.6]", large ones "2.31x [2.20, 2.43]"."""
-    if ratio is None:
-        return "-"
-    if low is None or high is None:
-        return f"{100 * (ratio - 1):+.1f} %"
-    if 0.5 <= ratio <= 2 and high <= 10:
-        return f"{100 * (ratio - 1):+.1f} % [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]"
-    return f"{wording.digits(ratio)}x [{wording.digits(low)}, {wording.digits(high)}]"
-
-
-def share(value: float) -> str:
-    """A margin: "5 %", "2.1 %"."""
-    return f"{100 * value:.2g} %"
 
 
 def _count(rows: Sequence[Row]) -> Counter[str]:
@@ -153,8 +95,8 @@ def _everything(comparison: Mapping[str, Any]) -> Iterator[str]:
             speed = "slower" if one["ratio"] > 1 else "faster"
             yield (
                 f"Everything moved on {one['device']}: the median case is {speed}, "
-                f"{change(one['ratio'], one['low'], one['high'])}, and {one['share']:.0%} of the cases are "
-                f"within {share(margin)} of that. Another state of the machine (its clock, its "
+                f"{change(one['ratio'], one['low'], one['high'])}, and {wording.percent(one['share'])} of "
+                f"the cases are within {share(margin)} of that. Another state of the machine (its clock, its "
                 "temperature, other work) does this more often than a commit; measure both sides in turn."
             )
     ceilings = [one for one in comparison["controls"] if _surely(one, margin)]
@@ -178,7 +120,9 @@ def _surely(one: Row, margin: float) -> bool:
 def _ground(comparison: Mapping[str, Any]) -> Iterator[str]:
     """What the answer rests on."""
     base, head = (_side(comparison[side]) for side in ("base", "head"))
-    yield f"Base: {base}. Head: {head}."
+    places = list(dict.fromkeys(wording.place(case) for case in comparison["cases"]))
+    where = f" On {wording.listed(places)}." if places else ""
+    yield f"Base: {base}. Head: {head}.{where}"
     units = comparison["units"]
     many = f"{units['base']}" if units["base"] == units["head"] else f"{units['base']} and {units['head']}"
     unit = NUMBER_WORDS.get(comparison["unit"], "pair, run or repetition, by device")
@@ -197,8 +141,7 @@ def _ground(comparison: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _side(side: Row) -> str:
-    commits = [str(commit)[:9] for commit in side["commits"] if commit]
-    of = f" of {wording.listed(commits)}" if commits else ""
+    of = f" of {commits(side)}" if commits(side) else ""
     return f"{wording.count(len(side['files']), 'run')}{of}"
 
 

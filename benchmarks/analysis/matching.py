@@ -56,10 +56,11 @@ class Stratum:
     def aligned(self, base: pd.DataFrame, head: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The common columns of two tables of one row per unit; paired, also their common rows."""
         columns = base.columns.intersection(head.columns, sort=False)
+        base, head = base[columns].dropna(how="all"), head[columns].dropna(how="all")
         if self.paired:
             units = base.index.intersection(head.index)
             base, head = base.loc[units], head.loc[units]
-        return base[columns], head[columns]
+        return base, head
 
 
 def sides(base: Records, head: Records) -> tuple[Side, Side]:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from benchmarks.analysis.changes import ALPHA, FAMILY, Change, Floats, find_change, holm
 from benchmarks.analysis.counts import compare_counts, compare_outcomes
 from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.judging import (
+    find_common,
+    find_controls,
+    judge_cases,
+    judge_crossovers,
+    judge_exponents,
+)
 from benchmarks.analysis.machines import differences, fingerprint
-from benchmarks.analysis.matching import CASE, Side, Stratum, sides, strata
+from benchmarks.analysis.matching import Side, sides, strata
 from benchmarks.analysis.records import Records
-from benchmarks.analysis.shifts import Shift, crossovers, exponents, find_shifts, in_doubt
 from benchmarks.analysis.summary import plain
 
 SCHEMA = 1
 MARGIN = 0.05
-RUN_NOISE = 0.02
-"""What a run does to each of its cases, assumed where a side has one run: 1.5 to 2 % on shared machines."""
-TOGETHER = 0.75
-"""Everything moved when so many of the cases moved alike."""
 
 
 def compare(
@@ -37,7 +33,7 @@ def compare(
     """Compare two sets of runs.
 
     The unit of sampling is the pair of runs, or the run, or with a single run a side its repetitions; then
-    an effect of the run of `RUN_NOISE` is assumed, and the verdicts are `tentative`. Verdicts on time:
+    an effect of the run of `judging.RUN_NOISE` is assumed, and the verdicts are `tentative`. On time they are
 
     - "slower", "faster": Holm's correction over all cases leaves less than 5 % for a change so sure by
       chance, and the mean change is beyond the margin;
@@ -66,7 +62,7 @@ def compare(
     wide = max(margin, noise or 0.0)
     before, after = sides(base, head)
     parts = list(strata(before, after, paired))
-    cases = _cases(parts, wide)
+    cases = judge_cases(parts, wide)
     outcomes = compare_outcomes(before, after)
     if not cases and not any(one["verdict"] in ("lost", "gained") for one in outcomes):
         raise InputError(_why_nothing(before, after))
@@ -88,170 +84,16 @@ def compare(
             "cases": cases,
             "counts": counts,
             "outcomes": outcomes,
-            "exponents": _exponents(parts, wide),
-            "crossovers": _crossovers(parts, wide),
-            "common": [one for part in parts for one in _common(part, wide)],
-            "controls": [one for part in parts for one in _controls(part)],
+            "exponents": judge_exponents(parts, wide),
+            "crossovers": judge_crossovers(parts, wide),
+            "common": [one for part in parts for one in find_common(part, wide)],
+            "controls": [one for part in parts for one in find_controls(part)],
             "regressed": any(
                 one["verdict"] in ("slower", "larger", "lost") for one in [*cases, *counts, *outcomes]
             ),
         }
     )
     return comparison
-
-
-def log_tables(stratum: Stratum, *, ceilings: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Log seconds per unit (rows) and case (columns) of both sides, aligned."""
-
-    def table(rows: pd.DataFrame) -> pd.DataFrame:
-        ours = rows[(rows["subject"] == "ceiling") == ceilings]
-        seconds = ours.groupby(["unit", "case"], sort=False)["median_s"].median().unstack("case")
-        return seconds.apply(np.log)
-
-    return stratum.aligned(table(stratum.base), table(stratum.head))
-
-
-def verdicts(change: Change, margin: float | Floats) -> tuple[list[str], Floats]:
-    """A verdict for each of a whole family of changes, and the p-values it rests on.
-
-    Args:
-        change: Of all quantities that are asked at once.
-        margin: Log-ratio (or difference) up to which a quantity is called the same.
-
-    Returns:
-        "larger", "smaller", "same" or "inconclusive" of each, and the p-values after Holm.
-    """
-    p = holm(change.p)
-    half = change.half_width
-    sure = (p <= ALPHA) & (np.abs(change.value) > margin)
-    same = (change.value - half >= -np.asarray(margin)) & (change.value + half <= margin)
-    names = np.select(
-        [sure & (change.value > 0), sure & (change.value < 0), same],
-        ["larger", "smaller", "same"],
-        "inconclusive",
-    )
-    return names.tolist(), p
-
-
-def _join(changes: Sequence[Change]) -> Change:
-    parts = ([getattr(one, name) for one in changes] for name in ("value", "error", "freedom"))
-    return Change(*(np.concatenate(part) if part else np.empty(0) for part in parts))
-
-
-def _cases(parts: Sequence[Stratum], margin: float) -> list[dict[str, Any]]:
-    """Every case of both sides, those that changed first."""
-    changes, rows = [], []
-    for part in parts:
-        base, head = log_tables(part)
-        changes.append(
-            find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=_unseen(part))
-        )
-        first = part.head.drop_duplicates("case").set_index("case")
-        for case in base:
-            rows.append({
-                **{field: first.at[case, field] for field in ("key", *CASE)},
-                "units": int(min(base[case].count(), head[case].count())),
-                "base_s": math.exp(base[case].median()),
-                "head_s": math.exp(head[case].median()),
-            })  # fmt: skip
-    change = _join(changes)
-    found, p = verdicts(change, math.log1p(margin))
-    words = {"larger": "slower", "smaller": "faster"}
-    for row, numbers, name, chance in zip(rows, _ratios(change), found, p, strict=True):
-        row |= {**numbers, "p": chance, "verdict": words.get(name, name)}
-    return rows
-
-
-def _unseen(part: Stratum) -> float:
-    return RUN_NOISE if part.unit == "repetition" else 0.0
-
-
-def _ratios(change: Change) -> Iterator[dict[str, float]]:
-    for value, half in zip(change.value, change.half_width, strict=True):
-        yield dict(zip(("ratio", "low", "high"), np.exp([value, value - half, value + half]), strict=True))
-
-
-def _exponents(parts: Sequence[Stratum], margin: float) -> list[dict[str, Any]]:
-    found = [(part, list(exponents(part))) for part in parts]
-    shifts = [one for _, ours in found for one in ours]
-    change = _join([find_shifts(part, ours, _unseen(part)) for part, ours in found if ours])
-    names, p = verdicts(change, math.log1p(margin) * np.array([one.weight for one in shifts]))
-    return [
-        {
-            **one.fields,
-            "base": one.base.mean(),
-            "head": one.head.mean(),
-            "shift": value,
-            "low": value - half,
-            "high": value + half,
-            "p": chance,
-            "verdict": _moved(name),
-        }
-        for one, value, half, name, chance in zip(
-            shifts, change.value, change.half_width, names, p, strict=True
-        )
-    ]
-
-
-def _crossovers(parts: Sequence[Stratum], margin: float) -> list[dict[str, Any]]:
-    """Where both sides have one inside, by the interval of their ratio; else by whether they can be equal."""
-    rows: list[dict[str, Any]] = []
-    inside: list[tuple[dict[str, Any], Shift]] = []
-    changes = []
-    for part in parts:
-        found = list(crossovers(part))
-        ours = [shift for _, shift in found if shift]
-        changes += [find_shifts(part, ours, _unseen(part))] if ours else []
-        for fields, shift in found:
-            row = {**fields, "ratio": None, "low": None, "high": None, "p": None, "verdict": _beyond(fields)}
-            rows.append(row)
-            inside += [(row, shift)] if shift else []
-    change = _join(changes)
-    names, p = verdicts(change, math.log1p(margin) * np.array([shift.weight for _, shift in inside]))
-    for (row, _), numbers, name, chance in zip(inside, _ratios(change), names, p, strict=True):
-        row |= {**numbers, "p": chance, "verdict": _moved(name)}
-    return rows
-
-
-def _moved(name: str) -> str:
-    return {"larger": "moved", "smaller": "moved", "same": "unchanged"}.get(name, name)
-
-
-def _beyond(fields: Mapping[str, Any]) -> str:
-    """The verdict where a crossover does not lie inside the measured lengths on both sides."""
-    base, head = fields["base"], fields["head"]
-    (low, high), (other_low, other_high) = in_doubt(base), in_doubt(head)
-    if high < other_low or other_high < low:
-        return "moved"
-    beyond = base["kind"] == head["kind"] and base["kind"] in ("below", "above")
-    return "unchanged" if beyond and not (base["within_noise"] or head["within_noise"]) else "inconclusive"
-
-
-def _common(part: Stratum, margin: float) -> Iterator[dict[str, Any]]:
-    """What moves the median case, where there are cases enough to speak of all of them."""
-    base, head = (table.to_numpy() for table in log_tables(part))
-    if base.shape[1] < FAMILY:
-        return
-    centre = np.nanmean(base, axis=0)
-    middle = [np.nanmedian(table - centre, axis=1, keepdims=True) for table in (base, head)]
-    change = find_change(*middle, paired=part.paired, unseen=_unseen(part))
-    ((value, half),) = zip(change.value, change.half_width, strict=True)
-    each = np.nanmean(head - centre, axis=0)
-    near = float(np.mean(np.abs(each - value) <= math.log1p(margin)))
-    yield {
-        **{field: part.head[field].iloc[0] for field in ("machine", "device", "device_name", "clock")},
-        **next(_ratios(change)),
-        "share": near,
-        "moved": bool(abs(value) > max(math.log1p(margin), half) and near >= TOGETHER),
-    }
-
-
-def _controls(part: Stratum) -> Iterator[dict[str, Any]]:
-    base, head = log_tables(part, ceilings=True)
-    change = find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=_unseen(part))
-    first = part.head.drop_duplicates("case").set_index("case")
-    for case, numbers in zip(base, _ratios(change), strict=True):
-        yield {**{field: first.at[case, field] for field in ("key", "kernel", "device", "dtype")}, **numbers}
 
 
 def _describe(side: Side) -> dict[str, Any]:

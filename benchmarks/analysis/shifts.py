@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.changes import Change, find_change
 from benchmarks.analysis.crossover import Crossover, find_crossover
+from benchmarks.analysis.exponent import flat_window
+from benchmarks.analysis.inference import Change, find_change
 from benchmarks.analysis.matching import Stratum
 from benchmarks.analysis.records import SERIES, SETTING, groups
-from benchmarks.analysis.scaling import MIN_LENGTHS, complete_block, flat_window, local_slopes, unit_table
+from benchmarks.analysis.scaling import MIN_LENGTHS, complete_block, local_slopes, unit_table
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Shift:
 def exponents(stratum: Stratum) -> Iterator[Shift]:
     """The exponent of every series of both sides, each unit's slope over one common window.
 
-    The window is that of `scaling.flat_window` where both sides have one (the shorter of them), else the
+    The window is that of `exponent.flat_window` where both sides have one (the shorter of them), else the
     longest 3 common lengths. An exponent moves when the ends of its window move apart.
     """
     after = {_identity(fields): rows for fields, rows in groups(stratum.head, SERIES)}
@@ -115,7 +116,7 @@ def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[
 
 
 def find_shifts(stratum: Stratum, shifts: Sequence[Shift], run_noise: float) -> Change:
-    """The changes of these quantities; see `changes.find_change`."""
+    """The changes of these quantities; see `inference.find_change`."""
     base, head = stratum.aligned(
         pd.DataFrame({index: one.base for index, one in enumerate(shifts)}),
         pd.DataFrame({index: one.head for index, one in enumerate(shifts)}),

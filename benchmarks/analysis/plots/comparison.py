@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.changes import Floats
-from benchmarks.analysis.findings import ORDER, by_verdict, change, namer, share
+from benchmarks.analysis.inference import Floats
+from benchmarks.analysis.naming import ORDER, by_verdict, change, commits, namer, share
 from benchmarks.analysis.plots.style import DPI, INK, MUTED, RC, headline, legend_below
 
 MOST_ROWS = 40
@@ -63,7 +63,9 @@ def _subtitle(comparison: Mapping[str, Any], shown: int) -> str:
     hidden = len(comparison["cases"]) - shown
     units, kind = comparison["units"], comparison["unit"]
     many = f"{units['base']}" if units["base"] == units["head"] else f"{units['base']} and {units['head']}"
-    words = [f"units: {many} {kind}s" + (", tentative" if comparison["tentative"] else "")]
+    base, head = commits(comparison["base"]), commits(comparison["head"])
+    words = [f"{head} against {base}"] if base and head else []
+    words += [f"units: {many} {kind}s" + (", tentative" if comparison["tentative"] else "")]
     words += [f"{wording.count(hidden, 'case')} not shown, in comparison.json"] if hidden else []
     return "; ".join(words)
 
