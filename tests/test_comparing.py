@@ -139,3 +139,15 @@ def test_wrong_usage_is_one_sentence(
     with pytest.raises(SystemExit) as ended:
         command_line.main(["compare", *words])
     assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_uncommitted_changes_are_named(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure_changed(file: Path, *how: Any) -> None:
+        measure(file, *how)
+        content = json.loads(file.read_text())
+        content["commit_info"] = {"id": "c" * 40, "dirty": file.stem.startswith("head")}
+        file.write_text(json.dumps(content))
+
+    monkeypatch.setattr(revisions, "measure", measure_changed)
+    comparison, _ = compare()
+    assert "Base: 6 runs of ccccccccc. Head: 6 runs of ccccccccc+changes." in comparison.text

@@ -67,4 +67,4 @@ def test_every_command_runs_on_a_pull_request(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode in (0, 1), done.stdout + done.stderr
     posted = (tmp_path / "posted.md").read_text()
-    assert posted.startswith("#") and repository.first[:10] in posted
+    assert posted.startswith("#") and repository.first[:9] in posted
