@@ -1,4 +1,4 @@
-"""Measure several runs, and conclude from measured ones: `python -m benchmarks run | report | compare`."""
+"""Measure runs, and conclude from measured ones: `python -m benchmarks run | report | compare | history`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.analysis.comparison import FORMATS
 from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.history import write_history
 from benchmarks.analysis.regression import MARGIN
 from benchmarks.analysis.report import write_report
 from benchmarks.comparing import compare_files, compare_revisions
@@ -88,6 +89,12 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _history(options: argparse.Namespace, _: Sequence[str]) -> int:
+    history = write_history(options.storage, options.output, baseline=options.baseline, margin=options.margin)
+    print(history.text, end="")
+    return 1 if history.worse else 0
+
+
 def _share(text: str) -> float:
     """2% or 0.02."""
     value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
@@ -140,6 +147,14 @@ def _parser(revisions: bool) -> argparse.ArgumentParser:
         epilog=COMPARE_EXIT_CODES,
         allow_abbrev=False,
     ), revisions)  # fmt: skip
+    _add_history(commands.add_parser(
+        "history",
+        help="what changed at which commit, over all runs in a storage folder",
+        description="Find the steps in the times, counts, exponents and crossovers of stored runs, in the "
+        "order of their commits.",
+        epilog="exit codes: 0 nothing is worse than the baseline; 1 something is slower, larger or lost; "
+        "2 wrong usage or input",
+    ))  # fmt: skip
     return parser
 
 
@@ -186,6 +201,24 @@ def _add_compare(compare: argparse.ArgumentParser, revisions: bool) -> None:
     compare.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
     compare.add_argument("-o", "--output", default="comparison", metavar="DIR", help="default: %(default)s")
     compare.set_defaults(command=_compare)
+
+
+def _add_history(history: argparse.ArgumentParser) -> None:
+    history.add_argument(
+        "storage", metavar="STORAGE", help="folder of runs, like the .benchmarks of --benchmark-autosave"
+    )
+    history.add_argument("-o", "--output", default="history", metavar="DIR", help="default: %(default)s")
+    history.add_argument(
+        "--baseline", metavar="REV", help="commit id to compare with; default: the level before the last step"
+    )
+    history.add_argument(
+        "--margin",
+        type=_share,
+        default="3%",
+        metavar="3%",
+        help="the smallest step to be named; default: %(default)s",
+    )
+    history.set_defaults(command=_history)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def test_linear_kernels_stay_within_half_an_eps_where_sums_are_in_float32(
 ) -> None:
     """Tighter than the general tolerance, which leaves room for scores rounded to the dtype."""
     for dtype, forward, gradients in (("float16", 8e-4, 2e-3), ("bfloat16", 4e-3, 8e-3)):
-        case = Case(linear_kernel, mode, 400, "forward_backward", device, dtype, batch=1, heads=1)
+        case = usable(Case(linear_kernel, mode, 400, "forward_backward", device, dtype, batch=1, heads=1))
         errors = errors_against_reference(case, seq_len=400)
         assert errors.output <= forward, (dtype, errors)
         assert errors.gradients <= gradients, (dtype, errors)
@@ -114,7 +114,7 @@ def test_gradients_pass_gradcheck_in_float64(kernel: str, mode: str, device: str
 def test_every_feature_map_equals_the_oracle_with_gradients(
     linear_kernel: str, feature_map: str, mode: str, device: str
 ) -> None:
-    case = Case(linear_kernel, mode, 140, "forward_backward", device, "float64", **SMALL)
+    case = usable(Case(linear_kernel, mode, 140, "forward_backward", device, "float64", **SMALL))
     inputs = make_inputs(case)
     exact = [x.detach().clone().requires_grad_() for x in inputs]
     # An eps of its own: with signed scores a normaliser near zero would hide everything else.
@@ -133,7 +133,7 @@ def test_every_feature_map_equals_the_oracle_with_gradients(
 
 
 def test_gradients_reach_the_parameters_of_a_callable_feature_map(linear_kernel: str, device: str) -> None:
-    case = Case(linear_kernel, "causal", 90, device=device, dtype="float64", **SMALL)
+    case = usable(Case(linear_kernel, "causal", 90, device=device, dtype="float64", **SMALL))
     layer = torch.nn.Linear(case.head_dim, 12, dtype=torch.float64, device=device)
 
     def feature_map(x: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def test_bidirectional_equals_causal_at_the_last_token(kernel: str, device: str)
 
 @pytest.mark.parametrize("mode", MODES)
 def test_values_of_one_give_den_over_den_plus_eps(linear_kernel: str, mode: str, device: str) -> None:
-    case = Case(linear_kernel, mode, 100, device=device, dtype="float64", value_dim=3, **SMALL)
+    case = usable(Case(linear_kernel, mode, 100, device=device, dtype="float64", value_dim=3, **SMALL))
     q, k, v = make_inputs(case)
     eps = 5.0
     out = get_kernel(linear_kernel).function(q, k, torch.ones_like(v), causal=case.causal, eps=eps)
@@ -260,7 +260,7 @@ def test_an_empty_batch_and_an_empty_sequence_have_empty_gradients(
 def test_gradients_reach_strided_and_expanded_inputs(
     linear_kernel: str, mode: str, layout: str, device: str
 ) -> None:
-    case = Case(linear_kernel, mode, 130, device=device, dtype="float64", **SMALL)
+    case = usable(Case(linear_kernel, mode, 130, device=device, dtype="float64", **SMALL))
     gradients = []
     for function in (get_kernel(linear_kernel).function, REFERENCES["linear"]):
         leaves = [x.requires_grad_() for x in make_inputs(case)]

@@ -72,6 +72,31 @@ def test_the_other_feature_maps_equal_the_oracle(feature_map: str, device: str) 
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_values_of_one_give_den_over_den_plus_eps(mode: str, device: str) -> None:
+    q, k, v = (x.detach() for x in inputs(device))
+    causal, phi = mode == "causal", torch.nn.functional.elu
+    den = ((phi(q) + 1) * (phi(k) + 1).cumsum(2)).sum(-1, keepdim=True)
+    den = den if causal else ((phi(q) + 1) @ (phi(k) + 1).sum(2).unsqueeze(-1))
+    out = linear_triton(q, k, torch.ones_like(v), causal=causal, eps=100.0)
+    assert relative_error(out, (den / (den + 100)).expand_as(out)) < TOLERANCES[torch.float32][0]
+
+
+def test_gradients_reach_the_parameters_of_a_callable_feature_map(device: str) -> None:
+    q, k, v = inputs(device)
+    layer = torch.nn.Linear(16, 12, device=device)
+
+    def phi(x: Tensor) -> Tensor:
+        return torch.nn.functional.softplus(layer.to(x.dtype)(x))
+
+    weights = torch.randn_like(v)
+    got = torch.autograd.grad(linear_triton(q, k, v, feature_map=phi), layer.weight, weights)
+    wanted = torch.autograd.grad(
+        linear_reference(q, k, v, feature_map=phi, dtype=q.dtype), layer.weight, weights
+    )
+    assert gradient_error(got, wanted) < TOLERANCES[torch.float32][1]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_segments_added_up_or_scanned_give_the_same(
     mode: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ def complete_block(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     held, blocks = table.notna(), []
     if held.to_numpy().all():
         return table, []
-    for least in range(len(table), 0, -1):
+    for least in sorted(set(held.sum()), reverse=True):
         lengths = table.columns[held.sum() >= least]
         blocks.append(table.loc[held[lengths].all(axis=1), lengths])
     block = max(blocks, key=lambda part: part.size) if blocks else table

@@ -1,0 +1,143 @@
+"""Write the history of stored runs: what changed at which commit, as text, table, object and picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.analysis.changes import (
+    WORSE,
+    against_baseline,
+    find_commit,
+    lost,
+    moved_together,
+    steps,
+)
+from benchmarks.analysis.document import Section, as_text
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.history_text import sections
+from benchmarks.analysis.lines import timelines
+from benchmarks.analysis.plots.history import draw_history
+from benchmarks.analysis.storage import read_storage
+from benchmarks.analysis.traces import MARGIN, Traced, trace
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class History:
+    """A written history: its text for the console, its files, and whether anything is worse than before."""
+
+    text: str
+    files: list[Path]
+    worse: bool
+
+
+def write_history(
+    storage: str | Path, folder: str | Path, *, baseline: str | None = None, margin: float = MARGIN
+) -> History:
+    """Read a storage folder, find the steps, and write everything into another folder.
+
+    Args:
+        storage: Folder of runs, as pytest-benchmark's --benchmark-save and --benchmark-autosave fill it.
+        folder: Where to write; made if it does not exist.
+        baseline: Beginning of the id of the commit whose level is the measure; without one, the level before
+            the last step is.
+        margin: The smallest step to be named, as a share.
+
+    Raises:
+        InputError: There are no runs, the baseline is not among them, or the folder cannot be written.
+    """
+    runs, left_out = read_storage(Path(storage))
+    traced = [trace(timeline, margin) for timeline in timelines(runs)]
+    history = conclude(traced, left_out, baseline, margin)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = draw_history(traced, folder)
+        files = [*pictures, folder / "history.csv", folder / "history.json"]
+        pd.concat([_frame(one) for one in chain(*traced)]).to_csv(files[-2], index=False)
+        files[-1].write_text(json.dumps(history, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"the history cannot be written to {folder} ({error.strerror}); name another folder with -o"
+        ) from None
+    written = Section("Written", [", ".join(map(str, files))])
+    worse = bool(history["lost"]) or any(one["verdict"] in WORSE for one in history["baseline"]["lines"])
+    return History(as_text([*sections(history), written]), files, worse)
+
+
+def conclude(
+    machines: Sequence[Sequence[Traced]], left_out: Sequence[str], baseline: str | None, margin: float
+) -> dict[str, Any]:
+    """All that is said of a history, JSON-ready: what history.json holds and the console shows.
+
+    Args:
+        machines: The traced lines of each.
+        left_out: A sentence for each file that is not in it.
+        baseline: As for `write_history`.
+        margin: With which the lines were traced.
+
+    Returns:
+        `schema`, `margin`, `machines` (name, fingerprint, counts, revisions), `steps` (see `changes.steps`),
+        `moved_together`, `baseline` (the `revision` chosen or None, and of its `lines` what
+        `changes.against_baseline` returns), `lost` and `left_out`.
+    """
+    every = list(chain(*machines))
+    found = steps(every)
+    timelines = [own[0].timeline for own in machines]
+    commit = None if baseline is None else find_commit(every, baseline)
+    return {
+        "schema": SCHEMA,
+        "margin": margin,
+        "machines": [
+            {
+                "name": one.name,
+                "fingerprint": one.fingerprint,
+                "runs": one.runs,
+                "lines": len(one.lines),
+                "revisions": [
+                    {"commit": revision.commit, "name": revision.name, "time": revision.time.isoformat()}
+                    for revision in one.revisions
+                ],
+            }
+            for one in timelines
+        ],
+        "steps": found,
+        "moved_together": [moved for one in timelines for moved in moved_together(found, one)],
+        "baseline": {"revision": commit, "lines": against_baseline(every, commit)},
+        "lost": [case for one in timelines for case in lost(one)],
+        "left_out": list(left_out),
+    }
+
+
+def _frame(one: Traced) -> pd.DataFrame:
+    """The tidy rows of one line: the value of each revision with its interval, segment and level."""
+    line, timeline = one.line, one.timeline
+    low, high = one.bounds()
+    revisions = [timeline.revisions[place] for place in line.places]
+    lengths = [segment.stop - segment.start for segment in one.segments]
+    return pd.DataFrame(
+        {
+            "machine": timeline.name,
+            "quantity": line.quantity,
+            "name": line.name,
+            "commit": [revision.commit for revision in revisions],
+            "dirty": [revision.dirty for revision in revisions],
+            "time": [revision.time.isoformat() for revision in revisions],
+            "place": line.places,
+            "runs": line.runs.astype(int),
+            "value": line.values,
+            "low": low,
+            "high": high,
+            "segment": np.repeat(np.arange(len(lengths)), lengths),
+            "level": np.repeat([one.natural(segment.level) for segment in one.segments], lengths),
+        }
+    )

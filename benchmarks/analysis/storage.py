@@ -1,0 +1,204 @@
+"""Read a folder of hundreds of stored runs: what a history needs of each, and the files that hold none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.analysis.counts import LOST
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.machines import as_object, describe_machine, fingerprint
+from benchmarks.analysis.reading import RunFile, read_run
+from benchmarks.analysis.records import SERIES
+from benchmarks.analysis.scaling import Floats
+
+EXACT = ("peak_bytes", "flops", "min_bytes")
+"""Quantities without noise."""
+CASE = (*(name for name in SERIES if name != "machine"), "seq_len")
+"""Fields by which cases belong to series; the machine is the run's."""
+BYTES_PER_PROCESS = 50e6
+"""Starting another process takes about as long as reading so much."""
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+CaseId = tuple[str, str, str]
+"""Key, clock and name of the device: what one line of a history is about."""
+
+
+@dataclass(frozen=True, order=True)
+class Revision:
+    """One state of the code, in the order of commits.
+
+    Uncommitted changes, and code outside any repository, are a state of their own in every run, placed behind
+    their commit in the order of measuring: nobody knows whether two of them are the same.
+    """
+
+    time: datetime
+    authored: datetime = NEVER
+    commit: str = ""
+    dirty: bool = False
+    measured: datetime = NEVER
+
+    @property
+    def name(self) -> str:
+        """How the console and the pictures call it: "3f2a1bc", "3f2a1bc+changes" or a date."""
+        if not self.commit:
+            return f"{self.time:%Y-%m-%d %H:%M}"
+        return self.commit[:7] + ("+changes" if self.dirty else "")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What the history needs of one run.
+
+    Attributes:
+        path: Its file.
+        digest: By which a copy is known.
+        revision: The measured state of the code.
+        machine: Fingerprint; runs of different ones stay apart.
+        fields: `CASE` of each case.
+        seconds: Median over the repetitions of the median round.
+        exact: The quantities of `EXACT` of each case, NaN where unknown; of repetitions the least, for what
+            an allocator leaves over only adds.
+        failed: Outcome of each case, by its key, that ran out of memory, failed or is unsupported.
+    """
+
+    path: Path
+    digest: str
+    revision: Revision
+    machine: str
+    fields: dict[CaseId, dict[str, Any]]
+    seconds: dict[CaseId, float]
+    exact: dict[CaseId, Floats]
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
+    """Read all JSON files of a folder and of its subfolders.
+
+    Args:
+        folder: A storage folder of pytest-benchmark, or any other.
+
+    Returns:
+        The runs in the order of their commits, and one sentence for each file that was left out.
+
+    Raises:
+        InputError: The folder does not exist, or holds no run.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is no folder; give the one where `pytest benchmarks --benchmark-autosave` saved runs, "
+            "which is .benchmarks unless --benchmark-storage says otherwise"
+        )
+    paths = sorted(path for path in folder.rglob("*.json") if path.is_file())
+    runs: dict[str, StoredRun] = {}
+    left_out = []
+    for found in _read_all(paths):
+        if isinstance(found, str):
+            left_out.append(found)
+        elif found.digest in runs:
+            left_out.append(f"{found.path} is a copy of {runs[found.digest].path}")
+        else:
+            runs[found.digest] = found
+    if not runs:
+        what = f"none of its {len(left_out)} JSON files is one: {left_out[0]}" if left_out else "it is empty"
+        raise InputError(
+            f"{folder} holds no run of this suite ({what}); "
+            "save some with `pytest benchmarks --benchmark-autosave`"
+        )
+    return sorted(_dated(list(runs.values())), key=lambda run: run.revision), left_out
+
+
+def _dated(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Runs of a commit that does not tell its time take the first of theirs, so that they are one."""
+    first: dict[str, datetime] = {}
+    for run in runs:
+        commit, time = run.revision.commit, run.revision.time
+        first[commit] = min(first.get(commit, time), time) if commit else time
+    return [
+        replace(run, revision=replace(run.revision, time=first[run.revision.commit]))
+        if run.revision.commit
+        else run
+        for run in runs
+    ]
+
+
+def _read_all(paths: Sequence[Path]) -> Iterator[StoredRun | str]:
+    processes = min(_cores(), int(sum(path.stat().st_size for path in paths) / BYTES_PER_PROCESS))
+    if processes < 2:
+        yield from map(_read, paths)
+        return
+    # Threads of the parent, as pytest's or torch's, would not survive a fork.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_read, paths, chunksize=8)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read(path: Path) -> StoredRun | str:
+    """The run, or why there is none."""
+    try:
+        return _stored(read_run(path))
+    except InputError as error:
+        return str(error).partition("; ")[0]
+
+
+def _stored(file: RunFile) -> StoredRun:
+    seconds: dict[CaseId, list[float]] = {}
+    fields: dict[CaseId, dict[str, Any]] = {}
+    exact: dict[CaseId, Floats] = {}
+    for row in file.measured:
+        case = row["key"], row["clock"], row["device_name"]
+        seconds.setdefault(case, []).append(row["median_s"])
+        fields[case] = {name: row.get(name) for name in CASE}
+        amounts = np.array([np.nan if row[name] is None else float(row[name]) for name in EXACT])
+        exact[case] = np.fmin(exact.get(case, amounts), amounts)
+    failed = {
+        row["key"]: row["outcome"]
+        for row in (*file.left_out, *file.broken)
+        if row.get("key") and row["outcome"] in LOST
+    }
+    return StoredRun(
+        path=file.path,
+        digest=file.digest,
+        revision=_revision(file),
+        machine=fingerprint({"machine": describe_machine(file.content)}),
+        fields=fields,
+        seconds={case: float(np.median(medians)) for case, medians in seconds.items()},
+        exact=exact,
+        failed=failed,
+    )
+
+
+def _revision(file: RunFile) -> Revision:
+    info = as_object(file.content.get("commit_info"))
+    measured = _time(file.content, "datetime")
+    # A rebase orders commits anew and leaves the author's time as it was, which tells those of one second.
+    authored = _time(info, "author_time")
+    time = _time(info, "time") or authored or measured
+    if time is None:
+        raise InputError(f"{file.path} says neither when it was measured nor of which commit")
+    commit = info.get("id")
+    if not isinstance(commit, str) or commit in ("unknown", "unversioned"):
+        return Revision(measured or time)
+    dirty = bool(info.get("dirty"))
+    return Revision(time, authored or NEVER, commit, dirty, (measured or NEVER) if dirty else NEVER)
+
+
+def _time(values: Mapping[str, Any], name: str) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(values[name])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

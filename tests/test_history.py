@@ -1,0 +1,320 @@
+"""Histories of stored runs: folders are read as they come, and what changed is named."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Annotation
+
+from benchmarks.__main__ import main
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.history import conclude
+from benchmarks.analysis.lines import log_crossings, timelines, without_length
+from benchmarks.analysis.plots.history import PANELS, history_picture
+from benchmarks.analysis.storage import read_storage
+from benchmarks.analysis.traces import MARGIN, Traced, trace
+from tests.histories import EPOCH, OF_RUNS, commit_id, store
+from tests.synthetic import SILENT, Law, Machine
+
+MODES = ("bidirectional", "causal")
+KERNELS = {
+    **{("linear-chunked", mode): Law(1e-6, 1) for mode in MODES},
+    **{("standard-sdpa", mode): Law(1e-9, 2) for mode in MODES},
+}
+LENGTHS = (512, 1024, 2048)
+SMALL: dict[str, Any] = {"lengths": LENGTHS, "repetitions": 1, "rounds": 3}
+
+
+def test_the_interval_of_a_crossing_and_its_ends() -> None:
+    x = np.log([256.0, 512.0, 1024.0])
+    rows = np.array([[1.0, 0.5, -0.5], [1, 1, 1], [-1, -1, -1], [1, -1, 1]])
+    places, inside = log_crossings(x, rows)
+    assert inside.tolist() == [True, False, False, False]
+    assert math.exp(places[0]) == pytest.approx(512 * math.sqrt(2))
+    assert (places[1], places[2]) == (x[2], x[0]) and math.isnan(places[3])
+
+
+def test_the_length_is_taken_out_of_a_name() -> None:
+    assert without_length("k/causal/forward/cpu/float32/B1-H8-N256-D64") == (
+        "k/causal/forward/cpu/float32/B1-H8-D64",
+        256,
+    )
+    assert without_length("k/causal/B1-H8-D64 N=512-2048") == ("k/causal/B1-H8-D64 N=512-2048", None)
+
+
+def slower(factor: float) -> dict[tuple[str, str], Law]:
+    """The kernels, the linear one slowed."""
+    slow = Law(1e-6 * factor, 1)
+    return {**KERNELS, **{("linear-chunked", mode): slow for mode in MODES}}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 commits, 17 to 19 not measured: linear-chunked slows by 12 % at 20, and its memory grows at 25."""
+    folder = tmp_path_factory.mktemp("storage")
+    for number in (*range(17), *range(20, 30)):
+        laws = slower(1.12) if number >= 20 else KERNELS
+        store(folder, number, laws, peaks={"linear-chunked": 1.5 if number >= 25 else 1}, **SMALL)
+    return folder
+
+
+def history_of(folder: Path, baseline: str | None = None) -> dict[str, Any]:
+    runs, left_out = read_storage(folder)
+    return conclude([trace(timeline) for timeline in timelines(runs)], left_out, baseline, MARGIN)
+
+
+def of(steps: Sequence[Mapping[str, Any]], quantity: str) -> list[Mapping[str, Any]]:
+    return [step for step in steps if step["quantity"] == quantity]
+
+
+def test_a_step_is_named_with_its_commits_its_size_and_its_consequences(storage: Path) -> None:
+    steps = history_of(storage)["steps"]
+    times = of(steps, "time")
+    assert {step["name"].partition("/")[0] for step in times} == {"linear-chunked"} and len(times) == 6
+    for step in times:
+        assert step["verdict"] == "slower" and step["low"] <= 0.12 <= step["high"]
+        assert (step["after"]["commit"], step["since"]["commit"]) == (commit_id(16), commit_id(20))
+    crossovers = of(steps, "crossover")
+    assert {crossover["verdict"] for crossover in crossovers} == {"later"} and len(crossovers) == 2
+    assert all(crossover["low"] <= 0.12 <= crossover["high"] for crossover in crossovers)
+    assert not of(steps, "exponent") and not of(steps, "flops")
+    memory = of(steps, "peak_bytes")
+    assert {step["since"]["commit"] for step in memory} == {commit_id(25)}
+    assert all(step["verdict"] == "larger" and step["size"] == pytest.approx(0.5) for step in memory)
+    assert steps[: len(memory)] == memory, "newest first"
+
+
+def test_the_baseline_is_chosen_or_what_was_before_the_last_step(storage: Path) -> None:
+    def verdict(baseline: str | None) -> set[str]:
+        lines = history_of(storage, baseline)["baseline"]["lines"]
+        return {one["verdict"] for one in of(lines, "time") if "linear" in one["name"]}
+
+    assert verdict(None) == verdict(commit_id(3)) == {"slower"}
+    assert verdict(commit_id(22)) == {"same"}
+    with pytest.raises(InputError, match="no commit of the history does"):
+        history_of(storage, "feed")
+    with pytest.raises(InputError, match="27 of the history's commits do"):
+        history_of(storage, "0")
+
+
+def test_order_is_that_of_commits_and_their_runs_are_pooled(tmp_path: Path) -> None:
+    for number, commit in enumerate((3, 1, 1, 2, 1)):
+        store(tmp_path, number, KERNELS, commit=commit, **SMALL)
+    store(tmp_path, 5, KERNELS, commit=1, changes={"dirty": True}, **SMALL)
+    store(tmp_path, 6, KERNELS, commit=1, changes={"dirty": True}, **SMALL)
+    runs, left_out = read_storage(tmp_path)
+    (timeline,) = timelines(runs)
+    names = [commit_id(commit)[:7] for commit in (1, 2, 3)]
+    assert not left_out
+    dirty = f"{names[0]}+changes"
+    assert [revision.name for revision in timeline.revisions] == [names[0], dirty, dirty, *names[1:]]
+    assert timeline.lines[0].runs.tolist() == [3, 1, 1, 1, 1]
+
+
+def test_commits_of_one_second_keep_their_authors_order_and_unversioned_runs_their_own(
+    tmp_path: Path,
+) -> None:
+    rebased = {"time": EPOCH.isoformat()}
+    for number, commit in enumerate((9, 7, 8)):
+        store(tmp_path, number, KERNELS, commit=commit, changes=rebased, **SMALL)
+    store(tmp_path, 3, KERNELS, changes={"id": "unversioned", "time": None, "author_time": None}, **SMALL)
+    runs, _ = read_storage(tmp_path)
+    assert [run.revision.name for run in runs] == [*(commit_id(n)[:7] for n in (7, 8, 9)), "2025-01-04 01:00"]
+
+
+def test_runs_of_a_commit_that_does_not_tell_its_time_are_still_one(tmp_path: Path) -> None:
+    for number, commit in enumerate((5, 6, 5)):
+        store(tmp_path, number, KERNELS, commit=commit, changes={"time": None, "author_time": None}, **SMALL)
+    runs, _ = read_storage(tmp_path)
+    assert [run.revision.commit for run in runs] == [commit_id(commit) for commit in (5, 5, 6)]
+    assert len(timelines(runs)[0].revisions) == 2
+
+
+def test_clocks_and_the_layer_have_lines_of_their_own(tmp_path: Path) -> None:
+    for number in range(2):
+        for clock in ("device", "wall"):
+            gpu = Machine("cuda", "H200", clock=clock)
+            store(tmp_path / clock, number, KERNELS, machine=gpu, **SMALL)
+        store(tmp_path / "layer", number, KERNELS, subject="layer", **SMALL)
+    lines = [line for timeline in timelines(read_storage(tmp_path)[0]) for line in timeline.lines]
+    names = [(line.quantity, line.name) for line in lines]
+    assert len(set(names)) == len(names)
+    for quantity, kernel in (
+        ("exponent", "standard-sdpa"),
+        ("crossover", "linear-chunked against standard-sdpa"),
+    ):
+        ours = {name for kind, name in names if kind == quantity and f"{kernel}/causal" in name}
+        assert sum(name.startswith(f"layer/{kernel}/causal/forward/cpu") for name in ours) == 1
+        assert sum("(H200, wall clock)" in name for name in ours) == 1 and len(ours) == 3
+
+
+def test_machines_stay_apart(tmp_path: Path) -> None:
+    """What would be a step if they did not."""
+    for number in range(16):
+        other = number >= 8
+        machine = {"cpu": {"brand_raw": "Other", "count": 64}} if other else {}
+        store(tmp_path, number, slower(2) if other else KERNELS, machine_info=machine, **SMALL)
+    history = history_of(tmp_path)
+    assert [machine["runs"] for machine in history["machines"]] == [8, 8]
+    assert history["steps"] == []
+
+
+def test_everything_that_moves_together_is_laid_to_the_machine(tmp_path: Path) -> None:
+    for number in range(24):
+        factor = 1.2 if number >= 12 else 1
+        laws = {kernel: replace(law, coefficient=law.coefficient * factor) for kernel, law in KERNELS.items()}
+        store(tmp_path, number, laws, **SMALL)
+    (moved,) = history_of(tmp_path)["moved_together"]
+    assert (moved["since"], moved["verdict"]) == (commit_id(12)[:7], "slower")
+    assert moved["count"] >= 0.8 * moved["of"]
+
+
+def test_damaged_foreign_and_copied_files_are_named_and_left_out(tmp_path: Path) -> None:
+    path = store(tmp_path, 1, KERNELS, **SMALL)
+    (tmp_path / "cut.json").write_text(path.read_text()[:500])
+    (tmp_path / "foreign.json").write_text('{"benchmarks": [{"name": "x", "stats": {}}]}')
+    shutil.copy(path, tmp_path / "copy.json")
+    runs, left_out = read_storage(tmp_path)
+    assert len(runs) == 1 and len(left_out) == 3
+    for name, reason in (("cut.json", "cut off"), ("foreign.json", "no record"), (path.name, "copy of")):
+        assert any(name in sentence and reason in sentence for sentence in left_out)
+
+
+def test_a_case_that_fails_since_a_commit_is_lost(tmp_path: Path) -> None:
+    for number in range(4):
+        path = store(tmp_path, number, KERNELS, **SMALL)
+        if number >= 2:
+            content = json.loads(path.read_text())
+            gone = [
+                row["extra_info"] for row in content["benchmarks"] if row["extra_info"]["seq_len"] == 2048
+            ]
+            content["benchmarks"] = [row for row in content["benchmarks"] if row["extra_info"] not in gone]
+            content["not_measured"] = [{**row, "outcome": "oom", "reason": "too much"} for row in gone]
+            path.write_text(json.dumps(content))
+    lost = history_of(tmp_path)["lost"]
+    assert {(one["outcome"], one["since"]["commit"]) for one in lost} == {("oom", commit_id(2))}
+    assert len(lost) == len(KERNELS)
+
+
+def test_the_command_writes_its_files_and_tells_by_its_exit_code(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "history"
+    assert main(["history", str(storage), "-o", str(output)]) == 1
+    text = capsys.readouterr().out
+    since = f"{commit_id(16)[:7]} .. {commit_id(20)[:7]} (2025-01-21)"
+    assert since in text and "slower: linear-chunked/causal" in text and "N = 512 to 2048" in text
+    assert text.index(commit_id(25)[:7]) < text.index(since)
+    assert {path.name for path in output.iterdir()} == {"history.png", "history.csv", "history.json"}
+    table = pd.read_csv(output / "history.csv")
+    times = table[(table["quantity"] == "time") & table["name"].str.startswith("linear")]
+    assert len(times) == 27 * 6 and (times["low"] < times["value"]).all() and set(times["segment"]) == {0, 1}
+    assert json.loads((output / "history.json").read_text())["schema"] == 1
+
+
+def test_a_quiet_history_exits_with_0_and_wrong_usage_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        store(tmp_path / "runs", number, KERNELS, **SMALL)
+    output = ["-o", str(tmp_path / "out")]
+    assert main(["history", str(tmp_path / "runs"), *output]) == 0
+    (tmp_path / "empty").mkdir()
+    for folder, reason in (("empty", "it is empty"), ("absent", "is no folder")):
+        assert main(["history", str(tmp_path / folder), *output]) == 2
+        error = capsys.readouterr().err
+        assert reason in error and error.count("\n") == 1
+
+
+def traced(folder: Path) -> list[Traced]:
+    runs, _ = read_storage(folder)
+    return trace(timelines(runs)[0])
+
+
+def test_the_picture_shows_steps_first_and_names_them_where_there_is_room(storage: Path) -> None:
+    lines = traced(storage)
+    figure = history_picture(lines)
+    figure.canvas.draw()
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert 4 <= len(panels) <= PANELS
+    assert "peak memory: linear-chunked" in panels[0].get_title(loc="left")
+    titles = " ".join(axes.get_title(loc="left") for axes in panels)
+    assert "crossover" in titles and "exponent" in titles
+    for axes in panels:
+        labels = [text.get_window_extent() for text in axes.texts if isinstance(text, Annotation)]
+        assert not any(one.overlaps(other) for one in labels for other in labels if one is not other)
+    assert any("+50.0 %" in text.get_text() for text in panels[0].texts)
+
+
+@pytest.mark.slow
+def test_five_hundred_runs_of_a_hundred_cases_are_reported_in_half_a_minute(tmp_path: Path) -> None:
+    """Counted in time on the processors, two of which read side by side, for others may use them too."""
+    laws = {
+        (kernel, mode): Law(1e-9, 2) if kernel.startswith("standard") else Law(1e-6, 1)
+        for kernel in (*(f"standard-{n}" for n in range(5)), *(f"linear-{n}" for n in range(5)))
+        for mode in ("bidirectional", "causal")
+    }
+    first = store(tmp_path / "first", 0, laws, rounds=50, noise=OF_RUNS).read_text()
+    (tmp_path / "storage").mkdir()
+    for number in range(500):
+        day = f"{EPOCH.replace(year=2025 + number // 336, month=1 + number // 28 % 12, day=1 + number % 28)}"
+        text = first.replace(commit_id(0), commit_id(number)).replace("2025-01-01T00", f"{day[:10]}T00")
+        (tmp_path / "storage" / f"{number:04d}.json").write_text(text)
+    before = os.times()
+    assert main(["history", str(tmp_path / "storage"), "-o", str(tmp_path / "out")]) == 0
+    after = os.times()
+    own = after.user + after.system - before.user - before.system
+    readers = after.children_user + after.children_system - before.children_user - before.children_system
+    print(f"\n{own:.0f} s in this process, {readers:.0f} s in those that read")
+    assert own + readers / 2 < 30
+    assert len(pd.read_csv(tmp_path / "out" / "history.csv")["commit"].unique()) == 500
+
+
+def test_in_silence_a_step_is_seen_and_nothing_else(tmp_path: Path) -> None:
+    for number in range(12):
+        store(
+            tmp_path, number, slower(1.1 if number >= 6 else 1 + 1e-4 * (number % 2)), noise=SILENT, **SMALL
+        )
+    times = of(history_of(tmp_path)["steps"], "time")
+    assert len(times) == 6 and {step["since"]["commit"] for step in times} == {commit_id(6)}
+    assert all(step["size"] == pytest.approx(0.1, abs=1e-3) for step in times)
+
+
+def test_of_exact_counts_the_least_of_a_commits_runs_stands(tmp_path: Path) -> None:
+    for number, factor in enumerate((1.5, 1, 1.5)):
+        store(tmp_path, number, KERNELS, commit=1, peaks={"linear-chunked": factor}, **SMALL)
+    store(tmp_path, 3, KERNELS, commit=2, **SMALL)
+    peaks = [one.line.values for one in traced(tmp_path) if one.line.quantity == "peak_bytes"]
+    assert peaks and all(first == second for first, second in peaks)
+
+
+def test_lengths_that_two_kernels_do_not_share_make_no_crossover(tmp_path: Path) -> None:
+    """Nor does the only one that they do."""
+    only = dict.fromkeys((256, 512), 0.001)
+    laws: dict[tuple[str, str], Any] = {**KERNELS, ("linear-new", "causal"): only}
+    for number in range(2):
+        store(tmp_path, number, laws, **SMALL)
+    names = {one.line.name for one in traced(tmp_path) if one.line.quantity == "crossover"}
+    assert names and not any("linear-new" in name for name in names)
+
+
+def test_what_the_allocator_of_a_gpu_leaves_over_is_no_step(tmp_path: Path) -> None:
+    """Half a MiB more or less is none, five MiB are."""
+    gpu, short = Machine("cuda", "H200", batch=4), {**SMALL, "lengths": (2048,)}
+    size = 4 * 4 * 8 * 2048 * 64
+    for number in range(12):
+        more = 2**19 * (number % 2) + (5 * 2**20 if number >= 7 else 0)
+        store(tmp_path, number, KERNELS, machine=gpu, peaks={"linear-chunked": 1 + more / size}, **short)
+    memory = of(history_of(tmp_path)["steps"], "peak_bytes")
+    assert [step["since"]["commit"] for step in memory] == [commit_id(7)] * len(MODES)
+    assert all(step["new"] - step["old"] == 5 * 2**20 for step in memory)
