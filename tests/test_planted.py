@@ -78,7 +78,7 @@ def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
     width = max(
         math.log(row["high"] / row["low"]) / 2 for row in comparison["cases"] if row["kernel"] == CONTROL
     )
-    if width > QUIET:
+    if not slower and width > QUIET:
         pytest.skip(
             f"too much else runs here to see {PLANTED:.0%}: unchanged cases are known to ±{width:.0%}"
         )
