@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.analysis.comparison import FORMATS, write_comparison
+from benchmarks.analysis.comparison import FORMATS
 from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.history import write_history
 from benchmarks.analysis.regression import MARGIN
 from benchmarks.analysis.report import write_report
+from benchmarks.comparing import compare_files, compare_revisions
 from benchmarks.runs import Plan, carry_out
 
 EXIT_CODES = (
@@ -30,9 +31,15 @@ COMPARE_EXIT_CODES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options, rest = _parser().parse_known_args(arguments)
-    if rest and options.command is not _run:
-        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    # Beside revisions there are no files, whose place the values of pytest's options would take.
+    revisions = any(word.partition("=")[0] == "--rev" for word in words)
+    parser = _parser(revisions)
+    options, rest = parser.parse_known_args(words)
+    if revisions and "--against" in rest:
+        parser.error("--rev measures both sides and --against names files; give one of them")
+    if rest and not (options.command is _run or revisions):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without the signs for µ and ± shall show "?" rather than end the report.
         sys.stdout.reconfigure(errors="replace")
@@ -63,12 +70,23 @@ def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     return 0 if report.measured else 1
 
 
-def _compare(options: argparse.Namespace, _: Sequence[str]) -> int:
-    comparison = write_comparison(
-        options.base, options.against, options.output, margin=options.margin, format=options.format
-    )
+def _compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
+    output, margin, format = Path(options.output), options.margin, options.format
+    if options.rev:
+        comparison = compare_revisions(
+            options.rev, options.pairs, pytest_options, output, margin=margin, format=format, say=_say
+        )
+    else:
+        comparison = compare_files(
+            options.base, options.against, output, margin=margin, format=format, say=_say
+        )
     print(comparison.text, end="")
     return 1 if comparison.regressed else 0
+
+
+def _say(line: str) -> None:
+    """Beside the output, which may be read by a program."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _history(options: argparse.Namespace, _: Sequence[str]) -> int:
@@ -99,7 +117,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(revisions: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure runs, and conclude from measured ones."
     )
@@ -120,10 +138,15 @@ def _parser() -> argparse.ArgumentParser:
     ))  # fmt: skip
     _add_compare(commands.add_parser(
         "compare",
-        help="did it change? runs before against runs after",
-        description="Compare the times, counts, exponents and crossovers of two sets of runs.",
+        help="did it change? runs before against runs after, or one commit against another",
+        usage="%(prog)s BASE.json [...] --against HEAD.json [...] [options]\n"
+        "       %(prog)s --rev BASE --rev HEAD [--pairs N] [options] [options of pytest]",
+        description="Compare the times, counts, exponents and crossovers of two sets of runs: of files, "
+        "or with --rev of two commits, measured now in turn; then every option not listed here goes to "
+        "pytest, and the same command continues what was interrupted.",
         epilog=COMPARE_EXIT_CODES,
-    ))  # fmt: skip
+        allow_abbrev=False,
+    ), revisions)  # fmt: skip
     _add_history(commands.add_parser(
         "history",
         help="what changed at which commit, over all runs in a storage folder",
@@ -156,10 +179,21 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.set_defaults(command=_run)
 
 
-def _add_compare(compare: argparse.ArgumentParser) -> None:
-    compare.add_argument("base", nargs="+", metavar="BASE.json", help="runs before the change")
+def _add_compare(compare: argparse.ArgumentParser, revisions: bool) -> None:
+    if not revisions:
+        compare.add_argument("base", nargs="+", metavar="BASE.json", help="runs before the change")
+        compare.add_argument(
+            "--against", nargs="+", required=True, metavar="HEAD.json", help="runs after the change"
+        )
     compare.add_argument(
-        "--against", nargs="+", required=True, metavar="HEAD.json", help="runs after the change"
+        "--rev",
+        action="append",
+        metavar="COMMIT",
+        help="given twice, base and head: measure their kernels by this tree's benchmarks; . is the working "
+        "tree with its changes; the same one twice measures the noise of this machine",
+    )
+    compare.add_argument(
+        "--pairs", type=_count, default=6, metavar="N", help="runs of each revision; default: %(default)s"
     )
     compare.add_argument(
         "--margin", type=_share, default=MARGIN, metavar="5%", help="smaller changes are none; default: 5%%"

@@ -16,6 +16,7 @@ import torch
 from attention import Case
 from attention.case import DTYPES, MODES, PHASES
 from attention.profiler import clock_name
+from benchmarks import provenance
 from benchmarks.cards import find_card
 from benchmarks.conditions import Watch, environment
 from benchmarks.grid import (
@@ -29,14 +30,15 @@ from benchmarks.grid import (
 )
 from benchmarks.ledger import Ledger
 from benchmarks.measure import Measurer, device_name
+from benchmarks.provenance import RUN
 from conftest import chosen, chosen_devices, present_devices
 
 MEASURER = pytest.StashKey[Measurer]()
 CASES = pytest.StashKey[dict[str, list[Case]]]()
-RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    provenance.add_options(parser)
     group = parser.getgroup("attention")
     add = group.addoption
     add(
@@ -133,6 +135,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "-n was given, but cases measured side by side disturb each other; leave it out"
         )
+    provenance.refuse_other_kernels(config)
+    config.pluginmanager.register(provenance)
     preset = PRESETS[config.getoption("grid")]
     seed = config.getoption("shuffle_seed")
     run: dict[str, Any] = {
@@ -142,6 +146,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "clock": config.getoption("clock"),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        **provenance.pair_fields(config),
     }
     config.stash[RUN] = run
     config.stash[CASES] = _cases(config)
@@ -250,7 +255,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Any:
         _end_watch(session.config)
     benchmark_session = session.config._benchmarksession  # type: ignore[attr-defined]
     selected = session.config.stash[MEASURER].ledger.selected
-    if benchmark_session.json and selected and not benchmark_session.benchmarks:
+    saves = benchmark_session.json or benchmark_session.save or benchmark_session.autosave
+    if saves and selected and not benchmark_session.benchmarks:
         _save_without_benchmarks(session.config, benchmark_session)
     return (yield)
 
@@ -265,6 +271,7 @@ def _end_watch(config: pytest.Config) -> None:
 
 def _save_without_benchmarks(config: pytest.Config, benchmark_session: Any) -> None:
     commit_info = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
     output_json = config.hook.pytest_benchmark_generate_json(
         config=config,
         benchmarks=[],
@@ -273,7 +280,11 @@ def _save_without_benchmarks(config: pytest.Config, benchmark_session: Any) -> N
         commit_info=commit_info,
     )
     config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=output_json)
-    benchmark_session.save_json(output_json)
+    if benchmark_session.json:
+        benchmark_session.save_json(output_json)
+    name = benchmark_session.save or benchmark_session.autosave
+    if name:
+        benchmark_session.storage.save(output_json, name)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.records import load
 from benchmarks.analysis.summary import summarise
 
+ROOT = Path(__file__).resolve().parent.parent
 SETTINGS_FILE = "settings.json"
 # With two units Student's t is 12.7: an interval from them says little about where it will end.
 LEAST_RUNS_FOR_INTERVALS = 3
@@ -135,27 +136,52 @@ def _relative_half_width(crossover: dict[str, Any]) -> float:
 def _progress(plan: Plan, done: int, seconds: float, measured_here: int) -> str:
     goal = str(plan.runs) if plan.until is None else f"{plan.runs} or more"
     text = f"run {done + 1} of {goal}"
-    if measured_here and plan.until is None:
-        left = seconds / measured_here * (plan.runs - done)
-        text += f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
-    return text
+    return text + (time_left(seconds, measured_here, plan.runs - done) if plan.until is None else "")
+
+
+def time_left(seconds: float, measured: int, missing: int) -> str:
+    """As in "run 2 of 5, about 3 min left", with its comma; empty before anything was measured."""
+    if not measured:
+        return ""
+    left = seconds / measured * missing
+    return f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
 
 
 def _measure(plan: Plan, number: int) -> None:
-    provisional = plan.folder / f".measuring-{number:03d}.json"
+    measure(plan.file(number), plan.pytest_options)
+
+
+def measure(
+    file: Path,
+    pytest_options: Sequence[str],
+    root: Path = ROOT,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Measure one run in a fresh process.
+
+    Args:
+        file: Where its JSON goes, once the process has ended well; its log is written beside it.
+        pytest_options: What else pytest is told.
+        root: The folder that holds the benchmark code.
+        environment: The process's variables; this process's own unless given.
+
+    Raises:
+        InputError: The process wrote no measurements.
+    """
+    provisional = file.with_name(f".measuring-{file.name}")
     provisional.unlink(missing_ok=True)
     command = [
         *(sys.executable, "-m", "pytest", "benchmarks", "-q", "--benchmark-quiet"),
-        *plan.pytest_options,
+        *pytest_options,
         f"--benchmark-json={provisional.resolve()}",
     ]
-    log = plan.folder / f"run-{number:03d}.log"
+    log = file.with_suffix(".log")
     with log.open("w") as stream:
         code = subprocess.run(
-            command, stdout=stream, stderr=subprocess.STDOUT, cwd=Path(__file__).parent.parent, check=False
+            command, stdout=stream, stderr=subprocess.STDOUT, cwd=root, env=environment, check=False
         ).returncode
     # 1 says that a test failed: its outcome stands in the file, and the rest was measured.
     if code not in (0, 1) or not provisional.exists():
         tail = " ".join(log.read_text(errors="replace").split()[-30:])
-        raise InputError(f"run {number} ended with exit code {code} and no measurements; {log} ends: {tail}")
-    os.replace(provisional, plan.file(number))
+        raise InputError(f"{file.stem} ended with exit code {code} and no measurements; {log} ends: {tail}")
+    os.replace(provisional, file)

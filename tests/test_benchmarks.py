@@ -112,32 +112,6 @@ def test_the_layer_and_the_ceilings_are_ordinary_cases_of_the_same_file(tmp_path
             assert benchmark["stats"]["rounds"] == 20
 
 
-# The same machine as another container at another moment.
-WOBBLE = """
-import cpuinfo, platform
-
-same = cpuinfo.get_cpu_info() | {"hz_actual": [1, 0], "hz_advertised": [1, 0]}
-cpuinfo.get_cpu_info = lambda: same
-platform.node = lambda: "another"
-"""
-
-
-def test_a_saved_run_is_compared_case_by_case_and_a_regression_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "wobble.py").write_text(WOBBLE)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    storage = f"--benchmark-storage={tmp_path / 'saved'}"
-    run(*TINY, storage, "--benchmark-autosave")
-    comparison = ("--benchmark-compare", "--benchmark-compare-fail=median:0.0000001")
-    text = run(*TINY, "-p", "wobble", storage, *comparison, exit_code=1)
-    assert "Comparing against benchmarks from" in text
-    assert "(0001_" in text and "(NOW)" in text
-    assert "machine_info is different" not in text
-    assert "Performance has regressed" in text
-    assert "of it inside timed rounds" in text, "the summary is said all the same"
-
-
 def test_collect_only_and_k_choose_by_readable_ids_and_the_whole_grid_comes_before_its_repetition() -> None:
     text = run("--device=cpu", "--collect-only", "-q", "-k", "linear-chunked", files=("benchmarks",))
     ids = [line for line in text.splitlines() if "::" in line]

@@ -65,7 +65,8 @@ def test_a_killed_plan_continues_with_what_is_missing(
 
 
 def test_a_run_that_ended_badly_leaves_no_file_that_counts(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"run 1 ended with exit code 4 and no measurements; .*run-001\.log"):
+    refusal = r"run-001 ended with exit code 4 and no measurements; .*run-001\.log"
+    with pytest.raises(InputError, match=refusal):
         carry_out(Plan(tmp_path, 1, pytest_options=("--kernel=softmax",)))
     assert Plan(tmp_path, 1).finished() == []
 

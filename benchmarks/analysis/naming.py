@@ -69,5 +69,6 @@ def share(value: float) -> str:
 
 
 def commits(side: Row) -> str:
-    """The commits of a side in short, as far as they are known."""
-    return wording.listed([str(commit)[:9] for commit in side["commits"] if commit])
+    """The commits of a side in short, as far as they are known, and whether they were changed."""
+    known = wording.listed([str(commit)[:9] for commit in side["commits"] if commit])
+    return f"{known}+changes" if known and side.get("dirty") else known

@@ -36,7 +36,8 @@ class Records:
             `seconds` (float64 array of the rounds), `median_s`, `rounds`, and the unit of
             sampling: `unit_kind` ("run" | "repetition") and `unit` (its number).
         not_measured: One row per case that was asked for and not measured: case fields, `outcome`, `reason`.
-        runs: Per file: name, date, commit, host, machine and what the run says about itself.
+        runs: Per file: name, date, commit and whether it was changed (`dirty`), host, machine and what the
+            run says about itself.
         warnings: Sentences naming what the files lack.
     """
 
@@ -135,6 +136,7 @@ def _describe(file: RunFile) -> dict[str, Any]:
         "file": str(file.path),
         "datetime": file.content.get("datetime"),
         "commit": commit.get("id"),
+        "dirty": commit.get("dirty") is True,
         "node": run.get("node", info.get("node")),
         "machine": describe_machine(file.content),
         "run": run,

@@ -101,6 +101,7 @@ def _describe(side: Side) -> dict[str, Any]:
     return {
         "files": [run["file"] for run in side.runs],
         "commits": list(dict.fromkeys(commits)),
+        "dirty": any(run["dirty"] for run in side.runs),
         "machines": list(dict.fromkeys(map(fingerprint, side.runs))),
     }
 

@@ -1,0 +1,170 @@
+"""Two revisions measured in pairs of fresh processes, under the same benchmark code."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.analysis.fields import InputError
+from benchmarks.runs import ROOT, SETTINGS_FILE, measure, time_left
+from benchmarks.worktrees import (
+    WORKING_TREE,
+    Revision,
+    checked_out,
+    environment,
+    find_revision,
+    has_changes,
+)
+
+SIDES = ("base", "head")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What is measured: so many pairs of runs of two revisions, and where their files go."""
+
+    base: Revision
+    head: Revision
+    pairs: int
+    pytest_options: Sequence[str]
+    folder: Path
+
+    def file(self, side: str, pair: int) -> Path:
+        """The JSON of one run; pairs count from 1."""
+        return self.folder / f"{side}-{pair:02d}.json"
+
+    def files(self, side: str) -> list[Path]:
+        """The JSON files of one side, in the order of their pairs."""
+        return [self.file(side, pair) for pair in range(1, self.pairs + 1)]
+
+    def missing(self) -> list[int]:
+        """The pairs that are not complete; half a pair is measured again, for its halves belong together."""
+        return [
+            pair
+            for pair in range(1, self.pairs + 1)
+            if not all(self.file(side, pair).exists() for side in SIDES)
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """By which an interrupted comparison is known again."""
+        return {
+            "base": self.base.label,
+            "head": self.head.label,
+            "pairs": self.pairs,
+            "pytest_options": list(self.pytest_options),
+        }
+
+
+def plan_pairs(
+    names: Sequence[str], pairs: int, pytest_options: Sequence[str], output: Path, root: Path = ROOT
+) -> Pairs:
+    """Find the revisions, and the folder below `output` that takes their runs.
+
+    That is a new one, numbered, unless the last one was interrupted and is continued: a folder holds one
+    comparison, and none is overwritten.
+
+    Raises:
+        InputError: Not two revisions were named, or one of them cannot be measured.
+    """
+    if len(names) != 2:
+        raise InputError(
+            f"--rev was given {len(names)} times, but twice is needed: first the base, then the revision "
+            "that is compared with it"
+        )
+    base, head = (find_revision(name, root) for name in names)
+    folders = sorted(path for path in output.glob("runs-[0-9]*") if path.is_dir())
+    if folders:
+        last = Pairs(base, head, pairs, pytest_options, folders[-1])
+        # Changes that are not committed have no name by which they are known to be the same.
+        if (
+            last.missing()
+            and not (base.changed or head.changed)
+            and _settings(last.folder) == last.settings()
+        ):
+            return last
+    number = int(folders[-1].name.partition("-")[2]) + 1 if folders else 1
+    return Pairs(base, head, pairs, pytest_options, output / f"runs-{number:03d}")
+
+
+def _settings(folder: Path) -> Any:
+    try:
+        return json.loads((folder / SETTINGS_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def describe(plan: Pairs, root: Path = ROOT) -> str:
+    """What is compared, in a sentence or two."""
+    text = f"attention/ of {plan.base.name} ({plan.base.label}) and of {plan.head.name} ({plan.head.label})"
+    if plan.base.same_kernels(plan.head):
+        return f"{text}: the same code, so whatever differs is the noise of this machine."
+    if WORKING_TREE not in (plan.base.name, plan.head.name) and has_changes(root):
+        return (
+            f"{text}. The changes in your working tree are not in either; --rev {WORKING_TREE} measures them."
+        )
+    return f"{text}."
+
+
+def measure_pairs(plan: Pairs, say: Callable[[str], None] = print, root: Path = ROOT) -> None:
+    """Measure what is missing of a plan in the order base, head, head, base, base, head ...
+
+    So a machine that grows slower all the while slows both sides alike. Every run is a fresh process that
+    imports the kernels of its revision, or refuses; the benchmark code is that of the tree run from.
+
+    Raises:
+        InputError: A revision cannot be checked out, or the benchmark code does not fit its kernels.
+    """
+    missing = plan.missing()
+    if not missing:
+        return
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    (plan.folder / SETTINGS_FILE).write_text(json.dumps(plan.settings(), indent=2) + "\n")
+    revisions = dict(zip(SIDES, (plan.base, plan.head), strict=True))
+    with checked_out(list(revisions.values()), root) as (harness, folders):
+        places = dict(zip(SIDES, folders, strict=True))
+        began, total = time.monotonic(), 2 * len(missing)
+        for done, (pair, side) in enumerate(order(missing)):
+            left = time_left(time.monotonic() - began, done, total - done)
+            say(f"pair {pair} of {plan.pairs}: {side} {revisions[side].label}{left}")
+            options = (
+                *plan.pytest_options,
+                f"--kernels-from={places[side]}",
+                f"--pair={pair}",
+                f"--side={side}",
+            )
+            _measure(plan.file(side, pair), options, harness, places[side], revisions[side])
+            if side == "base":
+                _refuse_nothing(plan.file(side, pair), plan.base)
+
+
+def order(pairs: Sequence[int]) -> list[tuple[int, str]]:
+    """The runs of these pairs, each side first in every other one."""
+    return [(pair, side) for pair in pairs for side in (SIDES if pair % 2 else reversed(SIDES))]
+
+
+def _measure(file: Path, options: Sequence[str], harness: Path, kernels: Path, revision: Revision) -> None:
+    inherited = environment()
+    paths = [str(harness), str(kernels), *filter(None, [inherited.get("PYTHONPATH")])]
+    try:
+        measure(file, options, harness, {**inherited, "PYTHONPATH": os.pathsep.join(paths)})
+    except InputError as error:
+        raise InputError(
+            f"--rev {revision.name} ({revision.label}) cannot be measured by the benchmark code of this "
+            f"tree: {error}"
+        ) from None
+
+
+def _refuse_nothing(file: Path, base: Revision) -> None:
+    content = json.loads(file.read_text())
+    if not content["benchmarks"]:
+        file.unlink()
+        left_out = content["not_measured"]
+        raise InputError(
+            f"--rev {base.name} ({base.label}): none of its {len(left_out)} cases could be measured, so "
+            f"there is nothing to compare with; the first, {left_out[0]['key']}: {left_out[0]['reason']}"
+        )

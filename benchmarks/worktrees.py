@@ -1,0 +1,184 @@
+"""Revisions of the kernels, each checked out beside the user's own tree, which stays as it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.analysis.fields import InputError
+
+WORKING_TREE = "."
+KERNELS = "attention"
+HARNESS = ("benchmarks", "conftest.py", "pytest.ini")
+# Set while git runs a hook; they would lead git from our worktrees back to the user's tree and index.
+LEADING_ASTRAY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+# How a program is ended from outside, and on Windows there is no terminal that hangs up.
+ENDINGS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A version of `attention/`.
+
+    Attributes:
+        name: As it was asked for; "." is the working tree.
+        commit: The full hash of the commit that it is, or builds on.
+        tree: The hash of that commit's `attention/`.
+        changed: Whether it is the working tree, and differs from its commit in `attention/`.
+    """
+
+    name: str
+    commit: str
+    tree: str
+    changed: bool = False
+
+    @property
+    def label(self) -> str:
+        """Short enough for a line, exact enough to find it again."""
+        return self.commit[:10] + ("+changes" if self.changed else "")
+
+    def same_kernels(self, other: Revision) -> bool:
+        """Whether both hold the same code, so that whatever differs between their times is noise."""
+        return (self.tree, self.changed) == (other.tree, other.changed)
+
+
+def find_revision(name: str, root: Path) -> Revision:
+    """The revision that git knows under this name.
+
+    Args:
+        name: Anything that git takes for a commit, or "." for the working tree with its changes.
+        root: The folder of `attention/` in the user's tree.
+
+    Raises:
+        InputError: There is no git, no repository, no such commit, or no `attention/` in it.
+    """
+    found = _git(root, "rev-parse", "--show-toplevel")
+    if found.returncode:
+        raise InputError(
+            f"--rev {name}: {root} is no git repository for revisions to come from "
+            f"({_last(found.stderr)}); compare files with --against instead"
+        )
+    wanted = "HEAD" if name == WORKING_TREE else name
+    commit = _ask(root, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted + "^{commit}")
+    if commit is None:
+        raise InputError(
+            f"--rev {name}: git finds no such commit in {root}; "
+            "name a commit, tag or branch, or fetch it where the history was cut short"
+        )
+    changed = name == WORKING_TREE and has_changes(root)
+    tree = _ask(root, "rev-parse", "--verify", "--quiet", f"{commit}:./{KERNELS}")
+    if tree is None:
+        raise InputError(
+            f"--rev {name}: commit {commit[:10]} has no {KERNELS}/, so it has nothing to measure; "
+            "name a commit that has"
+        )
+    return Revision(name, commit, tree, changed)
+
+
+def has_changes(root: Path) -> bool:
+    """Whether the working tree's `attention/` differs from its commit."""
+    return bool(_ask(root, "status", "--porcelain", "--untracked-files=all", "--", KERNELS))
+
+
+@contextmanager
+def checked_out(revisions: Sequence[Revision], root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """The benchmark code of the tree run from, and a worktree of each revision, for as long as needed.
+
+    All is cleared away however it ends, and the user's tree, index and branch are not touched.
+
+    Yields:
+        A folder with a copy of the benchmark code and no kernels, and per revision the folder that holds
+        its `attention/`.
+
+    Raises:
+        InputError: git cannot check a revision out.
+    """
+    prefix = _ask(root, "rev-parse", "--show-prefix") or ""
+    with _handling(_end, *ENDINGS), tempfile.TemporaryDirectory() as temporary:
+        harness = Path(temporary) / "harness"
+        _copy(HARNESS, root, harness)
+        # Names of equal length: nothing but the kernels may differ.
+        worktrees = [Path(temporary) / f"side{number}" for number in range(len(revisions))]
+        try:
+            for revision, worktree in zip(revisions, worktrees, strict=True):
+                _check_out(revision, worktree, root)
+                if revision.changed:
+                    shutil.rmtree(worktree / prefix / KERNELS)
+                    _copy([KERNELS], root, worktree / prefix)
+            yield harness, [worktree / prefix for worktree in worktrees]
+        finally:
+            with _handling(signal.SIG_IGN, signal.SIGINT, *ENDINGS):
+                for worktree in worktrees:
+                    _git(root, "worktree", "remove", "--force", str(worktree))
+
+
+def environment() -> dict[str, str]:
+    """This process's variables, less those that lead git elsewhere."""
+    return {name: value for name, value in os.environ.items() if name not in LEADING_ASTRAY}
+
+
+def _check_out(revision: Revision, worktree: Path, root: Path) -> None:
+    # The user's hooks are for the user's tree.
+    options = ("-c", f"core.hooksPath={os.devnull}")
+    done = _git(root, *options, "worktree", "add", "--quiet", "--detach", str(worktree), revision.commit)
+    if done.returncode:
+        raise InputError(f"--rev {revision.name} cannot be checked out: {_last(done.stderr)}")
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["git does not say why"])[-1]
+
+
+def _copy(names: Sequence[str], source: Path, target: Path) -> None:
+    # What Python compiled elsewhere stays there, and published runs are no code.
+    ignored = shutil.ignore_patterns("__pycache__", "published")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=ignored, symlinks=True)
+        else:
+            shutil.copy(source / name, target / name)
+
+
+def _ask(root: Path, *arguments: str) -> str | None:
+    """What git answers, or None where it refuses."""
+    done = _git(root, *arguments)
+    return None if done.returncode else done.stdout.strip()
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # Without optional locks a mere question does not refresh the user's index.
+    command = ["git", "--no-optional-locks", *arguments]
+    try:
+        return subprocess.run(
+            command, cwd=root, env=environment(), capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise InputError("--rev needs git, which was not found; install it, or compare files") from None
+
+
+def _end(number: int, _: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _handling(handler: Callable[[int, Any], None] | signal.Handlers, *signals: int) -> Iterator[None]:
+    """Signals go to a handler meanwhile, unless they are ignored, as `nohup` has it."""
+    before = {one: signal.getsignal(one) for one in signals}
+    for one, handled in before.items():
+        if handled != signal.SIG_IGN:
+            signal.signal(one, handler)
+    try:
+        yield
+    finally:
+        for one, handled in before.items():
+            with suppress(TypeError):  # a handler that was not set from Python cannot be set again
+                signal.signal(one, handled)

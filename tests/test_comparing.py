@@ -1,0 +1,153 @@
+"""Comparisons from the command line: the noise of the machine is measured once, and then known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchmarks.__main__ as command_line
+from benchmarks import revisions
+from benchmarks.analysis.comparison import Comparison
+from benchmarks.comparing import LEAST_PAIRS, compare_files, compare_revisions
+from tests.repository import Repository
+from tests.synthetic import Law, Noise, Run
+
+LINEAR = "attention/kernels/linear.py"
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
+NOISE = Noise(run=0.02, repetition=0.005, round=0.01)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(revisions, "measure", measure)
+    return tmp_path / "cache" / "attention-scaling"
+
+
+def measure(file: Path, options: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
+    """Kernels take the microseconds a token that their code says, 1 unless it does."""
+    code = (Path(environment["PYTHONPATH"].split(":")[1]) / LINEAR).read_text()
+    law = Law(1e-6 * float(code.partition("# takes ")[2].partition("\n")[0] or 1), 1.0)
+    side, pair = file.stem.split("-")
+    laws = {("linear-chunked", mode): law for mode in ("causal", "bidirectional")}
+    seed = 2 * int(pair) + (side == "head")
+    content = Run(laws, lengths=LENGTHS, noise=NOISE, repetitions=1, seed=seed).content()
+    content["run"] |= {"pair": int(pair), "side": side}
+    file.write_text(json.dumps(content))
+
+
+Compare = Callable[..., tuple[Comparison, str]]
+
+
+@pytest.fixture
+def compare(tmp_path: Path) -> Compare:
+    """Compare the commit before the working tree's with it, or other revisions."""
+    repository = Repository(tmp_path / "repository")
+    repository.edit(LINEAR, "from __future__", "# takes 1.15\nfrom __future__")
+    repository.commit("slow")
+
+    def run(base: str = "HEAD~1", head: str = "HEAD", pairs: int = 6) -> tuple[Comparison, str]:
+        lines: list[str] = []
+        how: dict[str, Any] = {"margin": 0.05, "format": "text", "say": lines.append}
+        output = tmp_path / "out"
+        comparison = compare_revisions((base, head), pairs, (), output, root=repository.folder, **how)
+        return comparison, "\n".join(lines)
+
+    return run
+
+
+def test_a_slower_commit_is_a_regression(compare: Compare, cache: Path) -> None:
+    comparison, said = compare()
+    assert comparison.regressed
+    assert {case["verdict"] for case in comparison.content["cases"]} == {"slower"}
+    assert comparison.content["unit"] == "pair" and comparison.content["units"]["base"] == 6
+    assert "noise" not in said and not cache.exists()
+
+
+def test_a_commit_against_itself_measures_the_noise_that_is_then_the_least_margin(
+    compare: Compare, cache: Path, tmp_path: Path
+) -> None:
+    comparison, said = compare("HEAD", "HEAD")
+    (file,) = cache.iterdir()
+    stored = json.loads(file.read_text())
+    # Of two means of six runs with 2 % noise each: 1.15 %, of which the 12 cases hold twice as much at most.
+    assert 0.002 < stored["share"] < 0.04 and stored["pairs"] == 6 and stored["cases"] == 12
+    assert f"changed by {stored['share']:.1%} or less" in said and str(file) in said
+    assert not comparison.regressed and comparison.content["noise"] is None
+    file.write_text(json.dumps({**stored, "share": 0.3}))
+    noisy, said = compare()
+    assert noisy.content["margin"] == noisy.content["noise"] == 0.3 and not noisy.regressed
+    assert "A/A noise of this machine: 30.0%, by 6 pairs" in said
+    assert "Margin 30 % (A/A noise here: 30 %)" in noisy.text
+    folder = tmp_path / "out" / "runs-002"
+    base, head = (sorted(folder.glob(f"{side}-*.json")) for side in revisions.SIDES)
+    files = compare_files(base, head, tmp_path / "out", margin=0.05, format="text", say=lambda line: None)
+    assert files.content["margin"] == 0.3
+
+
+def test_a_small_noise_leaves_the_margin_as_it_was_asked_for(compare: Compare, cache: Path) -> None:
+    compare("HEAD", "HEAD")
+    (file,) = cache.iterdir()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "share": 0.01}))
+    comparison, _ = compare()
+    assert comparison.content["margin"] == 0.05 and comparison.regressed
+
+
+def test_a_few_pairs_tell_nothing_of_the_machine(compare: Compare, cache: Path) -> None:
+    _, said = compare("HEAD", "HEAD", LEAST_PAIRS - 1)
+    assert "The noise is not stored" in said and not cache.exists()
+
+
+def test_a_cache_that_cannot_be_written_does_not_lose_the_comparison(compare: Compare, cache: Path) -> None:
+    cache.parent.write_text("a file in the place of the folder")
+    comparison, said = compare("HEAD", "HEAD")
+    assert comparison.content["cases"] and "warning: the noise floor cannot be stored" in said
+
+
+def test_beside_revisions_every_unknown_option_goes_to_pytest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+
+    def answer(*arguments: Any, **how: Any) -> Comparison:
+        asked.extend([*arguments, how["margin"], how["format"]])
+        return Comparison("the text\n", [], {"regressed": True})
+
+    monkeypatch.setattr(command_line, "compare_revisions", answer)
+    words = ["compare", "--rev", "main", "--rev=.", "--pairs", "3", "--kernel", "linear-*", "-k", "causal"]
+    assert command_line.main([*words, "--margin=2%", "-o", str(tmp_path)]) == 1
+    assert asked == [["main", "."], 3, ["--kernel", "linear-*", "-k", "causal"], tmp_path, 0.02, "text"]
+    assert capsys.readouterr().out == "the text\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rev", "HEAD", "--rev", "HEAD", "--against", "a.json"], "give one of them"),
+        (["a.json"], "the following arguments are required: --against"),
+        (["a.json", "--against", "b.json", "--kernel", "x"], "unrecognized arguments: --kernel x"),
+        (["--rev", "HEAD", "--rev", "HEAD", "--pairs=0"], "'0' is not a number of at least 1"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["compare", *words])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_uncommitted_changes_are_named(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure_changed(file: Path, *how: Any) -> None:
+        measure(file, *how)
+        content = json.loads(file.read_text())
+        content["commit_info"] = {"id": "c" * 40, "dirty": file.stem.startswith("head")}
+        file.write_text(json.dumps(content))
+
+    monkeypatch.setattr(revisions, "measure", measure_changed)
+    comparison, _ = compare()
+    assert "Base: 6 runs of ccccccccc. Head: 6 runs of ccccccccc+changes." in comparison.text

@@ -1,0 +1,58 @@
+"""The noise floor of a machine is kept per machine, outside of the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.noise_floor import NoiseFloor, floor_file, share_of, store_floor, stored_floor
+
+FLOOR = NoiseFloor(share=0.021, cases=40, pairs=6, date="2026-01-31")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def machine(**facts: Any) -> dict[str, Any]:
+    return {"machine": {"cpu": "a CPU", "threads": 2, **facts}}
+
+
+def test_a_floor_is_known_again_on_its_machine_and_on_no_other(cache: Path) -> None:
+    assert stored_floor(machine()) is None
+    file = store_floor(machine(), FLOOR)
+    assert file.parent == cache / "attention-scaling"
+    assert stored_floor(machine(python="3.13.1")) == FLOOR
+    assert stored_floor(machine(threads=4)) is None
+    store_floor(machine(), NoiseFloor(0.01, 8, 3, "2026-02-01"))
+    assert stored_floor(machine()) == NoiseFloor(0.01, 8, 3, "2026-02-01"), "the newest counts"
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_the_floor_holds_19_of_20_cases_faster_or_slower() -> None:
+    assert share_of([1.02, 0.99, 1 / 1.03]) == pytest.approx(0.03), "of few cases, all"
+    ratios = np.exp(np.random.default_rng(1).normal(0, 0.01, 100_000))
+    # 1.96 standard deviations; the quantile of so many draws is known to 1 %.
+    assert share_of(list(ratios)) == pytest.approx(np.expm1(0.0196), rel=0.02)
+    assert share_of([1.0] * 99 + [3.0]) == 0, "one stalled case does not make a machine noisy"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"share": null}', '{"share": 0.1}'])
+def test_a_damaged_floor_is_named(text: str) -> None:
+    file = floor_file(machine())
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(InputError, match=f"{file.name} holds no noise floor that can be read; remove it"):
+        stored_floor(machine())
+
+
+def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
+    cache.write_text("a file in the place of the folder")
+    with pytest.raises(InputError, match=r"cannot be stored in .*; name another folder with XDG_CACHE_HOME"):
+        store_floor(machine(), FLOOR)

@@ -1,0 +1,105 @@
+"""For real: what is planted in a kernel is found and named, and a commit does not differ from itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.repository import Repository
+
+LINEAR = "attention/kernels/linear.py"
+CASES = (
+    "-k", "test_attention", "--device=cpu", "--kernel=linear-explicit", "--kernel=linear-chunked",
+    "--mode=bidirectional", "--seq-len=64,128,256,512", "--repetitions=20", "--case-seconds=0.03",
+)  # fmt: skip
+CONTROL = "linear-chunked"
+PLANTED = 0.15
+QUIET = PLANTED / 3
+WIDE = "    wide = torch.promote_types(q.dtype, torch.float32)\n"
+# In small parts, so that it takes time and no memory.
+COPY = "    for part in [p for x in (q, k, v) for p in x.split(64, dim=2)]:\n        part.clone()\n"
+OUT = "    out: Tensor = chunked_forward("
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Three commits: as it is, tagged `sound`; with copies in a kernel, `slow`; with memory held, `large`."""
+    repository = Repository(tmp_path_factory.mktemp("planted") / "repository")
+    repository.git("tag", "sound")
+    repository.edit(LINEAR, WIDE, WIDE + COPY)
+    repository.commit("copy the inputs")
+    repository.git("tag", "slow")
+    repository.edit(LINEAR, OUT, f"    spare = torch.empty_like(q)  # noqa: F841\n{OUT}")
+    repository.commit("hold a spare")
+    repository.git("tag", "large")
+    return repository
+
+
+def compare(repository: Repository, base: str, head: str, pairs: int, output: Path) -> dict[str, Any]:
+    """The comparison of two revisions, with its exit code."""
+    revisions = ("--rev", base, "--rev", head, f"--pairs={pairs}", "-o", str(output))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "compare", *revisions, "--format=json", *CASES],
+        cwd=repository.folder,
+        # One thread: with several, other work on the machine slows each call by its slowest thread.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(output.parent / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    print((output / "summary.md").read_text(), done.stderr.splitlines()[-1])
+    return {**json.loads(done.stdout), "exit": done.returncode}
+
+
+def named(rows: Sequence[dict[str, Any]], *verdicts: str) -> set[tuple[str, int]]:
+    return {(row["kernel"], row["seq_len"]) for row in rows if row["verdict"] in verdicts}
+
+
+@pytest.mark.slow
+def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
+    repository: Repository, tmp_path: Path
+) -> None:
+    comparison = compare(repository, "sound", "slow", 6, tmp_path / "out")
+    assert not named(comparison["cases"], "faster")
+    assert comparison["base"]["commits"] == [repository.first]
+    slower = named(comparison["cases"], "slower")
+    assert {kernel for kernel, _ in slower} <= {"linear-explicit"}
+    # The kernel that did not change says how well this machine tells times at the moment.
+    width = max(
+        math.log(row["high"] / row["low"]) / 2 for row in comparison["cases"] if row["kernel"] == CONTROL
+    )
+    if not slower and width > QUIET:
+        pytest.skip(
+            f"too much else runs here to see {PLANTED:.0%}: unchanged cases are known to ±{width:.0%}"
+        )
+    assert slower and comparison["exit"] == 1 and not comparison["counts"]
+
+
+@pytest.mark.slow
+def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
+    repository: Repository, tmp_path: Path
+) -> None:
+    comparison = compare(repository, "slow", "large", 2, tmp_path / "out")
+    larger = [row for row in comparison["counts"] if row["verdict"] == "larger"]
+    assert {(row["kernel"], row["quantity"]) for row in larger} == {(CONTROL, "peak_bytes")}
+    assert len(larger) == 4 and comparison["exit"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+def test_a_commit_does_not_differ_from_itself(repository: Repository, tmp_path: Path, attempt: int) -> None:
+    comparison = compare(repository, "sound", "sound", 6, tmp_path / "out")
+    assert not named(comparison["cases"], "slower", "faster") and comparison["exit"] == 0
+    assert not [row for row in comparison["counts"] if row["verdict"] in ("larger", "smaller")]
+    (stored,) = (tmp_path / "cache" / "attention-scaling").iterdir()
+    assert 0 < json.loads(stored.read_text())["share"] < 1
