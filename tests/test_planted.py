@@ -65,7 +65,7 @@ def named(rows: Sequence[dict[str, Any]], *verdicts: str) -> set[tuple[str, int]
     return {(row["kernel"], row["seq_len"]) for row in rows if row["verdict"] in verdicts}
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
     repository: Repository, tmp_path: Path
 ) -> None:
@@ -85,7 +85,7 @@ def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
     assert slower and comparison["exit"] == 1 and not comparison["counts"]
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
     repository: Repository, tmp_path: Path
 ) -> None:
@@ -95,7 +95,7 @@ def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
     assert len(larger) == 4 and comparison["exit"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.real
 @pytest.mark.parametrize("attempt", [1, 2, 3])
 def test_a_commit_does_not_differ_from_itself(repository: Repository, tmp_path: Path, attempt: int) -> None:
     comparison = compare(repository, "sound", "sound", 6, tmp_path / "out")
