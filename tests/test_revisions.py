@@ -225,8 +225,8 @@ def test_a_comparison_that_is_ended_clears_away_what_it_made(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        # A shell's background jobs ignore Ctrl-C, and their children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # A shell's background jobs ignore Ctrl-C, and nohup's a hangup; their children inherit that.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         made = [Path(path) for path in process.stdout.readline().split()]

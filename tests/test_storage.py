@@ -25,7 +25,7 @@ LAST = (*TINY, "--seq-len=16", "--repetitions=1")
 # Sessions one after another in one process, because each import of torch takes seconds. Between them a
 # commit is made, and the machine is the same as another container at another moment.
 DRIVER = """
-import contextlib, io, json, platform, subprocess, sys
+import contextlib, io, json, pathlib, platform, subprocess, sys
 import cpuinfo, pytest, torch
 from pytest_benchmark import cli
 
@@ -39,6 +39,13 @@ for number, (kind, arguments) in enumerate(json.loads(sys.argv[1])):
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         if kind == "threads":
             torch.set_num_threads(torch.get_num_threads() + 1)
+        if kind == "regression":  # whatever this machine does: the saved times become a hundredth
+            storage, *arguments = arguments
+            (saved,) = pathlib.Path(storage).glob("*/0002_*.json")
+            content = json.loads(saved.read_text())
+            for benchmark in content["benchmarks"]:
+                benchmark["stats"]["median"] /= 100
+            saved.write_text(json.dumps(content))
         if kind == "cli":
             sys.argv = ["pytest-benchmark", *arguments]
             code = cli.main()
@@ -87,12 +94,12 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
     storage = f"--benchmark-storage={sessions.storage}"
     histogram = f"--benchmark-histogram={folder}/histogram"
     comparison = ("--benchmark-compare=0001", "--benchmark-compare-fail=mean:100000%")
-    regression = ("--benchmark-compare", "--benchmark-compare-fail=median:0.0000001")
+    regression = ("--benchmark-compare", "--benchmark-compare-fail=median:100%")
     nothing = ("--kernel=standard-sdpa-cudnn", "--benchmark-save=nothing")
     sessions.run({
         "save": ("pytest", (*FIRST, storage, "--benchmark-save=first")),
         "autosave": ("pytest", (*WIDER, storage, "--benchmark-autosave", histogram, *comparison)),
-        "regressed": ("pytest", (*LAST, storage, *regression)),
+        "regressed": ("regression", (str(sessions.storage), *LAST, storage, *regression)),
         "nothing": ("pytest", (*TINY[:4], "--device=cpu", "--seq-len=16", storage, *nothing)),
         "list": ("cli", (f"--storage={sessions.storage}", "list")),
         "compare": ("cli", (f"--storage={sessions.storage}", "compare", "0001", "0002", "--columns=median")),
