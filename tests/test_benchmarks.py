@@ -92,6 +92,7 @@ def test_a_run_writes_every_case_of_every_repetition_with_the_whole_record(tmp_p
     assert text.count("benchmark 'causal-forward-N16-B1-H8-D64-float32-cpu': 4 tests") == 1
 
 
+@pytest.mark.slow
 def test_the_layer_and_the_ceilings_are_ordinary_cases_of_the_same_file(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     options = ("--device=cpu", "--seq-len=10", "--repetitions=1", "--case-seconds=0.01")
@@ -112,6 +113,7 @@ def test_the_layer_and_the_ceilings_are_ordinary_cases_of_the_same_file(tmp_path
             assert benchmark["stats"]["rounds"] == 20
 
 
+@pytest.mark.slow
 def test_collect_only_and_k_choose_by_readable_ids_and_the_whole_grid_comes_before_its_repetition() -> None:
     text = run("--device=cpu", "--collect-only", "-q", "-k", "linear-chunked", files=("benchmarks",))
     ids = [line for line in text.splitlines() if "::" in line]
@@ -183,6 +185,7 @@ for function in (amnesic, broken, hungry):
 """
 
 
+@pytest.mark.slow
 def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +210,7 @@ def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
     assert "this kernel always fails" in text
 
 
+@pytest.mark.slow
 def test_a_skipped_session_keeps_an_earlier_file(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     out.write_text("an earlier run")
@@ -215,6 +219,7 @@ def test_a_skipped_session_keeps_an_earlier_file(tmp_path: Path) -> None:
     assert out.read_text() == "an earlier run"
 
 
+@pytest.mark.slow
 def test_a_run_that_measures_nothing_still_writes_why(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     run("--device=cpu", "--kernel=standard-sdpa-cudnn", "--seq-len=64", f"--benchmark-json={out}")
@@ -223,6 +228,7 @@ def test_a_run_that_measures_nothing_still_writes_why(tmp_path: Path) -> None:
     assert [row["outcome"] for row in document["not_measured"]] == ["unsupported", "unsupported"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_was_measured_and_books_the_rest(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     options = ("--device=cpu", "--kernel=linear-chunked", "--seq-len=16,32,64,128", "--case-seconds=1", "-v")

@@ -29,6 +29,7 @@ class Processes:
         plan.file(number).write_text("{}")
 
 
+@pytest.mark.slow
 def test_a_fresh_process_writes_the_file_of_each_run(tmp_path: Path) -> None:
     lines: list[str] = []
     plan = Plan(tmp_path, 2, pytest_options=(*TINY, "-k", "test_attention", "--repetitions=1"))

@@ -14,6 +14,9 @@ import pytest
 
 from tests.repository import IDENTITY, Repository
 
+# One process of many sessions: CI runs it.
+pytestmark = pytest.mark.slow
+
 TINY = (
     "benchmarks/test_attention.py", "-p", "no:cacheprovider", "--device=cpu", "--kernel=*-explicit",
     "--mode=causal", "--case-seconds=0.001",
