@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +15,14 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import WIDTH, Section, Table, as_markdown, as_text
-from benchmarks.analysis.plots.views import views
 from benchmarks.analysis.records import load
-from benchmarks.analysis.summary import best_linear, summarise
+from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
-from tests.synthetic import DOUBLINGS, Law, Machine, Noise, Run, benchmark
+from tests.concluded import FULL, LAWS, LEFT_OUT, NOISE, PLAIN_FILES, conclude, console, find
+from tests.synthetic import DOUBLINGS, Run
 from tests.test_pictures import crowded
 
 ROOT = Path(__file__).parents[1]
-MODES = ("bidirectional", "causal")
-NOISE = Noise(0.01, 0.01, 0.02)
-PLAIN_FILES = {
-    "complexity_scaling.png", "speedup_analysis.png", "theoretical_vs_empirical.png", "memory_scaling.png",
-    "complexity_analysis.csv", "summary.json", "summary.md",
-}  # fmt: skip
-
-LAWS = {
-    **{("standard-explicit", mode): Law(4e-8, 2) for mode in MODES},
-    **{("standard-sdpa", mode): Law(1.2e-8, 2) for mode in MODES},
-    **{("linear-explicit", mode): Law(4e-4 if mode == "causal" else 1e-5, 1) for mode in MODES},
-    **{("linear-chunked", mode): Law(1.6e-5, 1) for mode in MODES},
-}
-LEFT_OUT = [("standard-explicit", mode, 8192, "over_time", "predicted 5.2 s a round") for mode in MODES]
-FULL = Run(LAWS, noise=NOISE, not_measured=LEFT_OUT)
-
-
-def conclude(*paths: Path) -> dict[str, Any]:
-    return summarise(load(paths))
-
-
-def console(*paths: Path) -> str:
-    records = load(paths)
-    return as_text(sections(summarise(records), case_table(records)))
-
-
-def find(items: Sequence[Mapping[str, Any]], **fields: Any) -> Mapping[str, Any]:
-    (found,) = [one for one in items if all(one[name] == value for name, value in fields.items())]
-    return found
 
 
 def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -258,145 +228,3 @@ def test_the_markdown_holds_the_same_as_the_console_in_tables_of_even_width(tmp_
 def test_a_bar_in_a_cell_does_not_split_it() -> None:
     table = as_markdown([Section("t", table=Table(["a", "b"], [["x|y", "z"]]))])
     assert "| x\\|y | z |" in table
-
-
-# Relations
-
-
-def test_the_order_of_the_files_changes_nothing(tmp_path: Path) -> None:
-    paths = [Run(LAWS, noise=NOISE, seed=seed).write(tmp_path / f"{seed}.json") for seed in range(3)]
-    forward, backward = conclude(*paths), conclude(*paths[::-1])
-    assert forward["runs"]["unit"] == "run" and forward["runs"]["units"] == 3
-    for name in ("series", "crossovers"):
-        for one, other in zip(forward[name], backward[name], strict=True):
-            assert json.dumps(rounded(one)) == json.dumps(rounded(other))
-
-
-def rounded(value: Any) -> Any:
-    """Sums in another order differ in the last digits."""
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def test_a_machine_of_half_the_speed_has_the_same_exponents_and_crossovers(tmp_path: Path) -> None:
-    content = FULL.content()
-    fast = tmp_path / "fast.json"
-    fast.write_text(json.dumps(content))
-    for one in content["benchmarks"]:
-        one["stats"]["data"] = [2 * second for second in one["stats"]["data"]]
-    slow = tmp_path / "slow.json"
-    slow.write_text(json.dumps(content))
-    for one, other in zip(conclude(fast)["crossovers"], conclude(slow)["crossovers"], strict=True):
-        assert rounded(one) == rounded(other)
-    for one, other in zip(conclude(fast)["series"], conclude(slow)["series"], strict=True):
-        for name, value in one["exponent"].items():
-            factor = 2 if name == "overhead_s" and value is not None else 1
-            assert rounded(factor * value if factor > 1 else value) == rounded(other["exponent"][name])
-        assert [2 * time for time in one["median_s"]] == pytest.approx(other["median_s"])
-
-
-def test_the_value_of_a_run_is_the_median_of_its_repetitions(tmp_path: Path) -> None:
-    content = Run({("linear-chunked", "causal"): Law(1e-6, 1)}, lengths=(256,), repetitions=3).content()
-    for one, second in zip(content["benchmarks"], (1.0, 2.0, 90.0), strict=True):
-        one["stats"]["data"] = [second] * 5
-    first = tmp_path / "a.json"
-    first.write_text(json.dumps(content))
-    second_run = Run({("linear-chunked", "causal"): {256: 4.0}}).write(tmp_path / "b.json")
-    assert conclude(first)["series"][0]["median_s"] == [2]
-    assert conclude(first, second_run)["series"][0]["median_s"] == [3]
-    assert case_table(load([first, second_run]))["median_s"].tolist() == [3]
-
-
-def test_rows_of_different_clocks_are_never_compared(tmp_path: Path) -> None:
-    standard = Run({("standard-sdpa", "causal"): Law(1e-8, 2)}, machine=Machine(clock="wall"))
-    linear = Run({("linear-chunked", "causal"): Law(1e-6, 1)}, machine=Machine(clock="device"))
-    summary = conclude(standard.write(tmp_path / "a.json"), linear.write(tmp_path / "b.json"))
-    assert summary["crossovers"] == [] and len(summary["series"]) == 2
-
-
-def test_kernels_of_a_third_family_disturb_nothing(tmp_path: Path) -> None:
-    content = FULL.content()
-    alone = tmp_path / "alone.json"
-    alone.write_text(json.dumps(content))
-    record = content["benchmarks"][0]["extra_info"]
-    nothing = dict.fromkeys(("mode", "phase", "seq_len", "batch", "heads", "head_dim", "flops"))
-    copy = {
-        **record,
-        **nothing,
-        "kernel": "copy",
-        "family": "ceiling",
-        "key": "copy/cpu",
-        "bytes_per_s": 2e10,
-    }
-    matrix = {**record, "kernel": "product", "family": "ceiling", "key": "product/cpu"}
-    content["benchmarks"] += [benchmark(copy, [0.1, 0.1]), benchmark(matrix, [0.2, 0.2])]
-    beside = tmp_path / "beside.json"
-    beside.write_text(json.dumps(content))
-    summary, expected = conclude(beside), conclude(alone)
-    assert [one for one in summary["series"] if one["family"] != "ceiling"] == expected["series"]
-    assert summary["crossovers"] == expected["crossovers"] and summary["warnings"] == expected["warnings"]
-    assert "copy" not in console(beside)
-    assert {"copy", "product"} <= set(case_table(load([beside]))["kernel"])
-    ((_, view),) = views(summary, case_table(load([beside])))
-    assert "product" not in view.looks
-
-
-def test_the_headline_kernel_is_the_fastest_at_the_longest_length(tmp_path: Path) -> None:
-    summary = conclude(FULL.write(tmp_path / "out.json"))
-    by_mode = {mode: [one for one in summary["series"] if one["mode"] == mode] for mode in MODES}
-    assert {mode: best_linear(series) for mode, series in by_mode.items()} == {
-        "bidirectional": "linear-explicit",
-        "causal": "linear-chunked",
-    }
-    early = [{**one, "seq_lens": one["seq_lens"][:2], "median_s": one["median_s"][:2]}
-             if one["kernel"] == "linear-explicit" else one for one in by_mode["bidirectional"]]  # fmt: skip
-    assert best_linear(early) == "linear-chunked"
-    assert best_linear([]) is None
-
-
-# What is missing is named
-
-
-def test_nothing_measured_is_reported_with_its_reasons_and_exit_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = Run({}, not_measured=LEFT_OUT).write(tmp_path / "out.json")
-    assert main(["report", str(path), "-o", str(tmp_path / "report")]) == 1
-    text = capsys.readouterr().out
-    assert "Nothing was measured" in text and "predicted 5.2 s a round" in text
-    written = {path.name for path in (tmp_path / "report").iterdir()}
-    assert written == {name for name in PLAIN_FILES if not name.endswith(".png")}
-
-
-def test_a_mode_and_a_family_that_are_missing_are_named(tmp_path: Path) -> None:
-    laws = {("linear-chunked", "causal"): Law(1e-6, 1)}
-    warnings = " ".join(conclude(Run(laws).write(tmp_path / "out.json"))["warnings"])
-    assert "No bidirectional case" in warnings and "No standard kernel" in warnings
-    assert "No causal case" not in warnings and "No linear kernel" not in warnings
-
-
-def test_one_length_and_one_repetition_are_reported_as_far_as_they_go(tmp_path: Path) -> None:
-    path = Run(LAWS, lengths=(1024,), repetitions=1, noise=NOISE).write(tmp_path / "out.json")
-    summary = conclude(path)
-    warnings = " ".join(summary["warnings"])
-    assert "Only N = 1024" in warnings and "A single repetition" in warnings
-    for series in summary["series"]:
-        assert series["exponent"]["value"] is None and series["overhead_s"] is None
-        assert set(series["laws"].values()) == {None} and series["local_slopes"] == []
-    assert main(["report", str(path), "-o", str(tmp_path / "report")]) == 0
-    assert {one.name for one in (tmp_path / "report").iterdir()} == PLAIN_FILES
-
-
-def test_pooled_files_of_different_commits_are_named(tmp_path: Path) -> None:
-    paths = []
-    for seed in range(2):
-        content = Run(LAWS, seed=seed, noise=NOISE).content()
-        content["commit_info"]["id"] = str(seed) * 40
-        paths.append(tmp_path / f"{seed}.json")
-        paths[-1].write_text(json.dumps(content))
-    summary = conclude(*paths)
-    assert "different commits" in " ".join(summary["warnings"])
-    assert [one["machine"] for one in summary["runs"]["files"]] == [0, 0]

@@ -8,6 +8,7 @@ tokens and chunks of 32 cross every seam within a hundred tokens.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -223,4 +224,5 @@ def test_all_of_this_passes_in_the_interpreter(device: str) -> None:
     root = Path(__file__).parent.parent
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert "skipped" not in done.stdout.splitlines()[-1].replace("1 skipped", "")
+    # One alone is skipped there, this one.
+    assert re.search(r"(?<!\d)1 skipped", done.stdout), done.stdout[-500:]

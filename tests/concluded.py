@@ -1,0 +1,45 @@
+"""A whole run of known laws, and what is concluded from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.analysis.cases import case_table
+from benchmarks.analysis.document import as_text
+from benchmarks.analysis.records import load
+from benchmarks.analysis.summary import summarise
+from benchmarks.analysis.tables import sections
+from tests.synthetic import Law, Noise, Run
+
+MODES = ("bidirectional", "causal")
+NOISE = Noise(0.01, 0.01, 0.02)
+
+PLAIN_FILES = {
+    "complexity_scaling.png", "speedup_analysis.png", "theoretical_vs_empirical.png", "memory_scaling.png",
+    "complexity_analysis.csv", "summary.json", "summary.md",
+}  # fmt: skip
+
+LAWS = {
+    **{("standard-explicit", mode): Law(4e-8, 2) for mode in MODES},
+    **{("standard-sdpa", mode): Law(1.2e-8, 2) for mode in MODES},
+    **{("linear-explicit", mode): Law(4e-4 if mode == "causal" else 1e-5, 1) for mode in MODES},
+    **{("linear-chunked", mode): Law(1.6e-5, 1) for mode in MODES},
+}
+LEFT_OUT = [("standard-explicit", mode, 8192, "over_time", "predicted 5.2 s a round") for mode in MODES]
+FULL = Run(LAWS, noise=NOISE, not_measured=LEFT_OUT)
+
+
+def conclude(*paths: Path) -> dict[str, Any]:
+    return summarise(load(paths))
+
+
+def console(*paths: Path) -> str:
+    records = load(paths)
+    return as_text(sections(summarise(records), case_table(records)))
+
+
+def find(items: Sequence[Mapping[str, Any]], **fields: Any) -> Mapping[str, Any]:
+    (found,) = [one for one in items if all(one[name] == value for name, value in fields.items())]
+    return found
