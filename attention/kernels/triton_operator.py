@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attention.kernels.triton_plan import FOLDED, segments, tiles
+from attention.kernels.triton_plan import FOLDED, segments, summed, tiles
 
 SCAN_ROWS, SCAN_WIDTH = 16, 64
 
@@ -159,7 +159,7 @@ def _forward(
     """
     run = Launches(q, v, causal, phi, precision)
     out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    count = run.segments if final or not causal else run.segments - 1
+    count = summed(run.segments, causal=causal, final=final)
     state = State(None, None, S0, z0, scanned=False)
     if count:
         state = run.gather(run.states(k, v, count), (S0, z0), count, reverse=False)
@@ -177,7 +177,7 @@ def _(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     heads, N, D, E = q.shape[0] * q.shape[1], q.shape[2], q.shape[3], v.shape[3]
     _, parts = segments(N, heads, q.device)
-    count = parts if final or not causal else parts - 1
+    count = summed(parts, causal=causal, final=final)
     slots = parts + 1 if count > FOLDED else parts
 
     def empty(*shape: int) -> Tensor:
@@ -198,7 +198,7 @@ def _differentiate(
     run = Launches(q, v, causal, phi, precision)
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     delta = torch.empty_like(inv)
-    count = run.segments if final or not causal else run.segments - 1
+    count = summed(run.segments, causal=causal, final=final)
     before = State(S if count else None, z if count else None, S0, z0, scanned=count > FOLDED)
     if before.scanned:
         before = before._replace(S0=None, z0=None)

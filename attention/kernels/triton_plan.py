@@ -59,6 +59,11 @@ def segments(tokens: int, heads: int, device: torch.device) -> tuple[int, int]:
     return size, max(1, -(-tokens // size))
 
 
+def summed(parts: int, *, causal: bool, final: bool) -> int:
+    """How many segments are summed before the walk: the last only where all or the end is asked for."""
+    return parts if final or not causal else parts - 1
+
+
 @lru_cache(maxsize=64)
 def _multiprocessors(device: torch.device) -> int:
     if device.type == "cuda" and torch.cuda.is_available():
