@@ -17,15 +17,18 @@ from tests.repository import Repository
 
 LINEAR = "attention/kernels/linear.py"
 CASES = (
-    "-k", "test_attention", "--device=cpu", "--kernel=linear-explicit", "--kernel=linear-chunked",
-    "--mode=bidirectional", "--seq-len=64,128,256,512", "--repetitions=20", "--case-seconds=0.03",
+    "-k", "test_attention", "--kernel=linear-explicit", "--kernel=linear-chunked", "--mode=bidirectional",
 )  # fmt: skip
+ON = {
+    "cpu": ("--device=cpu", "--seq-len=64,128,256,512", "--repetitions=20", "--case-seconds=0.03"),
+    "cuda": ("--device=cuda", "--seq-len=8192,16384,32768,65536", "--repetitions=3", "--case-seconds=0.05"),
+}
 CONTROL = "linear-chunked"
 PLANTED = 0.15
 QUIET = PLANTED / 3
-WIDE = "    wide = torch.promote_types(q.dtype, torch.float32)\n"
-# In small parts, so that it takes time and no memory.
-COPY = "    for part in [p for x in (q, k, v) for p in x.split(64, dim=2)]:\n        part.clone()\n"
+MAPPED = "    phi_q, phi_k, values = phi(q.to(wide)), phi(k.to(wide)), v.to(wide)\n"
+# In parts, so that it takes time and no memory.
+COPY = "    for part in [*phi_q.chunk(4, dim=2), *phi_k.chunk(4, dim=2)]:\n        part.clone()\n"
 OUT = "    out: Tensor = chunked_forward("
 
 
@@ -34,7 +37,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Three commits: as it is, tagged `sound`; with copies in a kernel, `slow`; with memory held, `large`."""
     repository = Repository(tmp_path_factory.mktemp("planted") / "repository")
     repository.git("tag", "sound")
-    repository.edit(LINEAR, WIDE, WIDE + COPY)
+    repository.edit(LINEAR, MAPPED, MAPPED + COPY)
     repository.commit("copy the inputs")
     repository.git("tag", "slow")
     repository.edit(LINEAR, OUT, f"    spare = torch.empty_like(q)  # noqa: F841\n{OUT}")
@@ -43,11 +46,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return repository
 
 
-def compare(repository: Repository, base: str, head: str, pairs: int, output: Path) -> dict[str, Any]:
+def compare(
+    repository: Repository, base: str, head: str, pairs: int, device: str, output: Path
+) -> dict[str, Any]:
     """The comparison of two revisions, with its exit code."""
     revisions = ("--rev", base, "--rev", head, f"--pairs={pairs}", "-o", str(output))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "compare", *revisions, "--format=json", *CASES],
+        [sys.executable, "-m", "benchmarks", "compare", *revisions, "--format=json", *CASES, *ON[device]],
         cwd=repository.folder,
         # One thread: with several, other work on the machine slows each call by its slowest thread.
         env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(output.parent / "cache")},
@@ -67,9 +72,9 @@ def named(rows: Sequence[dict[str, Any]], *verdicts: str) -> set[tuple[str, int]
 
 @pytest.mark.real
 def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
-    repository: Repository, tmp_path: Path
+    repository: Repository, device: str, tmp_path: Path
 ) -> None:
-    comparison = compare(repository, "sound", "slow", 6, tmp_path / "out")
+    comparison = compare(repository, "sound", "slow", 6, device, tmp_path / "out")
     assert not named(comparison["cases"], "faster")
     assert comparison["base"]["commits"] == [repository.first]
     slower = named(comparison["cases"], "slower")
@@ -87,9 +92,9 @@ def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
 
 @pytest.mark.real
 def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
-    repository: Repository, tmp_path: Path
+    repository: Repository, device: str, tmp_path: Path
 ) -> None:
-    comparison = compare(repository, "slow", "large", 2, tmp_path / "out")
+    comparison = compare(repository, "slow", "large", 2, device, tmp_path / "out")
     larger = [row for row in comparison["counts"] if row["verdict"] == "larger"]
     assert {(row["kernel"], row["quantity"]) for row in larger} == {(CONTROL, "peak_bytes")}
     assert len(larger) == 4 and comparison["exit"] == 1
@@ -97,8 +102,10 @@ def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
 
 @pytest.mark.real
 @pytest.mark.parametrize("attempt", [1, 2, 3])
-def test_a_commit_does_not_differ_from_itself(repository: Repository, tmp_path: Path, attempt: int) -> None:
-    comparison = compare(repository, "sound", "sound", 6, tmp_path / "out")
+def test_a_commit_does_not_differ_from_itself(
+    repository: Repository, device: str, tmp_path: Path, attempt: int
+) -> None:
+    comparison = compare(repository, "sound", "sound", 6, device, tmp_path / "out")
     assert not named(comparison["cases"], "slower", "faster") and comparison["exit"] == 0
     assert not [row for row in comparison["counts"] if row["verdict"] in ("larger", "smaller")]
     (stored,) = (tmp_path / "cache" / "attention-scaling").iterdir()
