@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.analysis.ceilings import find_ceilings, with_floors
-from benchmarks.analysis.records import SERIES, SETTING, Records, as_frame
+from benchmarks.analysis.records import CASE, SETTING, Records, as_frame
 from benchmarks.analysis.scaling import Floats, student_interval
 
-CASE = [*SERIES, "seq_len"]
 TIMES = [
     "median_s", "mean_s", "stderr_s", "interval_low_s", "interval_high_s", "unit_low_s", "unit_high_s",
     "min_s", "q05_s", "q25_s", "q75_s", "q95_s", "max_s",
@@ -39,7 +38,7 @@ def case_table(records: Records) -> pd.DataFrame:
     if records.rows.empty:
         measured = []
     else:
-        groups = records.rows.groupby(CASE, dropna=False, sort=False)
+        groups = records.rows.groupby(list(CASE), dropna=False, sort=False)
         measured = [_measured_case(rows) for _, rows in groups]
     cases = as_frame([*measured, *_dicts(records.not_measured)])
     over_rounds = [name for name in OVER_ROUNDS if name in cases]

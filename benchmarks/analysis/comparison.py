@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from benchmarks.analysis.findings import sections
 from benchmarks.analysis.plots.comparison import save_comparison
 from benchmarks.analysis.records import load
 from benchmarks.analysis.regression import MARGIN, compare
+from benchmarks.analysis.serialization import as_json
 
 FORMATS = ("text", "markdown", "json")
 
@@ -65,10 +65,10 @@ def write_comparison(
     content = compare(load(base_files), load(head_files), margin=margin, paired=paired, noise=noise)
     parts, folder = sections(content), Path(output)
     files = [folder / name for name in ("comparison.json", "summary.md", "comparison.png")]
-    as_json = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    json = as_json(content)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files[0].write_text(as_json, encoding="utf-8")
+        files[0].write_text(json, encoding="utf-8")
         files[1].write_text(as_markdown(parts), encoding="utf-8")
         save_comparison(content, files[2])
     except OSError as error:
@@ -76,5 +76,5 @@ def write_comparison(
             f"the comparison cannot be written to {folder} ({error.strerror}); name another folder with -o"
         ) from None
     written = Section("Written", [", ".join(map(str, files))])
-    texts = {"json": as_json, "markdown": as_markdown(parts), "text": as_text([*parts, written])}
+    texts = {"json": json, "markdown": as_markdown(parts), "text": as_text([*parts, written])}
     return Comparison(texts[format], files, content)

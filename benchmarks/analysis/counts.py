@@ -7,18 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.analysis.matching import CASE, Side, Stratum
+from benchmarks.analysis.fields import LOST, UNSPLIT_BYTES
+from benchmarks.analysis.matching import Side, Stratum
+from benchmarks.analysis.records import CASE
 
 QUANTITIES = ("flops", "macs", "min_bytes", "peak_bytes", "counted_flops", "predicted_peak_bytes")
 """Without the resident set, which holds whatever the allocator keeps."""
-UNSPLIT_BYTES = 2**20
-"""What a block of CUDA's caching allocator may hold, and count, beyond what was asked for.
-
-A cached block is not split where less than that would be left (`should_split` in CUDACachingAllocator), so
-the peak depends on what ran before. Lower peaks come from the pool of small blocks, which are split.
-"""
-LOST = ("oom", "failed", "unsupported")
-"""Outcomes that are the case's own fault; what is predicted not to fit depends on what else is running."""
 
 
 def compare_counts(stratum: Stratum) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,15 @@ LEFT_OUT = (
 )  # fmt: skip
 FAMILIES = ("standard", "linear")
 OUTCOMES = ("unsupported", "over_memory", "over_time", "oom", "failed")
+LOST = ("oom", "failed", "unsupported")
+"""Outcomes that are the case's own fault; what is predicted not to fit depends on what else is running."""
+UNSPLIT_BYTES = 2**20
+"""By how much `peak_bytes` may differ on CUDA without any reason in the code.
+
+A block of its caching allocator may hold, and count, so much beyond what was asked for: a cached one is not
+split where less would be left (`should_split` in CUDACachingAllocator), so the peak depends on what ran
+before. Lower peaks come from the pool of small blocks, which are split.
+"""
 
 HOW_TO_MEASURE = "measure one with `pytest benchmarks --benchmark-json=out.json`"
 

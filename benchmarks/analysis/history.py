@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -25,6 +24,7 @@ from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.history_text import sections
 from benchmarks.analysis.lines import timelines
 from benchmarks.analysis.plots.history import draw_history
+from benchmarks.analysis.serialization import as_json
 from benchmarks.analysis.storage import read_storage
 from benchmarks.analysis.traces import MARGIN, Traced, trace
 
@@ -64,7 +64,7 @@ def write_history(
         pictures = draw_history(traced, folder)
         files = [*pictures, folder / "history.csv", folder / "history.json"]
         pd.concat([_frame(one) for one in chain(*traced)]).to_csv(files[-2], index=False)
-        files[-1].write_text(json.dumps(history, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        files[-1].write_text(as_json(history), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"the history cannot be written to {folder} ({error.strerror}); name another folder with -o"

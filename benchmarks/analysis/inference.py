@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from benchmarks.analysis.scaling import CONFIDENCE
-
-Floats = NDArray[np.float64]
+from benchmarks.analysis.scaling import CONFIDENCE, Floats
 
 ALPHA = 1 - CONFIDENCE
 """How likely a whole comparison without any change may raise an alarm."""

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.inference import ALPHA, FAMILY, Change, Floats, find_change, holm
-from benchmarks.analysis.matching import CASE, Stratum
+from benchmarks.analysis.inference import ALPHA, FAMILY, Change, find_change, holm
+from benchmarks.analysis.matching import Stratum
+from benchmarks.analysis.records import CASE
+from benchmarks.analysis.scaling import Floats
 from benchmarks.analysis.shifts import Shift, crossovers, exponents, find_shifts, in_doubt
 
 RUN_NOISE = 0.02

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.analysis.counts import UNSPLIT_BYTES
 from benchmarks.analysis.exponent import flat_window
-from benchmarks.analysis.fields import FAMILIES
+from benchmarks.analysis.fields import FAMILIES, UNSPLIT_BYTES
 from benchmarks.analysis.records import SERIES, SETTING
 from benchmarks.analysis.scaling import MIN_LENGTHS, Floats, complete_block, local_slopes
 from benchmarks.analysis.storage import EXACT, CaseId, Revision, StoredRun

@@ -11,9 +11,8 @@ import pandas as pd
 
 from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.machines import machine_names
-from benchmarks.analysis.records import SERIES, Records
+from benchmarks.analysis.records import CASE, Records
 
-CASE = (*SERIES, "seq_len")
 PLACE = ("machine", "device", "clock")
 """What shares its noise."""
 ANYWHERE = tuple(field for field in CASE if field not in ("machine", "device_name", "clock"))

@@ -11,10 +11,10 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.cases import CASE, standard_error
+from benchmarks.analysis.cases import standard_error
 from benchmarks.analysis.conditions import name_conditions
 from benchmarks.analysis.fields import FAMILIES
-from benchmarks.analysis.records import Records, groups
+from benchmarks.analysis.records import CASE, Records, groups
 from benchmarks.analysis.scaling import Floats
 
 FEW_ROUNDS = 3
@@ -53,7 +53,7 @@ def name_quality(records: Records) -> list[str]:
 
 def _few_rounds(rows: pd.DataFrame) -> Iterator[str]:
     counts = rows.groupby([*CASE, "unit"], dropna=False)["rounds"].sum()
-    fewest = counts.groupby(CASE, dropna=False).min().reset_index()
+    fewest = counts.groupby(list(CASE), dropna=False).min().reset_index()
     few = fewest[fewest["rounds"] < FEW_ROUNDS]
     if len(few):
         worst = _first(few.sort_values("rounds"))
@@ -66,7 +66,7 @@ def _few_rounds(rows: pd.DataFrame) -> Iterator[str]:
 
 def _wide_spread(rows: pd.DataFrame) -> Iterator[str]:
     spreads = rows.assign(spread=rows["seconds"].map(_spread))
-    cases = spreads.groupby(CASE, dropna=False)["spread"].median().reset_index()
+    cases = spreads.groupby(list(CASE), dropna=False)["spread"].median().reset_index()
     wide = cases[cases["spread"] > WIDE_SPREAD]
     if len(wide):
         worst = _first(wide.sort_values("spread", ascending=False))

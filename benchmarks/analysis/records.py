@@ -23,6 +23,9 @@ SETTING = (
 SERIES = ("kernel", "family", *SETTING)
 """Fields in which the rows of one series agree: everything but the length."""
 
+CASE = (*SERIES, "seq_len")
+"""Fields in which the rows of one case agree."""
+
 KNOWN_BY_DEVICE = ("clock", "device_name")
 
 

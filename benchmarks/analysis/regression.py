@@ -16,7 +16,7 @@ from benchmarks.analysis.judging import (
 from benchmarks.analysis.machines import differences, fingerprint
 from benchmarks.analysis.matching import Side, sides, strata
 from benchmarks.analysis.records import Records
-from benchmarks.analysis.summary import plain
+from benchmarks.analysis.serialization import plain
 
 SCHEMA = 1
 MARGIN = 0.05

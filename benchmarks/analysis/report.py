@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from benchmarks.analysis.fields import AMOUNTS, OPTIONAL_AMOUNTS, InputError
 from benchmarks.analysis.plots.pictures import draw_pictures
 from benchmarks.analysis.raw import save_raw
 from benchmarks.analysis.records import load
+from benchmarks.analysis.serialization import as_json
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
 
@@ -55,7 +55,7 @@ def write_report(paths: Sequence[str | Path], folder: str | Path) -> Report:
             *(folder / name for name in ("complexity_analysis.csv", "summary.json", "summary.md")),
         ]
         _integers(cases).to_csv(files[-3], index=False)
-        files[-2].write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        files[-2].write_text(as_json(summary), encoding="utf-8")
         files[-1].write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
     except OSError as error:
         raise InputError(

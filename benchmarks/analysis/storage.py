@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analysis.counts import LOST
-from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.fields import LOST, InputError
 from benchmarks.analysis.machines import as_object, describe_machine, fingerprint
 from benchmarks.analysis.reading import RunFile, read_run
 from benchmarks.analysis.records import SERIES

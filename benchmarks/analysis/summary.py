@@ -21,6 +21,7 @@ from benchmarks.analysis.machines import fingerprint
 from benchmarks.analysis.quality import name_quality
 from benchmarks.analysis.records import SERIES, SETTING, Records, groups
 from benchmarks.analysis.scaling import count_exponent, local_slopes, unit_table
+from benchmarks.analysis.serialization import plain
 
 SCHEMA = 1
 
@@ -138,16 +139,3 @@ def _runs(records: Records) -> dict[str, Any]:
         "unit": kinds[0] if len(kinds) == 1 else "mixed" if kinds else None,
         "units": int(rows.groupby(list(SETTING), dropna=False)["unit"].nunique().max()) if len(rows) else 0,
     }  # fmt: skip
-
-
-def plain(value: Any) -> Any:
-    """Nothing but what JSON knows: Python's scalars, and None for NaN and infinity."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value
