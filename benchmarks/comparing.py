@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparison import Comparison, write_comparison
-from benchmarks.analysis.fields import InputError
-from benchmarks.analysis.machines import describe_machine
 from benchmarks.analysis.noise_floor import NoiseFloor, share_of, store_floor, stored_floor
-from benchmarks.analysis.reading import read_run
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.machines import describe_machine
+from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.revisions import Pairs, describe, measure_pairs, plan_pairs
 from benchmarks.runs import ROOT
 

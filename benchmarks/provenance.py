@@ -12,7 +12,7 @@ import torch
 from pytest_benchmark.utils import get_commit_info
 
 import attention
-from benchmarks.analysis.machines import describe_machine, differences
+from benchmarks.analysis.reading.machines import describe_machine, differences
 from benchmarks.cards import FACTS, find_card
 
 RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()

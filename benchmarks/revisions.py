@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.reading.fields import InputError
 from benchmarks.runs import ROOT, SETTINGS_FILE, measure, time_left
 from benchmarks.worktrees import (
     WORKING_TREE,

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.fields import InputError
-from benchmarks.analysis.records import load
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.summary import summarise
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.reading.fields import InputError
 
 WORKING_TREE = "."
 KERNELS = "attention"

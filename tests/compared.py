@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.records import Records, load
+from benchmarks.analysis.reading.records import Records, load
 from tests.synthetic import Law, Noise, Run
 
 Content = dict[str, Any]

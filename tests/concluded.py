@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import as_text
-from benchmarks.analysis.records import load
+from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
 from tests.synthetic import Law, Noise, Run

@@ -14,7 +14,7 @@ from benchmarks.analysis.document import as_text
 from benchmarks.analysis.findings import MOST_OPEN, sections
 from benchmarks.analysis.naming import change
 from benchmarks.analysis.plots.comparison import MOST_ROWS, comparison_picture
-from benchmarks.analysis.records import Records
+from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.regression import compare
 from tests.compared import LAWS, PLAIN, Content, Edit, having, infos, other_machine, records, slower, write
 from tests.synthetic import DOUBLINGS, Law, Machine, ceilings

@@ -12,7 +12,7 @@ from benchmarks.analysis.crossover import Crossover
 from benchmarks.analysis.document import Section
 from benchmarks.analysis.exponent import Exponent
 from benchmarks.analysis.firmness import RULE, of_crossover, of_exponent
-from benchmarks.analysis.records import load
+from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
 from tests.synthetic import Law, Noise, Run

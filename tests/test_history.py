@@ -17,10 +17,10 @@ import pytest
 from matplotlib.text import Annotation
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.history import conclude
 from benchmarks.analysis.lines import log_crossings, timelines, without_length
 from benchmarks.analysis.plots.history import PANELS, history_picture
+from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.storage import read_storage
 from benchmarks.analysis.traces import MARGIN, Traced, trace
 from tests.histories import EPOCH, OF_RUNS, commit_id, store

@@ -23,7 +23,7 @@ from benchmarks.analysis.plots.layers import layer_views
 from benchmarks.analysis.plots.profiling import profiling_picture
 from benchmarks.analysis.plots.views import views
 from benchmarks.analysis.raw import save_raw
-from benchmarks.analysis.records import load
+from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
 from tests.synthetic import Law, Machine, Noise, Run, ceilings, write_together

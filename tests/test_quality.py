@@ -11,11 +11,11 @@ import pytest
 
 from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import as_text
-from benchmarks.analysis.machines import differences, fingerprint
 from benchmarks.analysis.plots.layers import layer_views
 from benchmarks.analysis.plots.views import views
 from benchmarks.analysis.quality import name_quality
-from benchmarks.analysis.records import load
+from benchmarks.analysis.reading.machines import differences, fingerprint
+from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
 from tests.synthetic import Law, Machine, Noise, Run, ceilings

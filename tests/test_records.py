@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.analysis.fields import AMOUNTS, INTEGERS, TEXTS, InputError
-from benchmarks.analysis.records import load
+from benchmarks.analysis.reading.fields import AMOUNTS, INTEGERS, TEXTS, InputError
+from benchmarks.analysis.reading.records import load
 from tests.synthetic import Law, Machine, Run
 
 LAWS = {

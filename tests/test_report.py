@@ -15,7 +15,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import WIDTH, Section, Table, as_markdown, as_text
-from benchmarks.analysis.records import load
+from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
 from tests.concluded import FULL, LAWS, LEFT_OUT, NOISE, PLAIN_FILES, conclude, console, find

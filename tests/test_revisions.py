@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import revisions
-from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.reading.fields import InputError
 from benchmarks.revisions import Pairs, describe, measure_pairs, order, plan_pairs
 from benchmarks.worktrees import checked_out, find_revision
 from tests.repository import Repository

@@ -21,7 +21,7 @@ from benchmarks.analysis.plots.speedup import speedup_picture
 from benchmarks.analysis.plots.style import IMPOSSIBLE, THEORY
 from benchmarks.analysis.plots.theory import theory_picture
 from benchmarks.analysis.plots.views import View, views
-from benchmarks.analysis.records import load
+from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
 from tests.synthetic import Law, Machine, Run, ceilings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import runs
-from benchmarks.analysis.fields import InputError
+from benchmarks.analysis.reading.fields import InputError
 from benchmarks.runs import Plan, carry_out, widest_interval
 
 TINY = ("--device=cpu", "--kernel=*-explicit", "--mode=causal", "--seq-len=16,32,64", "--case-seconds=0.001")

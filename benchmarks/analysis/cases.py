@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.analysis.ceilings import find_ceilings, with_floors
-from benchmarks.analysis.records import CASE, SETTING, Records, as_frame
+from benchmarks.analysis.reading.records import CASE, SETTING, Records, as_frame
 from benchmarks.analysis.scaling import Floats, student_interval
 
 TIMES = [

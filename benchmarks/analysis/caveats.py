@@ -9,9 +9,9 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.ceilings import ceiling_of
-from benchmarks.analysis.fields import FAMILIES
-from benchmarks.analysis.machines import differences, machine_names
-from benchmarks.analysis.records import SETTING, Records, groups
+from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.machines import differences, machine_names
+from benchmarks.analysis.reading.records import SETTING, Records, groups
 
 WHERE = tuple(field for field in SETTING if field != "mode")
 BOTH_MODES = {"bidirectional", "causal"}

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.fields import FAMILIES
-from benchmarks.analysis.records import groups
+from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.records import groups
 from benchmarks.analysis.scaling import Floats
 
 DEVICE = ("device", "device_name", "machine", "clock")

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.lines import Timeline
+from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.steps import Segment, change, step_cost
 from benchmarks.analysis.storage import Revision
 from benchmarks.analysis.traces import WORDS, Traced

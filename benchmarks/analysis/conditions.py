@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.fields import is_number
-from benchmarks.analysis.machines import fingerprint
-from benchmarks.analysis.records import Records
+from benchmarks.analysis.reading.fields import is_number
+from benchmarks.analysis.reading.machines import fingerprint
+from benchmarks.analysis.reading.records import Records
 
 READINGS = (
     "repetition", "interval_s", "others_cores", "cpu_mhz", "gpu_sm_clock_mhz", "gpu_temperature_c",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.analysis.fields import LOST, UNSPLIT_BYTES
 from benchmarks.analysis.matching import Side, Stratum
-from benchmarks.analysis.records import CASE
+from benchmarks.analysis.reading.fields import LOST, UNSPLIT_BYTES
+from benchmarks.analysis.reading.records import CASE
 
 QUANTITIES = ("flops", "macs", "min_bytes", "peak_bytes", "counted_flops", "predicted_peak_bytes")
 """Without the resident set, which holds whatever the allocator keeps."""

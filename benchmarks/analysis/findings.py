@@ -10,7 +10,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.judging import RUN_NOISE
 from benchmarks.analysis.naming import ORDER, Row, by_verdict, change, commits, namer, share
-from benchmarks.analysis.records import SERIES
+from benchmarks.analysis.reading.records import SERIES
 
 MOST_ROWS, MOST_OPEN = 40, 10
 """Where tables are cut, and their inconclusive cases; comparison.json holds everything."""

@@ -20,10 +20,10 @@ from benchmarks.analysis.changes import (
     steps,
 )
 from benchmarks.analysis.document import Section, as_text
-from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.history_text import sections
 from benchmarks.analysis.lines import timelines
 from benchmarks.analysis.plots.history import draw_history
+from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.serialization import as_json
 from benchmarks.analysis.storage import read_storage
 from benchmarks.analysis.traces import MARGIN, Traced, trace

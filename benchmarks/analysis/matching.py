@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.fields import InputError
-from benchmarks.analysis.machines import machine_names
-from benchmarks.analysis.records import CASE, Records
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.machines import machine_names
+from benchmarks.analysis.reading.records import CASE, Records
 
 PLACE = ("machine", "device", "clock")
 """What shares its noise."""

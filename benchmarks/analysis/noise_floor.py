@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analysis.fields import InputError
-from benchmarks.analysis.machines import fingerprint
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.machines import fingerprint
 
 QUANTILE = 0.95
 

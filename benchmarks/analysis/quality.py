@@ -13,8 +13,8 @@ from scipy import stats
 from benchmarks.analysis import wording
 from benchmarks.analysis.cases import standard_error
 from benchmarks.analysis.conditions import name_conditions
-from benchmarks.analysis.fields import FAMILIES
-from benchmarks.analysis.records import CASE, Records, groups
+from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.records import CASE, Records, groups
 from benchmarks.analysis.scaling import Floats
 
 FEW_ROUNDS = 3

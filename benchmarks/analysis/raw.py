@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.fields import AMOUNTS, OPTIONAL_AMOUNTS
-from benchmarks.analysis.records import Records
+from benchmarks.analysis.reading.fields import AMOUNTS, OPTIONAL_AMOUNTS
+from benchmarks.analysis.reading.records import Records
 
 TEXTS = ("kernel", "mode", "phase", "device", "device_name", "dtype", "clock")
 INTEGERS = ("batch", "heads", "head_dim", "seq_len", "embed_dim", "repetition", "run")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.analysis.counts import compare_counts, compare_outcomes
-from benchmarks.analysis.fields import InputError
 from benchmarks.analysis.judging import (
     find_common,
     find_controls,
@@ -13,9 +12,10 @@ from benchmarks.analysis.judging import (
     judge_crossovers,
     judge_exponents,
 )
-from benchmarks.analysis.machines import differences, fingerprint
 from benchmarks.analysis.matching import Side, sides, strata
-from benchmarks.analysis.records import Records
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.machines import differences, fingerprint
+from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.serialization import plain
 
 SCHEMA = 1

@@ -10,10 +10,10 @@ import pandas as pd
 
 from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import Section, as_markdown, as_text
-from benchmarks.analysis.fields import AMOUNTS, OPTIONAL_AMOUNTS, InputError
 from benchmarks.analysis.plots.pictures import draw_pictures
 from benchmarks.analysis.raw import save_raw
-from benchmarks.analysis.records import load
+from benchmarks.analysis.reading.fields import AMOUNTS, OPTIONAL_AMOUNTS, InputError
+from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.serialization import as_json
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections

@@ -15,7 +15,7 @@ from benchmarks.analysis.crossover import Crossover, find_crossover
 from benchmarks.analysis.exponent import flat_window
 from benchmarks.analysis.inference import Change, find_change
 from benchmarks.analysis.matching import Stratum
-from benchmarks.analysis.records import SERIES, SETTING, groups
+from benchmarks.analysis.reading.records import SERIES, SETTING, groups
 from benchmarks.analysis.scaling import MIN_LENGTHS, complete_block, local_slopes, unit_table
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analysis.fields import LOST, InputError
-from benchmarks.analysis.machines import as_object, describe_machine, fingerprint
-from benchmarks.analysis.reading import RunFile, read_run
-from benchmarks.analysis.records import SERIES
+from benchmarks.analysis.reading.fields import LOST, InputError
+from benchmarks.analysis.reading.machines import as_object, describe_machine, fingerprint
+from benchmarks.analysis.reading.records import SERIES
+from benchmarks.analysis.reading.run_file import RunFile, read_run
 from benchmarks.analysis.scaling import Floats
 
 EXACT = ("peak_bytes", "flops", "min_bytes")

@@ -14,12 +14,12 @@ from benchmarks.analysis.caveats import name_caveats
 from benchmarks.analysis.ceilings import ceiling_of, find_ceilings, floor_seconds
 from benchmarks.analysis.crossover import find_crossover
 from benchmarks.analysis.exponent import estimate_exponent
-from benchmarks.analysis.fields import FAMILIES
 from benchmarks.analysis.firmness import of_crossover, of_exponent
 from benchmarks.analysis.laws import compare_laws, overhead
-from benchmarks.analysis.machines import fingerprint
 from benchmarks.analysis.quality import name_quality
-from benchmarks.analysis.records import SERIES, SETTING, Records, groups
+from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.machines import fingerprint
+from benchmarks.analysis.reading.records import SERIES, SETTING, Records, groups
 from benchmarks.analysis.scaling import count_exponent, local_slopes, unit_table
 from benchmarks.analysis.serialization import plain
 

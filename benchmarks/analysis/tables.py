@@ -11,7 +11,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.evidence import evidence
 from benchmarks.analysis.firmness import FIRMNESS, RULE
-from benchmarks.analysis.records import SETTING
+from benchmarks.analysis.reading.records import SETTING
 from benchmarks.analysis.summary import best_linear, same
 
 MOST_NAMES = 5

@@ -11,8 +11,8 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.ceilings import ceiling_of
-from benchmarks.analysis.fields import FAMILIES
 from benchmarks.analysis.plots.style import Look, looks
+from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.summary import agreeing, same
 
 MODES = ("bidirectional", "causal")

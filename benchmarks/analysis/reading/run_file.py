@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analysis.fields import (
+from benchmarks.analysis.reading.fields import (
     AMOUNTS,
     HOW_TO_MEASURE,
     INTEGERS,

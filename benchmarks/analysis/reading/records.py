@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.fields import INTEGERS, OPTIONAL_INTEGERS, InputError
-from benchmarks.analysis.machines import as_object, describe_machine, machine_names
-from benchmarks.analysis.reading import RunFile, read_run
+from benchmarks.analysis.reading.fields import INTEGERS, OPTIONAL_INTEGERS, InputError
+from benchmarks.analysis.reading.machines import as_object, describe_machine, machine_names
+from benchmarks.analysis.reading.run_file import RunFile, read_run
 
 SETTING = (
     "subject", "mode", "phase",
