@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analysis.scaling import Floats
+from benchmarks.analysis.scaling.units import Floats
 from tests.synthetic import Law, Noise, Run
 
 OF_RUNS = Noise(0.015, 0.0, 0.01)

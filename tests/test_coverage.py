@@ -17,8 +17,14 @@ import pandas as pd
 import pytest
 from scipy.optimize import brentq
 
-from benchmarks.analysis.crossover import Crossover, find_crossover
-from benchmarks.analysis.exponent import NOT_REACHED, TANGIBLE, UNDETERMINED, Exponent, estimate_exponent
+from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
+from benchmarks.analysis.scaling.exponent import (
+    NOT_REACHED,
+    TANGIBLE,
+    UNDETERMINED,
+    Exponent,
+    estimate_exponent,
+)
 from tests.noise import ALL, CALM, NOISES, CacheStep, Floats, Unrest, draw_tables, seconds
 from tests.synthetic import DOUBLINGS, Law
 

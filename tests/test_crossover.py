@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.interpolate import CubicSpline
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.crossover import Crossover, find_crossover
+from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
 from tests.synthetic import DOUBLINGS, Law
 
 LINEAR, STANDARD = Law(1e-6, 1), Law(1e-9, 2)  # both 1e-3 s at N = 1000

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.analysis.cases import case_table
-from benchmarks.analysis.crossover import Crossover
 from benchmarks.analysis.document import Section
-from benchmarks.analysis.exponent import Exponent
-from benchmarks.analysis.firmness import RULE, of_crossover, of_exponent
 from benchmarks.analysis.reading.records import load
+from benchmarks.analysis.scaling.crossover import Crossover
+from benchmarks.analysis.scaling.exponent import Exponent
+from benchmarks.analysis.scaling.firmness import RULE, of_crossover, of_exponent
 from benchmarks.analysis.summary import summarise
 from benchmarks.analysis.tables import sections
 from tests.synthetic import Law, Noise, Run

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.analysis.exponent import estimate_exponent
-from benchmarks.analysis.laws import LAWS, dominance, judge
+from benchmarks.analysis.scaling.exponent import estimate_exponent
+from benchmarks.analysis.scaling.laws import LAWS, dominance, judge
 from tests.noise import ALL, CALM, NOISES, Unrest, draw_tables
 from tests.synthetic import DOUBLINGS, Law
 from tests.test_coverage import CAUTIOUS, DRAWS, PROMISED, UNITS, assert_rate, covers, lies_within, tables

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmarks.analysis.fits import fit_sum
-from benchmarks.analysis.laws import LAWS, compare_laws, judge, overhead, predict
+from benchmarks.analysis.scaling.fits import fit_sum
+from benchmarks.analysis.scaling.laws import LAWS, compare_laws, judge, overhead, predict
 from tests.synthetic import DOUBLINGS, Law
 from tests.test_scaling import LENGTHS, table
 

@@ -22,7 +22,7 @@ from benchmarks.analysis.plots.style import LOOKS, length_axis, looks
 from benchmarks.analysis.plots.theory import theory_picture
 from benchmarks.analysis.plots.views import View, views
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.scaling import unit_table
+from benchmarks.analysis.scaling.units import unit_table
 from benchmarks.analysis.summary import summarise
 from tests.synthetic import Law, Machine, Noise, Run, ceilings, write_together
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmarks.analysis.exponent import SLOPE_TOLERANCE, estimate_exponent, flat_window
-from benchmarks.analysis.scaling import (
+from benchmarks.analysis.scaling.exponent import SLOPE_TOLERANCE, estimate_exponent, flat_window
+from benchmarks.analysis.scaling.units import (
     MIN_LENGTHS,
     complete_block,
     count_exponent,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from benchmarks.analysis.scaling import Floats
+from benchmarks.analysis.scaling.units import Floats
 from benchmarks.analysis.steps import Noise, Segment, around, change, estimate_noises, segments, step_cost
 from benchmarks.analysis.traces import MARGIN
 from tests.histories import DISQUIETS, Disquiet

@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.analysis.ceilings import find_ceilings, with_floors
 from benchmarks.analysis.reading.records import CASE, SETTING, Records, as_frame
-from benchmarks.analysis.scaling import Floats, student_interval
+from benchmarks.analysis.scaling.units import Floats, student_interval
 
 TIMES = [
     "median_s", "mean_s", "stderr_s", "interval_low_s", "interval_high_s", "unit_low_s", "unit_high_s",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.records import groups
-from benchmarks.analysis.scaling import Floats
+from benchmarks.analysis.scaling.units import Floats
 
 DEVICE = ("device", "device_name", "machine", "clock")
 COPY, PRODUCT = "ceiling-copy", "ceiling-matmul"

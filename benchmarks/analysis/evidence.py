@@ -12,7 +12,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.cases import spread
 from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.experiment import agreement, experiment
-from benchmarks.analysis.laws import PALPABLE
+from benchmarks.analysis.scaling.laws import PALPABLE
 from benchmarks.analysis.summary import agreeing, same
 
 ABOUT_SPEEDUPS = (

@@ -1,7 +1,7 @@
 """How sure a change is: many quantities, measured in the same few units before and after.
 
 Everything is a natural logarithm, so a change is the log of a ratio. Nothing here looks at rounds: a table
-holds one row per unit of sampling (see `scaling`) and one column per quantity, such as the time of a case.
+holds one row per unit of sampling (see `units`) and one column per quantity, such as the time of a case.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
-from benchmarks.analysis.scaling import CONFIDENCE, Floats
+from benchmarks.analysis.scaling.units import CONFIDENCE, Floats
 
 ALPHA = 1 - CONFIDENCE
 """How likely a whole comparison without any change may raise an alarm."""

@@ -12,7 +12,7 @@ import pandas as pd
 from benchmarks.analysis.inference import ALPHA, FAMILY, Change, find_change, holm
 from benchmarks.analysis.matching import Stratum
 from benchmarks.analysis.reading.records import CASE
-from benchmarks.analysis.scaling import Floats
+from benchmarks.analysis.scaling.units import Floats
 from benchmarks.analysis.shifts import Shift, crossovers, exponents, find_shifts, in_doubt
 
 RUN_NOISE = 0.02

@@ -15,7 +15,7 @@ from benchmarks.analysis.cases import standard_error
 from benchmarks.analysis.conditions import name_conditions
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.records import CASE, Records, groups
-from benchmarks.analysis.scaling import Floats
+from benchmarks.analysis.scaling.units import Floats
 
 FEW_ROUNDS = 3
 """With fewer the median cannot outvote a single stall."""

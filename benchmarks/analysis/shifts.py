@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.crossover import Crossover, find_crossover
-from benchmarks.analysis.exponent import flat_window
 from benchmarks.analysis.inference import Change, find_change
 from benchmarks.analysis.matching import Stratum
 from benchmarks.analysis.reading.records import SERIES, SETTING, groups
-from benchmarks.analysis.scaling import MIN_LENGTHS, complete_block, local_slopes, unit_table
+from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
+from benchmarks.analysis.scaling.exponent import flat_window
+from benchmarks.analysis.scaling.units import MIN_LENGTHS, complete_block, local_slopes, unit_table
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import stats
 
-from benchmarks.analysis.scaling import CONFIDENCE, Floats
+from benchmarks.analysis.scaling.units import CONFIDENCE, Floats
 
 FALSE_ALARMS = 0.01
 """How often a quiet history, all its lines together, may show a step."""

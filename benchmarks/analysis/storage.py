@@ -17,7 +17,7 @@ from benchmarks.analysis.reading.fields import LOST, InputError
 from benchmarks.analysis.reading.machines import as_object, describe_machine, fingerprint
 from benchmarks.analysis.reading.records import SERIES
 from benchmarks.analysis.reading.run_file import RunFile, read_run
-from benchmarks.analysis.scaling import Floats
+from benchmarks.analysis.scaling.units import Floats
 
 EXACT = ("peak_bytes", "flops", "min_bytes")
 """Quantities without noise."""

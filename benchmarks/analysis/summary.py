@@ -12,15 +12,15 @@ import pandas as pd
 
 from benchmarks.analysis.caveats import name_caveats
 from benchmarks.analysis.ceilings import ceiling_of, find_ceilings, floor_seconds
-from benchmarks.analysis.crossover import find_crossover
-from benchmarks.analysis.exponent import estimate_exponent
-from benchmarks.analysis.firmness import of_crossover, of_exponent
-from benchmarks.analysis.laws import compare_laws, overhead
 from benchmarks.analysis.quality import name_quality
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import fingerprint
 from benchmarks.analysis.reading.records import SERIES, SETTING, Records, groups
-from benchmarks.analysis.scaling import count_exponent, local_slopes, unit_table
+from benchmarks.analysis.scaling.crossover import find_crossover
+from benchmarks.analysis.scaling.exponent import estimate_exponent
+from benchmarks.analysis.scaling.firmness import of_crossover, of_exponent
+from benchmarks.analysis.scaling.laws import compare_laws, overhead
+from benchmarks.analysis.scaling.units import count_exponent, local_slopes, unit_table
 from benchmarks.analysis.serialization import plain
 
 SCHEMA = 1

@@ -10,8 +10,8 @@ import pandas as pd
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.evidence import evidence
-from benchmarks.analysis.firmness import FIRMNESS, RULE
 from benchmarks.analysis.reading.records import SETTING
+from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
 from benchmarks.analysis.summary import best_linear, same
 
 MOST_NAMES = 5

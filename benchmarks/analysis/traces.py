@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.analysis.lines import Line, Timeline
-from benchmarks.analysis.scaling import Floats, student_quantile
+from benchmarks.analysis.scaling.units import Floats, student_quantile
 from benchmarks.analysis.steps import (
     LINES_TO_POOL,
     Noise,

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from benchmarks.analysis import wording
 from benchmarks.analysis.naming import ORDER, by_verdict, change, commits, namer, share
 from benchmarks.analysis.plots.style import DPI, INK, MUTED, RC, headline, legend_below
-from benchmarks.analysis.scaling import Floats
+from benchmarks.analysis.scaling.units import Floats
 
 MOST_ROWS = 40
 COLORS = {"slower": "#c1121f", "faster": "#0072B2", "inconclusive": "#E69F00", "same": "#8c8c8c"}

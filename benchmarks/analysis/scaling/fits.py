@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, special
 
-from benchmarks.analysis.scaling import Floats
+from benchmarks.analysis.scaling.units import Floats
 
 POWERS = (0.25, 3.0)
 """Between which a free power is searched."""

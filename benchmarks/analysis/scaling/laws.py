@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from benchmarks.analysis.fits import POWERS, Fit, fit_sum
-from benchmarks.analysis.scaling import Floats, complete_block, student_interval
+from benchmarks.analysis.scaling.fits import POWERS, Fit, fit_sum
+from benchmarks.analysis.scaling.units import Floats, complete_block, student_interval
 
 SIGNIFICANCE = 0.05
 """How often a true law may be called untenable."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
 from scipy.optimize import brentq
 
-from benchmarks.analysis.scaling import complete_block, student_quantile
+from benchmarks.analysis.scaling.units import complete_block, student_quantile
 
 Floats = NDArray[np.float64]
 

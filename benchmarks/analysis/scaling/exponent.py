@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.laws import LAWS, Judged, judge
-from benchmarks.analysis.scaling import (
+from benchmarks.analysis.scaling.laws import LAWS, Judged, judge
+from benchmarks.analysis.scaling.units import (
     MIN_LENGTHS,
     Floats,
     complete_block,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.analysis.crossover import Crossover
-from benchmarks.analysis.exponent import NOT_REACHED, UNDETERMINED, Exponent
+from benchmarks.analysis.scaling.crossover import Crossover
+from benchmarks.analysis.scaling.exponent import NOT_REACHED, UNDETERMINED, Exponent
 
 FIRMNESS = ("firm", "tentative", "open")
 FIRM_UNITS = 3

@@ -1,0 +1,1 @@
+"""The statistics of scaling: units, laws of growth, exponents and crossovers, and how firm each one is."""
