@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.analysis.comparison import FORMATS
+from benchmarks.analysis.comparison.regression import MARGIN
+from benchmarks.analysis.comparison.writing import FORMATS
 from benchmarks.analysis.history import write_history
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.regression import MARGIN
 from benchmarks.analysis.report import write_report
 from benchmarks.comparing import compare_files, compare_revisions
 from benchmarks.runs import Plan, carry_out

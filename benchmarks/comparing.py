@@ -7,8 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.comparison import Comparison, write_comparison
-from benchmarks.analysis.noise_floor import NoiseFloor, share_of, store_floor, stored_floor
+from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of, store_floor, stored_floor
+from benchmarks.analysis.comparison.writing import Comparison, write_comparison
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import describe_machine
 from benchmarks.analysis.reading.run_file import read_run

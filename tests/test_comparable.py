@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.analysis.comparison.picture import comparison_picture
+from benchmarks.analysis.comparison.regression import compare
+from benchmarks.analysis.comparison.text import sections
 from benchmarks.analysis.document import as_text
-from benchmarks.analysis.findings import sections
-from benchmarks.analysis.plots.comparison import comparison_picture
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.regression import compare
 from tests.compared import LAWS, PLAIN, Content, having, other_machine, records, slower, write
 from tests.synthetic import DOUBLINGS, Run
 

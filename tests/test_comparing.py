@@ -11,7 +11,7 @@ import pytest
 
 import benchmarks.__main__ as command_line
 from benchmarks import revisions
-from benchmarks.analysis.comparison import Comparison
+from benchmarks.analysis.comparison.writing import Comparison
 from benchmarks.comparing import LEAST_PAIRS, compare_files, compare_revisions
 from tests.repository import Repository
 from tests.synthetic import Law, Noise, Run

@@ -10,12 +10,12 @@ import pytest
 from matplotlib.text import Annotation
 
 from benchmarks.__main__ import main
+from benchmarks.analysis.comparison.naming import change
+from benchmarks.analysis.comparison.picture import MOST_ROWS, comparison_picture
+from benchmarks.analysis.comparison.regression import compare
+from benchmarks.analysis.comparison.text import MOST_OPEN, sections
 from benchmarks.analysis.document import as_text
-from benchmarks.analysis.findings import MOST_OPEN, sections
-from benchmarks.analysis.naming import change
-from benchmarks.analysis.plots.comparison import MOST_ROWS, comparison_picture
 from benchmarks.analysis.reading.records import Records
-from benchmarks.analysis.regression import compare
 from tests.compared import LAWS, PLAIN, Content, Edit, having, infos, other_machine, records, slower, write
 from tests.synthetic import DOUBLINGS, Law, Machine, ceilings
 

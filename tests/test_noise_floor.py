@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.analysis.noise_floor import NoiseFloor, floor_file, share_of, store_floor, stored_floor
+from benchmarks.analysis.comparison.noise_floor import (
+    NoiseFloor,
+    floor_file,
+    share_of,
+    store_floor,
+    stored_floor,
+)
 from benchmarks.analysis.reading.fields import InputError
 
 FLOOR = NoiseFloor(share=0.021, cases=40, pairs=6, date="2026-01-31")

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from benchmarks.analysis.inference import Change, find_change, holm, noise
-from benchmarks.analysis.judging import RUN_NOISE, verdicts
-from benchmarks.analysis.regression import MARGIN
+from benchmarks.analysis.comparison.inference import Change, find_change, holm, noise
+from benchmarks.analysis.comparison.judging import RUN_NOISE, verdicts
+from benchmarks.analysis.comparison.regression import MARGIN
 from tests.noise import CALM, NOISES, Floats, Unrest, draw_tables
 from tests.test_coverage import assert_rate
 
@@ -101,7 +101,7 @@ def test_a_slowdown_of_5_percent_is_never_called_same_within_3() -> None:
 @pytest.mark.slow
 def test_student_t_alone_finds_less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why the cases lend each other their variances: compare the test above."""
-    monkeypatch.setattr("benchmarks.analysis.inference.FAMILY", CASES + 1)
+    monkeypatch.setattr("benchmarks.analysis.comparison.inference.FAMILY", CASES + 1)
     rate = draw(QUIET, 1000, 6).rate(found_first, slower=only_first(1.1))
     assert_rate(rate, 0, 0.9, 1000, "10 % in one of 60 cases, each case by itself")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.analysis.comparison.picture import save_comparison
+from benchmarks.analysis.comparison.regression import MARGIN, compare
+from benchmarks.analysis.comparison.text import sections
 from benchmarks.analysis.document import Section, as_markdown, as_text
-from benchmarks.analysis.findings import sections
-from benchmarks.analysis.plots.comparison import save_comparison
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.regression import MARGIN, compare
 from benchmarks.analysis.serialization import as_json
 
 FORMATS = ("text", "markdown", "json")

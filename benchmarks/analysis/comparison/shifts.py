@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.inference import Change, find_change
-from benchmarks.analysis.matching import Stratum
+from benchmarks.analysis.comparison.inference import Change, find_change
+from benchmarks.analysis.comparison.matching import Stratum
 from benchmarks.analysis.reading.records import SERIES, SETTING, groups
 from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
 from benchmarks.analysis.scaling.exponent import flat_window

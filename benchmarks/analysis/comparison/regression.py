@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.analysis.counts import compare_counts, compare_outcomes
-from benchmarks.analysis.judging import (
+from benchmarks.analysis.comparison.counts import compare_counts, compare_outcomes
+from benchmarks.analysis.comparison.judging import (
     find_common,
     find_controls,
     judge_cases,
     judge_crossovers,
     judge_exponents,
 )
-from benchmarks.analysis.matching import Side, sides, strata
+from benchmarks.analysis.comparison.matching import Side, sides, strata
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import differences, fingerprint
 from benchmarks.analysis.reading.records import Records

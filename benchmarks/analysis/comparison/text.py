@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.analysis import wording
+from benchmarks.analysis.comparison.judging import RUN_NOISE
+from benchmarks.analysis.comparison.naming import ORDER, Row, by_verdict, change, commits, namer, share
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.judging import RUN_NOISE
-from benchmarks.analysis.naming import ORDER, Row, by_verdict, change, commits, namer, share
 from benchmarks.analysis.reading.records import SERIES
 
 MOST_ROWS, MOST_OPEN = 40, 10

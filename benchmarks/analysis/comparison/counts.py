@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.analysis.matching import Side, Stratum
+from benchmarks.analysis.comparison.matching import Side, Stratum
 from benchmarks.analysis.reading.fields import LOST, UNSPLIT_BYTES
 from benchmarks.analysis.reading.records import CASE
 

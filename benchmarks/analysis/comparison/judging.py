@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.inference import ALPHA, FAMILY, Change, find_change, holm
-from benchmarks.analysis.matching import Stratum
+from benchmarks.analysis.comparison.inference import ALPHA, FAMILY, Change, find_change, holm
+from benchmarks.analysis.comparison.matching import Stratum
+from benchmarks.analysis.comparison.shifts import Shift, crossovers, exponents, find_shifts, in_doubt
 from benchmarks.analysis.reading.records import CASE
 from benchmarks.analysis.scaling.units import Floats
-from benchmarks.analysis.shifts import Shift, crossovers, exponents, find_shifts, in_doubt
 
 RUN_NOISE = 0.02
 """What a run does to each of its cases, assumed where a side has one run: 1.5 to 2 % on shared machines."""

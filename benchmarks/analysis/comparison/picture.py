@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.naming import ORDER, by_verdict, change, commits, namer, share
+from benchmarks.analysis.comparison.naming import ORDER, by_verdict, change, commits, namer, share
 from benchmarks.analysis.plots.style import DPI, INK, MUTED, RC, headline, legend_below
 from benchmarks.analysis.scaling.units import Floats
 
