@@ -17,12 +17,12 @@ import pytest
 from matplotlib.text import Annotation
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.history import conclude
-from benchmarks.analysis.lines import log_crossings, timelines, without_length
-from benchmarks.analysis.plots.history import PANELS, history_picture
+from benchmarks.analysis.history.lines import log_crossings, timelines, without_length
+from benchmarks.analysis.history.picture import PANELS, history_picture
+from benchmarks.analysis.history.storage import read_storage
+from benchmarks.analysis.history.traces import MARGIN, Traced, trace
+from benchmarks.analysis.history.writing import conclude
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.storage import read_storage
-from benchmarks.analysis.traces import MARGIN, Traced, trace
 from tests.histories import EPOCH, OF_RUNS, commit_id, store
 from tests.synthetic import SILENT, Law, Machine
 

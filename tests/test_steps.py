@@ -11,9 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from benchmarks.analysis.history.steps import (
+    Noise,
+    Segment,
+    around,
+    change,
+    estimate_noises,
+    segments,
+    step_cost,
+)
+from benchmarks.analysis.history.traces import MARGIN
 from benchmarks.analysis.scaling.units import Floats
-from benchmarks.analysis.steps import Noise, Segment, around, change, estimate_noises, segments, step_cost
-from benchmarks.analysis.traces import MARGIN
 from tests.histories import DISQUIETS, Disquiet
 
 COMMITS, LINES = 100, 100

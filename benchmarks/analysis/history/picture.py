@@ -16,12 +16,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.changes import WORSE, difference
-from benchmarks.analysis.history_text import ORDER, QUANTITY_WORDS, change_words, level
-from benchmarks.analysis.lines import without_length
+from benchmarks.analysis.history.changes import WORSE, difference
+from benchmarks.analysis.history.lines import without_length
+from benchmarks.analysis.history.text import ORDER, QUANTITY_WORDS, change_words, level
+from benchmarks.analysis.history.traces import Traced
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import DPI, FAINT, INK, MUTED, RC, headline
-from benchmarks.analysis.traces import Traced
 
 PANELS, COLUMNS = 12, 3
 KEPT_FOR_EACH = 2

@@ -9,9 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from benchmarks.analysis.lines import Line, Timeline
-from benchmarks.analysis.scaling.units import Floats, student_quantile
-from benchmarks.analysis.steps import (
+from benchmarks.analysis.history.lines import Line, Timeline
+from benchmarks.analysis.history.steps import (
     LINES_TO_POOL,
     Noise,
     Segment,
@@ -20,7 +19,8 @@ from benchmarks.analysis.steps import (
     estimate_noises,
     segments,
 )
-from benchmarks.analysis.storage import Revision
+from benchmarks.analysis.history.storage import Revision
+from benchmarks.analysis.scaling.units import Floats, student_quantile
 
 MARGIN = 0.03
 """Steps that are smaller are not named: a machine drifts by as much within a hundred commits."""

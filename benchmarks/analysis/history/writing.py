@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.changes import (
+from benchmarks.analysis.document import Section, as_text
+from benchmarks.analysis.history.changes import (
     WORSE,
     against_baseline,
     find_commit,
@@ -19,14 +20,13 @@ from benchmarks.analysis.changes import (
     moved_together,
     steps,
 )
-from benchmarks.analysis.document import Section, as_text
-from benchmarks.analysis.history_text import sections
-from benchmarks.analysis.lines import timelines
-from benchmarks.analysis.plots.history import draw_history
+from benchmarks.analysis.history.lines import timelines
+from benchmarks.analysis.history.picture import draw_history
+from benchmarks.analysis.history.storage import read_storage
+from benchmarks.analysis.history.text import sections
+from benchmarks.analysis.history.traces import MARGIN, Traced, trace
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.serialization import as_json
-from benchmarks.analysis.storage import read_storage
-from benchmarks.analysis.traces import MARGIN, Traced, trace
 
 SCHEMA = 1
 

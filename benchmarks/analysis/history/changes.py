@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.analysis.lines import Timeline
+from benchmarks.analysis.history.lines import Timeline
+from benchmarks.analysis.history.steps import Segment, change, step_cost
+from benchmarks.analysis.history.storage import Revision
+from benchmarks.analysis.history.traces import WORDS, Traced
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.steps import Segment, change, step_cost
-from benchmarks.analysis.storage import Revision
-from benchmarks.analysis.traces import WORDS, Traced
 
 WORSE = ("slower", "larger", "lost")
 

@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Any
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.changes import WORSE
 from benchmarks.analysis.document import Section
-from benchmarks.analysis.lines import without_length
+from benchmarks.analysis.history.changes import WORSE
+from benchmarks.analysis.history.lines import without_length
 
 MOST_LINES = 20
 """Of a section; history.json holds all."""
@@ -22,7 +22,7 @@ QUANTITY_WORDS = {"min_bytes": "least bytes", "peak_bytes": "peak memory", "flop
 
 
 def sections(history: Mapping[str, Any]) -> list[Section]:
-    """The whole text of what `history.conclude` concluded."""
+    """The whole text of what `writing.conclude` concluded."""
     return [
         _head(history),
         *_steps(history),

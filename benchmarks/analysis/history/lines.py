@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.analysis.history.storage import EXACT, CaseId, Revision, StoredRun
 from benchmarks.analysis.reading.fields import FAMILIES, UNSPLIT_BYTES
 from benchmarks.analysis.reading.records import SERIES, SETTING
 from benchmarks.analysis.scaling.exponent import flat_window
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, complete_block, local_slopes
-from benchmarks.analysis.storage import EXACT, CaseId, Revision, StoredRun
 
 LOGARITHMIC = ("time", "crossover")
 
