@@ -14,7 +14,7 @@ from benchmarks.analysis.comparison.regression import MARGIN
 from benchmarks.analysis.comparison.writing import FORMATS
 from benchmarks.analysis.history.writing import write_history
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.report import write_report
+from benchmarks.analysis.report.writing import write_report
 from benchmarks.comparing import compare_files, compare_revisions
 from benchmarks.runs import Plan, carry_out
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.summary import summarise
+from benchmarks.analysis.report.summary import summarise
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS_FILE = "settings.json"

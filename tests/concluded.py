@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.summary import summarise
-from benchmarks.analysis.tables import sections
+from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.report.text import sections
 from tests.synthetic import Law, Noise, Run
 
 MODES = ("bidirectional", "causal")

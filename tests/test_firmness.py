@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import Section
 from benchmarks.analysis.reading.records import load
+from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.report.text import sections
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.firmness import RULE, of_crossover, of_exponent
-from benchmarks.analysis.summary import summarise
-from benchmarks.analysis.tables import sections
 from tests.synthetic import Law, Noise, Run
 
 INSIDE = Crossover("inside", 1000, 900, 1100, "linear", [256, 8192], units=3)

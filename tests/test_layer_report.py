@@ -17,15 +17,15 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import WIDTH, as_text
-from benchmarks.analysis.plots.layers import layer_views
-from benchmarks.analysis.plots.profiling import profiling_picture
-from benchmarks.analysis.plots.views import views
-from benchmarks.analysis.raw import save_raw
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.summary import summarise
-from benchmarks.analysis.tables import sections
+from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.pictures.layers import layer_views
+from benchmarks.analysis.report.pictures.profiling import profiling_picture
+from benchmarks.analysis.report.pictures.views import views
+from benchmarks.analysis.report.raw import save_raw
+from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.report.text import sections
 from tests.synthetic import Law, Machine, Noise, Run, ceilings, write_together
 
 LENGTHS = (10, 100, 1000, 10000)

@@ -13,17 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from scipy import stats
 
-from benchmarks.analysis.cases import case_table
-from benchmarks.analysis.plots.memory import memory_picture
-from benchmarks.analysis.plots.roofline import roofline_picture
-from benchmarks.analysis.plots.scaling import scaling_picture
-from benchmarks.analysis.plots.speedup import speedup_picture
 from benchmarks.analysis.plots.style import LOOKS, length_axis, looks
-from benchmarks.analysis.plots.theory import theory_picture
-from benchmarks.analysis.plots.views import View, views
 from benchmarks.analysis.reading.records import load
+from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.pictures.memory import memory_picture
+from benchmarks.analysis.report.pictures.roofline import roofline_picture
+from benchmarks.analysis.report.pictures.scaling import scaling_picture
+from benchmarks.analysis.report.pictures.speedup import speedup_picture
+from benchmarks.analysis.report.pictures.theory import theory_picture
+from benchmarks.analysis.report.pictures.views import View, views
+from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.scaling.units import unit_table
-from benchmarks.analysis.summary import summarise
 from tests.synthetic import Law, Machine, Noise, Run, ceilings, write_together
 
 MODES = ("bidirectional", "causal")

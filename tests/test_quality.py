@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import as_text
-from benchmarks.analysis.plots.layers import layer_views
-from benchmarks.analysis.plots.views import views
-from benchmarks.analysis.quality import name_quality
 from benchmarks.analysis.reading.machines import differences, fingerprint
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.summary import summarise
-from benchmarks.analysis.tables import sections
+from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.pictures.layers import layer_views
+from benchmarks.analysis.report.pictures.views import views
+from benchmarks.analysis.report.quality import name_quality
+from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.report.text import sections
 from tests.synthetic import Law, Machine, Noise, Run, ceilings
 
 Content = dict[str, Any]

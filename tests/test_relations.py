@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.cases import case_table
-from benchmarks.analysis.plots.views import views
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.summary import best_linear
+from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.pictures.views import views
+from benchmarks.analysis.report.summary import best_linear
 from tests.concluded import FULL, LAWS, LEFT_OUT, MODES, NOISE, PLAIN_FILES, conclude, console
 from tests.synthetic import Law, Machine, Run, benchmark
 

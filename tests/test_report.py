@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import WIDTH, Section, Table, as_markdown, as_text
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.summary import summarise
-from benchmarks.analysis.tables import sections
+from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.report.text import sections
 from tests.concluded import FULL, LAWS, LEFT_OUT, NOISE, PLAIN_FILES, conclude, console, find
 from tests.synthetic import DOUBLINGS, Run
 from tests.test_pictures import crowded

@@ -12,18 +12,18 @@ import pytest
 from matplotlib.axes import Axes
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import as_text
-from benchmarks.analysis.plots.memory import memory_picture
-from benchmarks.analysis.plots.roofline import roofline_picture
-from benchmarks.analysis.plots.scaling import scaling_picture
-from benchmarks.analysis.plots.speedup import speedup_picture
 from benchmarks.analysis.plots.style import IMPOSSIBLE, THEORY
-from benchmarks.analysis.plots.theory import theory_picture
-from benchmarks.analysis.plots.views import View, views
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.summary import summarise
-from benchmarks.analysis.tables import sections
+from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.pictures.memory import memory_picture
+from benchmarks.analysis.report.pictures.roofline import roofline_picture
+from benchmarks.analysis.report.pictures.scaling import scaling_picture
+from benchmarks.analysis.report.pictures.speedup import speedup_picture
+from benchmarks.analysis.report.pictures.theory import theory_picture
+from benchmarks.analysis.report.pictures.views import View, views
+from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.report.text import sections
 from tests.synthetic import Law, Machine, Run, ceilings
 
 MODES = ("bidirectional", "causal")

@@ -1,1 +1,1 @@
-"""Every picture of a report, and the look they share."""
+"""What all pictures share: their look, and labels that find a free place."""

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.cases import spread
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.experiment import agreement, experiment
+from benchmarks.analysis.report.cases import spread
+from benchmarks.analysis.report.experiment import agreement, experiment
+from benchmarks.analysis.report.summary import agreeing, same
 from benchmarks.analysis.scaling.laws import PALPABLE
-from benchmarks.analysis.summary import agreeing, same
 
 ABOUT_SPEEDUPS = (
     "Geometric mean over the units of standard / linear, each unit compared with itself; where it passes 1x "

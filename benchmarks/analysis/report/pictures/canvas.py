@@ -25,7 +25,7 @@ from benchmarks.analysis.plots.style import (
     mark_impossible,
     short,
 )
-from benchmarks.analysis.plots.views import View
+from benchmarks.analysis.report.pictures.views import View
 
 Series = Mapping[str, Any]
 

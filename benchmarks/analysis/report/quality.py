@@ -11,10 +11,10 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.cases import standard_error
-from benchmarks.analysis.conditions import name_conditions
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.records import CASE, Records, groups
+from benchmarks.analysis.report.cases import standard_error
+from benchmarks.analysis.report.conditions import name_conditions
 from benchmarks.analysis.scaling.units import Floats
 
 FEW_ROUNDS = 3

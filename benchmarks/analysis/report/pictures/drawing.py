@@ -10,18 +10,18 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks.analysis.plots.layers import layer_views
-from benchmarks.analysis.plots.memory import memory_picture
-from benchmarks.analysis.plots.profiling import profiling_picture
-from benchmarks.analysis.plots.roofline import roofline_picture
-from benchmarks.analysis.plots.scaling import scaling_picture
-from benchmarks.analysis.plots.speedup import speedup_picture
 from benchmarks.analysis.plots.style import (
     DPI,
     RC,
 )
-from benchmarks.analysis.plots.theory import theory_picture
-from benchmarks.analysis.plots.views import View, views
+from benchmarks.analysis.report.pictures.layers import layer_views
+from benchmarks.analysis.report.pictures.memory import memory_picture
+from benchmarks.analysis.report.pictures.profiling import profiling_picture
+from benchmarks.analysis.report.pictures.roofline import roofline_picture
+from benchmarks.analysis.report.pictures.scaling import scaling_picture
+from benchmarks.analysis.report.pictures.speedup import speedup_picture
+from benchmarks.analysis.report.pictures.theory import theory_picture
+from benchmarks.analysis.report.pictures.views import View, views
 
 OF_OPERATORS: dict[str, Callable[[View], Figure | None]] = {
     "complexity_scaling": scaling_picture,

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.ceilings import ceiling_of
 from benchmarks.analysis.plots.style import Look, looks
 from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.summary import agreeing, same
+from benchmarks.analysis.report.ceilings import ceiling_of
+from benchmarks.analysis.report.summary import agreeing, same
 
 MODES = ("bidirectional", "causal")
 COMBINATION = (

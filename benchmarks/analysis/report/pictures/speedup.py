@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.canvas import impossible_entry, make_panels
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import (
     INK,
@@ -20,8 +19,9 @@ from benchmarks.analysis.plots.style import (
     log_axis,
     mark_impossible,
 )
-from benchmarks.analysis.plots.views import View
-from benchmarks.analysis.summary import best_linear
+from benchmarks.analysis.report.pictures.canvas import impossible_entry, make_panels
+from benchmarks.analysis.report.pictures.views import View
+from benchmarks.analysis.report.summary import best_linear
 
 FEW_LINES = 3
 """With up to so many lines every point can carry its value; with more, only the outermost lines can."""

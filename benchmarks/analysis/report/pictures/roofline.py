@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.canvas import impossible_entry, kernels_below, make_panels
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.memory import numbers
 from benchmarks.analysis.plots.style import INK, MUTED, log_axis, mark_impossible, short
-from benchmarks.analysis.plots.views import View
+from benchmarks.analysis.report.pictures.canvas import impossible_entry, kernels_below, make_panels
+from benchmarks.analysis.report.pictures.memory import numbers
+from benchmarks.analysis.report.pictures.views import View
 
 BESIDE = tuple((side * 16, height) for height in (0, 8, -8, 16, -16) for side in (1, -1))
 AROUND = ((0, -10), (0, 10), (0, -20), (0, 20))

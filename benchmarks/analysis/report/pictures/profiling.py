@@ -13,16 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.canvas import (
-    GUIDE,
-    GUIDE_TEXT,
-    bytes_tick,
-    reason_at_end,
-    reference_slopes,
-    time_tick,
-)
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.layers import FILLS, Curve, LayerView
 from benchmarks.analysis.plots.style import (
     IMPOSSIBLE_WORDS,
     INK,
@@ -38,6 +29,15 @@ from benchmarks.analysis.plots.style import (
     short,
     theory_handle,
 )
+from benchmarks.analysis.report.pictures.canvas import (
+    GUIDE,
+    GUIDE_TEXT,
+    bytes_tick,
+    reason_at_end,
+    reference_slopes,
+    time_tick,
+)
+from benchmarks.analysis.report.pictures.layers import FILLS, Curve, LayerView
 
 Line = tuple[list[float], list[float]]
 TIME, MEMORY, FLOPS = "rounds_mean_s", "peak_bytes", "flops"

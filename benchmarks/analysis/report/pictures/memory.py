@@ -9,16 +9,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.analysis.plots.canvas import (
+from benchmarks.analysis.plots.labels import Labeller
+from benchmarks.analysis.plots.style import THEORY, log_axis, theory_handle
+from benchmarks.analysis.report.pictures.canvas import (
     bytes_tick,
     kernels_below,
     make_panels,
     reason_at_end,
     reference_slopes,
 )
-from benchmarks.analysis.plots.labels import Labeller
-from benchmarks.analysis.plots.style import THEORY, log_axis, theory_handle
-from benchmarks.analysis.plots.views import View
+from benchmarks.analysis.report.pictures.views import View
 
 ALIKE = 1.1
 """Peaks closer than this factor would hide each other: they are nested, the first the widest."""

@@ -8,7 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.analysis.plots.canvas import (
+from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.style import log_axis
+from benchmarks.analysis.report.pictures.canvas import (
     draw_times,
     impossible_entry,
     kernels_below,
@@ -19,9 +21,7 @@ from benchmarks.analysis.plots.canvas import (
     time_tick,
     what_bars_span,
 )
-from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import log_axis
-from benchmarks.analysis.plots.views import View
+from benchmarks.analysis.report.pictures.views import View
 
 Series = Mapping[str, Any]
 

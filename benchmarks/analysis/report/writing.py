@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.analysis.cases import case_table
 from benchmarks.analysis.document import Section, as_markdown, as_text
-from benchmarks.analysis.plots.pictures import draw_pictures
-from benchmarks.analysis.raw import save_raw
 from benchmarks.analysis.reading.fields import AMOUNTS, OPTIONAL_AMOUNTS, InputError
 from benchmarks.analysis.reading.records import load
+from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.pictures.drawing import draw_pictures
+from benchmarks.analysis.report.raw import save_raw
+from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.report.text import sections
 from benchmarks.analysis.serialization import as_json
-from benchmarks.analysis.summary import summarise
-from benchmarks.analysis.tables import sections
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.memory import numbers
 from benchmarks.analysis.plots.style import Look, looks
-from benchmarks.analysis.plots.views import suffix
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.records import groups
-from benchmarks.analysis.summary import agreeing
+from benchmarks.analysis.report.pictures.memory import numbers
+from benchmarks.analysis.report.pictures.views import suffix
+from benchmarks.analysis.report.summary import agreeing
 
 COMBINATION = ("phase", "mode", "heads", "head_dim", "value_dim")
 """Fields in which everything inside one picture agrees."""

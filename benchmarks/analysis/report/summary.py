@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.caveats import name_caveats
-from benchmarks.analysis.ceilings import ceiling_of, find_ceilings, floor_seconds
-from benchmarks.analysis.quality import name_quality
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import fingerprint
 from benchmarks.analysis.reading.records import SERIES, SETTING, Records, groups
+from benchmarks.analysis.report.caveats import name_caveats
+from benchmarks.analysis.report.ceilings import ceiling_of, find_ceilings, floor_seconds
+from benchmarks.analysis.report.quality import name_quality
 from benchmarks.analysis.scaling.crossover import find_crossover
 from benchmarks.analysis.scaling.exponent import estimate_exponent
 from benchmarks.analysis.scaling.firmness import of_crossover, of_exponent

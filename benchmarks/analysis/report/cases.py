@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.ceilings import find_ceilings, with_floors
 from benchmarks.analysis.reading.records import CASE, SETTING, Records, as_frame
+from benchmarks.analysis.report.ceilings import find_ceilings, with_floors
 from benchmarks.analysis.scaling.units import Floats, student_interval
 
 TIMES = [

@@ -9,10 +9,10 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.evidence import evidence
 from benchmarks.analysis.reading.records import SETTING
+from benchmarks.analysis.report.evidence import evidence
+from benchmarks.analysis.report.summary import best_linear, same
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
-from benchmarks.analysis.summary import best_linear, same
 
 MOST_NAMES = 5
 """Files are named up to here; many runs of one experiment need no list."""

@@ -13,12 +13,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.canvas import draw_times, make_panels, time_range, time_tick, what_bars_span
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import IMPOSSIBLE_WORDS, INK, impossible_handle, legend_handle, log_axis
-from benchmarks.analysis.plots.views import View
+from benchmarks.analysis.report.pictures.canvas import (
+    draw_times,
+    make_panels,
+    time_range,
+    time_tick,
+    what_bars_span,
+)
+from benchmarks.analysis.report.pictures.views import View
+from benchmarks.analysis.report.summary import best_linear
 from benchmarks.analysis.scaling.laws import predict
-from benchmarks.analysis.summary import best_linear
 
 Series = Mapping[str, Any]
 

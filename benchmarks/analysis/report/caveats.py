@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.ceilings import ceiling_of
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import differences, machine_names
 from benchmarks.analysis.reading.records import SETTING, Records, groups
+from benchmarks.analysis.report.ceilings import ceiling_of
 
 WHERE = tuple(field for field in SETTING if field != "mode")
 BOTH_MODES = {"bidirectional", "causal"}
