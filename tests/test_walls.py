@@ -1,9 +1,16 @@
-"""The walls of the house: what is measured knows nothing of how, and what follows knows only the file."""
+"""The walls of the house: what is measured knows nothing of how, and what follows knows only the file.
+
+Within what follows, report, comparison and history stand beside one another on what they share.
+"""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -19,12 +26,31 @@ for name in names:
 print(*sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[2:])))
 """
 
+ANALYSIS = "benchmarks.analysis"
+SHARED = {"document", "plots", "reading", "scaling", "serialization", "wording"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "document": set(),
+    "reading": set(),
+    "serialization": set(),
+    "wording": set(),
+    "plots": {"wording"},
+    "scaling": {"wording"},
+    "comparison": SHARED,
+    "history": SHARED,
+    "report": SHARED,
+}
+"""The rooms of the analysis, and what else of this project each may import."""
+
+Imports = Mapping[str, set[str]]
+
 
 @pytest.mark.parametrize(
     ("package", "absent", "present"),
     [
         ("attention", {"benchmarks", "pytest", "pandas", "scipy", "matplotlib"}, {"torch"}),
         ("benchmarks.analysis,benchmarks.__main__", {"torch", "attention", "pytest"}, {"pandas"}),
+        ("benchmarks.analysis.reading", {"scipy", "matplotlib"}, {"pandas"}),
+        ("benchmarks.analysis.scaling", {"matplotlib"}, {"pandas", "scipy"}),
     ],
 )
 def test_importing_all_of_one_side_loads_nothing_of_the_other(
@@ -38,3 +64,98 @@ def test_importing_all_of_one_side_loads_nothing_of_the_other(
         check=True,
     )
     assert set(done.stdout.split()) == present
+
+
+def test_the_rooms_of_the_analysis_import_what_they_may() -> None:
+    imports = imports_below(ROOT)
+    assert {room(module) for module in imports} - {""} == set(MAY_IMPORT)
+    assert list(trespasses(imports)) == []
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    assert circle(imports_below(ROOT)) == []
+    assert circle(MAY_IMPORT) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from benchmarks.analysis.comparison.text import sections",
+        "from benchmarks.analysis import history, wording",
+        "import benchmarks.analysis.history.lines as lines",
+        "from ..comparison import text",
+        "def late(): from benchmarks.analysis.history import lines",
+        "from benchmarks.runs import carry_out",
+        "from attention import Case",
+    ],
+)
+def test_an_import_through_a_wall_is_named(line: str, tmp_path: Path) -> None:
+    plant(tmp_path, "report.planted", line)
+    assert [found.split()[0] for found in trespasses(imports_below(tmp_path))] == [
+        f"{ANALYSIS}.report.planted"
+    ]
+
+
+def test_imports_through_doors_are_not_named(tmp_path: Path) -> None:
+    plant(tmp_path, "report.planted", "from . import text\nfrom ..reading.records import load\nimport numpy")
+    plant(tmp_path, "scaling.planted", "from benchmarks.analysis import wording")
+    assert list(trespasses(imports_below(tmp_path))) == []
+
+
+def test_a_circle_of_modules_is_named(tmp_path: Path) -> None:
+    plant(tmp_path, "report.one", "from benchmarks.analysis.report.other import name")
+    plant(tmp_path, "report.other", "def late(): from . import one")
+    assert set(circle(imports_below(tmp_path))) == {f"{ANALYSIS}.report.one", f"{ANALYSIS}.report.other"}
+
+
+def plant(root: Path, module: str, text: str) -> None:
+    path = root.joinpath(*ANALYSIS.split("."), *module.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def imports_below(root: Path) -> dict[str, set[str]]:
+    """The absolute names that each module imports, wherever in it; of `from a import b` that is a.b."""
+    imports = {}
+    for path in [path for part in ("attention", "benchmarks") for path in (root / part).rglob("*.py")]:
+        *folders, stem = path.relative_to(root).with_suffix("").parts
+        package = ".".join(folders)
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                origin = resolve_name("." * node.level + (node.module or ""), package)
+                names |= {f"{origin}.{alias.name}" for alias in node.names}
+        imports[package if stem == "__init__" else f"{package}.{stem}"] = names
+    return imports
+
+
+def room(name: str) -> str:
+    """The room of the analysis that a module, or what is imported of it, belongs to; empty outside."""
+    return name.removeprefix(f"{ANALYSIS}.").partition(".")[0] if name.startswith(f"{ANALYSIS}.") else ""
+
+
+def trespasses(imports: Imports) -> Iterator[str]:
+    """The imports by which a room of the analysis reaches what it may not."""
+    for module, names in imports.items():
+        if own := room(module):
+            ours = {name for name in names if name.partition(".")[0] in ("attention", "benchmarks")}
+            yield from (
+                f"{module} imports {name}"
+                for name in sorted(ours)
+                if room(name) not in {own, *MAY_IMPORT[own]}
+            )
+
+
+def circle(imports: Imports) -> list[str]:
+    """Modules that import one another in a circle; empty where there is none."""
+    graph = {
+        module: {name if name in imports else name.rpartition(".")[0] for name in names} & set(imports)
+        for module, names in imports.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
