@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
-from attention.kernels import triton_operator, triton_plan
+from attention.kernels import triton_plan
 from attention.kernels.linear_triton import linear_triton, supports
 from attention.kernels.reference import (
     TOLERANCES,
@@ -107,7 +107,7 @@ def test_segments_added_up_or_scanned_give_the_same(
     results = []
     for least, folded in ((1024, 32), (64, 32), (64, 0)):
         monkeypatch.setattr(triton_plan, "LEAST_TOKENS", least)
-        monkeypatch.setattr(triton_operator, "FOLDED", folded)
+        monkeypatch.setattr(triton_plan, "FOLDED", folded)
         q, k, v = inputs(device, (1, 1, 130, 16))
         out = linear_triton(q, k, v, causal=mode == "causal")
         results.append([out, *torch.autograd.grad(out, (q, k, v), torch.ones_like(out))])

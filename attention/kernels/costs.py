@@ -15,7 +15,7 @@ import torch
 
 from attention.kernels.chunked import BLOCK_ROWS, default_chunk_size
 from attention.kernels.registry import Costs
-from attention.kernels.triton_plan import FOLDED, segments, tiles
+from attention.kernels.triton_plan import scanned, segments, tiles
 
 if TYPE_CHECKING:
     from attention.case import Case
@@ -213,7 +213,7 @@ def linear_triton(case: Case) -> Costs:
         masked += _masked_chunks(n, tiles(d, dv, narrow).C) * (tiles(d, dv, narrow).blocks * d + dv)
         masked += 2 * _masked_chunks(n, tiles(dv, d, narrow).C) * (tiles(dv, d, narrow).blocks * dv + d)
     _, parts = segments(n, rows, device)
-    sums = parts if parts <= FOLDED else 2 * parts + 1
+    sums = 2 * parts + 1 if scanned(parts) else parts
     per_token = (2 if case.backward else 0) * n
     peak = (
         4 * (per_token + (2 if case.backward else 1) * sums * d * (dv + 1)) + _results(case) * case.itemsize

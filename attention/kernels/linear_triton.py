@@ -12,7 +12,7 @@ from torch import Tensor
 from attention.kernels import costs
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
 from attention.kernels.registry import register_kernel
-from attention.kernels.triton_operator import triton_forward, unit_stride
+from attention.kernels.triton_operator import triton_forward, triton_inference, unit_stride
 from attention.kernels.triton_plan import WIDEST
 
 if TYPE_CHECKING:
@@ -49,7 +49,14 @@ def linear_triton(
     Raises:
         ValueError: an unknown input_precision, a dtype or width it does not have, or no CUDA device.
     """
-    out, _ = _call(q, k, v, None, causal, feature_map, eps, input_precision, final=False)
+    q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
+    if v.numel() == 0:
+        return v.new_empty(v.shape)
+    out: Tensor
+    if _differentiated(q, k, v):
+        out = triton_forward(q, k, v, None, None, causal, phi, eps, precision, False, True)[0]
+    else:
+        out = triton_inference(q, k, v, causal, phi, eps, precision)
     return out
 
 
@@ -68,21 +75,21 @@ def linear_triton_with_state(
 
     A state is S ``[B, H, D, Dv]`` and z ``[B, H, D]`` in float32; gradients flow through both.
     """
-    return _call(q, k, v, initial_state, causal, feature_map, eps, input_precision, final=True)
+    q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
+    shape = (*q.shape[:2], q.shape[-1], v.shape[-1])
+    S0, z0 = (None, None) if initial_state is None else _flat(initial_state, shape)
+    if v.numel() == 0:
+        S = v.new_zeros(shape, dtype=torch.float32)
+        return v.new_empty(v.shape), initial_state or (S, S[..., 0])
+    keep = _differentiated(q, k, v, S0, z0)
+    out, *_, S, z = triton_forward(q, k, v, S0, z0, causal, phi, eps, precision, True, keep)
+    return out, (S.view(shape), z.view(shape[:3]))
 
 
-def _call(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    initial: LinearState | None,
-    causal: bool,
-    feature_map: str | FeatureMap,
-    eps: float,
-    precision: str | None,
-    *,
-    final: bool,
-) -> tuple[Tensor, LinearState]:
+def _served(
+    q: Tensor, k: Tensor, v: Tensor, feature_map: str | FeatureMap, precision: str | None
+) -> tuple[Tensor, Tensor, Tensor, str, str]:
+    """The tensors, the name of the map and the precision as the passes take them, or a refusal."""
     reason = _refusal(q.device.type, str(q.dtype).removeprefix("torch."), max(q.shape[-1], v.shape[-1]))
     if reason:
         raise ValueError(f"linear-triton cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
@@ -97,18 +104,11 @@ def _call(
         raise ValueError(
             f"input_precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
         )
-    batch, heads, _, D = q.shape
-    E = v.shape[-1]
-    S0, z0 = (None, None) if initial is None else _flat(initial, (batch, heads, D, E))
-    if v.numel() == 0:
-        S = v.new_zeros(batch, heads, D, E, dtype=torch.float32)
-        return v.new_empty(v.shape), initial or (S, S[..., 0])
-    q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
-    differentiated = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in (q, k, v, S0, z0)
-    )
-    out, _, _, _, S, z = triton_forward(q, k, v, S0, z0, causal, name, eps, precision, final, differentiated)
-    return out, (S.view(batch, heads, D, E), z.view(batch, heads, D)) if final else (S, z)
+    return unit_stride(q), unit_stride(k), unit_stride(v), name, precision
+
+
+def _differentiated(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def _flat(state: LinearState, shape: tuple[int, int, int, int]) -> LinearState:

@@ -1,139 +1,20 @@
-"""Linear attention in Triton as an operator of torch's: the passes in order, forward and backward.
-
-Triton is imported at the first call: where it is missing, the kernel says so instead of the package failing.
-"""
+"""Linear attention in Triton as operators of torch's: the passes in order, forward and backward."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from attention.kernels.triton_plan import FOLDED, segments, summed, tiles
-
-SCAN_ROWS, SCAN_WIDTH = 16, 64
-
-
-class State(NamedTuple):
-    """Sums of the segments, ``S`` [B H, M, D, Dv] and ``z`` [B H, M, D], and what preceded: ``S0``, ``z0``.
-
-    Scanned, the sums are those of all segments before each one (behind it in a backward), M + 1 of them.
-    """
-
-    S: Tensor | None
-    z: Tensor | None
-    S0: Tensor | None
-    z0: Tensor | None
-    scanned: bool
-
-    def pointers(self, unused: Tensor) -> list[Tensor]:
-        """What stands for the four tensors in a launch."""
-        return [unused if x is None else x for x in self[:4]]
-
-    def switches(self) -> tuple[bool, bool, bool]:
-        """SCANNED, SUMS, INITIAL."""
-        return self.scanned, self.S is not None, self.S0 is not None
-
-    def total(self, *, reverse: bool) -> tuple[Tensor, Tensor]:
-        """S and z over the whole sequence."""
-        assert self.S is not None and self.z is not None
-        if self.scanned:
-            slot = 0 if reverse else -1
-            return self.S[:, slot], self.z[:, slot]
-        S, z = self.S.sum(1), self.z.sum(1)
-        return (S, z) if self.S0 is None or self.z0 is None else (S + self.S0, z + self.z0)
-
-
-class Launches:
-    """The passes of one call, and what all of them take."""
-
-    def __init__(self, q: Tensor, v: Tensor, causal: bool, phi: str, precision: str) -> None:
-        from triton import language as tl
-
-        from attention.kernels import triton_passes as passes
-
-        self.passes = passes
-        self.batch, self.heads_of_one, self.N, self.D = q.shape
-        self.heads, self.E = self.batch * self.heads_of_one, v.shape[-1]
-        self.causal, self.device = causal, q.device
-        self.narrow = q.dtype == torch.bfloat16
-        operand = tl.bfloat16 if self.narrow else tl.float32
-        self.how = (phi, operand, precision)
-        self.size, self.segments = segments(self.N, self.heads, q.device)
-        self.shape = (self.heads_of_one, self.N, self.D, self.E, self.segments, self.size)
-
-    def buffer(self, *shape: int) -> Tensor:
-        """Float32, one for each head."""
-        return torch.empty(self.heads, *shape, dtype=torch.float32, device=self.device)
-
-    def states(
-        self, x: Tensor, y: Tensor, count: int, upstream: tuple[Tensor, Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """S and z of the first ``count`` segments; ``upstream`` is out, inv, delta in a backward."""
-        t = tiles(self.E, self.D, self.narrow)
-        S, z = self.buffer(self.segments, self.D, self.E), self.buffer(self.segments, self.D)
-        out, inv, delta = upstream or (y, z, z)
-        self.passes.states[(self.heads * count * t.blocks,)](
-            x, y, out, inv, delta, S, z, *_strides(x, y, out), *self.shape, count,
-            upstream is not None, *self.how, t.C, t.block, t.whole, t.blocks, t.num_stages,
-            self.N % t.C != 0, self.D % t.block != 0, t.whole != self.E, num_warps=t.num_warps,
-        )  # fmt: skip
-        return S, z
-
-    def gather(
-        self,
-        sums: tuple[Tensor, Tensor],
-        initial: tuple[Tensor | None, Tensor | None],
-        count: int,
-        *,
-        reverse: bool,
-    ) -> State:
-        """The sums as the next pass wants them: few as they are, many scanned."""
-        if count <= FOLDED:
-            return State(*sums, *initial, scanned=False)
-        prefixes = self.buffer(self.segments + 1, self.D, self.E), self.buffer(self.segments + 1, self.D)
-        for partial, start, prefix in zip(sums, initial, prefixes, strict=True):
-            width = prefix[0, 0].numel()
-            blocks = -(-width // SCAN_WIDTH)
-            self.passes.scan[(self.heads * blocks,)](
-                partial, prefix, prefix if start is None else start, width, blocks, self.segments, count,
-                start is not None, reverse, SCAN_ROWS, SCAN_WIDTH,
-            )  # fmt: skip
-        return State(*prefixes, None, None, scanned=True)
-
-    def attend(
-        self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, inv: Tensor, state: State, *,
-        reverse: bool, eps: float = 0.0, keep: bool = False,
-    ) -> None:  # fmt: skip
-        """The output and, to ``keep`` for a backward, its inverse normalisers; in reverse dv."""
-        t = tiles(self.D, self.E, self.narrow)
-        self.passes.attend[(self.heads * self.segments * t.blocks,)](
-            a, b, c, out, inv, *state.pointers(inv), *_strides(a, b, c, out), *self.shape, eps,
-            self.causal, reverse, keep, *state.switches(), *self.how,
-            t.C, t.whole, t.block, t.blocks, t.num_stages,
-            self.N % t.C != 0, t.whole != self.D, self.E % t.block != 0, num_warps=t.num_warps,
-        )  # fmt: skip
-
-    def differentiate(
-        self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, rows: tuple[Tensor, Tensor],
-        state: State, *, reverse: bool,
-    ) -> None:  # fmt: skip
-        """dq, in reverse dk; ``rows`` are inv and delta."""
-        t = tiles(self.E, self.D, self.narrow)
-        self.passes.differentiate[(self.heads * self.segments * t.blocks,)](
-            a, b, x, y, out, *rows, *state.pointers(rows[0]), *_strides(a, b, x, y, out), *self.shape,
-            self.causal, reverse, *state.switches(), *self.how, t.C, t.block, t.whole, t.blocks, t.num_stages,
-            self.N % t.C != 0, self.D % t.block != 0, t.whole != self.E, num_warps=t.num_warps,
-        )  # fmt: skip
-
-
-def _strides(*tensors: Tensor) -> list[int]:
-    """Of batch, head and token; the last is 1."""
-    return [stride for x in tensors for stride in x.stride()[:3]]
-
+from attention.kernels.triton_launches import Launches, State
+from attention.kernels.triton_plan import scanned, segments, summed
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
+torch.library.define(
+    "attention::linear_triton_inference",
+    "(Tensor q, Tensor k, Tensor v, bool causal, str phi, float eps, str precision) -> Tensor",
+)
 torch.library.define(
     "attention::linear_triton",
     "(Tensor q, Tensor k, Tensor v, Tensor? S0, Tensor? z0, bool causal, str phi, float eps, str precision, "
@@ -147,6 +28,22 @@ torch.library.define(
 )
 
 
+@torch.library.impl("attention::linear_triton_inference", ("cpu", "cuda"))
+def _infer(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
+) -> Tensor:  # fmt: skip
+    """The output alone: a short sequence cannot wait for what a backward or a continuation would want."""
+    run, out = Launches(q, v, causal, phi, precision), _empty_like(v)
+    state = run.before(k, v, (None, None), summed(run.segments, causal=causal, final=False))
+    run.attend(q, k, v, out, out, state, reverse=False, eps=eps)
+    return out
+
+
+@torch.library.register_fake("attention::linear_triton_inference")  # type: ignore[untyped-decorator]
+def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
+    return _empty_like(v)
+
+
 @torch.library.impl("attention::linear_triton", ("cpu", "cuda"))
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
@@ -157,12 +54,8 @@ def _forward(
     out ``[B, H, N, Dv]``; to ``keep``: inverse normalisers ``[B H, N]`` and the sums of :class:`State`; if
     ``final``: S ``[B H, D, Dv]`` and z ``[B H, D]`` after the last token.
     """
-    run = Launches(q, v, causal, phi, precision)
-    out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    count = summed(run.segments, causal=causal, final=final)
-    state = State(None, None, S0, z0, scanned=False)
-    if count:
-        state = run.gather(run.states(k, v, count), (S0, z0), count, reverse=False)
+    run, out = Launches(q, v, causal, phi, precision), _empty_like(v)
+    state = run.before(k, v, (S0, z0), summed(run.segments, causal=causal, final=final))
     inv = run.buffer(run.N if keep else 0)
     run.attend(q, k, v, out, inv, state, reverse=False, eps=eps, keep=keep)
     sums = (x if x is not None and keep else run.buffer(0) for x in state[:2])
@@ -178,14 +71,14 @@ def _(
     heads, N, D, E = q.shape[0] * q.shape[1], q.shape[2], q.shape[3], v.shape[3]
     _, parts = segments(N, heads, q.device)
     count = summed(parts, causal=causal, final=final)
-    slots = parts + 1 if count > FOLDED else parts
+    slots = parts + 1 if scanned(count) else parts
 
     def empty(*shape: int) -> Tensor:
         return q.new_empty(heads, *shape, dtype=torch.float32)
 
     sums = (empty(slots, D, E), empty(slots, D)) if keep and count else (empty(0), empty(0))
     last = (empty(D, E), empty(D)) if final else (empty(0), empty(0))
-    return torch.empty_like(v, memory_format=torch.contiguous_format), empty(N if keep else 0), *sums, *last
+    return _empty_like(v), empty(N if keep else 0), *sums, *last
 
 
 @torch.library.impl("attention::linear_triton_backward", ("cpu", "cuda"))
@@ -196,10 +89,10 @@ def _differentiate(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv, dS0, dz0, from what the forward took and returned, and dS, dz of its end."""
     run = Launches(q, v, causal, phi, precision)
-    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    dq, dk, dv = (_empty_like(x) for x in (q, k, v))
     delta = torch.empty_like(inv)
     count = summed(run.segments, causal=causal, final=final)
-    before = State(S if count else None, z if count else None, S0, z0, scanned=count > FOLDED)
+    before = State(S if count else None, z if count else None, S0, z0, scanned=scanned(count))
     if before.scanned:
         before = before._replace(S0=None, z0=None)
     sums = run.states(q, do, run.segments, (out, inv, delta))
@@ -215,13 +108,17 @@ def _differentiate(
 
 @torch.library.register_fake("attention::linear_triton_backward")  # type: ignore[untyped-decorator]
 def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    contiguous = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     S0, z0 = rest[4:6]
     heads = q.shape[0] * q.shape[1]
     first = [
         q.new_empty(heads, 0, dtype=torch.float32) if x is None else torch.empty_like(x) for x in (S0, z0)
     ]
-    return (*contiguous, *first)
+    return (*(_empty_like(x) for x in (q, k, v)), *first)
+
+
+def _empty_like(x: Tensor) -> Tensor:
+    """Contiguous, whatever the strides of x."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -269,5 +166,6 @@ def unit_stride(x: Tensor) -> Tensor:
 
 
 torch.library.register_autograd("attention::linear_triton", _backward, setup_context=_setup_context)
+triton_inference = torch.ops.attention.linear_triton_inference.default
 triton_forward = torch.ops.attention.linear_triton.default
 triton_backward = torch.ops.attention.linear_triton_backward.default

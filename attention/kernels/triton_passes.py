@@ -26,6 +26,12 @@ from attention.kernels.triton_tiles import (
 
 
 @triton.jit
+def fold(x):
+    """Partial sums of rows: of every sixteenth, which one thread holds."""
+    return tl.sum(tl.reshape(x, [x.shape[0] // 16, 16, x.shape[1]]), 0)
+
+
+@triton.jit
 def states(
     x, y, o, inv, delta, S, z,
     x_b, x_h, x_n, y_b, y_h, y_n, o_b, o_h, o_n,
@@ -51,7 +57,7 @@ def states(
     y += (head // H) * y_b + (head % H) * y_h
     o += (head // H) * o_b + (head % H) * o_h
     state = tl.zeros([BE, BD], tl.float32)
-    weights = tl.zeros([BD], tl.float32)
+    weights = tl.zeros([16, BD], tl.float32)
     for i in tl.range(0, tl.cdiv(last - first, C), num_stages=STAGES):
         start = first + i * C
         at, left = start.to(tl.int64), N - start
@@ -62,16 +68,16 @@ def states(
             bias = -tl.sum(tile.to(tl.float32) * out, 1)
             store_rows(delta + head * N + at, bias, rows, left, RAGGED)
             phi *= load_rows(inv + head * N + at, rows, left, RAGGED)[:, None]
-            weights += tl.sum(phi * bias[:, None], 0)
+            weights += fold(phi * bias[:, None])
         else:
             if RAGGED and MAP == "elu":
                 phi = tl.where(rows[:, None] < left, phi, 0.0)
-            weights += tl.sum(phi, 0)
+            weights += fold(phi)
         state = tl.dot(tl.trans(tile.to(T)), phi.to(T), state, input_precision=PRECISION)
     slot = head * segments + segment
     exists = (e[:, None] < E) & (d[None, :] < D)
     tl.store(S + slot * D * E + d[None, :] * E + e[:, None], state, mask=exists)
-    tl.store(z + slot * D + d, weights, mask=d < D)
+    tl.store(z + slot * D + d, tl.sum(weights, 0), mask=d < D)
 
 
 @triton.jit
@@ -180,34 +186,41 @@ def attend(
         S, z, S0, z0, head, segment, segments, D, E, e, d, CAUSAL, REVERSE, SCANNED, SUMS, INITIAL, BE, BD
     )
     seen = rows[:, None] <= rows[None, :] if REVERSE else rows[:, None] >= rows[None, :]
-    ones = tl.full([C, 16], 1.0, T)
+    ones = tl.full([C, 16], 0.0625, T)
+    weights = tl.where(tl.arange(0, 16)[:, None] == 0, weights[None, :], 0.0)
     chunks = tl.cdiv(last - first, C)
     for i in tl.range(0, chunks, num_stages=STAGES):
         start = first + (chunks - 1 - i if REVERSE else i) * C
         at, left = start.to(tl.int64), N - start
-        phi = features(load_tile(a + at * a_n, a_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
-        if PAD_D and MAP == "elu":
-            phi = tl.where(d[None, :] < D, phi, 0.0)
-        left_hand = phi.to(T)
-        result = tl.dot(left_hand, tl.trans(state.to(T)), input_precision=PRECISION)
+        before = state.to(T)
         if not REVERSE:
-            total = tl.broadcast_to(weights[None, :], [16, BD]).to(T)
-            norm = tl.dot(left_hand, tl.trans(total), input_precision=PRECISION)
+            total = weights.to(T)
         if CAUSAL:
             keys = features(load_tile(b + at * b_n, b_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
             if REVERSE:
                 keys *= load_rows(inv + head * N + at, rows, left, RAGGED)[:, None]
+            else:
+                weights += fold(keys)
             right_hand = keys.to(T)
-            scores = tl.dot(left_hand, tl.trans(right_hand), input_precision=PRECISION)
-            scores = tl.where(seen, scores, 0.0).to(T)
             values = load_tile(c + at * c_n, c_n, rows, e, left, E, RAGGED, PAD_E).to(T)
+        phi = features(load_tile(a + at * a_n, a_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
+        if PAD_D and MAP == "elu":
+            phi = tl.where(d[None, :] < D, phi, 0.0)
+        left_hand = phi.to(T)
+        if CAUSAL:
+            scores = tl.dot(left_hand, tl.trans(right_hand), input_precision=PRECISION)
+            scores = tl.where(seen, scores, 0.0)
+            scores = scores.to(T)
+        result = tl.dot(left_hand, tl.trans(before), input_precision=PRECISION)
+        if not REVERSE:
+            norm = tl.dot(left_hand, tl.trans(total), input_precision=PRECISION)
+        if CAUSAL:
             if not REVERSE:
                 norm = tl.dot(scores, ones, norm, input_precision=PRECISION)
-                weights += tl.sum(keys, 0)
             result = tl.dot(scores, values, result, input_precision=PRECISION)
             state = tl.dot(tl.trans(values), right_hand, state, input_precision=PRECISION)
         if not REVERSE:
-            norm = 1.0 / (tl.sum(norm, 1) * 0.0625 + eps)
+            norm = 1.0 / (tl.sum(norm, 1) + eps)
             result *= norm[:, None]
             if KEEP and block == 0:
                 store_rows(inv + head * N + at, norm, rows, left, RAGGED)
@@ -248,34 +261,39 @@ def differentiate(
     )
     seen = rows[:, None] <= rows[None, :] if REVERSE else rows[:, None] >= rows[None, :]
     chunks = tl.cdiv(last - first, C)
+    ones = tl.full([C, 16], 1.0, T)
+    weights = tl.where(tl.arange(0, 16)[:, None] == 0, weights[None, :], 0.0)
     for i in tl.range(0, chunks, num_stages=STAGES):
         start = first + (chunks - 1 - i if REVERSE else i) * C
         at, left = start.to(tl.int64), N - start
-        point = load_tile(x + at * x_n, x_n, rows, d, left, D, RAGGED, PAD_D)
         queries = load_tile(a + at * a_n, a_n, rows, e, left, E, RAGGED, PAD_E).to(T)
-        result = tl.dot(queries, state.to(T), input_precision=PRECISION)
         scale = load_rows(inv + head * N + at, rows, left, RAGGED)
         bias = load_rows(delta + head * N + at, rows, left, RAGGED)
-        if REVERSE:
-            result += weights[None, :]
-        else:
-            result += bias[:, None] * weights[None, :]
+        before, total = state.to(T), weights.to(T)
         if CAUSAL:
             keys = load_tile(b + at * b_n, b_n, rows, e, left, E, RAGGED, PAD_E).to(T)
             phi = features(load_tile(y + at * y_n, y_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
-            scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
             if REVERSE:
                 phi *= scale[:, None]
+                weights += fold(phi * bias[:, None])
+            else:
+                weights += fold(phi)
+            values = phi.to(T)
+            scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+            if REVERSE:
                 scores += bias[None, :]
-                weights += tl.sum(phi * bias[:, None], 0)
             else:
                 scores += bias[:, None]
-                weights += tl.sum(phi, 0)
-            scores = tl.where(seen, scores, 0.0)
-            values = phi.to(T)
-            result = tl.dot(scores.to(T), values, result, input_precision=PRECISION)
+            scores = tl.where(seen, scores, 0.0).to(T)
+        result = tl.dot(ones, total, input_precision=PRECISION)
+        if not REVERSE:
+            result *= bias[:, None]
+        result = tl.dot(queries, before, result, input_precision=PRECISION)
+        if CAUSAL:
+            result = tl.dot(scores, values, result, input_precision=PRECISION)
             state = tl.dot(tl.trans(keys), values, state, input_precision=PRECISION)
         if not REVERSE:
             result *= scale[:, None]
+        point = load_tile(x + at * x_n, x_n, rows, d, left, D, RAGGED, PAD_D)
         result *= slope(point.to(tl.float32), MAP)
         store_tile(out + at * out_n, result.to(out.dtype.element_ty), out_n, rows, d, left, D, RAGGED, PAD_D)

@@ -64,6 +64,11 @@ def summed(parts: int, *, causal: bool, final: bool) -> int:
     return parts if final or not causal else parts - 1
 
 
+def scanned(count: int) -> bool:
+    """Whether so many sums are scanned, or each program adds up those before its own."""
+    return count > FOLDED
+
+
 @lru_cache(maxsize=64)
 def _multiprocessors(device: torch.device) -> int:
     if device.type == "cuda" and torch.cuda.is_available():

@@ -53,6 +53,14 @@ def _chunked_backward(grad_out: Shape, q: Shape, k: Shape, v: Shape, *rest: Any,
     return 2 * batch * heads * sum(terms.values())
 
 
+def _triton_inference(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any, **__: Any) -> int:
+    batch, heads, seq_len, head_dim = q.shape
+    terms = triton_forward_terms(
+        seq_len, head_dim, v.shape[-1], batch * heads, causal, q.dtype == torch.bfloat16, q.device
+    )
+    return 2 * batch * heads * sum(terms.values())
+
+
 def _triton_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
     batch, heads, seq_len, head_dim = q.shape
     _S0, _z0, causal, _phi, _eps, _precision, final, _keep = rest
@@ -70,6 +78,7 @@ def _triton_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: A
 
 
 for _operator, _raw_formula in (
+    (torch.ops.attention.linear_triton_inference, _triton_inference),
     (torch.ops.attention.linear_triton, _triton_forward),
     (torch.ops.attention.linear_triton_backward, _triton_backward),
 ):
