@@ -147,7 +147,7 @@ def test_a_profile_holds_every_round_and_what_follows_from_them(device: str) -> 
 
 
 def test_mean_median_and_standard_error_are_those_of_the_rounds() -> None:
-    known = replace(profile(vector, 1, rounds=1), times_s=(1.0, 2.0, 3.0, 6.0))
+    known = replace(profile(vector, 1, rounds=1, device="cpu"), times_s=(1.0, 2.0, 3.0, 6.0))
     assert (known.mean_s, known.median_s) == (3.0, 2.5)
     # Sample variance (4 + 1 + 0 + 9) / 3, over 4 rounds.
     assert known.standard_error_s == pytest.approx((14 / 3 / 4) ** 0.5)
@@ -155,13 +155,13 @@ def test_mean_median_and_standard_error_are_those_of_the_rounds() -> None:
 
 
 def test_time_on_a_cpu_is_the_time_that_passes() -> None:
-    measured = profile(time.sleep, 0.01, rounds=5)
+    measured = profile(time.sleep, 0.01, rounds=5, device="cpu")
     assert min(measured.times_s) >= 0.01 and measured.median_s < 0.02
 
 
 def test_the_profiler_costs_under_half_a_second_beyond_the_rounds() -> None:
     start = time.perf_counter()
-    measured = profile(time.sleep, 0.001, rounds=20)
+    measured = profile(time.sleep, 0.001, rounds=20, device="cpu")
     beyond = time.perf_counter() - start - sum(measured.times_s)
     assert beyond < 0.5
 

@@ -176,12 +176,47 @@ def test_strides_do_not_change_the_bits(device: str) -> None:
 
 
 def test_nothing_in_gives_nothing_out(device: str) -> None:
-    q = torch.randn(1, 2, 0, 16, device=device)
-    assert linear_triton(q, q, q).shape == (1, 2, 0, 16)
+    q = torch.randn(1, 2, 0, 16, device=device, requires_grad=True)
+    out = linear_triton(q, q, q)
+    assert out.shape == (1, 2, 0, 16)
+    assert torch.autograd.grad(out.sum(), q)[0].shape == q.shape
     out, (S, z) = linear_triton_with_state(q, q, q)
     assert out.numel() == 0
     assert not S.any() and S.shape == (1, 2, 16, 16)
     assert not z.any() and z.shape == (1, 2, 16)
+
+
+# What torch's compiler does to any autograd function.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_compiled_as_a_whole_it_gives_the_same_with_gradients(device: str) -> None:
+    q, k, v = inputs(device)
+    compiled = torch.compile(linear_triton, backend="aot_eager", fullgraph=True)
+    for causal in (True, False):
+        weights = torch.randn_like(v)
+        out, expected = (f(q, k, v, causal=causal) for f in (compiled, linear_triton))
+        assert torch.equal(out, expected)
+        got, wanted = (torch.autograd.grad(x, (q, k, v), weights) for x in (out, expected))
+        assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
+    with torch.no_grad():
+        assert torch.equal(compiled(q, k, v), linear_triton(q, k, v))
+
+
+def test_a_second_derivative_is_refused_not_taken_for_zero(device: str) -> None:
+    q, k, v = inputs(device)
+    (gradient,) = torch.autograd.grad(linear_triton(q, k, v).sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        (gradient.sum() + q.sum()).backward()
+
+
+def test_a_launch_is_remembered_by_all_that_it_depends_on(device: str) -> None:
+    """Odd addresses, other lengths, widths, strides: compiled for one, a kernel must not run for another."""
+    for N, D, offset in ((70, 16, 0), (64, 16, 0), (70, 16, 1), (70, 24, 0), (70, 16, 0)):
+        generator = torch.Generator().manual_seed(5)
+        flat = torch.randn(3 * N * D + offset, generator=generator).to(device)[offset:]
+        q, k, v = flat.view(3, 1, 1, N, D)
+        for _ in range(2):
+            out = linear_triton(q, k, v, causal=True)
+            assert relative_error(out, linear_reference(q, k, v, causal=True)) < TOLERANCES[torch.float32][0]
 
 
 def test_a_nan_is_not_swallowed_by_the_feature_map(device: str) -> None:

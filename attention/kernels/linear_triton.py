@@ -12,18 +12,22 @@ from torch import Tensor
 from attention.kernels import costs
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
 from attention.kernels.registry import register_kernel
-from attention.kernels.triton_operator import triton_forward, triton_inference, unit_stride
+from attention.kernels.triton_operator import (
+    triton_differentiable,
+    triton_forward,
+    triton_inference,
+    unit_stride,
+)
 from attention.kernels.triton_plan import WIDEST
 
 if TYPE_CHECKING:
     from attention.case import Case
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("ieee", "tf32x3", "tf32")
 # float16 holds no more digits than tf32. For float32 three products of tf32 are as exact as one of
 # float32, and run on the matrix units.
-PRECISION = {torch.float32: "tf32x3", torch.float16: "tf32", torch.bfloat16: "ieee"}
+PRECISION = {torch.float32: "tf32x3", torch.bfloat16: "ieee", torch.float16: "tf32"}
 
 LinearState = tuple[Tensor, Tensor]
 
@@ -51,10 +55,10 @@ def linear_triton(
     """
     q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
     if v.numel() == 0:
-        return v.new_empty(v.shape)
+        return q @ (k.mT @ v)
     out: Tensor
     if _differentiated(q, k, v):
-        out = triton_forward(q, k, v, None, None, causal, phi, eps, precision, False, True)[0]
+        out = triton_differentiable(q, k, v, None, None, causal, phi, eps, precision, False)[0]
     else:
         out = triton_inference(q, k, v, causal, phi, eps, precision)
     return out
@@ -80,9 +84,12 @@ def linear_triton_with_state(
     S0, z0 = (None, None) if initial_state is None else _flat(initial_state, shape)
     if v.numel() == 0:
         S = v.new_zeros(shape, dtype=torch.float32)
-        return v.new_empty(v.shape), initial_state or (S, S[..., 0])
-    keep = _differentiated(q, k, v, S0, z0)
-    out, *_, S, z = triton_forward(q, k, v, S0, z0, causal, phi, eps, precision, True, keep)
+        return q @ (k.mT @ v), initial_state or (S, S[..., 0])
+    arguments = q, k, v, S0, z0, causal, phi, eps, precision, True
+    if _differentiated(q, k, v, S0, z0):
+        out, *_, S, z = triton_differentiable(*arguments)
+    else:
+        out, *_, S, z = triton_forward(*arguments, False)
     return out, (S.view(shape), z.view(shape[:3]))
 
 
@@ -90,13 +97,13 @@ def _served(
     q: Tensor, k: Tensor, v: Tensor, feature_map: str | FeatureMap, precision: str | None
 ) -> tuple[Tensor, Tensor, Tensor, str, str]:
     """The tensors, the name of the map and the precision as the passes take them, or a refusal."""
-    reason = _refusal(q.device.type, str(q.dtype).removeprefix("torch."), max(q.shape[-1], v.shape[-1]))
-    if reason:
+    widest = max(q.shape[-1], v.shape[-1])
+    if reason := _refusal(q.device.type, q.dtype, widest):
         raise ValueError(f"linear-triton cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
-    phi = get_feature_map(feature_map)
-    if isinstance(feature_map, str) and phi is FEATURE_MAPS[feature_map]:
+    if isinstance(feature_map, str) and feature_map in FEATURE_MAPS:
         name = feature_map
     else:
+        phi = get_feature_map(feature_map)
         q, k, name = phi(q), phi(k), "identity"
     if precision is None:
         precision = PRECISION[q.dtype]
@@ -123,19 +130,23 @@ def _flat(state: LinearState, shape: tuple[int, int, int, int]) -> LinearState:
 
 def supports(case: Case) -> str | None:
     """CUDA, three dtypes, widths up to 256; a CPU only under Triton's interpreter."""
-    return _refusal(case.device, case.dtype, max(case.head_dim, case.value_dim))
+    return _refusal(case.device, case.torch_dtype, max(case.head_dim, case.value_dim))
 
 
-def _refusal(device: str, dtype: str, widest: int) -> str | None:
+def _refusal(device: str, dtype: torch.dtype, widest: int) -> str | None:
     if not HAS_TRITON:
         return "Triton is not installed: pip install triton"
     if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"Triton compiles for CUDA devices only, and the case is on {device}"
-    if dtype not in DTYPES:
-        return f"it computes in {', '.join(DTYPES)}, not {dtype}"
+    if dtype not in PRECISION:
+        return f"it computes in {', '.join(map(_plain, PRECISION))}, not {_plain(dtype)}"
     if widest > WIDEST:
         return f"head_dim and value_dim may be {WIDEST} at most, got {widest}"
     return None
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 register_kernel("linear-triton", linear_triton, costs=costs.linear_triton, supports=supports)

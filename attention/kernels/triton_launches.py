@@ -6,6 +6,8 @@ Triton is imported at the first launch: where it is missing, the kernel says so 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import lru_cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +51,16 @@ class State(NamedTuple):
         return (S, z) if self.S0 is None or self.z0 is None else (S + self.S0, z + self.z0)
 
 
+@lru_cache(maxsize=1)
+def _triton() -> tuple[ModuleType, Any, Any]:
+    """The passes, and Triton's float32 and bfloat16."""
+    from triton import language as tl
+
+    from attention.kernels import triton_passes
+
+    return triton_passes, tl.float32, tl.bfloat16
+
+
 def launch(kernel: Any, programs: int, tensors: list[Tensor], values: tuple[Any, ...], warps: int) -> None:
     """The kernel in so many programs: tensors, then numbers and constants, in its order.
 
@@ -75,17 +87,12 @@ class Launches:
     """The passes of one call, and what all of them take."""
 
     def __init__(self, q: Tensor, v: Tensor, causal: bool, phi: str, precision: str) -> None:
-        from triton import language as tl
-
-        from attention.kernels import triton_passes as passes
-
-        self.passes = passes
+        self.passes, wide, narrow = _triton()
         batch, heads, self.N, self.D = q.shape
         self.heads, self.E = batch * heads, v.shape[-1]
         self.causal, self.device = causal, q.device
         self.narrow = q.dtype == torch.bfloat16
-        operand = tl.bfloat16 if self.narrow else tl.float32
-        self.how = (phi, operand, precision)
+        self.how = (phi, narrow if self.narrow else wide, precision)
         self.size, self.segments = segments(self.N, self.heads, q.device)
         self.shape = (heads, self.N, self.D, self.E, self.segments, self.size)
 

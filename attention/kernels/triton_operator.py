@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -121,43 +122,49 @@ def _empty_like(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, S0, z0, ctx.causal, ctx.phi, _, ctx.precision, ctx.final, _ = inputs
-    ctx.save_for_backward(q, k, v, *output[:4], S0, z0)
-    ctx.set_materialize_grads(False)
+class LinearTriton(torch.autograd.Function):
+    """The operator with its gradients; what ``register_autograd`` wraps around one takes 100 us a call."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = triton_forward(*arguments, True)
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        q, k, v, S0, z0, ctx.causal, ctx.phi, _, ctx.precision, ctx.final = inputs
+        out, inv, S, z, _, _ = output
+        ctx.save_for_backward(q, k, v, out, inv, S, z, S0, z0)
+        ctx.mark_non_differentiable(inv, S, z)
+
+    @staticmethod
+    def backward(ctx: Any, do: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
+        *saved, S0, z0 = ctx.saved_tensors
+        dS, dz = (x.contiguous() if ctx.final else None for x in others[3:])
+        # A compiler differentiates once, and cannot trace one Function within another.
+        gradients = triton_backward if torch.compiler.is_compiling() else triton_gradients
+        dq, dk, dv, dS0, dz0 = gradients(
+            unit_stride(do), *saved, S0, z0, dS, dz, ctx.causal, ctx.phi, ctx.precision, ctx.final
+        )
+        initial = (None, None) if S0 is None else (dS0, dz0)
+        return dq, dk, dv, *initial, *(None,) * 5
 
 
-def _backward(ctx: Any, do: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-    q, k, v, out, inv, S, z, S0, z0 = ctx.saved_tensors
-    dS, dz = (x if ctx.final else None for x in others[3:])
-    if do is None and dS is None and dz is None:
-        return (None,) * 11
-    if do is None:
-        do = torch.zeros_like(out)
-    if (dS is None) != (dz is None):
-        dS = torch.zeros(z.shape[0], q.shape[-1], v.shape[-1], device=q.device) if dS is None else dS
-        dz = torch.zeros(z.shape[0], q.shape[-1], device=q.device) if dz is None else dz
-    dS, dz = (x if x is None else x.contiguous() for x in (dS, dz))
-    grads = triton_backward(
-        unit_stride(do),
-        q,
-        k,
-        v,
-        out,
-        inv,
-        S,
-        z,
-        S0,
-        z0,
-        dS,
-        dz,
-        ctx.causal,
-        ctx.phi,
-        ctx.precision,
-        ctx.final,
-    )
-    initial = (None, None) if S0 is None else grads[3:]
-    return *grads[:3], *initial, *(None,) * 6
+class Gradients(torch.autograd.Function):
+    """The backward, which says that it has no gradients itself: torch alone would take them for zero."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = triton_backward(*arguments)
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError("linear-triton can be differentiated once: its gradients have none")
 
 
 def unit_stride(x: Tensor) -> Tensor:
@@ -165,7 +172,8 @@ def unit_stride(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-torch.library.register_autograd("attention::linear_triton", _backward, setup_context=_setup_context)
+triton_differentiable: Callable[..., tuple[Tensor, ...]] = LinearTriton.apply
+triton_gradients: Callable[..., tuple[Tensor, ...]] = Gradients.apply
 triton_inference = torch.ops.attention.linear_triton_inference.default
 triton_forward = torch.ops.attention.linear_triton.default
 triton_backward = torch.ops.attention.linear_triton_backward.default
