@@ -5,7 +5,8 @@ Triton is imported at the first launch: where it is missing, the kernel says so 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,9 +17,7 @@ from torch import Tensor
 from attention.kernels.triton_plan import scanned, segments, tiles
 
 SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
-REMEMBERED = 4096
-"""Launches whose compiled kernel is known; at more, all are forgotten."""
-_compiled: dict[tuple[Any, ...], Any] = {}
+Pair = tuple[Tensor, Tensor]
 
 
 class State(NamedTuple):
@@ -41,7 +40,7 @@ class State(NamedTuple):
         """SCANNED, SUMS, INITIAL."""
         return self.scanned, self.S is not None, self.S0 is not None
 
-    def total(self, *, reverse: bool) -> tuple[Tensor, Tensor]:
+    def total(self, *, reverse: bool) -> Pair:
         """S and z over the whole sequence."""
         assert self.S is not None and self.z is not None
         if self.scanned:
@@ -49,6 +48,160 @@ class State(NamedTuple):
             return self.S[:, slot], self.z[:, slot]
         S, z = self.S.sum(1), self.z.sum(1)
         return (S, z) if self.S0 is None or self.z0 is None else (S + self.S0, z + self.z0)
+
+
+@dataclass
+class Launch:
+    """A pass as it is launched: in ``programs`` programs, on tensors and then ``values``.
+
+    Triton looks anew at each of fifty arguments of each launch, which takes it longer than a short sequence
+    takes the card. So what it ``compiled`` is kept; it holds for tensors that begin at multiples of 16 bytes.
+    """
+
+    kernel: Any
+    programs: int
+    values: tuple[Any, ...]
+    num_warps: int
+    compiled: Any = None
+
+    def __call__(self, tensors: list[Tensor]) -> None:
+        device = tensors[0].device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                return self(tensors)
+        aligned = all(x.data_ptr() % 16 == 0 for x in tensors)
+        if aligned and self.compiled is not None:
+            self.compiled[self.programs, 1, 1](*tensors, *self.values)
+            return None
+        compiled = self.kernel[(self.programs,)](*tensors, *self.values, num_warps=self.num_warps)
+        if aligned:
+            self.compiled = compiled
+        return None
+
+
+def launches(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, precision: str, *,
+    eps: float = 0.0, do: Tensor | None = None,
+) -> Launches:  # fmt: skip
+    """Those for tensors like these: beside the tensors all is worked out once."""
+    like = (q.stride(), k.stride(), v.stride(), k.dtype, v.dtype, None if do is None else do.stride())
+    cut = segments(q.shape[2], q.shape[0] * q.shape[1], q.device)
+    return _launches(q.shape, v.shape[-1], q.dtype, q.device, like, cut, causal, phi, precision, eps)
+
+
+class Launches:
+    """The passes of calls that are alike, in strides and dtypes too: ``like`` tells only these apart."""
+
+    def __init__(
+        self, shape: tuple[int, ...], value_dim: int, dtype: torch.dtype, device: torch.device,
+        like: tuple[Any, ...], cut: tuple[int, int], causal: bool, phi: str, precision: str, eps: float,
+    ) -> None:  # fmt: skip
+        self.passes, wide, narrow = _triton()
+        batch, heads, self.N, self.D = shape
+        self.heads, self.E = batch * heads, value_dim
+        self.causal, self.device, self.eps = causal, device, eps
+        self.narrow = dtype == torch.bfloat16
+        self.how = (phi, narrow if self.narrow else wide, precision)
+        self.size, self.segments = cut
+        self.shape = (heads, self.N, self.D, self.E, self.segments, self.size)
+        self.known: dict[tuple[Any, ...], Launch] = {}
+
+    def launch(self, key: tuple[Any, ...], tensors: list[Tensor], new: Callable[[], Launch]) -> None:
+        """The one of this key, ``new`` if there is none: its first word and switches tell it from others."""
+        launch = self.known.get(key)
+        if launch is None:
+            launch = self.known[key] = new()
+        launch(tensors)
+
+    def buffer(self, *shape: int) -> Tensor:
+        """Float32, one for each head."""
+        return torch.empty(self.heads, *shape, dtype=torch.float32, device=self.device)
+
+    def states(
+        self, x: Tensor, y: Tensor, count: int, upstream: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Pair:
+        """S and z of the first ``count`` segments; ``upstream`` is out, inv, delta in a backward."""
+        S, z = self.buffer(self.segments, self.D, self.E), self.buffer(self.segments, self.D)
+        out, inv, delta = upstream or (y, z, z)
+
+        def new() -> Launch:
+            t = tiles(self.E, self.D, self.narrow)
+            values = (
+                *_strides(x, y, out), *self.shape, count, upstream is not None, *self.how,
+                t.C, t.block, t.whole, t.blocks, t.num_stages,
+                self.N % t.C != 0, self.D % t.block != 0, t.whole != self.E,
+            )  # fmt: skip
+            return Launch(self.passes.states, self.heads * count * t.blocks, values, t.num_warps)
+
+        self.launch(("states", count, upstream is None), [x, y, out, inv, delta, S, z], new)
+        return S, z
+
+    def before(self, k: Tensor, v: Tensor, initial: tuple[Tensor | None, Tensor | None], count: int) -> State:
+        """What stands before each segment, of which ``count`` are summed."""
+        if not count:
+            return State(None, None, *initial, scanned=False)
+        return self.gather(self.states(k, v, count), initial, count, reverse=False)
+
+    def gather(
+        self, sums: Pair, initial: tuple[Tensor | None, Tensor | None], count: int, *, reverse: bool
+    ) -> State:
+        """The sums as the next pass wants them: few as they are, many scanned."""
+        if not scanned(count):
+            return State(*sums, *initial, scanned=False)
+        prefixes = self.buffer(self.segments + 1, self.D, self.E), self.buffer(self.segments + 1, self.D)
+        for partial, start, prefix in zip(sums, initial, prefixes, strict=True):
+            width, given = prefix[0, 0].numel(), start is not None
+            blocks = -(-width // SCAN_WIDTH)
+            values = (width, blocks, self.segments, count, given, reverse, SCAN_ROWS, SCAN_WIDTH)
+            self.launch(
+                ("scan", width, count, given, reverse),
+                [partial, prefix, prefix if start is None else start],
+                lambda blocks=blocks, values=values: Launch(  # type: ignore[misc]
+                    self.passes.scan, self.heads * blocks, values, SCAN_WARPS
+                ),
+            )
+        return State(*prefixes, None, None, scanned=True)
+
+    def attend(
+        self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, inv: Tensor, state: State, *,
+        reverse: bool, keep: bool = False,
+    ) -> None:  # fmt: skip
+        """The output and, to ``keep`` for a backward, its inverse normalisers; in reverse dv."""
+        switches = (self.causal, reverse, keep, *state.switches())
+
+        def new() -> Launch:
+            t = tiles(self.D, self.E, self.narrow)
+            values = (
+                *_strides(a, b, c, out), *self.shape, self.eps, *switches, *self.how,
+                t.C, t.whole, t.block, t.blocks, t.num_stages,
+                self.N % t.C != 0, t.whole != self.D, self.E % t.block != 0,
+            )  # fmt: skip
+            return Launch(self.passes.attend, self.heads * self.segments * t.blocks, values, t.num_warps)
+
+        self.launch(("attend", *switches), [a, b, c, out, inv, *state.pointers(inv)], new)
+
+    def differentiate(
+        self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, rows: Pair, state: State, *,
+        reverse: bool,
+    ) -> None:  # fmt: skip
+        """dq, in reverse dk; ``rows`` are inv and delta."""
+        switches = (self.causal, reverse, *state.switches())
+
+        def new() -> Launch:
+            t = tiles(self.E, self.D, self.narrow)
+            values = (
+                *_strides(a, b, x, y, out), *self.shape, *switches, *self.how,
+                t.C, t.block, t.whole, t.blocks, t.num_stages,
+                self.N % t.C != 0, self.D % t.block != 0, t.whole != self.E,
+            )  # fmt: skip
+            return Launch(
+                self.passes.differentiate, self.heads * self.segments * t.blocks, values, t.num_warps
+            )
+
+        self.launch(("differentiate", *switches), [a, b, x, y, out, *rows, *state.pointers(rows[0])], new)
+
+
+_launches = lru_cache(maxsize=4096)(Launches)
 
 
 @lru_cache(maxsize=1)
@@ -59,125 +212,6 @@ def _triton() -> tuple[ModuleType, Any, Any]:
     from attention.kernels import triton_passes
 
     return triton_passes, tl.float32, tl.bfloat16
-
-
-def launch(kernel: Any, programs: int, tensors: list[Tensor], values: tuple[Any, ...], warps: int) -> None:
-    """The kernel in so many programs: tensors, then numbers and constants, in its order.
-
-    Triton looks anew at each of fifty arguments of each launch, which takes it longer than a short sequence
-    takes the card. What it compiled is remembered by all it looks at: the values, and that the tensors
-    begin at multiples of 16 bytes; their dtypes follow from the first.
-    """
-    device = tensors[0].device
-    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
-    with torch.cuda.device(device) if elsewhere else nullcontext():
-        key = (kernel.__name__, tensors[0].dtype, device.index, values, warps)
-        aligned = all(x.data_ptr() % 16 == 0 for x in tensors)
-        if aligned and key in _compiled:
-            _compiled[key][programs, 1, 1](*tensors, *values)
-            return
-        compiled = kernel[(programs,)](*tensors, *values, num_warps=warps)
-        if aligned and compiled is not None:  # Triton's interpreter compiles nothing
-            if len(_compiled) >= REMEMBERED:
-                _compiled.clear()
-            _compiled[key] = compiled
-
-
-class Launches:
-    """The passes of one call, and what all of them take."""
-
-    def __init__(self, q: Tensor, v: Tensor, causal: bool, phi: str, precision: str) -> None:
-        self.passes, wide, narrow = _triton()
-        batch, heads, self.N, self.D = q.shape
-        self.heads, self.E = batch * heads, v.shape[-1]
-        self.causal, self.device = causal, q.device
-        self.narrow = q.dtype == torch.bfloat16
-        self.how = (phi, narrow if self.narrow else wide, precision)
-        self.size, self.segments = segments(self.N, self.heads, q.device)
-        self.shape = (heads, self.N, self.D, self.E, self.segments, self.size)
-
-    def buffer(self, *shape: int) -> Tensor:
-        """Float32, one for each head."""
-        return torch.empty(self.heads, *shape, dtype=torch.float32, device=self.device)
-
-    def states(
-        self, x: Tensor, y: Tensor, count: int, upstream: tuple[Tensor, Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """S and z of the first ``count`` segments; ``upstream`` is out, inv, delta in a backward."""
-        t = tiles(self.E, self.D, self.narrow)
-        S, z = self.buffer(self.segments, self.D, self.E), self.buffer(self.segments, self.D)
-        out, inv, delta = upstream or (y, z, z)
-        launch(
-            self.passes.states, self.heads * count * t.blocks, [x, y, out, inv, delta, S, z],
-            (
-                *_strides(x, y, out), *self.shape, count,
-                upstream is not None, *self.how, t.C, t.block, t.whole, t.blocks, t.num_stages,
-                self.N % t.C != 0, self.D % t.block != 0, t.whole != self.E,
-            ), t.num_warps,
-        )  # fmt: skip
-        return S, z
-
-    def before(self, k: Tensor, v: Tensor, initial: tuple[Tensor | None, Tensor | None], count: int) -> State:
-        """What stands before each segment, of which ``count`` are summed."""
-        if not count:
-            return State(None, None, *initial, scanned=False)
-        return self.gather(self.states(k, v, count), initial, count, reverse=False)
-
-    def gather(
-        self,
-        sums: tuple[Tensor, Tensor],
-        initial: tuple[Tensor | None, Tensor | None],
-        count: int,
-        *,
-        reverse: bool,
-    ) -> State:
-        """The sums as the next pass wants them: few as they are, many scanned."""
-        if not scanned(count):
-            return State(*sums, *initial, scanned=False)
-        prefixes = self.buffer(self.segments + 1, self.D, self.E), self.buffer(self.segments + 1, self.D)
-        for partial, start, prefix in zip(sums, initial, prefixes, strict=True):
-            width = prefix[0, 0].numel()
-            blocks = -(-width // SCAN_WIDTH)
-            launch(
-                self.passes.scan, self.heads * blocks, [partial, prefix, prefix if start is None else start],
-                (
-                    width, blocks, self.segments, count, start is not None, reverse, SCAN_ROWS, SCAN_WIDTH,
-                ), SCAN_WARPS,
-            )  # fmt: skip
-        return State(*prefixes, None, None, scanned=True)
-
-    def attend(
-        self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, inv: Tensor, state: State, *,
-        reverse: bool, eps: float = 0.0, keep: bool = False,
-    ) -> None:  # fmt: skip
-        """The output and, to ``keep`` for a backward, its inverse normalisers; in reverse dv."""
-        t = tiles(self.D, self.E, self.narrow)
-        launch(
-            self.passes.attend, self.heads * self.segments * t.blocks,
-            [a, b, c, out, inv, *state.pointers(inv)],
-            (
-                *_strides(a, b, c, out), *self.shape, eps,
-                self.causal, reverse, keep, *state.switches(), *self.how,
-                t.C, t.whole, t.block, t.blocks, t.num_stages,
-                self.N % t.C != 0, t.whole != self.D, self.E % t.block != 0,
-            ), t.num_warps,
-        )  # fmt: skip
-
-    def differentiate(
-        self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, rows: tuple[Tensor, Tensor],
-        state: State, *, reverse: bool,
-    ) -> None:  # fmt: skip
-        """dq, in reverse dk; ``rows`` are inv and delta."""
-        t = tiles(self.E, self.D, self.narrow)
-        launch(
-            self.passes.differentiate, self.heads * self.segments * t.blocks,
-            [a, b, x, y, out, *rows, *state.pointers(rows[0])],
-            (
-                *_strides(a, b, x, y, out), *self.shape, self.causal, reverse, *state.switches(), *self.how,
-                t.C, t.block, t.whole, t.blocks, t.num_stages,
-                self.N % t.C != 0, self.D % t.block != 0, t.whole != self.E,
-            ), t.num_warps,
-        )  # fmt: skip
 
 
 def _strides(*tensors: Tensor) -> list[int]:

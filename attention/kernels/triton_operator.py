@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.triton_launches import Launches, State
+from attention.kernels.triton_launches import State, launches
 from attention.kernels.triton_plan import scanned, segments, summed
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
@@ -34,9 +34,9 @@ def _infer(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
 ) -> Tensor:  # fmt: skip
     """The output alone: a short sequence cannot wait for what a backward or a continuation would want."""
-    run, out = Launches(q, v, causal, phi, precision), _empty_like(v)
+    run, out = launches(q, k, v, causal, phi, precision, eps=eps), _empty_like(v)
     state = run.before(k, v, (None, None), summed(run.segments, causal=causal, final=False))
-    run.attend(q, k, v, out, out, state, reverse=False, eps=eps)
+    run.attend(q, k, v, out, out, state, reverse=False)
     return out
 
 
@@ -55,10 +55,10 @@ def _forward(
     out ``[B, H, N, Dv]``; to ``keep``: inverse normalisers ``[B H, N]`` and the sums of :class:`State`; if
     ``final``: S ``[B H, D, Dv]`` and z ``[B H, D]`` after the last token.
     """
-    run, out = Launches(q, v, causal, phi, precision), _empty_like(v)
+    run, out = launches(q, k, v, causal, phi, precision, eps=eps), _empty_like(v)
     state = run.before(k, v, (S0, z0), summed(run.segments, causal=causal, final=final))
     inv = run.buffer(run.N if keep else 0)
-    run.attend(q, k, v, out, inv, state, reverse=False, eps=eps, keep=keep)
+    run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
     sums = (x if x is not None and keep else run.buffer(0) for x in state[:2])
     last = (x.clone() for x in state.total(reverse=False)) if final else (run.buffer(0), run.buffer(0))
     return out, inv, *sums, *last
@@ -89,7 +89,7 @@ def _differentiate(
     causal: bool, phi: str, precision: str, final: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv, dS0, dz0, from what the forward took and returned, and dS, dz of its end."""
-    run = Launches(q, v, causal, phi, precision)
+    run = launches(q, k, v, causal, phi, precision, do=do)
     dq, dk, dv = (_empty_like(x) for x in (q, k, v))
     delta = torch.empty_like(inv)
     count = summed(run.segments, causal=causal, final=final)
@@ -119,7 +119,7 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, 
 
 def _empty_like(x: Tensor) -> Tensor:
     """Contiguous, whatever the strides of x."""
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return x.new_empty(x.shape)
 
 
 class LinearTriton(torch.autograd.Function):

@@ -147,7 +147,7 @@ def gather(
                     begin = segment + 1
                 else:
                     end = segment
-            for j in range(begin, end):
+            for j in tl.range(begin, end, num_stages=4):
                 slot = head * segments + j
                 state += tl.load(S + slot * D * E + at, mask=exists, other=0.0)
                 weights += tl.load(z + slot * D + d, mask=d < D, other=0.0)
@@ -266,34 +266,30 @@ def differentiate(
     for i in tl.range(0, chunks, num_stages=STAGES):
         start = first + (chunks - 1 - i if REVERSE else i) * C
         at, left = start.to(tl.int64), N - start
+        point = load_tile(x + at * x_n, x_n, rows, d, left, D, RAGGED, PAD_D)
         queries = load_tile(a + at * a_n, a_n, rows, e, left, E, RAGGED, PAD_E).to(T)
         scale = load_rows(inv + head * N + at, rows, left, RAGGED)
         bias = load_rows(delta + head * N + at, rows, left, RAGGED)
-        before, total = state.to(T), weights.to(T)
+        result = tl.dot(ones, weights.to(T), input_precision=PRECISION)
+        if not REVERSE:
+            result *= bias[:, None]
+        result = tl.dot(queries, state.to(T), result, input_precision=PRECISION)
         if CAUSAL:
             keys = load_tile(b + at * b_n, b_n, rows, e, left, E, RAGGED, PAD_E).to(T)
             phi = features(load_tile(y + at * y_n, y_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
-            if REVERSE:
-                phi *= scale[:, None]
-                weights += fold(phi * bias[:, None])
-            else:
-                weights += fold(phi)
-            values = phi.to(T)
             scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
             if REVERSE:
+                phi *= scale[:, None]
                 scores += bias[None, :]
+                weights += fold(phi * bias[:, None])
             else:
                 scores += bias[:, None]
-            scores = tl.where(seen, scores, 0.0).to(T)
-        result = tl.dot(ones, total, input_precision=PRECISION)
-        if not REVERSE:
-            result *= bias[:, None]
-        result = tl.dot(queries, before, result, input_precision=PRECISION)
-        if CAUSAL:
-            result = tl.dot(scores, values, result, input_precision=PRECISION)
+                weights += fold(phi)
+            scores = tl.where(seen, scores, 0.0)
+            values = phi.to(T)
+            result = tl.dot(scores.to(T), values, result, input_precision=PRECISION)
             state = tl.dot(tl.trans(keys), values, state, input_precision=PRECISION)
         if not REVERSE:
             result *= scale[:, None]
-        point = load_tile(x + at * x_n, x_n, rows, d, left, D, RAGGED, PAD_D)
         result *= slope(point.to(tl.float32), MAP)
         store_tile(out + at * out_n, result.to(out.dtype.element_ty), out_n, rows, d, left, D, RAGGED, PAD_D)

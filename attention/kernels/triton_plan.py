@@ -13,8 +13,8 @@ import torch
 
 WIDEST = 256
 """Largest D and Dv: beyond it a tile of a chunk no longer fits in shared memory."""
-PROGRAMS = 4
-"""Programs a multiprocessor: two are resident at a time, and four make the last wave short."""
+PROGRAMS = 2
+"""Programs a multiprocessor: as many as are resident, so that all start at once and none comes late."""
 LEAST_TOKENS = 256
 """Of a segment: its state, written and read, shall not cost more than its tokens."""
 FOLDED = 32
