@@ -52,10 +52,13 @@ def inputs(device: str, shape: tuple[int, ...] = (1, 1, 100, 16), value_dim: int
 
 @pytest.mark.parametrize(("inputs_in", "head_dim", "value_dim"), [("float32", 16, 40), ("float16", 24, 16)])
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("moved_by", ["pointers", "descriptors"])
 def test_equals_the_oracle_with_gradients(
-    mode: str, inputs_in: str, head_dim: int, value_dim: int, device: str
-) -> None:
+    moved_by: str, mode: str, inputs_in: str, head_dim: int, value_dim: int, device: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Ragged lengths, widths that are no power of two, two segments."""
+    monkeypatch.setattr(triton_plan, "DESCRIBED", 0 if moved_by == "descriptors" else 2**62)
     case = Case("linear-triton", mode, 100, "forward_backward", device, inputs_in, 1, 1, head_dim, value_dim)
     errors = errors_against_reference(case)
     assert errors.within(case.torch_dtype), errors

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attention.kernels.triton_plan import scanned, segments, tiles
+from attention.kernels.triton_plan import Tiles, described, scanned, segments, tiles
 
 SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
 Pair = tuple[Tensor, Tensor]
@@ -54,14 +54,17 @@ class State(NamedTuple):
 class Launch:
     """A pass as it is launched: in ``programs`` programs, on tensors and then ``values``.
 
-    Triton looks anew at each of fifty arguments of each launch, which takes it longer than a short sequence
-    takes the card. So what it ``compiled`` is kept; it holds for tensors that begin at multiples of 16 bytes.
+    ``tiles`` are the blocks in which the first tensors are moved, if by descriptors. Triton looks anew at
+    each of fifty arguments of each launch, which takes it longer than a short sequence takes the card: so
+    what it ``compiled`` is kept, if ``lasting``.
     """
 
     kernel: Any
     programs: int
+    tiles: list[list[int]]
     values: tuple[Any, ...]
     num_warps: int
+    lasting: bool
     compiled: Any = None
 
     def __call__(self, tensors: list[Tensor]) -> None:
@@ -69,41 +72,62 @@ class Launch:
         if device.type == "cuda" and device.index != torch.cuda.current_device():
             with torch.cuda.device(device):
                 return self(tensors)
-        aligned = all(x.data_ptr() % 16 == 0 for x in tensors)
-        if aligned and self.compiled is not None:
-            self.compiled[self.programs, 1, 1](*tensors, *self.values)
+        arguments = self.described(tensors) if self.tiles else tensors
+        if self.compiled is not None:
+            self.compiled[self.programs, 1, 1](*arguments, *self.values)
             return None
-        compiled = self.kernel[(self.programs,)](*tensors, *self.values, num_warps=self.num_warps)
-        if aligned:
+        compiled = self.kernel[(self.programs,)](*arguments, *self.values, num_warps=self.num_warps)
+        if self.lasting:
             self.compiled = compiled
         return None
+
+    def described(self, tensors: list[Tensor]) -> list[Any]:
+        """The first of them as descriptors, whose strides and edges the card's copy engine knows."""
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        pairs = zip(tensors, self.tiles, strict=False)
+        first = [TensorDescriptor(x, list(x.shape), list(x.stride()), tile) for x, tile in pairs]
+        return [*first, *tensors[len(first) :]]
 
 
 def launches(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, precision: str, *,
-    eps: float = 0.0, do: Tensor | None = None,
+    eps: float = 0.0, others: tuple[Tensor | None, ...] = (),
 ) -> Launches:  # fmt: skip
-    """Those for tensors like these: beside the tensors all is worked out once."""
-    like = (q.stride(), k.stride(), v.stride(), k.dtype, v.dtype, None if do is None else do.stride())
+    """Those for tensors like these: beside the tensors all is worked out once.
+
+    ``others`` that the caller gave, ``do`` first: they count like q, k and v.
+    """
+    given = (q, k, v, *(x for x in others if x is not None))
+    aligned = all(x.data_ptr() % 16 == 0 for x in given)
+    like = tuple((x.dtype, x.stride()) for x in given)
     cut = segments(q.shape[2], q.shape[0] * q.shape[1], q.device)
-    return _launches(q.shape, v.shape[-1], q.dtype, q.device, like, cut, causal, phi, precision, eps)
+    return _launches(q.shape, v.shape[-1], q.device, like, aligned, cut, causal, phi, precision, eps)
 
 
 class Launches:
-    """The passes of calls that are alike, in strides and dtypes too: ``like`` tells only these apart."""
+    """The passes of calls that are alike: ``like`` holds dtype and strides of what the caller gave.
+
+    ``aligned``: it begins at multiples of 16 bytes, which Triton's compiler makes use of.
+    """
 
     def __init__(
-        self, shape: tuple[int, ...], value_dim: int, dtype: torch.dtype, device: torch.device,
-        like: tuple[Any, ...], cut: tuple[int, int], causal: bool, phi: str, precision: str, eps: float,
+        self, shape: tuple[int, ...], value_dim: int, device: torch.device,
+        like: tuple[tuple[torch.dtype, tuple[int, ...]], ...], aligned: bool, cut: tuple[int, int],
+        causal: bool, phi: str, precision: str, eps: float,
     ) -> None:  # fmt: skip
         self.passes, wide, narrow = _triton()
         batch, heads, self.N, self.D = shape
         self.heads, self.E = batch * heads, value_dim
-        self.causal, self.device, self.eps = causal, device, eps
+        self.causal, self.device, self.eps, self.aligned = causal, device, eps, aligned
+        dtype = like[0][0]
         self.narrow = dtype == torch.bfloat16
         self.how = (phi, narrow if self.narrow else wide, precision)
         self.size, self.segments = cut
         self.shape = (heads, self.N, self.D, self.E, self.segments, self.size)
+        strides = [stride for _, strides in like for stride in strides[:3]]
+        edges = [self.N * self.D, self.N * self.E, self.D, self.E]  # of what is made here, contiguous
+        self.described = aligned and described(self.heads * self.N, dtype, strides + edges, device)
         self.known: dict[tuple[Any, ...], Launch] = {}
 
     def launch(self, key: tuple[Any, ...], tensors: list[Tensor], new: Callable[[], Launch]) -> None:
@@ -112,6 +136,21 @@ class Launches:
         if launch is None:
             launch = self.known[key] = new()
         launch(tensors)
+
+    def new(
+        self, name: str, parts: int, t: Tiles, tile: tuple[int, int], widths: tuple[int, ...],
+        values: tuple[Any, ...],
+    ) -> Launch:  # fmt: skip
+        """A pass over ``parts`` segments of each head, in tiles of D and Dv.
+
+        ``widths`` are those of the blocks of its first tensors, ``values`` what only it takes.
+        """
+        edges = (self.N % t.C != 0, self.D % tile[0] != 0, self.E % tile[1] != 0)
+        constants = (*self.how, t.C, *tile, t.blocks, t.num_stages, self.described, *edges)
+        blocks = [[1, 1, t.C, width] for width in widths] if self.described else []
+        programs = self.heads * parts * t.blocks
+        kernel = getattr(self.passes, name)
+        return Launch(kernel, programs, blocks, (*values, *constants), t.num_warps, self.aligned)
 
     def buffer(self, *shape: int) -> Tensor:
         """Float32, one for each head."""
@@ -126,12 +165,8 @@ class Launches:
 
         def new() -> Launch:
             t = tiles(self.E, self.D, self.narrow)
-            values = (
-                *_strides(x, y, out), *self.shape, count, upstream is not None, *self.how,
-                t.C, t.block, t.whole, t.blocks, t.num_stages,
-                self.N % t.C != 0, self.D % t.block != 0, t.whole != self.E,
-            )  # fmt: skip
-            return Launch(self.passes.states, self.heads * count * t.blocks, values, t.num_warps)
+            values = (*_strides(x, y, out), *self.shape, count, upstream is not None)
+            return self.new("states", count, t, (t.block, t.whole), (t.block, t.whole, t.whole), values)
 
         self.launch(("states", count, upstream is None), [x, y, out, inv, delta, S, z], new)
         return S, z
@@ -157,7 +192,7 @@ class Launches:
                 ("scan", width, count, given, reverse),
                 [partial, prefix, prefix if start is None else start],
                 lambda blocks=blocks, values=values: Launch(  # type: ignore[misc]
-                    self.passes.scan, self.heads * blocks, values, SCAN_WARPS
+                    self.passes.scan, self.heads * blocks, [], values, SCAN_WARPS, self.aligned
                 ),
             )
         return State(*prefixes, None, None, scanned=True)
@@ -171,12 +206,9 @@ class Launches:
 
         def new() -> Launch:
             t = tiles(self.D, self.E, self.narrow)
-            values = (
-                *_strides(a, b, c, out), *self.shape, self.eps, *switches, *self.how,
-                t.C, t.whole, t.block, t.blocks, t.num_stages,
-                self.N % t.C != 0, t.whole != self.D, self.E % t.block != 0,
-            )  # fmt: skip
-            return Launch(self.passes.attend, self.heads * self.segments * t.blocks, values, t.num_warps)
+            values = (*_strides(a, b, c, out), *self.shape, self.eps, *switches)
+            widths = (t.whole, t.whole, t.block, t.block)
+            return self.new("attend", self.segments, t, (t.whole, t.block), widths, values)
 
         self.launch(("attend", *switches), [a, b, c, out, inv, *state.pointers(inv)], new)
 
@@ -189,14 +221,11 @@ class Launches:
 
         def new() -> Launch:
             t = tiles(self.E, self.D, self.narrow)
-            values = (
-                *_strides(a, b, x, y, out), *self.shape, *switches, *self.how,
-                t.C, t.block, t.whole, t.blocks, t.num_stages,
-                self.N % t.C != 0, self.D % t.block != 0, t.whole != self.E,
-            )  # fmt: skip
-            return Launch(
-                self.passes.differentiate, self.heads * self.segments * t.blocks, values, t.num_warps
-            )
+            if self.described and t.whole <= 128:
+                t = t._replace(num_stages=3)  # a program fills a multiprocessor with two as well
+            values = (*_strides(a, b, x, y, out), *self.shape, *switches)
+            widths = (t.whole, t.whole, t.block, t.block, t.block)
+            return self.new("differentiate", self.segments, t, (t.block, t.whole), widths, values)
 
         self.launch(("differentiate", *switches), [a, b, x, y, out, *rows, *state.pointers(rows[0])], new)
 

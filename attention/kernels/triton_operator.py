@@ -55,7 +55,8 @@ def _forward(
     out ``[B, H, N, Dv]``; to ``keep``: inverse normalisers ``[B H, N]`` and the sums of :class:`State`; if
     ``final``: S ``[B H, D, Dv]`` and z ``[B H, D]`` after the last token.
     """
-    run, out = launches(q, k, v, causal, phi, precision, eps=eps), _empty_like(v)
+    run = launches(q, k, v, causal, phi, precision, eps=eps, others=(S0, z0))
+    out = _empty_like(v)
     state = run.before(k, v, (S0, z0), summed(run.segments, causal=causal, final=final))
     inv = run.buffer(run.N if keep else 0)
     run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
@@ -89,7 +90,7 @@ def _differentiate(
     causal: bool, phi: str, precision: str, final: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv, dS0, dz0, from what the forward took and returned, and dS, dz of its end."""
-    run = launches(q, k, v, causal, phi, precision, do=do)
+    run = launches(q, k, v, causal, phi, precision, others=(do, S0, z0, dS, dz))
     dq, dk, dv = (_empty_like(x) for x in (q, k, v))
     delta = torch.empty_like(inv)
     count = summed(run.segments, causal=causal, final=final)

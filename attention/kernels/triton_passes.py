@@ -38,7 +38,7 @@ def states(
     H, N, D, E, segments, segment_tokens, counted,
     GRADIENT: tl.constexpr, MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
-    RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
+    DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
 ):  # fmt: skip
     """S = sum phi(x) y', z = sum phi(x) of each segment.
 
@@ -53,18 +53,21 @@ def states(
     last = tl.minimum(first + segment_tokens, N)
     rows, e = tl.arange(0, C), tl.arange(0, BE)
     d = block * BD + tl.arange(0, BD)
-    x += (head // H) * x_b + (head % H) * x_h
-    y += (head // H) * y_b + (head % H) * y_h
-    o += (head // H) * o_b + (head % H) * o_h
+    batch, of_batch = head // H, head % H
+    if not DESCRIBED:
+        x += batch * x_b + of_batch * x_h
+        y += batch * y_b + of_batch * y_h
+        o += batch * o_b + of_batch * o_h
     state = tl.zeros([BE, BD], tl.float32)
     weights = tl.zeros([16, BD], tl.float32)
     for i in tl.range(0, tl.cdiv(last - first, C), num_stages=STAGES):
         start = first + i * C
         at, left = start.to(tl.int64), N - start
-        phi = features(load_tile(x + at * x_n, x_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
-        tile = load_tile(y + at * y_n, y_n, rows, e, left, E, RAGGED, PAD_E)
+        whole, split = (batch, of_batch, start, 0), (batch, of_batch, start, block * BD)
+        phi = features(load_tile(x, x_n, split, rows, d, left, D, DESCRIBED, RAGGED, PAD_D), MAP)
+        tile = load_tile(y, y_n, whole, rows, e, left, E, DESCRIBED, RAGGED, PAD_E)
         if GRADIENT:
-            out = load_tile(o + at * o_n, o_n, rows, e, left, E, RAGGED, PAD_E).to(tl.float32)
+            out = load_tile(o, o_n, whole, rows, e, left, E, DESCRIBED, RAGGED, PAD_E).to(tl.float32)
             bias = -tl.sum(tile.to(tl.float32) * out, 1)
             store_rows(delta + head * N + at, bias, rows, left, RAGGED)
             phi *= load_rows(inv + head * N + at, rows, left, RAGGED)[:, None]
@@ -163,7 +166,7 @@ def attend(
     SCANNED: tl.constexpr, SUMS: tl.constexpr, INITIAL: tl.constexpr,
     MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
-    RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
+    DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
 ):  # fmt: skip
     """Forward: out_i = sum_j (phi(a_i).phi(b_j)) c_j / normaliser, whose inverse goes to ``inv``.
 
@@ -178,10 +181,12 @@ def attend(
     last = tl.minimum(first + segment_tokens, N)
     rows, d = tl.arange(0, C), tl.arange(0, BD)
     e = block * BE + tl.arange(0, BE)
-    a += (head // H) * a_b + (head % H) * a_h
-    b += (head // H) * b_b + (head % H) * b_h
-    c += (head // H) * c_b + (head % H) * c_h
-    out += (head // H) * out_b + (head % H) * out_h
+    batch, of_batch = head // H, head % H
+    if not DESCRIBED:
+        a += batch * a_b + of_batch * a_h
+        b += batch * b_b + of_batch * b_h
+        c += batch * c_b + of_batch * c_h
+        out += batch * out_b + of_batch * out_h
     state, weights = gather(
         S, z, S0, z0, head, segment, segments, D, E, e, d, CAUSAL, REVERSE, SCANNED, SUMS, INITIAL, BE, BD
     )
@@ -192,25 +197,25 @@ def attend(
     for i in tl.range(0, chunks, num_stages=STAGES):
         start = first + (chunks - 1 - i if REVERSE else i) * C
         at, left = start.to(tl.int64), N - start
+        whole, split = (batch, of_batch, start, 0), (batch, of_batch, start, block * BE)
         before = state.to(T)
         if not REVERSE:
             total = weights.to(T)
         if CAUSAL:
-            keys = features(load_tile(b + at * b_n, b_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
+            keys = features(load_tile(b, b_n, whole, rows, d, left, D, DESCRIBED, RAGGED, PAD_D), MAP)
             if REVERSE:
                 keys *= load_rows(inv + head * N + at, rows, left, RAGGED)[:, None]
             else:
                 weights += fold(keys)
             right_hand = keys.to(T)
-            values = load_tile(c + at * c_n, c_n, rows, e, left, E, RAGGED, PAD_E).to(T)
-        phi = features(load_tile(a + at * a_n, a_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
+            values = load_tile(c, c_n, split, rows, e, left, E, DESCRIBED, RAGGED, PAD_E).to(T)
+        phi = features(load_tile(a, a_n, whole, rows, d, left, D, DESCRIBED, RAGGED, PAD_D), MAP)
         if PAD_D and MAP == "elu":
             phi = tl.where(d[None, :] < D, phi, 0.0)
         left_hand = phi.to(T)
         if CAUSAL:
             scores = tl.dot(left_hand, tl.trans(right_hand), input_precision=PRECISION)
-            scores = tl.where(seen, scores, 0.0)
-            scores = scores.to(T)
+            scores = tl.where(seen, scores, 0.0).to(T)
         result = tl.dot(left_hand, tl.trans(before), input_precision=PRECISION)
         if not REVERSE:
             norm = tl.dot(left_hand, tl.trans(total), input_precision=PRECISION)
@@ -224,7 +229,7 @@ def attend(
             result *= norm[:, None]
             if KEEP and block == 0:
                 store_rows(inv + head * N + at, norm, rows, left, RAGGED)
-        store_tile(out + at * out_n, result.to(out.dtype.element_ty), out_n, rows, e, left, E, RAGGED, PAD_E)
+        store_tile(out, result, out_n, split, rows, e, left, E, DESCRIBED, RAGGED, PAD_E)
 
 
 @triton.jit
@@ -236,7 +241,7 @@ def differentiate(
     SCANNED: tl.constexpr, SUMS: tl.constexpr, INITIAL: tl.constexpr,
     MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
-    RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
+    DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
 ):  # fmt: skip
     """dq_i = phi'(q_i) inv_i sum_j (do_i.v_j - delta_i) phi(k_j): a = do, b = v, x = q, y = k.
 
@@ -251,11 +256,13 @@ def differentiate(
     last = tl.minimum(first + segment_tokens, N)
     rows, e = tl.arange(0, C), tl.arange(0, BE)
     d = block * BD + tl.arange(0, BD)
-    a += (head // H) * a_b + (head % H) * a_h
-    b += (head // H) * b_b + (head % H) * b_h
-    x += (head // H) * x_b + (head % H) * x_h
-    y += (head // H) * y_b + (head % H) * y_h
-    out += (head // H) * out_b + (head % H) * out_h
+    batch, of_batch = head // H, head % H
+    if not DESCRIBED:
+        a += batch * a_b + of_batch * a_h
+        b += batch * b_b + of_batch * b_h
+        x += batch * x_b + of_batch * x_h
+        y += batch * y_b + of_batch * y_h
+        out += batch * out_b + of_batch * out_h
     state, weights = gather(
         S, z, S0, z0, head, segment, segments, D, E, e, d, CAUSAL, REVERSE, SCANNED, SUMS, INITIAL, BE, BD
     )
@@ -266,8 +273,9 @@ def differentiate(
     for i in tl.range(0, chunks, num_stages=STAGES):
         start = first + (chunks - 1 - i if REVERSE else i) * C
         at, left = start.to(tl.int64), N - start
-        point = load_tile(x + at * x_n, x_n, rows, d, left, D, RAGGED, PAD_D)
-        queries = load_tile(a + at * a_n, a_n, rows, e, left, E, RAGGED, PAD_E).to(T)
+        whole, split = (batch, of_batch, start, 0), (batch, of_batch, start, block * BD)
+        point = load_tile(x, x_n, split, rows, d, left, D, DESCRIBED, RAGGED, PAD_D)
+        queries = load_tile(a, a_n, whole, rows, e, left, E, DESCRIBED, RAGGED, PAD_E).to(T)
         scale = load_rows(inv + head * N + at, rows, left, RAGGED)
         bias = load_rows(delta + head * N + at, rows, left, RAGGED)
         result = tl.dot(ones, weights.to(T), input_precision=PRECISION)
@@ -275,8 +283,8 @@ def differentiate(
             result *= bias[:, None]
         result = tl.dot(queries, state.to(T), result, input_precision=PRECISION)
         if CAUSAL:
-            keys = load_tile(b + at * b_n, b_n, rows, e, left, E, RAGGED, PAD_E).to(T)
-            phi = features(load_tile(y + at * y_n, y_n, rows, d, left, D, RAGGED, PAD_D).to(tl.float32), MAP)
+            keys = load_tile(b, b_n, whole, rows, e, left, E, DESCRIBED, RAGGED, PAD_E).to(T)
+            phi = features(load_tile(y, y_n, split, rows, d, left, D, DESCRIBED, RAGGED, PAD_D), MAP)
             scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
             if REVERSE:
                 phi *= scale[:, None]
@@ -285,11 +293,11 @@ def differentiate(
             else:
                 scores += bias[:, None]
                 weights += fold(phi)
-            scores = tl.where(seen, scores, 0.0)
+            scores = tl.where(seen, scores, 0.0).to(T)
             values = phi.to(T)
-            result = tl.dot(scores.to(T), values, result, input_precision=PRECISION)
+            result = tl.dot(scores, values, result, input_precision=PRECISION)
             state = tl.dot(tl.trans(keys), values, state, input_precision=PRECISION)
         if not REVERSE:
             result *= scale[:, None]
-        result *= slope(point.to(tl.float32), MAP)
-        store_tile(out + at * out_n, result.to(out.dtype.element_ty), out_n, rows, d, left, D, RAGGED, PAD_D)
+        result *= slope(point, MAP)
+        store_tile(out, result, out_n, split, rows, d, left, D, DESCRIBED, RAGGED, PAD_D)

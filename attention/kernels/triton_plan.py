@@ -6,6 +6,7 @@ H200; what they cost elsewhere is speed, not correctness.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ LEAST_TOKENS = 256
 """Of a segment: its state, written and read, shall not cost more than its tokens."""
 FOLDED = 32
 """Up to so many segments each program adds up the states before its own; more are scanned first."""
+DESCRIBED = 2**18
+"""From so many tokens, of all heads, the copy engine moves tiles: to describe them takes the host 20 us."""
 MULTIPROCESSORS = 132
 """What is planned for where no card is present: an H200's."""
 
@@ -67,6 +70,18 @@ def summed(parts: int, *, causal: bool, final: bool) -> int:
 def scanned(count: int) -> bool:
     """Whether so many sums are scanned, or each program adds up those before its own."""
     return count > FOLDED
+
+
+def described(tokens: int, dtype: torch.dtype, strides: Iterable[int], device: torch.device) -> bool:
+    """Whether tiles are moved by descriptors, on cards that have them: no registers hold addresses then."""
+    if tokens < DESCRIBED or not _has_descriptors(device):
+        return False
+    return all(stride > 0 and stride * dtype.itemsize % 16 == 0 for stride in strides)
+
+
+@lru_cache(maxsize=64)
+def _has_descriptors(device: torch.device) -> bool:
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 @lru_cache(maxsize=64)

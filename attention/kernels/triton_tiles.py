@@ -23,6 +23,7 @@ def exp(x):
 @triton.jit
 def features(x, MAP: tl.constexpr):
     """phi(x), float32. NaN stays NaN: ``maximum`` alone would drop it."""
+    x = x.to(tl.float32)
     if MAP == "elu":
         return tl.maximum(x + 1.0, exp(tl.minimum(x, 0.0)), propagate_nan=tl.PropagateNan.ALL)
     elif MAP == "relu":
@@ -33,7 +34,8 @@ def features(x, MAP: tl.constexpr):
 
 @triton.jit
 def slope(x, MAP: tl.constexpr):
-    """phi'(x)."""
+    """phi'(x), float32."""
+    x = x.to(tl.float32)
     if MAP == "elu":
         return exp(tl.minimum(x, 0.0, propagate_nan=tl.PropagateNan.ALL))
     elif MAP == "relu":
@@ -56,23 +58,42 @@ def tile_mask(rows, columns, left, width, RAGGED: tl.constexpr, PADDED: tl.const
 
 
 @triton.jit
-def load_tile(x, stride, rows, columns, left, width, RAGGED: tl.constexpr, PADDED: tl.constexpr):
-    """``[C, width]`` of a tensor whose last stride is 1, zeros beyond its edges."""
-    at = x + rows[:, None] * stride + columns[None, :]
-    if RAGGED or PADDED:
-        return tl.load(at, mask=tile_mask(rows, columns, left, width, RAGGED, PADDED), other=0.0)
+def load_tile(
+    x, stride, at, rows, columns, left, width,
+    DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
+    """``[C, width]`` of a tensor whose last stride is 1, zeros beyond its edges.
+
+    ``at``: batch, head, first token and first column. A descriptor knows its edges; a pointer stands at the
+    head already.
+    """
+    if DESCRIBED:
+        tile = x.load([at[0].to(tl.int32), at[1].to(tl.int32), at[2], at[3]])
+        return tl.reshape(tile, [rows.shape[0], columns.shape[0]])
     else:
-        return tl.load(at)
+        place = x + at[2].to(tl.int64) * stride + rows[:, None] * stride + columns[None, :]
+        if RAGGED or PADDED:
+            return tl.load(place, mask=tile_mask(rows, columns, left, width, RAGGED, PADDED), other=0.0)
+        else:
+            return tl.load(place)
 
 
 @triton.jit
-def store_tile(x, value, stride, rows, columns, left, width, RAGGED: tl.constexpr, PADDED: tl.constexpr):
+def store_tile(
+    x, value, stride, at, rows, columns, left, width,
+    DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
     """The reverse, within the edges."""
-    at = x + rows[:, None] * stride + columns[None, :]
-    if RAGGED or PADDED:
-        tl.store(at, value, mask=tile_mask(rows, columns, left, width, RAGGED, PADDED))
+    if DESCRIBED:
+        block = tl.reshape(value.to(x.dtype), [1, 1, rows.shape[0], columns.shape[0]])
+        x.store([at[0].to(tl.int32), at[1].to(tl.int32), at[2], at[3]], block)
     else:
-        tl.store(at, value)
+        place = x + at[2].to(tl.int64) * stride + rows[:, None] * stride + columns[None, :]
+        value = value.to(x.dtype.element_ty)
+        if RAGGED or PADDED:
+            tl.store(place, value, mask=tile_mask(rows, columns, left, width, RAGGED, PADDED))
+        else:
+            tl.store(place, value)
 
 
 @triton.jit
