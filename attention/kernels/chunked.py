@@ -110,6 +110,9 @@ class Scratch:
         size = block.chunks * batch * heads * block.size * width
         flat = self._flat.get(name)
         if flat is None or flat.numel() < size:
+            flat = None  # and with the views of it its memory is free
+            self._flat.pop(name, None)
+            self._rows = {key: rows for key, rows in self._rows.items() if key[0] != name}
             flat = self._flat[name] = self._like.new_empty(size, dtype=self._dtype)
             if fill is not None:
                 flat.fill_(fill)

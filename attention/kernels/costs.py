@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attention.kernels.chunked import BLOCK_ROWS, default_chunk_size, value_columns
+from attention.kernels.chunked import Block, blocks, default_chunk_size, value_columns
 from attention.kernels.registry import Costs
 from attention.kernels.triton_plan import FOLDED, segments, tiles
 
@@ -189,20 +189,26 @@ def chunked_backward_terms(n: int, d: int, dv: int, causal: bool, chunk: int, de
 
 def _chunked_peak_bytes(case: Case, chunk: int) -> int:
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
+    columns = value_columns(dv, case.device)
     wide = max(4, case.itemsize)
     factor = case.itemsize if case.device == "cuda" and case.dtype == "bfloat16" else wide
-    rows = case.batch * case.heads
-    tokens = min(n, max(chunk, BLOCK_ROWS[case.device] // max(1, rows)))
-    columns = value_columns(dv, case.device)
-    # q, k and v, the map or num; in a backward also g, the map or o, where causal dq and dv.
-    block = 2 * d + columns + max(d, columns) + (columns if case.backward else 0)
+    largest = max(blocks(n, chunk, case.batch * case.heads, case.device), key=_tokens, default=None)
+    tokens, chunks = (_tokens(largest), largest.chunks) if largest else (0, 0)
+    # q, k, v, the map or num; in a backward also g, the map or o, where causal dq and dv.
+    scratch = 2 * d + columns + max(d, columns) + (columns if case.backward else 0)
     if case.causal:
-        block += min(n, chunk) + (d + dv if case.backward else 0)
-    states = tokens // chunk + 2
-    if case.causal and case.backward:
-        states += -(-n // chunk)
+        scratch += min(n, chunk) + (d + dv if case.backward else 0)
+        states = 2 + (3 * chunks if case.device == "cuda" else 0)
+        states += -(-n // chunk) if case.backward else 0
+    else:
+        states = 2 + chunks
+    results = n * (2 * d + 2 * dv if case.backward else dv)
     held = n + states * d * columns
-    return wide * held + factor * tokens * block + _results(case) * case.itemsize
+    return wide * held + factor * tokens * scratch + case.itemsize * results
+
+
+def _tokens(block: Block) -> int:
+    return block.stop - block.start
 
 
 def linear_triton(case: Case) -> Costs:
