@@ -31,7 +31,7 @@ BLOCK_ROWS = {"cpu": 2**12, "cuda": 2**18}
 
 def default_chunk_size(head_dim: int, *, causal: bool) -> int:
     """C: the causal form spends C of D + C on masked products, so it stays near D."""
-    return (64 if head_dim <= 64 else 128) if causal else 512
+    return (64 if head_dim <= 64 else 128) if causal else 256
 
 
 def value_columns(value_dim: int, device: str) -> int:
@@ -108,15 +108,14 @@ class Scratch:
     def _new(self, name: str, block: Block, width: int, fill: float | None) -> Rows:
         batch, heads = self._like.shape[:2]
         size = block.chunks * batch * heads * block.size * width
-        flat = self._flat.get(name)
-        if flat is None or flat.numel() < size:
-            flat = None  # and with the views of it its memory is free
+        if name not in self._flat or self._flat[name].numel() < size:
+            # The old memory is free once neither it nor a view of it is held.
             self._flat.pop(name, None)
             self._rows = {key: rows for key, rows in self._rows.items() if key[0] != name}
-            flat = self._flat[name] = self._like.new_empty(size, dtype=self._dtype)
+            self._flat[name] = self._like.new_empty(size, dtype=self._dtype)
             if fill is not None:
-                flat.fill_(fill)
-        rows = flat[:size].view(block.chunks, batch, heads, block.size, width)
+                self._flat[name].fill_(fill)
+        rows = self._flat[name][:size].view(block.chunks, batch, heads, block.size, width)
         by_chunk = rows.flatten(1, 2)
         return Rows(by_chunk.flatten(0, 1), rows.permute(1, 2, 0, 3, 4), by_chunk.unbind())
 
@@ -240,11 +239,8 @@ class Passes:
             dq = product("work", block, g.all, self._for_each_chunk(S, block).mT)
             self._store_gradient(grads[0], block, dq, q)
         for block in self.blocks:
-            k, v, later = (
-                self._mapped("k", self.k, block),
-                self._values(block),
-                self._for_each_chunk(U, block),
-            )
+            k, v = self._mapped("k", self.k, block), self._values(block)
+            later = self._for_each_chunk(U, block)
             dv = product("work", block, k.all, later[..., : self.width])
             _of_block(grads[2], block).copy_(dv.tokens)
             dk = product("work", block, v.all, later.mT)
@@ -290,6 +286,7 @@ class Passes:
             self._store_output(out, den, eps, block, num)
 
     def _keep(self, states: Iterator[Tensor], kept: Tensor) -> Iterator[Tensor]:
+        """The states of a walk as they pass, copied."""
         parts = (kept.flatten(0, 1),) if kept.is_cuda else kept.unbind()
         for S, part in zip(states, parts, strict=True):
             part.copy_(S)
