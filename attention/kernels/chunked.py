@@ -148,12 +148,12 @@ def _load(target: Tensor, operation: Callable[..., Tensor], x: Tensor, other: Te
     return operation(x if x.dtype == target.dtype else target.copy_(x), other, out=target)
 
 
-def _store(target: Tensor, operation: Callable[..., Tensor], a: Tensor, b: Tensor) -> None:
-    """The same where a is a buffer and target a result; a is lost."""
+def _store(target: Tensor, operation: Callable[..., Tensor], a: Tensor, b: Tensor, room: Tensor) -> None:
+    """The same where target is a result, by way of ``room`` where it is narrower than the buffers."""
     if target.dtype == a.dtype:
         operation(a, b, out=target)
     else:
-        target.copy_(operation(a, b, out=a))
+        target.copy_(operation(a, b, out=room))
 
 
 class Passes:
@@ -185,15 +185,17 @@ class Passes:
         return new_states(1, self.q, self.v)[0].zero_()
 
     def _store_output(self, out: Tensor, den: Tensor, eps: float, block: Block, num: Rows) -> None:
-        """From [num | den] of a block."""
+        """From [num | den] of a block; phi(q) is lost."""
         w, below = self.width, _of_block(den, block)
         torch.add(num.tokens[..., w : w + 1], eps, out=below)
-        _store(_of_block(out, block), torch.div, num.tokens[..., :w], below)
+        # Without the column of den between them rows are converted in one run.
+        room = self.scratch("q", block, w).tokens
+        _store(_of_block(out, block), torch.div, num.tokens[..., :w], below, room)
 
     def _store_gradient(self, grad: Tensor, block: Block, of_map: Rows, mapped: Rows) -> None:
         """From the gradient with respect to phi(x), and phi(x), which is lost."""
         self.phi.derivative_(mapped.all)
-        _store(_of_block(grad, block), torch.mul, of_map.tokens, mapped.tokens)
+        _store(_of_block(grad, block), torch.mul, of_map.tokens, mapped.tokens, of_map.tokens)
 
     def _normalised(self, upstream: tuple[Tensor, ...], block: Block) -> Rows:
         """G = [g | -(g . o)] of a block, g = do / den."""
