@@ -131,7 +131,7 @@ def test_flops_of_the_layer_are_the_textbook_terms() -> None:
     }
     linear = count_flops_self_attention(n, d, h, kernel="linear")
     assert linear["states"] == linear["readout"] == 2 * n * (d // h) ** 2 * h
-    assert linear["normaliser"] == 2 * n * d
+    assert linear["normaliser"] == 2 * 2 * n * d  # k'1 and qz
     assert linear["total"] == sum(value for name, value in linear.items() if name != "total")
 
 

@@ -1,21 +1,21 @@
 """Linear attention by chunks: the blocks, the running sums and the two passes of the backward.
 
-The sequence is cut into chunks of C tokens. With phi applied and A = tril(QK') within a chunk,
+The sequence is cut into chunks of C tokens. The normaliser is a column of the values: with phi applied,
+V = [v | 1], S = sum k V' and A = tril(QK') within a chunk,
 
-    num = A V + Q S        den = A 1 + Q z + eps        o = num / den
-    S  += K'V              z  += K'1
+    [num | den] = A V + Q S        o = num / (den + eps)        S += K'V
 
 so that memory is O(N D) and time O(N D (D + C)). A block of several chunks is worked on at a time,
 as batched matrix products over chunks and heads: on a CPU a block stays in the cache, on a GPU it
-fills the card. Gradients, with g = do / den and delta = -(g . o) per token, U and w the sums of
-Q'g and Q'delta over *later* chunks, and dA = tril(g V' + delta 1'):
+fills the card. Gradients, with G = [g | -(g . o)], g = do / (den + eps), U the sum of Q'G over *later*
+chunks, and dA = tril(G V'):
 
-    dQ = dA K + g S' + delta z'        dK = dA'Q + V U' + 1 w'        dV = A'g + K U
+    dQ = dA K + G S'        dK = dA'Q + V U'        dv = A'g + K U, of U the columns of g
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,14 +23,20 @@ from torch import Tensor
 
 from attention.kernels.feature_maps import BLOCK_MAPS
 
-# Rows (tokens times heads) worked on at a time. CPU: 1 MiB a tensor at D = 64 in float32, so that
-# the working set stays in the second-level cache. CUDA: about half a GiB of scratch at D = 64.
+# Rows (tokens times heads) worked on at a time. CPU: 1 MiB a tensor at D = 64 in float32: larger ones
+# leave the second-level cache, smaller ones cost more calls than they save. CUDA: about half a GiB of
+# scratch at D = 64.
 BLOCK_ROWS = {"cpu": 2**12, "cuda": 2**18}
 
 
 def default_chunk_size(head_dim: int, *, causal: bool) -> int:
     """C: the causal form spends C of D + C on masked products, so it stays near D."""
     return (64 if head_dim <= 64 else 128) if causal else 256
+
+
+def value_columns(value_dim: int, device: str) -> int:
+    """Columns of [v | 1]; on CUDA filled up to a multiple of 8, without which its matrix units are slow."""
+    return -(-(value_dim + 1) // 8) * 8 if device == "cuda" else value_dim + 1
 
 
 class Block(NamedTuple):
@@ -68,62 +74,86 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+class Rows(NamedTuple):
+    """A buffer for one block, in the three orders in which it is used."""
+
+    all: Tensor  # [chunks * B * H, C, W]: products over the whole block
+    tokens: Tensor  # [B, H, chunks, C, W]: as its tokens lie in an input or a result
+    chunks: tuple[Tensor, ...]  # of [B * H, C, W]: products chunk by chunk
+
+
+def new_states(count: int, q: Tensor, v: Tensor) -> Tensor:
+    """Room for sums of phi(k) [v | 1]', ``[count, B H, D, columns]``, in float32 at least."""
+    batch, heads, _, head_dim = q.shape
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    columns = value_columns(v.shape[-1], q.device.type)
+    return q.new_empty(count, batch * heads, head_dim, columns, dtype=dtype)
+
+
 class Scratch:
-    """Buffers that are reused from block to block, by name: fresh memory costs page faults."""
+    """Buffers that are reused from block to block, by name: fresh memory costs page faults, a view a call."""
 
     def __init__(self, like: Tensor, dtype: torch.dtype) -> None:
         self._like, self._dtype = like, dtype
         self._flat: dict[str, Tensor] = {}
+        self._rows: dict[tuple[str, int, int, int], Rows] = {}
 
-    def __call__(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        size = math.prod(shape)
-        flat = self._flat.get(name)
-        if flat is None or flat.numel() < size:
-            flat = self._flat[name] = self._like.new_empty(size, dtype=dtype or self._dtype)
-        return flat[:size].view(shape)
+    def __call__(self, name: str, block: Block, width: int, fill: float | None = None) -> Rows:
+        """Room for W columns; of a ``fill`` until it is overwritten, column by column at any length."""
+        key = (name, block.chunks, block.size, width)
+        if key not in self._rows:
+            self._rows[key] = self._new(name, block, width, fill)
+        return self._rows[key]
 
-    def load(self, name: str, x: Tensor, block: Block) -> Tensor:
-        """The block of x ``[B, H, N, W]`` as contiguous ``[chunks * B * H, C, W]``."""
-        batch, heads, _, width = x.shape
-        rows = self(name, block.chunks, batch, heads, block.size, width)
-        rows.permute(1, 2, 0, 3, 4).copy_(_of_block(x, block))
-        return rows.view(-1, block.size, width)
+    def _new(self, name: str, block: Block, width: int, fill: float | None) -> Rows:
+        batch, heads = self._like.shape[:2]
+        size = block.chunks * batch * heads * block.size * width
+        if name not in self._flat or self._flat[name].numel() < size:
+            # The old memory is free once neither it nor a view of it is held.
+            self._flat.pop(name, None)
+            self._rows = {key: rows for key, rows in self._rows.items() if key[0] != name}
+            self._flat[name] = self._like.new_empty(size, dtype=self._dtype)
+            if fill is not None:
+                self._flat[name].fill_(fill)
+        rows = self._flat[name][:size].view(block.chunks, batch, heads, block.size, width)
+        by_chunk = rows.flatten(1, 2)
+        return Rows(by_chunk.flatten(0, 1), rows.permute(1, 2, 0, 3, 4), by_chunk.unbind())
 
-    def product(self, name: str, a: Tensor, b: Tensor) -> Tensor:
-        """A @ b into the buffer of this name."""
-        return torch.bmm(a, b, out=self(name, a.shape[0], a.shape[1], b.shape[2]))
+    def load(self, name: str, x: Tensor, block: Block) -> Rows:
+        """The block of x ``[B, H, N, W]``."""
+        rows = self(name, block, x.shape[-1])
+        rows.tokens.copy_(_of_block(x, block))
+        return rows
+
+    def product(self, name: str, block: Block, a: Tensor, b: Tensor) -> Rows:
+        """A @ b."""
+        rows = self(name, block, b.shape[2])
+        torch.bmm(a, b, out=rows.all)
+        return rows
 
 
 def _of_block(x: Tensor, block: Block) -> Tensor:
+    """``[B, H, chunks, C, W]``, a view."""
     batch, heads, _, width = x.shape
     return x[:, :, block.start : block.stop].view(batch, heads, block.chunks, block.size, width)
 
 
-def _store(x: Tensor, block: Block, rows: Tensor) -> None:
-    batch, heads, _, width = x.shape
-    rows = rows.view(block.chunks, batch, heads, block.size, width)
-    _of_block(x, block).copy_(rows.permute(1, 2, 0, 3, 4))
+def _accumulate(sums: Tensor, a: Tensor, b: Tensor) -> None:
+    """Sums += a @ b. Not by the method ``baddbmm_``, of which torch's ``FlopCounterMode`` knows nothing."""
+    torch.baddbmm(sums, a, b, out=sums)
 
 
-def _prefix_sums_(sums: Tensor, terms: Tensor) -> None:
-    """sums[i + 1] = sums[i] + terms[i] along the first axis, sums[0] being given."""
-    if sums.is_cuda:
-        sums[1:] = terms
-        torch.cumsum(sums, 0, out=sums)
-        return
-    # torch's cumsum over a leading axis is several times slower on a CPU than these additions.
-    for i in range(len(terms)):
-        torch.add(sums[i], terms[i], out=sums[i + 1])
+def _load(target: Tensor, operation: Callable[..., Tensor], x: Tensor, other: Tensor) -> Tensor:
+    """Target = operation(x, other), in one pass where nothing is converted."""
+    return operation(x if x.dtype == target.dtype else target.copy_(x), other, out=target)
 
 
-def _suffix_sums_(sums: Tensor, terms: Tensor) -> None:
-    """sums[i] = sums[i + 1] + terms[i] along the first axis, the last of sums being given."""
-    if sums.is_cuda:
-        sums[:-1] = terms
-        sums.copy_(sums.flip(0).cumsum(0).flip(0))
-        return
-    for i in reversed(range(len(terms))):
-        torch.add(sums[i + 1], terms[i], out=sums[i])
+def _store(target: Tensor, operation: Callable[..., Tensor], a: Tensor, b: Tensor, room: Tensor) -> None:
+    """The same where target is a result, by way of ``room`` where it is narrower than the buffers."""
+    if target.dtype == a.dtype:
+        operation(a, b, out=target)
+    else:
+        target.copy_(operation(a, b, out=room))
 
 
 class Passes:
@@ -133,147 +163,166 @@ class Passes:
         self.q, self.k, self.v = q, k, v
         self.phi = BLOCK_MAPS[phi]
         self.rows = q.shape[0] * q.shape[1]
+        self.width = v.shape[-1]
+        self.columns = value_columns(self.width, q.device.type)
         self.blocks = blocks(q.shape[2], chunk_size, self.rows, q.device.type)
         self.dtype = product_dtype(q)
-        self.state_dtype = torch.promote_types(q.dtype, torch.float32)
         self.scratch = Scratch(q, self.dtype)
 
-    def _mapped(self, name: str, x: Tensor, block: Block) -> Tensor:
+    def _mapped(self, name: str, x: Tensor, block: Block) -> Rows:
+        """Phi of a block."""
         rows = self.scratch.load(name, x, block)
-        return self.phi.apply_(rows, self.scratch("map", *rows.shape))
+        self.phi.apply_(rows.all, self.scratch("work", block, x.shape[-1]).all)
+        return rows
 
-    def _state(self, *shape: int) -> Tensor:
-        return self.q.new_zeros(*shape, dtype=self.state_dtype)
+    def _values(self, block: Block) -> Rows:
+        """[v | 1] of a block."""
+        rows = self.scratch("v", block, self.columns, fill=1)
+        rows.tokens[..., : self.width] = _of_block(self.v, block)
+        return rows
 
-    def _widths(self) -> tuple[int, int]:
-        return self.q.shape[-1], self.v.shape[-1]
+    def _zero_state(self) -> Tensor:
+        return new_states(1, self.q, self.v)[0].zero_()
 
-    def _sums(self, name: str, block: Block, width: int) -> Tensor:
-        shape = (block.chunks + 1, self.rows, self.q.shape[-1], width)
-        return self.scratch(name, *shape, dtype=self.state_dtype)
+    def _store_output(self, out: Tensor, den: Tensor, eps: float, block: Block, num: Rows) -> None:
+        """From [num | den] of a block; phi(q) is lost."""
+        w, below = self.width, _of_block(den, block)
+        torch.add(num.tokens[..., w : w + 1], eps, out=below)
+        # Without the column of den between them rows are converted in one run.
+        room = self.scratch("q", block, w).tokens
+        _store(_of_block(out, block), torch.div, num.tokens[..., :w], below, room)
 
-    def _by_chunk(self, terms: Tensor) -> Tensor:
-        chunks = terms.shape[0] // self.rows if self.rows else 0
-        return terms.view(chunks, self.rows, *terms.shape[1:])
+    def _store_gradient(self, grad: Tensor, block: Block, of_map: Rows, mapped: Rows) -> None:
+        """From the gradient with respect to phi(x), and phi(x), which is lost."""
+        self.phi.derivative_(mapped.all)
+        _store(_of_block(grad, block), torch.mul, of_map.tokens, mapped.tokens, of_map.tokens)
 
-    def _as_factor(self, sums: Tensor) -> Tensor:
-        return sums.flatten(0, 1).to(self.dtype)
+    def _normalised(self, upstream: tuple[Tensor, ...], block: Block) -> Rows:
+        """G = [g | -(g . o)] of a block, g = do / den."""
+        grad_out, out, den = (_of_block(x, block) for x in upstream)
+        w, rows = self.width, self.scratch("g", block, self.columns, fill=0)
+        g = _load(rows.tokens[..., :w], torch.div, grad_out, den)
+        product = _load(self.scratch("work", block, w).tokens, torch.mul, out, g)
+        rows.tokens[..., w : w + 1] = product.sum(-1, keepdim=True).neg_()
+        return rows
 
     # --- bidirectional: one state for all tokens -------------------------------------------------
 
-    def forward(self, out: Tensor, den: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        d, dv = self._widths()
-        S, z = self._state(self.rows, d, dv), self._state(self.rows, d, 1)
+    def forward(self, out: Tensor, den: Tensor, eps: float, state: Tensor) -> None:
+        """The state becomes the sum over all tokens."""
+        state.zero_()
         for block in self.blocks:
-            k, v = self._mapped("k", self.k, block), self.scratch.load("v", self.v, block)
-            S += self._by_chunk(self.scratch.product("kv", k.mT, v)).sum(0, dtype=self.state_dtype)
-            z += self._by_chunk(k.sum(1, dtype=self.state_dtype).unsqueeze(-1)).sum(0)
+            self._add_(state, self._mapped("k", self.k, block), self._values(block))
         for block in self.blocks:
             q = self._mapped("q", self.q, block)
-            num = self.scratch.product("num", q, self._for_each_chunk(S, block))
-            below = self.scratch.product("den", q, self._for_each_chunk(z, block)).add(eps)
-            _store(out, block, num.div_(below))
-            _store(den, block, below)
-        return S, z
+            num = self.scratch.product("work", block, q.all, self._for_each_chunk(state, block))
+            self._store_output(out, den, eps, block, num)
+
+    def _add_(self, state: Tensor, left: Rows, right: Rows) -> None:
+        """State += the sum of left'right over all tokens of a block."""
+        if state.is_cuda:
+            state += self._terms(left, right).sum(0, dtype=state.dtype)
+            return
+        for a, b in zip(left.chunks, right.chunks, strict=True):
+            _accumulate(state, a.mT, b)
+
+    def _terms(self, left: Rows, right: Rows) -> Tensor:
+        terms = torch.bmm(left.all.mT, right.all)
+        return terms.view(len(left.chunks), self.rows, *terms.shape[1:])
 
     def _for_each_chunk(self, state: Tensor, block: Block) -> Tensor:
         return state.to(self.dtype).expand(block.chunks, *state.shape).flatten(0, 1)
 
-    def backward(self, upstream: tuple[Tensor, ...], grads: tuple[Tensor, ...], S: Tensor, z: Tensor) -> None:
-        d, dv = self._widths()
-        U, w = self._state(self.rows, d, dv), self._state(self.rows, d, 1)
+    def backward(self, upstream: tuple[Tensor, ...], grads: tuple[Tensor, ...], S: Tensor) -> None:
+        product, U = self.scratch.product, self._zero_state()
         for block in self.blocks:
-            q = self._mapped("q", self.q, block)
-            g, delta = self._normalised(upstream, block)
-            U += self._by_chunk(self.scratch.product("qg", q.mT, g)).sum(0, dtype=self.state_dtype)
-            w += self._by_chunk(self.scratch.product("qd", q.mT, delta)).sum(0, dtype=self.state_dtype)
-            dq = self.scratch.product("dq", g, self._for_each_chunk(S.mT, block))
-            dq.addcmul_(delta, self._for_each_chunk(z.mT, block))
-            _store(grads[0], block, self.phi.backward_(dq, q))
+            g, q = self._normalised(upstream, block), self._mapped("q", self.q, block)
+            self._add_(U, q, g)
+            dq = product("work", block, g.all, self._for_each_chunk(S, block).mT)
+            self._store_gradient(grads[0], block, dq, q)
         for block in self.blocks:
-            k, v = self._mapped("k", self.k, block), self.scratch.load("v", self.v, block)
-            dk = self.scratch.product("dq", v, self._for_each_chunk(U.mT, block))
-            dk.add_(self._for_each_chunk(w.mT, block))
-            _store(grads[2], block, self.scratch.product("dv", k, self._for_each_chunk(U, block)))
-            _store(grads[1], block, self.phi.backward_(dk, k))
-
-    def _normalised(self, upstream: tuple[Tensor, ...], block: Block) -> tuple[Tensor, Tensor]:
-        """G = do / den and delta = -(g . o) of a block."""
-        g, out = (self.scratch.load(name, x, block) for name, x in zip(("g", "o"), upstream, strict=False))
-        below = _of_block(upstream[2], block).permute(2, 0, 1, 3, 4).reshape(-1, block.size, 1)
-        g.div_(below)
-        return g, out.mul_(g).sum(-1, keepdim=True).neg_()
+            k, v = self._mapped("k", self.k, block), self._values(block)
+            later = self._for_each_chunk(U, block)
+            dv = product("work", block, k.all, later[..., : self.width])
+            _of_block(grads[2], block).copy_(dv.tokens)
+            dk = product("work", block, v.all, later.mT)
+            self._store_gradient(grads[1], block, dk, k)
 
     # --- causal: a state per chunk ---------------------------------------------------------------
 
-    def _states(self, block: Block, k: Tensor, v: Tensor, S: Tensor, z: Tensor) -> None:
-        """Running sums before each chunk of the block, and after the last; S[0] and z[0] are given."""
-        _prefix_sums_(S, self._by_chunk(self.scratch.product("kv", k.mT, v)))
-        _prefix_sums_(z, self._by_chunk(k.sum(1, dtype=self.state_dtype).unsqueeze(-1)))
+    def _walk(self, state: Tensor, left: Rows, right: Rows, *, reverse: bool = False) -> Iterator[Tensor]:
+        """For each part of a block the sum of left'right over all chunks before it (in reverse: after it).
 
-    def causal_forward(self, out: Tensor, den: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        d, dv = self._widths()
-        last_S, last_z = self._state(self.rows, d, dv), self._state(self.rows, d, 1)
+        The state given is that before the block, and has become the one after it when the walk ends. A
+        CPU goes from chunk to chunk and keeps one state in its cache; CUDA takes all chunks at once.
+        """
+        if state.is_cuda:
+            terms = self._terms(left, right)
+            sums = torch.cat([state[None], terms.flip(0) if reverse else terms]).cumsum(0)
+            state.copy_(sums[-1])
+            sums = sums[:-1].flip(0) if reverse else sums[:-1]
+            yield sums.flatten(0, 1).to(self.dtype)
+            return
+        for a, b in zip(*self._parts(left, right, reverse=reverse), strict=True):
+            yield state
+            _accumulate(state, a.mT, b)
+
+    def _parts(self, *blocks: Rows, reverse: bool = False) -> list[tuple[Tensor, ...]]:
+        """Of each block the parts of a walk, in its order."""
+        parts = [(x.all,) if x.all.is_cuda else x.chunks for x in blocks]
+        return [x[::-1] for x in parts] if reverse else parts
+
+    def causal_forward(self, out: Tensor, den: Tensor, eps: float, kept: Tensor) -> None:
+        """Into ``kept``, unless it is empty, go the states before each chunk, which the backward reads."""
+        state = self._zero_state()
         for block in self.blocks:
             q, k = self._mapped("q", self.q, block), self._mapped("k", self.k, block)
-            v = self.scratch.load("v", self.v, block)
-            S, z = self._sums("S", block, dv), self._sums("z", block, 1)
-            S[0], z[0] = last_S, last_z
-            self._states(block, k, v, S, z)
-            A = self.scratch.product("A", q, k.mT).tril_()
-            num = self.scratch.product("num", A, v)
-            torch.baddbmm(num, q, self._as_factor(S[:-1]), out=num)
-            below = self.scratch.product("den", q, self._as_factor(z[:-1])).to(self.state_dtype)
-            below += A.sum(-1, keepdim=True, dtype=self.state_dtype).add_(eps)
-            _store(out, block, num.div_(below))
-            _store(den, block, below)
-            last_S.copy_(S[-1])
-            last_z.copy_(z[-1])
-        return last_S, last_z
+            v = self._values(block)
+            A = self.scratch.product("A", block, q.all, k.all.mT).all.tril_()
+            num = self.scratch.product("work", block, A, v.all)
+            states = self._walk(state, k, v)
+            if len(kept):
+                states = self._keep(states, kept[block.first : block.first + block.chunks])
+            for S, num_, q_ in zip(states, *self._parts(num, q), strict=True):
+                _accumulate(num_, q_, S)
+            self._store_output(out, den, eps, block, num)
 
-    def causal_backward(self, upstream: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> None:
-        d, dv = self._widths()
-        chunks = sum(block.chunks for block in self.blocks)
-        # The states before every chunk, N / C of them: O(N D) memory, and no second pass over scores.
-        S, z = self._state(chunks + 1, self.rows, d, dv), self._state(chunks + 1, self.rows, d, 1)
-        for block in self.blocks:
-            k, v = self._mapped("k", self.k, block), self.scratch.load("v", self.v, block)
-            part = slice(block.first, block.first + block.chunks + 1)
-            self._states(block, k, v, S[part], z[part])
-        last_U, last_w = self._state(self.rows, d, dv), self._state(self.rows, d, 1)
+    def _keep(self, states: Iterator[Tensor], kept: Tensor) -> Iterator[Tensor]:
+        """The states of a walk as they pass, copied."""
+        parts = (kept.flatten(0, 1),) if kept.is_cuda else kept.unbind()
+        for S, part in zip(states, parts, strict=True):
+            part.copy_(S)
+            yield S
+
+    def causal_backward(
+        self, upstream: tuple[Tensor, ...], grads: tuple[Tensor, ...], states: Tensor
+    ) -> None:
+        later = self._zero_state()
         for block in reversed(self.blocks):
-            part = slice(block.first, block.first + block.chunks)
-            U, w = self._sums("U", block, dv), self._sums("w", block, 1)
-            U[-1], w[-1] = last_U, last_w
-            self._causal_block_backward(block, upstream, grads, (S[part], z[part]), (U, w))
-            last_U.copy_(U[0])
-            last_w.copy_(w[0])
+            S = states[block.first : block.first + block.chunks].flatten(0, 1).to(self.dtype)
+            self._causal_block_backward(block, upstream, grads, S, later)
 
     def _causal_block_backward(
         self,
         block: Block,
         upstream: tuple[Tensor, ...],
         grads: tuple[Tensor, ...],
-        before: tuple[Tensor, Tensor],
-        after: tuple[Tensor, Tensor],
+        S: Tensor,
+        later: Tensor,
     ) -> None:
         product = self.scratch.product
+        g, v = self._normalised(upstream, block), self._values(block)
         q, k = self._mapped("q", self.q, block), self._mapped("k", self.k, block)
-        v = self.scratch.load("v", self.v, block)
-        g, delta = self._normalised(upstream, block)
-        _suffix_sums_(after[0], self._by_chunk(product("qg", q.mT, g)))
-        _suffix_sums_(after[1], self._by_chunk(product("qd", q.mT, delta)))
-        S, z = (self._as_factor(sums) for sums in before)
-        U, w = (self._as_factor(sums[1:]) for sums in after)
 
-        A = product("A", q, k.mT).tril_()
-        dv = product("dv", A.mT, g)
-        _store(grads[2], block, torch.baddbmm(dv, k, U, out=dv))
-
-        dA = product("A", g, v.mT).add_(delta).tril_()
-        dq = product("dq", dA, k)
-        torch.baddbmm(dq, g, S.mT, out=dq).addcmul_(delta, z.mT)
-        _store(grads[0], block, self.phi.backward_(dq, q))
-        dk = product("dq", dA.mT, q)
-        torch.baddbmm(dk, v, U.mT, out=dk).add_(w.mT)
-        _store(grads[1], block, self.phi.backward_(dk, k))
+        A = product("A", block, q.all, k.all.mT).all.tril_()
+        dv = product("dv", block, A.mT, g.all[..., : self.width])
+        dA = product("A", block, g.all, v.all.mT).all.tril_()
+        dq, dk = product("dq", block, dA, k.all), product("work", block, dA.mT, q.all)
+        _accumulate(dq.all, g.all, S.mT)
+        walk, parts = self._walk(later, q, g, reverse=True), self._parts(dk, v, dv, k, reverse=True)
+        for U, dk_, v_, dv_, k_ in zip(walk, *parts, strict=True):
+            _accumulate(dk_, v_, U.mT)
+            _accumulate(dv_, k_, U[..., : self.width])
+        _of_block(grads[2], block).copy_(dv.tokens)
+        self._store_gradient(grads[0], block, dq, q)
+        self._store_gradient(grads[1], block, dk, k)

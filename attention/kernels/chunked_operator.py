@@ -10,36 +10,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.chunked import Passes
+from attention.kernels.chunked import Passes, new_states
 
 
 @torch.library.custom_op("attention::linear_chunked", mutates_args=())
 def chunked_forward(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The output ``[B, H, N, Dv]``, its normalisers, and S and z after the last token.
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output ``[B, H, N, Dv]``, its normalisers ``[B, H, N, 1]``, and the states that a backward reads.
 
-    den ``[B, H, N, 1]``, S ``[B H, D, Dv]``, z ``[B H, D, 1]``, in float32 at least. Differentiable in
-    q, k and v through the output alone.
+    States are sums of phi(k) [v | 1]', ``[states, B H, D, columns]``: of all tokens, or where causal of
+    those before each chunk; none unless they are to be kept. Differentiable in q, k and v through the
+    output alone.
     """
     out = v.new_empty(*q.shape[:3], v.shape[-1])
     den = q.new_empty(*q.shape[:3], 1, dtype=torch.promote_types(q.dtype, torch.float32))
     work = Passes(q, k, v, phi, chunk_size)
-    S, z = work.causal_forward(out, den, eps) if causal else work.forward(out, den, eps)
-    return out, den, S, z
+    states = new_states(_kept(q, causal, chunk_size, keep), q, v)
+    if causal:
+        work.causal_forward(out, den, eps, states)
+    else:
+        work.forward(out, den, eps, states[0])
+    return out, den, states
+
+
+def _kept(q: Tensor, causal: bool, chunk_size: int, keep: bool) -> int:
+    return (-(-q.shape[2] // chunk_size) if keep else 0) if causal else 1
 
 
 @chunked_forward.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     wide = torch.promote_types(q.dtype, torch.float32)
-    rows, d, dv = q.shape[0] * q.shape[1], q.shape[-1], v.shape[-1]
     return (
-        v.new_empty(*q.shape[:3], dv),
+        v.new_empty(*q.shape[:3], v.shape[-1]),
         q.new_empty(*q.shape[:3], 1, dtype=wide),
-        q.new_empty(rows, d, dv, dtype=wide),
-        q.new_empty(rows, d, 1, dtype=wide),
+        new_states(_kept(q, causal, chunk_size, keep), q, v),
     )
 
 
@@ -51,20 +58,19 @@ def chunked_backward(
     v: Tensor,
     out: Tensor,
     den: Tensor,
-    S: Tensor,
-    z: Tensor,
+    states: Tensor,
     causal: bool,
     phi: str,
     chunk_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, dv, from what :func:`chunked_forward` took and returned."""
+    """dq, dk, dv, from what :func:`chunked_forward` took and returned, its states kept."""
     dq, dk, dv = grads = _empty_like(q), _empty_like(k), _empty_like(v)
     work = Passes(q, k, v, phi, chunk_size)
     upstream = (grad_out, out, den)
     if causal:
-        work.causal_backward(upstream, grads)
+        work.causal_backward(upstream, grads, states)
     else:
-        work.backward(upstream, grads, S, z)
+        work.backward(upstream, grads, states[0])
     return dq, dk, dv
 
 
@@ -79,16 +85,16 @@ def _empty_like(x: Tensor) -> Tensor:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, ctx.causal, ctx.phi, _, ctx.chunk_size = inputs
+    q, k, v, ctx.causal, ctx.phi, _, ctx.chunk_size, _ = inputs
     ctx.save_for_backward(q, k, v, *output)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad_out is None:
-        return (None,) * 7
+        return (None,) * 8
     grads = chunked_backward(grad_out, *ctx.saved_tensors, ctx.causal, ctx.phi, ctx.chunk_size)
-    return *grads, None, None, None, None
+    return *grads, None, None, None, None, None
 
 
 chunked_forward.register_autograd(_backward, setup_context=_setup_context)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attention.kernels.chunked import BLOCK_ROWS, default_chunk_size
+from attention.kernels.chunked import Block, blocks, default_chunk_size, value_columns
 from attention.kernels.registry import Costs
 from attention.kernels.triton_plan import scanned, segments, tiles
 
@@ -134,22 +134,23 @@ def linear_explicit(case: Case) -> Costs:
 
 
 def linear_chunked(case: Case) -> Costs:
-    """Bidirectional: N (2 D Dv + D) MACs, backward N (4 D Dv + D).
+    """The normaliser is a column of the values, on CUDA 1 to 8 of them: W columns in all.
 
-    Causal, each chunk of c tokens: c^2 (D + Dv) + 2 c D Dv + c D, of which the masked half is
-    computed as well; backward c^2 (3 D + 2 Dv) + 5 c D Dv + c D.
+    Bidirectional: 2 N D W MACs, backward N D (3 W + Dv). Causal, each chunk of c tokens: c^2 (D + W) +
+    2 c D W, of which the masked half is computed as well; backward c^2 (3 D + W + Dv) + c D (3 W + Dv).
 
     Peak: the results, the normaliser, one block of scratch and, in a causal backward, N / C states.
     """
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     chunk = default_chunk_size(d, causal=case.causal)
-    terms = chunked_forward_terms(n, d, dv, case.causal, chunk)
+    terms = chunked_forward_terms(n, d, dv, case.causal, chunk, case.device)
+    columns = value_columns(dv, case.device)
+    per_score = d + columns
     if case.backward:
-        for name, macs in chunked_backward_terms(n, d, dv, case.causal, chunk).items():
+        for name, macs in chunked_backward_terms(n, d, dv, case.causal, chunk, case.device).items():
             terms[name] += macs
-    whole, rest = divmod(n, chunk)
-    masked = whole * _masked(chunk) + _masked(rest) if case.causal else 0
-    masked *= 4 * d + 3 * dv if case.backward else d + dv
+        per_score += 3 * d + columns + dv
+    masked = per_score * _masked_chunks(n, chunk) if case.causal else 0
     return _costs(case, terms, _chunked_peak_bytes(case, chunk), masked=masked)
 
 
@@ -158,41 +159,56 @@ def _chunk_scores(n: int, chunk: int) -> int:
     return whole * chunk * chunk + rest * rest
 
 
-def chunked_forward_terms(n: int, d: int, dv: int, causal: bool, chunk: int) -> dict[str, int]:
-    """MACs of one head: S += k'v, qS, q.z, and where causal QK' and AV within chunks."""
-    terms = {"states": n * d * dv, "readout": n * d * dv, "normaliser": n * d}
+def chunked_forward_terms(n: int, d: int, dv: int, causal: bool, chunk: int, device: str) -> dict[str, int]:
+    """MACs of one head: S += k'v, qS, and where causal QK' and AV within chunks.
+
+    What the columns of the normaliser add to the products of the values is a term of its own.
+    """
+    beside = value_columns(dv, device) - dv
+    terms = {"states": n * d * dv, "readout": n * d * dv, "normaliser": 2 * n * d * beside}
     if causal:
         scores = _chunk_scores(n, chunk)
         terms |= {"scores": scores * d, "weighted_values": scores * dv}
+        terms["normaliser"] += scores * beside
     return terms
 
 
-def chunked_backward_terms(n: int, d: int, dv: int, causal: bool, chunk: int) -> dict[str, int]:
-    """MACs of one head: U += q'g, w += q'delta, gS', vU', kU, and where causal S again.
+def chunked_backward_terms(n: int, d: int, dv: int, causal: bool, chunk: int, device: str) -> dict[str, int]:
+    """MACs of one head: U += q'g, gS', vU' and kU; where causal QK' once more, g V', dA K, dA'Q and A'g.
 
-    With scores, where causal: QK' once more, g V', dA K, dA'Q and A'g.
+    All but kU and A'g have the columns of the normaliser too.
     """
-    states = 2 if causal else 1
-    terms = {"states": states * n * d * dv, "readout": 3 * n * d * dv, "normaliser": n * d}
+    beside = value_columns(dv, device) - dv
+    terms = {"states": n * d * dv, "readout": 3 * n * d * dv, "normaliser": 3 * n * d * beside}
     if causal:
         scores = _chunk_scores(n, chunk)
         terms |= {"scores": 3 * scores * d, "weighted_values": 2 * scores * dv}
+        terms["normaliser"] += scores * beside
     return terms
 
 
 def _chunked_peak_bytes(case: Case, chunk: int) -> int:
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
+    columns = value_columns(dv, case.device)
     wide = max(4, case.itemsize)
     factor = case.itemsize if case.device == "cuda" and case.dtype == "bfloat16" else wide
-    rows = case.batch * case.heads
-    tokens = min(n, max(chunk, BLOCK_ROWS[case.device] // max(1, rows)))
-    # q, k, their map, v and num; in a backward q, k, map, dq and v, g, o, dv.
-    block = tokens * (4 * d + 4 * dv if case.backward else 3 * d + 2 * dv)
-    block += tokens * chunk if case.causal else 0
-    states = (2 * tokens // chunk + 3) * d * (dv + 1)
-    if case.causal and case.backward:
-        states += (n // chunk + 2) * d * (dv + 1)
-    return wide * (n + states) + factor * block + _results(case) * case.itemsize
+    largest = max(blocks(n, chunk, case.batch * case.heads, case.device), key=_tokens, default=None)
+    tokens, chunks = (_tokens(largest), largest.chunks) if largest else (0, 0)
+    # q, k, v, the map or num; in a backward also g, the map or o, where causal dq and dv.
+    scratch = 2 * d + columns + max(d, columns) + (columns if case.backward else 0)
+    if case.causal:
+        scratch += min(n, chunk) + (d + dv if case.backward else 0)
+        states = 2 + (3 * chunks if case.device == "cuda" else 0)
+        states += -(-n // chunk) if case.backward else 0
+    else:
+        states = 2 + chunks
+    results = n * (2 * d + 2 * dv if case.backward else dv)
+    held = n + states * d * columns
+    return wide * held + factor * tokens * scratch + case.itemsize * results
+
+
+def _tokens(block: Block) -> int:
+    return block.stop - block.start
 
 
 def linear_triton(case: Case) -> Costs:

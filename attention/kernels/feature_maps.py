@@ -27,28 +27,29 @@ def identity(x: Tensor) -> Tensor:
 
 
 def _elu_(x: Tensor, scratch: Tensor) -> Tensor:
-    torch.clamp(x, max=0, out=scratch)
-    return x.sub_(scratch).add_(scratch.exp_())
+    """As min(e^x, max(x + 1, 1)), in three passes: e^x is above x + 1, and torch lets the maximum prevail."""
+    torch.exp(x, out=scratch)
+    return torch.clamp(x.add_(1), x.new_ones(()), scratch, out=x)
 
 
 class BlockMap(NamedTuple):
     """A known map as a kernel applies it to a block that it owns.
 
-    ``apply_(x, scratch)`` overwrites x by phi(x); ``backward_(gradient, y)`` overwrites a gradient
-    with respect to y = phi(x) by the one with respect to x, from y alone.
+    ``apply_(x, scratch)`` overwrites x by phi(x); ``derivative_(y)`` overwrites y = phi(x) by phi'(x),
+    from y alone.
     """
 
     apply_: Callable[[Tensor, Tensor], Tensor]
-    backward_: Callable[[Tensor, Tensor], Tensor]
+    derivative_: Callable[[Tensor], Tensor]
 
 
 FEATURE_MAPS: dict[str, FeatureMap] = {"elu": elu, "relu": F.relu, "identity": identity}
 
 BLOCK_MAPS: dict[str, BlockMap] = {
     # phi' is e^x = phi for negative x and 1 for positive x, where phi is above 1.
-    "elu": BlockMap(_elu_, lambda gradient, y: gradient.mul_(y.clamp(max=1))),
-    "relu": BlockMap(lambda x, scratch: x.relu_(), lambda gradient, y: gradient.mul_(y > 0)),
-    "identity": BlockMap(lambda x, scratch: x, lambda gradient, y: gradient),
+    "elu": BlockMap(_elu_, lambda y: y.clamp_(max=1)),
+    "relu": BlockMap(lambda x, scratch: x.relu_(), lambda y: y.sign_()),
+    "identity": BlockMap(lambda x, scratch: x, lambda y: y.fill_(1)),
 }
 
 

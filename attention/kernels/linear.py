@@ -70,7 +70,8 @@ def linear_chunked(
         chunk_size = default_chunk_size(q.shape[-1], causal=causal)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    out: Tensor = chunked_forward(q, k, v, causal, name, eps, chunk_size)[0]
+    keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    out: Tensor = chunked_forward(q, k, v, causal, name, eps, chunk_size, keep)[0]
     return out
 
 

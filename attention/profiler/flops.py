@@ -38,18 +38,17 @@ def _backward(grad_out: Shape, q: Shape, k: Shape, v: Shape, *_: Any, **__: Any)
     return int(sdpa_backward_flop_count(grad_out, q, k, v))  # type: ignore[no-untyped-call]
 
 
-def _chunked_forward(
-    q: Shape, k: Shape, v: Shape, causal: bool, phi: str, eps: float, chunk_size: int, **_: Any
-) -> int:
-    batch, heads, seq_len, head_dim = q
-    terms = chunked_forward_terms(seq_len, head_dim, v[-1], causal, chunk_size)
+def _chunked_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
+    batch, heads, seq_len, head_dim = q.shape
+    causal, _phi, _eps, chunk_size, _keep = rest
+    terms = chunked_forward_terms(seq_len, head_dim, v.shape[-1], causal, chunk_size, q.device.type)
     return 2 * batch * heads * sum(terms.values())
 
 
-def _chunked_backward(grad_out: Shape, q: Shape, k: Shape, v: Shape, *rest: Any, **_: Any) -> int:
-    batch, heads, seq_len, head_dim = q
+def _chunked_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
+    batch, heads, seq_len, head_dim = q.shape
     causal, _phi, chunk_size = rest[-3:]
-    terms = chunked_backward_terms(seq_len, head_dim, v[-1], causal, chunk_size)
+    terms = chunked_backward_terms(seq_len, head_dim, v.shape[-1], causal, chunk_size, q.device.type)
     return 2 * batch * heads * sum(terms.values())
 
 
@@ -79,16 +78,16 @@ def _triton_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: A
 
 for _operator, _raw_formula in (
     (torch.ops.attention.linear_triton_inference, _triton_inference),
+    (torch.ops.attention.linear_chunked, _chunked_forward),
+    (torch.ops.attention.linear_chunked_backward, _chunked_backward),
     (torch.ops.attention.linear_triton, _triton_forward),
     (torch.ops.attention.linear_triton_backward, _triton_backward),
 ):
     if _operator not in flop_registry:
-        # The tensors themselves: the segments, whose sums are computed twice, depend on dtype and device.
+        # The tensors themselves: columns and segments, whose sums are computed twice, depend on the device.
         register_flop_formula(_operator, get_raw=True)(_raw_formula)
 
 for _operator, _formula in (
-    (torch.ops.attention.linear_chunked, _chunked_forward),
-    (torch.ops.attention.linear_chunked_backward, _chunked_backward),
     (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, _forward),
     (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward, _backward),
 ):
