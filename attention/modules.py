@@ -144,14 +144,21 @@ def self_attention_costs(case: Case) -> Costs:
 
 
 def count_flops_self_attention(
-    seq_len: int, embed_dim: int, num_heads: int, *, kernel: str = "standard", causal: bool = False
+    seq_len: int,
+    embed_dim: int,
+    num_heads: int,
+    *,
+    kernel: str = "standard",
+    causal: bool = False,
+    device: str = "cpu",
 ) -> dict[str, int]:
     """FLOPs of a layer's forward on one sequence, by term, 2 a multiply-add; ``total`` sums them.
 
     In multiply-adds, d = embed_dim, d_k = d / num_heads, h = num_heads: ``projections`` 3 N d^2 and
     ``output_projection`` N d^2 around the terms of the kernel, which for the standard ones are
     ``scores`` N^2 d_k h and ``weighted_values`` N^2 d_k h, and for the linear ones ``states`` and
-    ``readout``, N d_k^2 h each, and ``normaliser`` N d_k h (bidirectional).
+    ``readout``, N d_k^2 h each, and ``normaliser`` (bidirectional). Of a family it is the kernel that serves
+    on the ``device``.
 
     Raises:
         ValueError: an unknown kernel, or a width that the heads do not divide.
@@ -163,6 +170,7 @@ def count_flops_self_attention(
         resolved.name,
         "causal" if causal else "bidirectional",
         seq_len,
+        device=device,
         batch=1,
         heads=num_heads,
         head_dim=embed_dim // num_heads,

@@ -189,8 +189,6 @@ def test_nothing_in_gives_nothing_out(device: str) -> None:
     assert not z.any() and z.shape == (1, 2, 16)
 
 
-# What torch's compiler does to any autograd function.
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiled_as_a_whole_it_gives_the_same_with_gradients(device: str) -> None:
     q, k, v = inputs(device)
     compiled = torch.compile(linear_triton, backend="aot_eager", fullgraph=True)
