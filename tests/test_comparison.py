@@ -125,6 +125,14 @@ def test_half_of_the_cases_moving_is_not_everything(
     assert not found["common"][0]["moved"]
 
 
+def test_half_of_the_cases_moving_by_twice_the_margin_is_not_everything(base: Records, tmp_path: Path) -> None:
+    """The median case then lies at the margin, and every case within the margin of it."""
+    names = sorted(LAWS)
+    head = records(tmp_path, "head", slower(1.105, *names[: len(names) // 2]))
+    found = compare(base, head)
+    assert having(found["cases"], "slower") and not found["common"][0]["moved"]
+
+
 def test_ceilings_that_moved_point_at_the_machine(tmp_path: Path) -> None:
     def with_ceilings(bandwidth: float) -> Edit:
         return lambda content: content["benchmarks"].extend(

@@ -31,7 +31,7 @@ BLOCK_ROWS = {"cpu": 2**12, "cuda": 2**18}
 
 def default_chunk_size(head_dim: int, *, causal: bool) -> int:
     """C: the causal form spends C of D + C on masked products, so it stays near D."""
-    return (64 if head_dim <= 64 else 128) if causal else 256
+    return (64 if head_dim <= 64 else 128) if causal else 512
 
 
 def value_columns(value_dim: int, device: str) -> int:

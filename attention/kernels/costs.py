@@ -15,7 +15,7 @@ import torch
 
 from attention.kernels.chunked import Block, blocks, default_chunk_size, value_columns
 from attention.kernels.registry import Costs
-from attention.kernels.triton_plan import scanned, segments, tiles
+from attention.kernels.triton_plan import scanned, segments, summed, tiles
 
 if TYPE_CHECKING:
     from attention.case import Case
@@ -230,10 +230,9 @@ def linear_triton(case: Case) -> Costs:
         masked += 2 * _masked_chunks(n, tiles(dv, d, narrow).C) * (tiles(dv, d, narrow).blocks * dv + d)
     _, parts = segments(n, rows, device)
     sums = 2 * parts + 1 if scanned(parts) else parts
-    per_token = (2 if case.backward else 0) * n
-    peak = (
-        4 * (per_token + (2 if case.backward else 1) * sums * d * (dv + 1)) + _results(case) * case.itemsize
-    )
+    kept = sums if summed(parts, causal=case.causal, final=False) else 0
+    tokens, states = (2 * n, kept + sums) if case.backward else (0, kept)
+    peak = 4 * (tokens + states * d * (dv + 1)) + _results(case) * case.itemsize
     return _costs(case, terms, peak, masked=masked if case.causal else 0)
 
 
@@ -247,8 +246,8 @@ def triton_forward_terms(
 ) -> dict[str, int]:
     """MACs of one head of ``rows``: S of each segment, and where causal S once more, QK' and AV."""
     size, parts = segments(n, rows, device)
-    summed = n if final or not causal else (parts - 1) * size
-    terms = {"states": summed * d * dv, "readout": n * d * dv, "normaliser": n * d}
+    before = n if final or not causal else (parts - 1) * size
+    terms = {"states": before * d * dv, "readout": n * d * dv, "normaliser": n * d}
     if causal:
         walk = tiles(d, dv, narrow)
         scores = _chunk_scores(n, walk.C)

@@ -164,11 +164,14 @@ def find_common(part: Stratum, margin: float) -> Iterator[dict[str, Any]]:
     change = find_change(*middle, paired=part.paired, unseen=_unseen(part))
     ((value, half),) = zip(change.value, change.half_width, strict=True)
     each = np.nanmean(head - centre, axis=0)
-    near = float(np.mean(np.abs(each - value) <= math.log1p(margin)))
+    # Within half of it too: where one half moved by 10 % the median case moved by 5 %, and nothing moved alike.
+    within = min(math.log1p(margin), abs(value) / 2)
+    near = float(np.mean(np.abs(each - value) <= within))
     yield {
         **{field: part.head[field].iloc[0] for field in ("machine", "device", "device_name", "clock")},
         **next(_ratios(change)),
         "share": near,
+        "within": math.expm1(within),
         "moved": bool(abs(value) > max(math.log1p(margin), half) and near >= TOGETHER),
     }
 

@@ -89,17 +89,16 @@ def _answer(comparison: Mapping[str, Any]) -> Iterator[str]:
 
 def _everything(comparison: Mapping[str, Any]) -> Iterator[str]:
     """Where all cases moved alike, it may not be the commit."""
-    margin = comparison["margin"]
     for one in comparison["common"]:
         if one["moved"]:
             speed = "slower" if one["ratio"] > 1 else "faster"
             yield (
                 f"Everything moved on {one['device']}: the median case is {speed}, "
                 f"{change(one['ratio'], one['low'], one['high'])}, and {wording.percent(one['share'])} of "
-                f"the cases are within {share(margin)} of that. Another state of the machine (its clock, its "
+                f"the cases are within {share(one['within'])} of that. Another state of the machine (its clock, its "
                 "temperature, other work) does this more often than a commit; measure both sides in turn."
             )
-    ceilings = [one for one in comparison["controls"] if _surely(one, margin)]
+    ceilings = [one for one in comparison["controls"] if _surely(one, comparison["margin"])]
     if ceilings:
         which = ", ".join(
             f"{one['kernel']} {change(one['ratio'], one['low'], one['high'])}" for one in ceilings
