@@ -25,8 +25,8 @@ SCHEMA = 1
 # Three rounds give a median that one stall does not move; beyond some hundred the rounds of one
 # repetition say nothing new, since they are not independent.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200
-# Crosses the chunks of every chunked kernel, 256 tokens at most, and ends inside one.
-CHECK_SEQ_LEN = 300
+# Crosses the chunks of every chunked kernel, 512 tokens at most, and ends inside one.
+CHECK_SEQ_LEN = 600
 # The layer is measured in so many rounds altogether, spread over the repetitions.
 LAYER_ROUNDS = 20
 
