@@ -125,12 +125,12 @@ def test_half_of_the_cases_moving_is_not_everything(
     assert not found["common"][0]["moved"]
 
 
-def test_half_of_the_cases_moving_by_twice_the_margin_is_not_everything(base: Records, tmp_path: Path) -> None:
-    """The median case then lies at the margin, and every case within the margin of it."""
-    names = sorted(LAWS)
-    head = records(tmp_path, "head", slower(1.105, *names[: len(names) // 2]))
-    found = compare(base, head)
-    assert having(found["cases"], "slower") and not found["common"][0]["moved"]
+def test_cases_that_moved_by_different_amounts_did_not_move_alike(base: Records, tmp_path: Path) -> None:
+    """All within the margin of the median case, and yet one kernel moved seven times as far as another."""
+    factors = {"standard-sdpa": 1.015, "linear-chunked": 1.055, "linear-explicit": 1.1}
+    laws = {name: replace(law, coefficient=law.coefficient * factors[name[0]]) for name, law in LAWS.items()}
+    found = compare(base, records(tmp_path, "head", replace(PLAIN, laws=laws)))
+    assert found["common"][0]["ratio"] > 1.05 and not found["common"][0]["moved"]
 
 
 def test_ceilings_that_moved_point_at_the_machine(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def find_common(part: Stratum, margin: float) -> Iterator[dict[str, Any]]:
     change = find_change(*middle, paired=part.paired, unseen=_unseen(part))
     ((value, half),) = zip(change.value, change.half_width, strict=True)
     each = np.nanmean(head - centre, axis=0)
-    # Within half of it too: where one half moved by 10 % the median case moved by 5 %, and nothing moved alike.
+    # Within half of it too: where one half of the cases moved by 10 %, the median case may have by 5 %.
     within = min(math.log1p(margin), abs(value) / 2)
     near = float(np.mean(np.abs(each - value) <= within))
     yield {

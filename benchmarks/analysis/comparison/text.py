@@ -95,8 +95,9 @@ def _everything(comparison: Mapping[str, Any]) -> Iterator[str]:
             yield (
                 f"Everything moved on {one['device']}: the median case is {speed}, "
                 f"{change(one['ratio'], one['low'], one['high'])}, and {wording.percent(one['share'])} of "
-                f"the cases are within {share(one['within'])} of that. Another state of the machine (its clock, its "
-                "temperature, other work) does this more often than a commit; measure both sides in turn."
+                f"the cases are within {share(one['within'])} of that. Another state of the machine (its "
+                "clock, its temperature, other work) does this more often than a commit; measure both sides "
+                "in turn."
             )
     ceilings = [one for one in comparison["controls"] if _surely(one, comparison["margin"])]
     if ceilings:
