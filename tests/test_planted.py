@@ -24,7 +24,7 @@ ON = {
     "cuda": ("--device=cuda", "--seq-len=8192,16384,32768,65536", "--repetitions=3", "--case-seconds=0.05"),
 }
 CONTROL = "linear-chunked"
-PLANTED = 0.15
+PLANTED = 0.10
 QUIET = PLANTED / 3
 MAPPED = "    phi_q, phi_k, values = phi(q.to(wide)), phi(k.to(wide)), v.to(wide)\n"
 # In parts, so that it takes time and no memory.
