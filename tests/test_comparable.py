@@ -149,13 +149,19 @@ def test_what_some_runs_lack_costs_the_other_cases_nothing(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", ["nvidia-h200", "two-core-cpu"])
-def test_published_runs_of_the_same_code_raise_no_alarm(machine: str) -> None:
-    """Every two of five runs against the other three, and every one against every later one."""
+def test_published_runs_of_the_same_code_rarely_raise_an_alarm(machine: str) -> None:
+    """Every two of five runs against the other three, and every one against every later one.
+
+    Each comparison may raise one with 5 %; more than 3 of 20 would, were they independent, in 1.6 %.
+    """
     files = sorted((Path(__file__).parents[1] / "benchmarks/published" / machine).glob("run-*.json"))
     assert len(files) == 5
+    alarms = []
     for two in combinations(files, 2):
         others = [file for file in files if file not in two]
         for base, head in ((two, others), (two[:1], two[1:])):
             found = compare(load(base), load(head), paired=False)
-            alarms = having([*found["cases"], *found["counts"]], "slower", "faster", "larger", "smaller")
-            assert not alarms and not having(found["outcomes"], "lost"), (base, head)
+            alarms += having(found["cases"], "slower", "faster")[:1]
+            assert not having(found["counts"], "larger", "smaller"), (base, head)
+            assert not having(found["outcomes"], "lost"), (base, head)
+    assert len(alarms) <= 3, alarms
