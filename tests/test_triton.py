@@ -126,7 +126,11 @@ def test_two_calls_give_the_same_bits(device: str) -> None:
     assert torch.equal(first, second)
 
 
-def test_split_and_continued_equals_the_whole_with_gradients(device: str) -> None:
+@pytest.mark.parametrize("moved_by", ["pointers", "descriptors"])
+def test_split_and_continued_equals_the_whole_with_gradients(
+    moved_by: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton_plan, "DESCRIBED", 0 if moved_by == "descriptors" else 2**62)
     q, k, v = inputs(device, value_dim=24)
     whole = linear_triton(q, k, v, causal=True)
     head, state = linear_triton_with_state(q[:, :, :37], k[:, :, :37], v[:, :, :37])

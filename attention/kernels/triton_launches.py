@@ -125,9 +125,10 @@ class Launches:
         self.how = (phi, narrow if self.narrow else wide, precision)
         self.size, self.segments = cut
         self.shape = (heads, self.N, self.D, self.E, self.segments, self.size)
-        strides = [stride for _, strides in like for stride in strides[:3]]
-        edges = [self.N * self.D, self.N * self.E, self.D, self.E]  # of what is made here, contiguous
-        self.described = aligned and described(self.heads * self.N, dtype, strides + edges, device)
+        # Of what is moved tile by tile, unlike states, and of what is made here, contiguous.
+        strides = [stride for _, strides in like if len(strides) == 4 for stride in strides[:3]]
+        strides += [self.N * self.D, self.N * self.E, self.D, self.E]
+        self.described = aligned and described(self.heads * self.N, dtype, strides, device)
         self.known: dict[tuple[Any, ...], Launch] = {}
 
     def launch(self, key: tuple[Any, ...], tensors: list[Tensor], new: Callable[[], Launch]) -> None:
