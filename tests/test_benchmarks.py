@@ -176,7 +176,7 @@ def broken(q, k, v, **options):
     raise RuntimeError("this kernel always fails")
 
 def hungry(q, k, v, *, causal=False, **options):
-    if q.shape[2] > 300:
+    if q.shape[2] > 600:
         raise torch.OutOfMemoryError("tried to allocate too much. More words.")
     return linear.function(q, k, v, causal=causal, **options)
 
@@ -192,7 +192,7 @@ def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
     (tmp_path / "plugin.py").write_text(PLUGIN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     out = tmp_path / "out.json"
-    options = ("-p", "plugin", "--device=cpu", "--mode=causal", "--seq-len=16,512", "--case-seconds=0.01")
+    options = ("-p", "plugin", "--device=cpu", "--mode=causal", "--seq-len=16,700", "--case-seconds=0.01")
     kernels = [f"--kernel=linear-{name}" for name in ("amnesic", "broken", "hungry", "chunked")]
     text = run(*options, *kernels, "--repetitions=1", f"--benchmark-json={out}", exit_code=1)
     document = json.loads(out.read_text())
@@ -200,13 +200,13 @@ def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
         (row["kernel"], row["seq_len"]): (row["outcome"], row["reason"]) for row in document["not_measured"]
     }
     # Wrong from its 65th token on, and found out before its 16 tokens are timed.
-    for length in (16, 512):
+    for length in (16, 700):
         outcome, reason = found["linear-amnesic", length]
-        assert outcome == "failed" and "wrong result at N = 512: relative error" in reason
+        assert outcome == "failed" and "wrong result at N = 600: relative error" in reason
         assert found["linear-broken", length] == ("failed", "RuntimeError: this kernel always fails")
-    assert found["linear-hungry", 512] == ("oom", "tried to allocate too much")
+    assert found["linear-hungry", 700] == ("oom", "tried to allocate too much")
     measured = {(record["kernel"], record["seq_len"]) for record in rows(document)}
-    assert measured == {("linear-hungry", 16), ("linear-chunked", 16), ("linear-chunked", 512)}
+    assert measured == {("linear-hungry", 16), ("linear-chunked", 16), ("linear-chunked", 700)}
     assert "this kernel always fails" in text
 
 
