@@ -71,6 +71,7 @@ def test_each_side_comes_first_in_every_other_pair() -> None:
 def test_every_run_imports_the_kernels_of_its_revision(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # else its folders would be among the paths
     repository.edit(CHUNKED, "from __future__", "# second\nfrom __future__")
     repository.commit("second")
     processes, before = Processes(monkeypatch), repository.state()
