@@ -214,7 +214,7 @@ def test_a_second_derivative_is_refused_not_taken_for_zero(device: str) -> None:
 
 
 def test_a_launch_is_remembered_by_all_that_it_depends_on(device: str) -> None:
-    """Odd addresses, other lengths, widths, strides: compiled for one, a kernel must not run for another."""
+    """Odd addresses, other lengths, other widths: compiled for one, a kernel must not run for another."""
     for N, D, offset in ((70, 16, 0), (64, 16, 0), (70, 16, 1), (70, 24, 0), (70, 16, 0)):
         generator = torch.Generator().manual_seed(5)
         flat = torch.randn(3 * N * D + offset, generator=generator).to(device)[offset:]

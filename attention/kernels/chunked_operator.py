@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.chunked import Passes, new_states
+from attention.kernels.tensors import contiguous_like
 
 
 @torch.library.custom_op("attention::linear_chunked", mutates_args=())
@@ -64,7 +65,7 @@ def chunked_backward(
     chunk_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk, dv, from what :func:`chunked_forward` took and returned, its states kept."""
-    dq, dk, dv = grads = _empty_like(q), _empty_like(k), _empty_like(v)
+    dq, dk, dv = grads = contiguous_like(q), contiguous_like(k), contiguous_like(v)
     work = Passes(q, k, v, phi, chunk_size)
     upstream = (grad_out, out, den)
     if causal:
@@ -76,12 +77,7 @@ def chunked_backward(
 
 @chunked_backward.register_fake
 def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_like(q), _empty_like(k), _empty_like(v)
-
-
-def _empty_like(x: Tensor) -> Tensor:
-    """Contiguous, whatever the strides of x: an expanded tensor has no room for a gradient."""
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -10,6 +10,7 @@ from attention.kernels.chunked import default_chunk_size
 from attention.kernels.chunked_operator import chunked_forward
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
 from attention.kernels.registry import register_kernel
+from attention.kernels.tensors import differentiated
 
 
 def linear_explicit(
@@ -70,8 +71,7 @@ def linear_chunked(
         chunk_size = default_chunk_size(q.shape[-1], causal=causal)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    out: Tensor = chunked_forward(q, k, v, causal, name, eps, chunk_size, keep)[0]
+    out: Tensor = chunked_forward(q, k, v, causal, name, eps, chunk_size, differentiated(q, k, v))[0]
     return out
 
 

@@ -12,12 +12,8 @@ from torch import Tensor
 from attention.kernels import costs
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
 from attention.kernels.registry import register_kernel
-from attention.kernels.triton_operator import (
-    triton_differentiable,
-    triton_forward,
-    triton_inference,
-    unit_stride,
-)
+from attention.kernels.tensors import differentiated, unit_stride
+from attention.kernels.triton_operator import triton_differentiable, triton_forward, triton_inference
 from attention.kernels.triton_plan import WIDEST
 
 if TYPE_CHECKING:
@@ -57,7 +53,7 @@ def linear_triton(
     if v.numel() == 0:
         return q @ (k.mT @ v)
     out: Tensor
-    if _differentiated(q, k, v):
+    if differentiated(q, k, v):
         out = triton_differentiable(q, k, v, None, None, causal, phi, eps, precision, False)[0]
     else:
         out = triton_inference(q, k, v, causal, phi, eps, precision)
@@ -86,7 +82,7 @@ def linear_triton_with_state(
         S = v.new_zeros(shape, dtype=torch.float32)
         return q @ (k.mT @ v), initial_state or (S, S[..., 0])
     arguments = q, k, v, S0, z0, causal, phi, eps, precision, True
-    if _differentiated(q, k, v, S0, z0):
+    if differentiated(q, k, v, S0, z0):
         out, *_, S, z = triton_differentiable(*arguments)
     else:
         out, *_, S, z = triton_forward(*arguments, False)
@@ -112,10 +108,6 @@ def _served(
             f"input_precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
         )
     return unit_stride(q), unit_stride(k), unit_stride(v), name, precision
-
-
-def _differentiated(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def _flat(state: LinearState, shape: tuple[int, int, int, int]) -> LinearState:

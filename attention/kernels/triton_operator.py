@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.kernels.tensors import contiguous_like, unit_stride
 from attention.kernels.triton_launches import State, launches
 from attention.kernels.triton_plan import scanned, segments, summed
 
@@ -34,7 +35,7 @@ def _infer(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
 ) -> Tensor:  # fmt: skip
     """The output alone: a short sequence cannot wait for what a backward or a continuation would want."""
-    run, out = launches(q, k, v, causal, phi, precision, eps=eps), _empty_like(v)
+    run, out = launches(q, k, v, causal, phi, precision, eps=eps), contiguous_like(v)
     state = run.before(k, v, (None, None), summed(run.segments, causal=causal, final=False))
     run.attend(q, k, v, out, out, state, reverse=False)
     return out
@@ -42,7 +43,7 @@ def _infer(
 
 @torch.library.register_fake("attention::linear_triton_inference")  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
-    return _empty_like(v)
+    return contiguous_like(v)
 
 
 @torch.library.impl("attention::linear_triton", ("cpu", "cuda"))
@@ -56,7 +57,7 @@ def _forward(
     ``final``: S ``[B H, D, Dv]`` and z ``[B H, D]`` after the last token.
     """
     run = launches(q, k, v, causal, phi, precision, eps=eps, others=(S0, z0))
-    out = _empty_like(v)
+    out = contiguous_like(v)
     state = run.before(k, v, (S0, z0), summed(run.segments, causal=causal, final=final))
     inv = run.buffer(run.N if keep else 0)
     run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
@@ -80,7 +81,7 @@ def _(
 
     sums = (empty(slots, D, E), empty(slots, D)) if keep and count else (empty(0), empty(0))
     last = (empty(D, E), empty(D)) if final else (empty(0), empty(0))
-    return _empty_like(v), empty(N if keep else 0), *sums, *last
+    return contiguous_like(v), empty(N if keep else 0), *sums, *last
 
 
 @torch.library.impl("attention::linear_triton_backward", ("cpu", "cuda"))
@@ -91,7 +92,7 @@ def _differentiate(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv, dS0, dz0, from what the forward took and returned, and dS, dz of its end."""
     run = launches(q, k, v, causal, phi, precision, others=(do, S0, z0, dS, dz))
-    dq, dk, dv = (_empty_like(x) for x in (q, k, v))
+    dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
     delta = torch.empty_like(inv)
     count = summed(run.segments, causal=causal, final=final)
     before = State(S if count else None, z if count else None, S0, z0, scanned=scanned(count))
@@ -115,12 +116,7 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, 
     first = [
         q.new_empty(heads, 0, dtype=torch.float32) if x is None else torch.empty_like(x) for x in (S0, z0)
     ]
-    return (*(_empty_like(x) for x in (q, k, v)), *first)
-
-
-def _empty_like(x: Tensor) -> Tensor:
-    """Contiguous, whatever the strides of x."""
-    return x.new_empty(x.shape)
+    return (*(contiguous_like(x) for x in (q, k, v)), *first)
 
 
 class LinearTriton(torch.autograd.Function):
@@ -166,11 +162,6 @@ class Gradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
         raise RuntimeError("linear-triton can be differentiated once: its gradients have none")
-
-
-def unit_stride(x: Tensor) -> Tensor:
-    """Itself if its last stride is 1, which is all that the passes ask for."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 triton_differentiable: Callable[..., tuple[Tensor, ...]] = LinearTriton.apply

@@ -52,12 +52,8 @@ def _chunked_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: 
     return 2 * batch * heads * sum(terms.values())
 
 
-def _triton_inference(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any, **__: Any) -> int:
-    batch, heads, seq_len, head_dim = q.shape
-    terms = triton_forward_terms(
-        seq_len, head_dim, v.shape[-1], batch * heads, causal, q.dtype == torch.bfloat16, q.device
-    )
-    return 2 * batch * heads * sum(terms.values())
+def _triton_inference(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
+    return _triton_forward(q, k, v, None, None, *rest, False, False)
 
 
 def _triton_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:

@@ -1,0 +1,21 @@
+"""What more than one kernel asks of its tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def differentiated(*tensors: Tensor | None) -> bool:
+    """Whether a backward may come, so that what it reads is worth keeping."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def contiguous_like(x: Tensor) -> Tensor:
+    """Room for a result, whatever the strides of x: an expanded tensor has none for a gradient."""
+    return x.new_empty(x.shape)
+
+
+def unit_stride(x: Tensor) -> Tensor:
+    """Itself if its last stride is 1, else a copy."""
+    return x if x.stride(-1) == 1 else x.contiguous()
