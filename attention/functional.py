@@ -11,6 +11,10 @@ from torch import Tensor
 from attention.case import DTYPES, Case
 from attention.kernels.feature_maps import FeatureMap
 from attention.kernels.registry import Kernel, get_kernel, list_kernels
+from attention.kernels.tensors import differentiated
+
+Like = tuple[torch.Size, torch.dtype, torch.device]
+"""What a kernel is chosen by, of a tensor."""
 
 AUTO = {
     ("standard", "cpu"): ("sdpa",),
@@ -93,7 +97,7 @@ def explain(case: Case) -> None:
     chosen = choose(case)
     for backend in _candidates(case):
         name = f"{case.family}-{backend}"
-        reason = _refusal(replace(case, kernel=name))
+        reason = get_kernel(name).supports(replace(case, kernel=name))
         if reason:
             print(f"not {name}: {reason}")
         if name == chosen.name:
@@ -107,11 +111,6 @@ def choose(case: Case) -> Kernel:
     Raises:
         ValueError: no kernel serves the case; the message says why.
     """
-    # A compiler traces through no cache, and needs none: it asks once.
-    return _choose(case) if torch.compiler.is_compiling() else _choose_cached(case)
-
-
-def _choose(case: Case) -> Kernel:
     refusals = []
     for backend in _candidates(case):
         kernel = get_kernel(f"{case.family}-{backend}")
@@ -122,14 +121,19 @@ def _choose(case: Case) -> Kernel:
     raise ValueError(f"no {case.family} kernel serves {case.key}; {'; '.join(refusals)}")
 
 
-_choose_cached = lru_cache(maxsize=1024)(_choose)
-
-
 def _candidates(case: Case) -> tuple[str, ...]:
     return AUTO.get((case.family, case.device), AUTO[case.family, "cpu"])
 
 
 def _select(family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Kernel:
+    """The kernel of such inputs, looked for once: a short sequence cannot wait for it at each call."""
+    likes = ((q.shape, q.dtype, q.device), (k.shape, k.dtype, k.device), (v.shape, v.dtype, v.device))
+    # A compiler traces through no cache, and needs none: it asks once.
+    serving = _serving if torch.compiler.is_compiling() else _serving_cached
+    return serving(family, backend, causal, differentiated(q, k, v), *likes)
+
+
+def _serving(family: str, backend: str, causal: bool, backward: bool, q: Like, k: Like, v: Like) -> Kernel:
     _check(q, k, v)
     known = [name.removeprefix(f"{family}-") for name in list_kernels(family)]
     if backend != "auto" and backend not in known:
@@ -137,45 +141,43 @@ def _select(family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: 
             f"backend {backend!r} does not exist for {family} attention; "
             f"choose auto or one of {', '.join(known)}"
         )
-    batch, heads, seq_len, head_dim = q.shape
-    differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    (batch, heads, seq_len, head_dim), dtype, device = q
     case = Case(
         kernel=f"{family}-{backend}",
         mode="causal" if causal else "bidirectional",
-        phase="forward_backward" if differentiated else "forward",
-        device=q.device.type,
-        dtype=str(q.dtype).removeprefix("torch."),
+        phase="forward_backward" if backward else "forward",
+        device=device.type,
+        dtype=str(dtype).removeprefix("torch."),
         batch=batch,
         heads=heads,
         seq_len=seq_len,
         head_dim=head_dim,
-        value_dim=v.shape[-1],
+        value_dim=v[0][-1],
     )
     if backend == "auto":
         return choose(case)
-    reason = get_kernel(case.kernel).supports(case) if torch.compiler.is_compiling() else _refusal(case)
-    if reason:
-        shapes = f"q {tuple(q.shape)}, v {tuple(v.shape)} in {q.dtype}"
+    kernel = get_kernel(case.kernel)
+    if reason := kernel.supports(case):
+        shapes = f"q {tuple(q[0])}, v {tuple(v[0])} in {dtype}"
         raise ValueError(f"{case.kernel} cannot serve {shapes}: {reason}")
-    return get_kernel(case.kernel)
+    return kernel
 
 
-@lru_cache(maxsize=1024)
-def _refusal(case: Case) -> str | None:
-    return get_kernel(case.kernel).supports(case)
+_serving_cached = lru_cache(maxsize=1024)(_serving)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
-    shapes = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    if not q.ndim == k.ndim == v.ndim == 4:
-        raise ValueError(f"q, k and v must be [batch, heads, seq_len, head_dim]; {shapes}")
-    if q.shape != k.shape or q.shape[:3] != v.shape[:3]:
-        raise ValueError(f"q and k must have the same shape, and v theirs up to its own width; {shapes}")
-    if q.shape[-1] < 1 or v.shape[-1] < 1:
-        raise ValueError(f"head_dim must be at least 1; {shapes}")
-    if not q.dtype == k.dtype == v.dtype or str(q.dtype).removeprefix("torch.") not in DTYPES:
-        raise ValueError(
-            f"q, k and v must share one dtype out of {', '.join(DTYPES)}; got {q.dtype}, {k.dtype}, {v.dtype}"
-        )
-    if not q.device == k.device == v.device:
-        raise ValueError(f"q, k and v must be on one device; got {q.device}, {k.device}, {v.device}")
+def _check(q: Like, k: Like, v: Like) -> None:
+    shapes, dtypes, devices = zip(q, k, v, strict=True)
+    Q, K, V = (tuple(shape) for shape in shapes)
+    got = f"got q {Q}, k {K}, v {V}"
+    if not len(Q) == len(K) == len(V) == 4:
+        raise ValueError(f"q, k and v must be [batch, heads, seq_len, head_dim]; {got}")
+    if Q != K or Q[:3] != V[:3]:
+        raise ValueError(f"q and k must have the same shape, and v theirs up to its own width; {got}")
+    if Q[-1] < 1 or V[-1] < 1:
+        raise ValueError(f"head_dim must be at least 1; {got}")
+    if len(set(dtypes)) > 1 or str(dtypes[0]).removeprefix("torch.") not in DTYPES:
+        named = ", ".join(map(str, dtypes))
+        raise ValueError(f"q, k and v must share one dtype out of {', '.join(DTYPES)}; got {named}")
+    if len(set(devices)) > 1:
+        raise ValueError(f"q, k and v must be on one device; got {', '.join(map(str, devices))}")

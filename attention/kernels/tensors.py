@@ -13,7 +13,7 @@ def differentiated(*tensors: Tensor | None) -> bool:
 
 def contiguous_like(x: Tensor) -> Tensor:
     """Room for a result, whatever the strides of x: an expanded tensor has none for a gradient."""
-    return x.new_empty(x.shape)
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def unit_stride(x: Tensor) -> Tensor:
