@@ -167,17 +167,17 @@ _serving_cached = lru_cache(maxsize=1024)(_serving)
 
 
 def _check(q: Like, k: Like, v: Like) -> None:
-    shapes, dtypes, devices = zip(q, k, v, strict=True)
-    Q, K, V = (tuple(shape) for shape in shapes)
-    got = f"got q {Q}, k {K}, v {V}"
-    if not len(Q) == len(K) == len(V) == 4:
-        raise ValueError(f"q, k and v must be [batch, heads, seq_len, head_dim]; {got}")
-    if Q != K or Q[:3] != V[:3]:
-        raise ValueError(f"q and k must have the same shape, and v theirs up to its own width; {got}")
-    if Q[-1] < 1 or V[-1] < 1:
-        raise ValueError(f"head_dim must be at least 1; {got}")
-    if len(set(dtypes)) > 1 or str(dtypes[0]).removeprefix("torch.") not in DTYPES:
-        named = ", ".join(map(str, dtypes))
-        raise ValueError(f"q, k and v must share one dtype out of {', '.join(DTYPES)}; got {named}")
-    if len(set(devices)) > 1:
-        raise ValueError(f"q, k and v must be on one device; got {', '.join(map(str, devices))}")
+    q_shape, k_shape, v_shape = (tuple(x[0]) for x in (q, k, v))
+    shapes = f"got q {q_shape}, k {k_shape}, v {v_shape}"
+    if not len(q_shape) == len(k_shape) == len(v_shape) == 4:
+        raise ValueError(f"q, k and v must be [batch, heads, seq_len, head_dim]; {shapes}")
+    if q_shape != k_shape or q_shape[:3] != v_shape[:3]:
+        raise ValueError(f"q and k must have the same shape, and v theirs up to its own width; {shapes}")
+    if q_shape[-1] < 1 or v_shape[-1] < 1:
+        raise ValueError(f"head_dim must be at least 1; {shapes}")
+    if not q[1] == k[1] == v[1] or str(q[1]).removeprefix("torch.") not in DTYPES:
+        raise ValueError(
+            f"q, k and v must share one dtype out of {', '.join(DTYPES)}; got {q[1]}, {k[1]}, {v[1]}"
+        )
+    if not q[2] == k[2] == v[2]:
+        raise ValueError(f"q, k and v must be on one device; got {q[2]}, {k[2]}, {v[2]}")

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
-from attention.kernels import triton_plan
+from attention.kernels import triton_launches, triton_plan
 from attention.kernels.linear_triton import linear_triton, supports
 from attention.kernels.reference import (
     TOLERANCES,
@@ -35,13 +36,22 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @pytest.fixture(autouse=True)
-def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """Segments of 64 tokens, and on a CPU the interpreter."""
-    monkeypatch.setattr(triton_plan, "LEAST_TOKENS", 64)
+    plan(monkeypatch, LEAST_TOKENS=64)
     device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
     needs_none = ("does_not_serve", "interpreter")
     if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
         pytest.skip("run by test_all_of_this_passes_in_the_interpreter")
+    yield
+    triton_launches.forget()
+
+
+def plan(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
+    """Other rules, and nothing remembered that was planned by those before."""
+    for name, value in rules.items():
+        monkeypatch.setattr(triton_plan, name, value)
+    triton_launches.forget()
 
 
 def inputs(device: str, shape: tuple[int, ...] = (1, 1, 100, 16), value_dim: int = 16) -> list[Tensor]:
@@ -58,7 +68,7 @@ def test_equals_the_oracle_with_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Ragged lengths, widths that are no power of two, two segments."""
-    monkeypatch.setattr(triton_plan, "DESCRIBED", 0 if moved_by == "descriptors" else 2**62)
+    plan(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
     case = Case("linear-triton", mode, 100, "forward_backward", device, inputs_in, 1, 1, head_dim, value_dim)
     errors = errors_against_reference(case)
     assert errors.within(case.torch_dtype), errors
@@ -109,8 +119,7 @@ def test_segments_added_up_or_scanned_give_the_same(
     """One segment, three added up by each program, and three scanned."""
     results = []
     for least, folded in ((1024, 32), (64, 32), (64, 0)):
-        monkeypatch.setattr(triton_plan, "LEAST_TOKENS", least)
-        monkeypatch.setattr(triton_plan, "FOLDED", folded)
+        plan(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
         q, k, v = inputs(device, (1, 1, 130, 16))
         out = linear_triton(q, k, v, causal=mode == "causal")
         results.append([out, *torch.autograd.grad(out, (q, k, v), torch.ones_like(out))])
@@ -130,7 +139,7 @@ def test_two_calls_give_the_same_bits(device: str) -> None:
 def test_split_and_continued_equals_the_whole_with_gradients(
     moved_by: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triton_plan, "DESCRIBED", 0 if moved_by == "descriptors" else 2**62)
+    plan(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
     q, k, v = inputs(device, value_dim=24)
     whole = linear_triton(q, k, v, causal=True)
     head, state = linear_triton_with_state(q[:, :, :37], k[:, :, :37], v[:, :, :37])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attention.kernels.triton_launcher import Relaunch, relaunch
 from attention.kernels.triton_plan import Tiles, described, scanned, segments, tiles
 
 SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
@@ -56,7 +57,7 @@ class Launch:
 
     ``tiles`` are the blocks in which the first tensors are moved, if by descriptors. Triton looks anew at
     each of fifty arguments of each launch, which takes it longer than a short sequence takes the card: so
-    what it ``compiled`` is kept, if ``lasting``.
+    what it compiled is launched ``again``, if ``lasting``.
     """
 
     kernel: Any
@@ -65,20 +66,21 @@ class Launch:
     values: tuple[Any, ...]
     num_warps: int
     lasting: bool
-    compiled: Any = None
+    again: Relaunch | None = None
 
     def __call__(self, tensors: list[Tensor]) -> None:
         device = tensors[0].device
         if device.type == "cuda" and device.index != torch.cuda.current_device():
             with torch.cuda.device(device):
                 return self(tensors)
-        arguments = self.described(tensors) if self.tiles else tensors
-        if self.compiled is not None:
-            self.compiled[self.programs, 1, 1](*arguments, *self.values)
+        first = self.described(tensors) if self.tiles else []
+        rest = tensors[len(first) :]
+        if self.again is not None:
+            self.again(device.index, [*first, *[x.data_ptr() for x in rest]])
             return None
-        compiled = self.kernel[(self.programs,)](*arguments, *self.values, num_warps=self.num_warps)
-        if self.lasting:
-            self.compiled = compiled
+        compiled = self.kernel[(self.programs,)](*first, *rest, *self.values, num_warps=self.num_warps)
+        if self.lasting and compiled is not None:
+            self.again = relaunch(compiled, self.programs, self.values)
         return None
 
     def described(self, tensors: list[Tensor]) -> list[Any]:
@@ -86,8 +88,7 @@ class Launch:
         from triton.tools.tensor_descriptor import TensorDescriptor
 
         pairs = zip(tensors, self.tiles, strict=False)
-        first = [TensorDescriptor(x, list(x.shape), list(x.stride()), tile) for x, tile in pairs]
-        return [*first, *tensors[len(first) :]]
+        return [TensorDescriptor(x, list(x.shape), list(x.stride()), tile) for x, tile in pairs]
 
 
 def launches(
@@ -98,35 +99,36 @@ def launches(
 
     ``others`` that the caller gave, ``do`` first: they count like q, k and v.
     """
-    given = (q, k, v, *(x for x in others if x is not None))
-    aligned = all(x.data_ptr() % 16 == 0 for x in given)
-    like = tuple((x.dtype, x.stride()) for x in given)
-    cut = segments(q.shape[2], q.shape[0] * q.shape[1], q.device)
-    return _launches(q.shape, v.shape[-1], q.device, like, aligned, cut, causal, phi, precision, eps)
+    given = [q, k, v, *[x for x in others if x is not None]]
+    aligned = sum([x.data_ptr() % 16 for x in given]) == 0
+    like = tuple([(x.device, x.dtype, x.stride()) for x in given])
+    return _launches(q.shape, v.shape[-1], like, aligned, causal, phi, precision, eps)
 
 
 class Launches:
-    """The passes of calls that are alike: ``like`` holds dtype and strides of what the caller gave.
+    """The passes of calls that are alike: ``like`` is device, dtype and strides of what the caller gave.
 
     ``aligned``: it begins at multiples of 16 bytes, which Triton's compiler makes use of.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], value_dim: int, device: torch.device,
-        like: tuple[tuple[torch.dtype, tuple[int, ...]], ...], aligned: bool, cut: tuple[int, int],
+        self, shape: tuple[int, ...], value_dim: int,
+        like: tuple[tuple[torch.device, torch.dtype, tuple[int, ...]], ...], aligned: bool,
         causal: bool, phi: str, precision: str, eps: float,
     ) -> None:  # fmt: skip
+        (device, dtype, _), devices = like[0], {device for device, _, _ in like}
+        if len(devices) > 1:
+            raise ValueError(f"all tensors must be on one device; got {', '.join(sorted(map(str, devices)))}")
         self.passes, wide, narrow = _triton()
         batch, heads, self.N, self.D = shape
         self.heads, self.E = batch * heads, value_dim
         self.causal, self.device, self.eps, self.aligned = causal, device, eps, aligned
-        dtype = like[0][0]
         self.narrow = dtype == torch.bfloat16
         self.how = (phi, narrow if self.narrow else wide, precision)
-        self.size, self.segments = cut
+        self.size, self.segments = segments(self.N, self.heads, device)
         self.shape = (heads, self.N, self.D, self.E, self.segments, self.size)
         # Of what is moved tile by tile, unlike states, and of what is made here, contiguous.
-        strides = [stride for _, strides in like if len(strides) == 4 for stride in strides[:3]]
+        strides = [stride for _, _, strides in like if len(strides) == 4 for stride in strides[:3]]
         strides += [self.N * self.D, self.N * self.E, self.D, self.E]
         self.described = aligned and described(self.heads * self.N, dtype, strides, device)
         self.known: dict[tuple[Any, ...], Launch] = {}
@@ -232,6 +234,8 @@ class Launches:
 
 
 _launches = lru_cache(maxsize=4096)(Launches)
+forget = _launches.cache_clear
+"""What was planned: a test that changes the rules wants it planned anew."""
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -133,13 +134,16 @@ class LinearTriton(torch.autograd.Function):
         out, inv, S, z, _, _ = output
         ctx.save_for_backward(q, k, v, out, inv, S, z, S0, z0)
         ctx.mark_non_differentiable(inv, S, z)
+        ctx.set_materialize_grads(ctx.final)  # else zeros would be made for what nobody differentiates
 
     @staticmethod
     def backward(ctx: Any, do: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
         *saved, S0, z0 = ctx.saved_tensors
         dS, dz = (x.contiguous() if ctx.final else None for x in others[3:])
-        # A compiler differentiates once, and cannot trace one Function within another.
-        gradients = triton_backward if torch.compiler.is_compiling() else triton_gradients
+        # Gradients are recorded only to be differentiated. A compiler does so once, and cannot trace one
+        # Function within another.
+        recorded = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        gradients = triton_gradients if recorded else triton_backward
         dq, dk, dv, dS0, dz0 = gradients(
             unit_stride(do), *saved, S0, z0, dS, dz, ctx.causal, ctx.phi, ctx.precision, ctx.final
         )
@@ -164,6 +168,8 @@ class Gradients(torch.autograd.Function):
         raise RuntimeError("linear-triton can be differentiated once: its gradients have none")
 
 
+# Else ``apply`` works it out at each call, for as long as a launch takes.
+LinearTriton.forward.__signature__ = signature(LinearTriton.forward)  # type: ignore[attr-defined]
 triton_differentiable: Callable[..., tuple[Tensor, ...]] = LinearTriton.apply
 triton_gradients: Callable[..., tuple[Tensor, ...]] = Gradients.apply
 triton_inference = torch.ops.attention.linear_triton_inference.default

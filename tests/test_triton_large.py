@@ -1,0 +1,181 @@
+"""linear-triton at sizes and on features that only a card has; the rest is in test_triton.
+
+Large cases are held against ``linear-chunked`` in float64, which the oracle holds to 1e-12, or, where that
+does not fit, head by head against themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from attention import linear_triton_with_state
+from attention.case import MODES
+from attention.kernels import triton_plan
+from attention.kernels.linear import linear_chunked
+from attention.kernels.linear_triton import linear_triton
+from attention.kernels.reference import TOLERANCES, gradient_error, relative_error
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@pytest.fixture(autouse=True)
+def card(device: str) -> None:
+    if device != "cuda":
+        pytest.skip("of a size or a kind for a card; smaller ones are in test_triton")
+
+
+def inputs(
+    *shape: int, value_dim: int | None = None, dtype: torch.dtype = torch.bfloat16
+) -> tuple[list[Tensor], Tensor]:
+    """q, k, v that require gradients, and one of the output."""
+    generator = torch.Generator("cuda").manual_seed(11)
+
+    def normal(width: int) -> Tensor:
+        return torch.randn(*shape[:3], width, generator=generator, device="cuda", dtype=dtype)
+
+    widths = (shape[3], shape[3], value_dim or shape[3])
+    return [normal(width).requires_grad_() for width in widths], normal(widths[2])
+
+
+def results(attend: Attention, qkv: list[Tensor], do: Tensor) -> list[Tensor]:
+    """The output and the gradients of q, k and v."""
+    out = attend(*qkv)
+    return [out.detach(), *torch.autograd.grad(out, qkv, do)]
+
+
+def is_right(attend: Attention, exact: Attention, qkv: list[Tensor], do: Tensor) -> None:
+    got = results(attend, qkv, do)
+    wanted = results(exact, [x.detach().double().requires_grad_() for x in qkv], do.double())
+    forward, backward = relative_error(got[0], wanted[0]), gradient_error(got[1:], wanted[1:])
+    print(f"{tuple(qkv[0].shape)} {do.dtype}: forward {forward:.1e}, gradients {backward:.1e}")
+    assert forward < TOLERANCES[do.dtype][0]
+    assert backward < TOLERANCES[do.dtype][1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("shape", "value_dim", "inputs_in"),
+    [
+        pytest.param((1, 2, 1_000_003, 64), 64, torch.bfloat16, id="a-million-ragged"),
+        pytest.param((16, 32, 1000, 64), 64, torch.bfloat16, id="512-heads"),
+        pytest.param((1, 4, 5000, 256), 256, torch.float16, id="float16-256-wide"),
+        pytest.param((4, 8, 8192, 128), 64, torch.bfloat16, id="described-128-by-64"),
+    ],
+)
+def test_large_cases_equal_float64(
+    shape: tuple[int, ...], value_dim: int, inputs_in: torch.dtype, mode: str
+) -> None:
+    causal = mode == "causal"
+    qkv, do = inputs(*shape, value_dim=value_dim, dtype=inputs_in)
+    is_right(
+        lambda q, k, v: linear_triton(q, k, v, causal=causal),
+        lambda q, k, v: linear_chunked(q, k, v, causal=causal),
+        qkv,
+        do,
+    )
+
+
+def test_a_float16_normaliser_of_65536_tokens_does_not_overflow() -> None:
+    (q, k, v), _ = inputs(1, 2, 65536, 64, dtype=torch.float16)
+    with torch.no_grad():
+        out = linear_triton(q, k + 8, v + 1, causal=True)  # z reaches 590 000
+        exact = [x.double() for x in (q, k + 8, v + 1)]
+        error = relative_error(out, linear_chunked(*exact, causal=True))
+    print(f"{error:.1e}")
+    assert error < TOLERANCES[torch.float16][0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_beyond_two_to_the_31_elements_each_head_is_that_of_a_call_of_its_own(mode: str) -> None:
+    heads, tokens = 33, 2**20
+    if torch.cuda.mem_get_info()[0] < 60e9:
+        pytest.skip("needs 60 GB of the card")
+    qkv, do = inputs(1, heads, tokens, 64)
+    assert qkv[0].numel() > 2**31
+    got = results(lambda q, k, v: linear_triton(q, k, v, causal=mode == "causal"), qkv, do)
+    for head in (0, heads - 1):
+        of_it = slice(head, head + 1)
+        alone = [x.detach()[:, of_it].clone().requires_grad_() for x in qkv]
+        wanted = results(
+            lambda q, k, v: linear_triton(q, k, v, causal=mode == "causal"), alone, do[:, of_it].clone()
+        )
+        errors = [relative_error(x[:, of_it], y) for x, y in zip(got, wanted, strict=True)]
+        print(f"head {head}: " + ", ".join(f"{error:.1e}" for error in errors))
+        # Both round to bfloat16, sums of segments of other lengths.
+        assert max(errors) < TOLERANCES[torch.bfloat16][0]
+
+
+@pytest.mark.parametrize("tokens", [256, 4096, 65536])
+def test_two_calls_give_the_same_bits_with_gradients(tokens: int) -> None:
+    qkv, do = inputs(4, 8, tokens, 64)
+    first, second = (results(lambda q, k, v: linear_triton(q, k, v, causal=True), qkv, do) for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("tokens", [256, 16384])
+def test_a_captured_graph_replays_on_new_data_with_gradients(tokens: int) -> None:
+    """The second length is moved by descriptors."""
+    qkv, do = inputs(4, 8, tokens, 64)
+
+    def step() -> list[Tensor]:
+        return results(lambda q, k, v: linear_triton(q, k, v, causal=True), qkv, do)
+
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        for x in (*qkv, do):
+            x.normal_()
+        for x in captured:
+            x.fill_(float("nan"))
+    graph.replay()
+    assert all(torch.equal(x, y) for x, y in zip(captured, step(), strict=True))
+
+
+@pytest.mark.parametrize("cut", [100_000, 131_072])
+def test_continued_by_descriptors_it_equals_the_whole_with_gradients(cut: int) -> None:
+    assert 4 * cut >= triton_plan.DESCRIBED
+    (q, k, v), do = inputs(1, 4, 262_144, 64)
+    weights = [torch.randn(1, 4, 64, 64, device="cuda"), torch.randn(1, 4, 64, device="cuda")]
+
+    def in_two(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+        head, state = linear_triton_with_state(q[:, :, :cut], k[:, :, :cut], v[:, :, :cut])
+        tail, end = linear_triton_with_state(q[:, :, cut:], k[:, :, cut:], v[:, :, cut:], state)
+        return [torch.cat([head, tail], 2), *end]
+
+    def whole(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+        phi = torch.nn.functional.elu(k) + 1
+        return [linear_chunked(q, k, v, causal=True), phi.mT @ v, phi.sum(2)]
+
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    got, wanted = in_two(q, k, v), whole(*exact)
+    for x, y in zip(got, wanted, strict=True):
+        assert relative_error(x, y) < TOLERANCES[torch.bfloat16][0]
+    got_gradients = torch.autograd.grad(got, (q, k, v), [do, *weights])
+    wanted_gradients = torch.autograd.grad(wanted, exact, [x.double() for x in (do, *weights)])
+    error = gradient_error(got_gradients, wanted_gradients)
+    print(f"gradients {error:.1e}")
+    assert error < TOLERANCES[torch.bfloat16][1]
+
+
+def test_on_a_stream_of_its_own_it_waits_for_what_comes_before_there() -> None:
+    """Launched again directly, on the stream that is current and not on the first one's."""
+    (q, k, v), _ = inputs(4, 8, 4096, 64)
+    with torch.no_grad():
+        expected = linear_triton(q, k, v, causal=True)
+        torch.cuda.synchronize()
+        with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+            torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]
+            late = v.clone()
+            out = linear_triton(q, k, late, causal=True)
+        torch.cuda.synchronize()
+    assert torch.equal(out, expected)
