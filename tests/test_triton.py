@@ -215,6 +215,18 @@ def test_compiled_as_a_whole_it_gives_the_same_with_gradients(device: str) -> No
         assert torch.equal(compiled(q, k, v), linear_triton(q, k, v))
 
 
+def test_transformed_by_torch_func_it_has_the_same_gradients(device: str) -> None:
+    q, k, v = inputs(device)
+    weights = torch.randn_like(v)
+
+    def loss(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (linear_triton(q, k, v, causal=True) * weights).sum()
+
+    got = torch.func.grad(loss, (0, 1, 2))(*(x.detach() for x in (q, k, v)))
+    wanted = torch.autograd.grad(loss(q, k, v), (q, k, v))
+    assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
+
+
 def test_a_second_derivative_is_refused_not_taken_for_zero(device: str) -> None:
     q, k, v = inputs(device)
     (gradient,) = torch.autograd.grad(linear_triton(q, k, v).sum(), q, create_graph=True)

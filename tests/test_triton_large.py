@@ -6,7 +6,7 @@ does not fit, head by head against themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -23,9 +23,11 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @pytest.fixture(autouse=True)
-def card(device: str) -> None:
+def card(device: str) -> Iterator[None]:
     if device != "cuda":
         pytest.skip("of a size or a kind for a card; smaller ones are in test_triton")
+    yield
+    torch.cuda.empty_cache()
 
 
 def inputs(

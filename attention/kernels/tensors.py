@@ -8,7 +8,11 @@ from torch import Tensor
 
 def differentiated(*tensors: Tensor | None) -> bool:
     """Whether a backward may come, so that what it reads is worth keeping."""
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    if torch.is_grad_enabled():
+        for x in tensors:  # a generator for any() takes three times as long
+            if x is not None and x.requires_grad:
+                return True
+    return False
 
 
 def contiguous_like(x: Tensor) -> Tensor:

@@ -29,15 +29,12 @@ def relaunch(compiled: Any, programs: int, values: tuple[Any, ...]) -> Relaunch:
     stream_of, between = driver.active.get_current_stream, (None, None, None)
 
     def again(device: int, pointers: Sequence[Any]) -> None:
-        if not known or _listens(hooks.launch_enter_hook) or _listens(hooks.launch_exit_hook):
+        enter, leave = hooks.launch_enter_hook, hooks.launch_exit_hook
+        # Each a function or none, or a chain of functions that may be empty.
+        if not known or getattr(enter, "calls", enter) or getattr(leave, "calls", leave):
             ordinary(*pointers, *values)
         else:
             kernel = compiled.function, compiled.packed_metadata
             launch(programs, 1, 1, stream_of(device), *kernel, *between, *pointers, *values)
 
     return again
-
-
-def _listens(hook: Any) -> bool:
-    """A function, or a chain of them that may be empty."""
-    return bool(getattr(hook, "calls", hook))

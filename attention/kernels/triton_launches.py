@@ -74,11 +74,12 @@ class Launch:
             with torch.cuda.device(device):
                 return self(tensors)
         first = self.described(tensors) if self.tiles else []
-        rest = tensors[len(first) :]
         if self.again is not None:
-            self.again(device.index, [*first, *[x.data_ptr() for x in rest]])
+            addresses = [x.data_ptr() for x in tensors[len(first) :]]
+            self.again(device.index, first + addresses)
             return None
-        compiled = self.kernel[(self.programs,)](*first, *rest, *self.values, num_warps=self.num_warps)
+        arguments = [*first, *tensors[len(first) :], *self.values]
+        compiled = self.kernel[(self.programs,)](*arguments, num_warps=self.num_warps)
         if self.lasting and compiled is not None:
             self.again = relaunch(compiled, self.programs, self.values)
         return None

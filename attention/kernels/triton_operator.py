@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import signature
 from typing import Any
 
 import torch
@@ -168,9 +167,17 @@ class Gradients(torch.autograd.Function):
         raise RuntimeError("linear-triton can be differentiated once: its gradients have none")
 
 
-# Else ``apply`` works it out at each call, for as long as a launch takes.
-LinearTriton.forward.__signature__ = signature(LinearTriton.forward)  # type: ignore[attr-defined]
-triton_differentiable: Callable[..., tuple[Tensor, ...]] = LinearTriton.apply
+def triton_differentiable(*arguments: Any) -> tuple[Tensor, ...]:
+    """``LinearTriton.apply``; where nothing transforms it, without what that does for transforms.
+
+    It binds the arguments to the signature anew at each call, for as long as two launches take.
+    """
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    apply: Callable[..., tuple[Tensor, ...]] = LinearTriton.apply if transformed else _apply
+    return apply(*arguments)
+
+
+_apply = super(torch.autograd.Function, LinearTriton).apply
 triton_gradients: Callable[..., tuple[Tensor, ...]] = Gradients.apply
 triton_inference = torch.ops.attention.linear_triton_inference.default
 triton_forward = torch.ops.attention.linear_triton.default
