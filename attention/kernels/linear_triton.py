@@ -107,7 +107,9 @@ def _served(
         raise ValueError(
             f"input_precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
         )
-    return unit_stride(q), unit_stride(k), unit_stride(v), name, precision
+    if not q.stride(-1) == k.stride(-1) == v.stride(-1) == 1:
+        q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
+    return q, k, v, name, precision
 
 
 def _flat(state: LinearState, shape: tuple[int, int, int, int]) -> LinearState:

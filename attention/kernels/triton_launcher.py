@@ -26,7 +26,8 @@ def relaunch(compiled: Any, programs: int, values: tuple[Any, ...]) -> Relaunch:
 
     launch, ordinary, hooks = compiled.run, compiled[programs, 1, 1], knobs.runtime
     known = list(signature(launch).parameters)[: len(TAKES)] == TAKES
-    stream_of, between = driver.active.get_current_stream, (None, None, None)
+    stream_of = driver.active.get_current_stream
+    kernel = compiled.function, compiled.packed_metadata, None, None, None  # neither description nor hooks
 
     def again(device: int, pointers: Sequence[Any]) -> None:
         enter, leave = hooks.launch_enter_hook, hooks.launch_exit_hook
@@ -34,7 +35,6 @@ def relaunch(compiled: Any, programs: int, values: tuple[Any, ...]) -> Relaunch:
         if not known or getattr(enter, "calls", enter) or getattr(leave, "calls", leave):
             ordinary(*pointers, *values)
         else:
-            kernel = compiled.function, compiled.packed_metadata
-            launch(programs, 1, 1, stream_of(device), *kernel, *between, *pointers, *values)
+            launch(programs, 1, 1, stream_of(device), *kernel, *pointers, *values)
 
     return again
