@@ -19,7 +19,7 @@ Like = tuple[torch.Size, torch.dtype, torch.device]
 AUTO = {
     ("standard", "cpu"): ("sdpa",),
     ("standard", "cuda"): ("sdpa",),
-    ("linear", "cpu"): ("chunked",),
+    ("linear", "cpu"): ("native", "chunked"),
     ("linear", "cuda"): ("triton", "chunked"),
 }
 """What backend="auto" stands for: the first that serves the inputs. The order is that of measured speed."""
@@ -75,8 +75,8 @@ def linear_attention(
         causal: whether the sums of token i run over tokens up to i.
         feature_map: phi: ``elu`` (elu + 1), ``relu``, ``identity``, or a callable ``[..., D] -> [..., F]``.
         eps: added to the normaliser.
-        backend: a kernel's name without its family: ``explicit``, ``chunked`` or ``triton``; ``auto`` is the
-            first of ``AUTO`` that serves the inputs, which :func:`explain` names.
+        backend: a kernel's name without its family: ``explicit``, ``chunked``, ``native`` or ``triton``;
+            ``auto`` is the first of ``AUTO`` that serves the inputs, which :func:`explain` names.
 
     Returns:
         ``[B, H, N, Dv]`` in the dtype of the inputs; sums are accumulated in float32 at least.

@@ -100,15 +100,15 @@ def test_every_difference_between_counted_and_closed_flops_has_a_name(kernel: st
 def test_flops_have_exponent_two_and_one(kernel: str, device: str) -> None:
     """Exactly from doubled lengths, but for the diagonal of a causal fused kernel: N (N + 1) / 2.
 
-    And but for linear-triton's last of 66 segments, which a causal form does not sum beforehand: a fifth of
-    its products.
+    And but for the last of the segments of linear-triton and linear-native, which a causal form does not sum
+    beforehand: of 66 segments, a fifth of the products of one.
     """
     quadratic = kernel.startswith("standard-")
     for mode in MODES:
         short = Case(kernel, mode, 2**20, device=device)
         costs = get_kernel(kernel).costs
         closed = exponent(costs(short).flops, costs(replace(short, seq_len=2**21)).flops)
-        segmented = kernel == "linear-triton" and mode == "causal"
+        segmented = kernel in ("linear-triton", "linear-native") and mode == "causal"
         # log2((2N + 1) / (N + 1)) is 1 - O(1/N); log2(1 + 1 / 66 / 5) is 0.0044.
         assert closed == pytest.approx(2 if quadratic else 1, abs=0.0045 if segmented else 2 / 2**20)
         if mode == "bidirectional" or not (segmented or kernel in FUSED):

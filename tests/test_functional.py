@@ -73,7 +73,7 @@ def test_the_difference_between_linear_and_standard_attention_is_reported(
 
 def test_auto_is_the_kernel_it_names() -> None:
     q, k, v = make_inputs(CASE)
-    assert torch.equal(linear_attention(q, k, v), linear_attention(q, k, v, backend="chunked"))
+    assert torch.equal(linear_attention(q, k, v), linear_attention(q, k, v, backend="native"))
     assert torch.equal(standard_attention(q, k, v), standard_attention(q, k, v, backend="sdpa"))
 
 
@@ -101,7 +101,7 @@ def refusal(message: str) -> pytest.RaisesExc[ValueError]:
 def test_unknown_backends_are_refused_with_the_list_of_known_ones() -> None:
     q, k, v = make_inputs(CASE)
     with refusal(
-        "backend 'flash' does not exist for linear attention; choose auto or one of explicit, chunked"
+        "backend 'flash' does not exist for linear attention; choose auto or one of explicit, chunked, native"
     ):
         linear_attention(q, k, v, backend="flash")
     with refusal("choose auto or one of explicit, sdpa, sdpa-math, sdpa-flash, sdpa-efficient, sdpa-cudnn"):
@@ -176,6 +176,7 @@ def test_kernels_are_registered_once_and_found_by_name(monkeypatch: pytest.Monke
     assert attention.list_kernels("linear") == [
         "linear-explicit",
         "linear-chunked",
+        "linear-native",
         "linear-triton",
         "linear-mine",
     ]
@@ -195,7 +196,7 @@ def test_explain_names_the_kernel_that_auto_takes_and_what_was_passed_over(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     attention.explain(Case("linear-auto", "causal", 4096))
-    assert capsys.readouterr().out == "linear-chunked: the fastest measured on cpu that serves the case\n"
+    assert capsys.readouterr().out == "linear-native: the fastest measured on cpu that serves the case\n"
     attention.explain(Case("linear-auto", "causal", 4096, device="cuda", dtype="float64"))
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("not linear-triton: ")

@@ -154,7 +154,7 @@ def test_costs_of_the_layer_are_what_it_does(name: str, phase: str, device: str)
 
 
 def test_the_layer_is_checked_against_the_oracle_before_it_is_timed() -> None:
-    for name in ("standard-explicit", "linear-chunked"):
+    for name in ("standard-explicit", "linear-chunked", "linear-native"):
         case = Case(name, "causal", 150, "forward_backward", subject="layer")
         errors = SUBJECTS["layer"].errors(case)
         assert errors is not None and errors.within(torch.float32)

@@ -9,11 +9,13 @@ entry of ``uncounted`` (less) or ``overcounted`` (more).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from attention.kernels.chunked import Block, blocks, default_chunk_size, value_columns
+from attention.kernels.native import plan
 from attention.kernels.registry import Costs
 from attention.kernels.triton_plan import scanned, segments, summed, tiles
 
@@ -209,6 +211,59 @@ def _chunked_peak_bytes(case: Case, chunk: int) -> int:
 
 def _tokens(block: Block) -> int:
     return block.stop - block.start
+
+
+def linear_native(case: Case) -> Costs:
+    """Of each chunk's scores the half that is not masked. The normaliser is counted as the products it is.
+
+    Bidirectional: N (2 D Dv + 2 D) MACs, backward N (3 D (Dv + 1) + D Dv). Causal, with M = N (C + 1) / 2
+    scores: M (D + Dv) + N (2 D Dv + D), backward M (3 (D + Dv) + 2) + N (4 D (Dv + 1) + 2 D Dv), and
+    D (Dv + 1) for each token whose segment is summed beforehand.
+
+    Peak: the results, a float32 a token, the sums of the segments, and what each thread works in.
+    """
+    n, d, dv, rows = case.seq_len, case.head_dim, case.value_dim, case.batch * case.heads
+    threads, wide = torch.get_num_threads(), max(4, case.itemsize)
+    terms = native_forward_terms(n, d, dv, rows, case.causal, threads)
+    if case.backward:
+        for name, macs in native_backward_terms(n, d, dv, rows, case.causal, threads).items():
+            terms[name] += macs
+    _, parts = plan.segments(n, rows, threads)
+    states = parts * plan.state_size(d, dv, wide) if plan.summed(parts, case.causal) else 0
+    held = n + states * (2 if case.backward else 1)
+    costs = _costs(case, terms, wide * held + case.itemsize * _results(case))
+    return replace(costs, peak_bytes=costs.peak_bytes + wide * threads * plan.scratch_size(d, dv, wide))
+
+
+def native_forward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: int) -> dict[str, int]:
+    """MACs of one head of ``rows``: V'k of each segment, and where causal k'v once more, QK' and AV; qS."""
+    size, parts = plan.segments(n, rows, threads)
+    before = (parts - 1) * size if causal else n
+    terms = {"states": before * d * dv, "readout": n * d * dv, "normaliser": (before + n) * d}
+    if causal:
+        scores = _chunk_halves(n)
+        terms["states"] += n * d * dv
+        terms |= {"scores": scores * d, "weighted_values": scores * dv}
+    return terms
+
+
+def native_backward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: int) -> dict[str, int]:
+    """MACs of one head: G'q, then G S', V U' and k U; where causal V'k, G'q and q'g, and scores thrice."""
+    size, parts = plan.segments(n, rows, threads)
+    before = n - size if causal and parts > 1 else 0 if causal else n
+    terms = {"states": before * d * dv, "readout": 3 * n * d * dv, "normaliser": (before + 2 * n) * d}
+    if causal:
+        scores = _chunk_halves(n)
+        terms["states"] += 3 * n * d * dv
+        terms["normaliser"] += 2 * n * d + 2 * scores
+        terms |= {"scores": scores * (2 * dv + d), "weighted_values": scores * (2 * d + dv)}
+    return terms
+
+
+def _chunk_halves(n: int) -> int:
+    """Scores on and below the diagonal of the chunks of all segments, whose length is a multiple of C."""
+    whole, rest = divmod(n, plan.CHUNK)
+    return whole * plan.CHUNK * (plan.CHUNK + 1) // 2 + rest * (rest + 1) // 2
 
 
 def linear_triton(case: Case) -> Costs:

@@ -23,6 +23,8 @@ from torch.utils.flop_counter import (
 from attention.kernels.costs import (
     chunked_backward_terms,
     chunked_forward_terms,
+    native_backward_terms,
+    native_forward_terms,
     triton_backward_terms,
     triton_forward_terms,
 )
@@ -52,6 +54,18 @@ def _chunked_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: 
     return 2 * batch * heads * sum(terms.values())
 
 
+def _native_forward(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any, **__: Any) -> int:
+    batch, heads, seq_len, head_dim = q.shape
+    case = (seq_len, head_dim, v.shape[-1], batch * heads, causal, torch.get_num_threads())
+    return 2 * batch * heads * sum(native_forward_terms(*case).values())
+
+
+def _native_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
+    batch, heads, seq_len, head_dim = q.shape
+    case = (seq_len, head_dim, v.shape[-1], batch * heads, rest[-2], torch.get_num_threads())
+    return 2 * batch * heads * sum(native_backward_terms(*case).values())
+
+
 def _triton_inference(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
     return _triton_forward(q, k, v, None, None, *rest, False, False)
 
@@ -76,6 +90,8 @@ for _operator, _raw_formula in (
     (torch.ops.attention.linear_triton_inference, _triton_inference),
     (torch.ops.attention.linear_chunked, _chunked_forward),
     (torch.ops.attention.linear_chunked_backward, _chunked_backward),
+    (torch.ops.attention.linear_native, _native_forward),
+    (torch.ops.attention.linear_native_backward, _native_backward),
     (torch.ops.attention.linear_triton, _triton_forward),
     (torch.ops.attention.linear_triton_backward, _triton_backward),
 ):

@@ -1,0 +1,150 @@
+"""linear-native as operators of torch's, which compilers, autograd and ``FlopCounterMode`` know."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention.kernels.feature_maps import FEATURE_MAPS
+from attention.kernels.native.library import Call, Strided, native
+from attention.kernels.native.plan import row, scratch_size, segments, summed
+from attention.kernels.tensors import contiguous_like, unit_stride
+
+MAPS = list(FEATURE_MAPS)
+"""Their numbers in C++ are their places here."""
+
+# Defined by hand: what ``custom_op`` and ``register_autograd`` wrap around a call costs it 100 us.
+torch.library.define(
+    "attention::linear_native",
+    "(Tensor q, Tensor k, Tensor v, bool causal, str phi, float eps, bool keep) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "attention::linear_native_backward",
+    "(Tensor do, Tensor q, Tensor k, Tensor v, Tensor out, Tensor inverse, Tensor states, "
+    "bool causal, str phi) -> (Tensor, Tensor, Tensor)",
+)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _states(q: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """Room for the sums of the segments, ``[B H, segments, Dv + 1, row]``; none where none are made."""
+    heads = q.shape[0] * q.shape[1]
+    _, parts = segments(q.shape[2], heads, torch.get_num_threads())
+    parts = parts if summed(parts, causal) else 0
+    dtype = _wide(q)
+    return q.new_empty(heads, parts, v.shape[-1] + 1, row(q.shape[-1], dtype.itemsize), dtype=dtype)
+
+
+def _call(
+    tensors: dict[str, Tensor], inverse: Tensor, states: Tensor, causal: bool, phi: str, eps: float,
+    backward: bool,
+) -> None:  # fmt: skip
+    """What the C++ is told; ``tensors`` by the names of its struct."""
+    q, v = tensors["q"], tensors["v"]
+    batch, heads, tokens, head_dim = q.shape
+    threads = torch.get_num_threads()
+    size, parts = segments(tokens, batch * heads, threads)
+    part = scratch_size(head_dim, v.shape[-1], inverse.dtype.itemsize)
+    scratch = inverse.new_empty(threads * part)
+    sums = torch.empty_like(states) if backward else states
+    room = (x.data_ptr() for x in (inverse, states, sums, scratch))
+    strided = {name: Strided.of(x) for name, x in tensors.items()}
+    call = Call(**strided)
+    call.inverse, call.states, call.sums, call.scratch = room
+    call.batch, call.heads, call.tokens, call.key_width, call.value_width = *q.shape, v.shape[-1]
+    call.segments, call.segment_tokens, call.threads, call.scratch_size = parts, size, threads, part
+    call.map, call.causal, call.eps = MAPS.index(phi), causal, eps
+    native(q.dtype)(ctypes.byref(call), backward)
+
+
+@torch.library.impl("attention::linear_native", "cpu")
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output; inverse normalisers ``[B, H, N]`` and sums, which a backward reads, or else nothing."""
+    out, inverse = contiguous_like(v), q.new_empty(q.shape[:3], dtype=_wide(q))
+    states = _states(q, v, causal)
+    if out.numel():
+        _call({"q": q, "k": k, "v": v, "out": out}, inverse, states, causal, phi, eps, backward=False)
+    if not keep:
+        inverse, states = inverse.new_empty(0), states.new_empty(0)
+    return out, inverse, states
+
+
+@torch.library.register_fake("attention::linear_native")  # type: ignore[untyped-decorator]
+def _(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    empty = q.new_empty(0, dtype=_wide(q))
+    if not keep:
+        return contiguous_like(v), empty, torch.empty_like(empty)
+    return contiguous_like(v), q.new_empty(q.shape[:3], dtype=_wide(q)), _states(q, v, causal)
+
+
+@torch.library.impl("attention::linear_native_backward", "cpu")
+def _differentiate(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inverse: Tensor, states: Tensor,
+    causal: bool, phi: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """dq, dk, dv, from what the forward took and returned."""
+    dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
+    if out.numel():
+        tensors = {"q": q, "k": k, "v": v, "out": out, "grad_out": do, "dq": dq, "dk": dk, "dv": dv}
+        _call(tensors, inverse, states, causal, phi, 0.0, backward=True)
+    return dq, dk, dv
+
+
+@torch.library.register_fake("attention::linear_native_backward")  # type: ignore[untyped-decorator]
+def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v)
+
+
+class LinearNative(torch.autograd.Function):
+    """The operator with its gradients."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = native_forward(*arguments, True)
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        q, k, v, ctx.causal, ctx.phi, _ = inputs
+        ctx.save_for_backward(q, k, v, *output)
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, do: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        # A compiler differentiates once, and cannot trace one Function within another.
+        gradients = native_backward if torch.compiler.is_compiling() else native_gradients
+        return *gradients(unit_stride(do), *ctx.saved_tensors, ctx.causal, ctx.phi), None, None, None
+
+
+class Gradients(torch.autograd.Function):
+    """The backward, which says that it has no gradients itself: torch alone would take them for zero."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = native_backward(*arguments)
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError("linear-native can be differentiated once: its gradients have none")
+
+
+native_differentiable: Callable[..., tuple[Tensor, ...]] = LinearNative.apply
+native_gradients: Callable[..., tuple[Tensor, ...]] = Gradients.apply
+native_forward = torch.ops.attention.linear_native.default
+native_backward = torch.ops.attention.linear_native_backward.default

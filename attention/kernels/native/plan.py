@@ -1,0 +1,42 @@
+"""How linear-native cuts a case, and what it holds meanwhile. Plain arithmetic, as in ``linear.cpp``."""
+
+from __future__ import annotations
+
+CHUNK = 64
+"""C: tokens whose scores are computed at once; their tiles stay in the cache of a core."""
+LEAST_TOKENS = 256
+"""Of a segment: below it the sums before each one cost more than another core saves."""
+TASKS = 4
+"""A thread: as many segments leave no core idle for long."""
+
+
+def segments(tokens: int, heads: int, threads: int) -> tuple[int, int]:
+    """Tokens of a segment, a multiple of C, and how many: one a head, unless cores would be idle."""
+    count, most = 1, max(1, tokens // LEAST_TOKENS)
+    while count < most and heads * count < TASKS * threads and heads * count % threads:
+        count += 1
+    size = -(-tokens // (count * CHUNK)) * CHUNK
+    return size, max(1, -(-tokens // max(1, size)))
+
+
+def row(width: int, itemsize: int) -> int:
+    """Elements of a row of a buffer, which begins at a multiple of 64 bytes."""
+    step = 64 // itemsize
+    return -(-width // step) * step
+
+
+def state_size(head_dim: int, value_dim: int, itemsize: int) -> int:
+    """Elements of the sums V'k or G'q of a segment, V = [v | 1]."""
+    return (value_dim + 1) * row(head_dim, itemsize)
+
+
+def scratch_size(head_dim: int, value_dim: int, itemsize: int) -> int:
+    """Elements a thread works in: q, k, v, g, a transpose, scores, a result, sums both ways, z."""
+    keys, values = row(head_dim, itemsize), row(value_dim + 1, itemsize)
+    tokens = 2 * keys + 2 * values + 2 * max(keys, values) + CHUNK
+    return CHUNK * tokens + 2 * keys * values + 2 * keys
+
+
+def summed(count: int, causal: bool) -> int:
+    """Segments whose sums are made before the walk: where causal all but the last (backward: the first)."""
+    return count - 1 if causal else count

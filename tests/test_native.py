@@ -1,0 +1,202 @@
+"""linear-native: cut into segments or not, by any number of threads, and built once or refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from attention import Case, get_kernel, make_inputs
+from attention.case import MODES
+from attention.kernels.costs import native_backward_terms, native_forward_terms
+from attention.kernels.linear_native import linear_native
+from attention.kernels.native import library, plan
+from attention.kernels.reference import REFERENCES, TOLERANCES, relative_error
+
+
+@pytest.fixture(autouse=True)
+def number_of_threads() -> Iterator[None]:
+    """A test may change it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def results(case: Case) -> list[Tensor]:
+    inputs = make_inputs(case)
+    out = linear_native(*inputs, causal=case.causal)
+    return [out.detach(), *torch.autograd.grad(out.sin().sum(), inputs)]
+
+
+def test_a_machine_with_a_compiler_has_the_kernel() -> None:
+    """So that a build that breaks is no silent skip of all its tests."""
+    assert [library.missing(dtype) for dtype in library.STORAGE] == [None] * 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_the_number_of_threads_and_so_of_segments_does_not_matter(threads: int, mode: str) -> None:
+    """One head of 2000 tokens is as many segments as threads, the last of them ragged."""
+    case = Case("linear-native", mode, 2000, "forward_backward", "cpu", "float64", 1, 1, 12, 20)
+    torch.set_num_threads(1)
+    whole = results(case)
+    torch.set_num_threads(threads)
+    assert plan.segments(2000, 1, threads)[1] == threads
+    for got, expected in zip(results(case), whole, strict=True):
+        assert relative_error(got, expected) < 1e-13
+    exact = [x.detach().requires_grad_() for x in make_inputs(case)]
+    reference = REFERENCES["linear"](*exact, causal=case.causal)
+    expected_grads = torch.autograd.grad(reference.sin().sum(), exact)
+    for got, expected in zip(results(case), [reference, *expected_grads], strict=True):
+        assert relative_error(got, expected) < TOLERANCES[torch.float64][1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+def test_two_calls_give_the_same_bits(storage: str, mode: str) -> None:
+    case = Case("linear-native", mode, 1500, "forward_backward", "cpu", storage, 1, 3)
+    for first, second in zip(results(case), results(case), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("feature_map", ["elu", "relu", "identity"])
+def test_phi_is_exact_over_its_whole_range(feature_map: str) -> None:
+    """Of one token, v = 1, q = 1: o = phi(1) phi(k) / (phi(1) phi(k) + 1)."""
+    k = torch.cat([torch.linspace(-87, 20, 5001), torch.tensor([-0.0, 0.0, -1e-30, 1e-30, -200.0, 1e30])])
+    k, one = k.view(1, -1, 1, 1), torch.ones(1, k.numel(), 1, 1)
+    out = linear_native(one, k, one, feature_map=feature_map, eps=1.0)
+    exact = REFERENCES["linear"](one, k, one, feature_map=feature_map, eps=1.0)
+    # Two products, a sum, a quotient, and twice the error of e^x.
+    error = (out - exact).abs() / exact.abs().clamp(min=1e-37)
+    assert error.max() < 8 * torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("where", ["q", "k", "v"])
+def test_a_nan_reaches_the_tokens_that_see_it_and_no_others(where: str, mode: str) -> None:
+    case = Case("linear-native", mode, 150, batch=1, heads=2, head_dim=16)
+    inputs = dict(zip("qkv", make_inputs(case), strict=True))
+    inputs[where][0, 1, 70, 3] = float("nan")
+    seen = linear_native(*inputs.values(), causal=case.causal).isnan().any(-1)
+    expected = torch.zeros(1, 2, 150, dtype=torch.bool)
+    if where == "q":
+        expected[0, 1, 70] = True
+    else:
+        expected[0, 1, 70 if case.causal else 0 :] = True
+    assert torch.equal(seen, expected)
+
+
+def test_a_long_sum_in_float32_keeps_its_digits() -> None:
+    """2^18 equal terms are 4096 sums of 64: half an eps each at most; added one by one it is 3e-4 in all."""
+    n = 2**18
+    q, k = torch.zeros(1, 1, n, 1), torch.full((1, 1, n, 1), 0.1)
+    v = torch.linspace(0, 1, n).view(1, 1, n, 1)
+    out = linear_native(q, k, v, causal=True)
+    expected = v.double().cumsum(2) / torch.arange(1, n + 1).view(1, 1, n, 1)
+    assert relative_error(out, expected) < 4096 * torch.finfo(torch.float32).eps / 4
+
+
+def test_a_second_derivative_is_refused() -> None:
+    q, k, v = make_inputs(Case("linear-native", "causal", 20, "forward_backward", heads=1, head_dim=4))
+    (first,) = torch.autograd.grad(linear_native(q, k, v).sin().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="linear-native can be differentiated once"):
+        torch.autograd.grad(first.sum(), k)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_compiled_as_a_whole_it_gives_the_same_with_gradients(causal: bool) -> None:
+    inputs = make_inputs(Case("linear-native", "causal", 300, "forward_backward", heads=2, head_dim=16))
+    compiled = torch.compile(linear_native, backend="aot_eager", fullgraph=True)
+    got, expected = (f(*inputs, causal=causal) for f in (compiled, linear_native))
+    assert torch.equal(got, expected)
+    pairs = (torch.autograd.grad(x.sum(), inputs) for x in (got, expected))
+    assert all(map(torch.equal, *pairs))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "heads", "threads"), [(2000, 1, 2), (700, 3, 2), (100, 1, 8), (4096, 8, 2)]
+)
+def test_the_closed_form_of_its_flops_is_what_its_walks_multiply(
+    tokens: int, heads: int, threads: int
+) -> None:
+    """Chunk by chunk, as ``linear.cpp`` goes: scores on and below the diagonal of each, all else in full."""
+    D, E = 5, 3
+    size, parts = plan.segments(tokens, heads, threads)
+    chunks = [
+        min(plan.CHUNK, last - n)
+        for first in range(0, tokens, size)
+        for last in [min(first + size, tokens)]
+        for n in range(first, last, plan.CHUNK)
+    ]
+
+    def walk(inner: int, outer: int) -> int:
+        pairs = sum(1 for c in chunks for i in range(c) for j in range(c) if j <= i)
+        return pairs * (inner + outer) + 2 * sum(chunks) * inner * outer
+
+    before = sum(min(size, tokens - first) for first in range(0, tokens, size)[: parts - 1])
+    after = sum(min(size, tokens - first) for first in range(0, tokens, size)[1:])
+    forward = walk(D, E) + tokens * D + before * (E + 1) * D
+    backward = 2 * walk(E + 1, D) + walk(D, E) + after * (E + 1) * D
+    case = (tokens, D, E, heads, True, threads)
+    assert sum(native_forward_terms(*case).values()) == forward
+    assert sum(native_backward_terms(*case).values()) == backward
+
+
+def test_segments_are_whole_chunks_and_leave_no_core_idle() -> None:
+    for tokens in (1, 64, 255, 256, 1000, 10**6):
+        for heads in (1, 2, 3, 8, 100):
+            for threads in (1, 2, 6, 64):
+                size, count = plan.segments(tokens, heads, threads)
+                assert size % plan.CHUNK == 0 and (count - 1) * size < tokens <= count * size
+                tasks = heads * count
+                # As many a thread, or four a thread, or too few tokens to cut.
+                assert tasks % threads == 0 or tasks >= 4 * threads or tokens / count < 2 * plan.LEAST_TOKENS
+
+
+BUILD = """
+import sys, torch
+from attention.kernels.native.library import missing
+print(missing(torch.float32))
+"""
+
+
+def build(folder: Path, **environment: str) -> subprocess.Popen[str]:
+    """A process that needs the library, with a cache of its own."""
+    found = {**os.environ, "XDG_CACHE_HOME": str(folder), "PYTHONPATH": os.getcwd(), **environment}
+    return subprocess.Popen([sys.executable, "-c", BUILD], env=found, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_build_one_library_and_leave_nothing_else(tmp_path: Path) -> None:
+    both = [build(tmp_path) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in both] == ["None", "None"]
+    (kept,) = (tmp_path / "attention-scaling").iterdir()
+    assert kept.name.startswith("linear-native-float-") and kept.suffix == ".so"
+
+
+def test_what_stands_in_the_way_of_a_build_is_said(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text(
+        "#!/bin/sh\n[ $1 = --version ] && exit 0\necho 'error: no such option -fopenmp' >&2; exit 1\n"
+    )
+    broken.chmod(0o755)
+    for environment, reason in (
+        ({"CXX": str(broken)}, r"cannot compile it (error: no such option -fopenmp); install GCC 12"),
+        ({"CXX": "/no/compiler"}, "it cannot be built with /no/compiler"),
+        ({"PATH": str(tmp_path)}, "there is no C++ compiler; install g++ or clang++"),
+    ):
+        assert reason in build(tmp_path, **environment).communicate()[0]
+    assert not list((tmp_path / "attention-scaling").glob("*"))
+
+
+def test_other_devices_are_refused() -> None:
+    q, k, v = make_inputs(Case("linear-native", "causal", 8))
+    with pytest.raises(ValueError, match="it is compiled for CPUs, and the case is on meta"):
+        linear_native(*(x.to("meta") for x in (q, k, v)))
+    case = Case("linear-native", "causal", 8, device="cuda")
+    assert get_kernel(case.kernel).supports(case) == "it is compiled for CPUs, and the case is on cuda"
