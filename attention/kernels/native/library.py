@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -115,12 +116,12 @@ def _cpu() -> str:
 
 def _build(compiler: str, storage: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Under a name of its own until it is whole: another process may build the same at the same time.
-    unfinished = path.with_suffix(f".{os.getpid()}")
+    # Elsewhere until it is whole: others may build the same at the same time.
+    unfinished = Path(tempfile.mkdtemp(dir=path.parent)) / path.name
     source = Path(__file__).parent / SOURCES[0]
     command = [compiler, *FLAGS, f"-DSTORAGE={storage}", str(source), "-o", str(unfinished)]
     try:
         subprocess.run(command, capture_output=True, text=True, check=True)
         unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        shutil.rmtree(unfinished.parent)
