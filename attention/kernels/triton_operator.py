@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attention.kernels.autograd import applied, once_differentiable
 from attention.kernels.tensors import contiguous_like, unit_stride
 from attention.kernels.triton_launches import State, launches
 from attention.kernels.triton_plan import scanned, segments, summed
@@ -139,46 +139,14 @@ class LinearTriton(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
         *saved, S0, z0 = ctx.saved_tensors
         dS, dz = (x.contiguous() if ctx.final else None for x in others[3:])
-        # Gradients are recorded only to be differentiated. A compiler does so once, and cannot trace one
-        # Function within another.
-        recorded = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        gradients = triton_gradients if recorded else triton_backward
-        dq, dk, dv, dS0, dz0 = gradients(
+        dq, dk, dv, dS0, dz0 = triton_gradients(
             unit_stride(do), *saved, S0, z0, dS, dz, ctx.causal, ctx.phi, ctx.precision, ctx.final
         )
         initial = (None, None) if S0 is None else (dS0, dz0)
         return dq, dk, dv, *initial, *(None,) * 5
 
 
-class Gradients(torch.autograd.Function):
-    """The backward, which says that it has no gradients itself: torch alone would take them for zero."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = triton_backward(*arguments)
-        return results
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> None:
-        raise RuntimeError("linear-triton can be differentiated once: its gradients have none")
-
-
-def triton_differentiable(*arguments: Any) -> tuple[Tensor, ...]:
-    """``LinearTriton.apply``; where nothing transforms it, without what that does for transforms.
-
-    It binds the arguments to the signature anew at each call, for as long as two launches take.
-    """
-    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    apply: Callable[..., tuple[Tensor, ...]] = LinearTriton.apply if transformed else _apply
-    return apply(*arguments)
-
-
-_apply = super(torch.autograd.Function, LinearTriton).apply
-triton_gradients: Callable[..., tuple[Tensor, ...]] = Gradients.apply
+triton_differentiable = applied(LinearTriton)
 triton_inference = torch.ops.attention.linear_triton_inference.default
 triton_forward = torch.ops.attention.linear_triton.default
-triton_backward = torch.ops.attention.linear_triton_backward.default
+triton_gradients = once_differentiable(torch.ops.attention.linear_triton_backward.default, "linear-triton")

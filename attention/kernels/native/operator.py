@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attention.kernels.autograd import applied, once_differentiable
 from attention.kernels.feature_maps import FEATURE_MAPS
 from attention.kernels.native.library import Call, Strided, native
 from attention.kernels.native.plan import row, scratch_size, segments, summed
@@ -119,32 +119,13 @@ class LinearNative(torch.autograd.Function):
         q, k, v, ctx.causal, ctx.phi, _ = inputs
         ctx.save_for_backward(q, k, v, *output)
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # nobody differentiates those; zeros would be made for them
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        # A compiler differentiates once, and cannot trace one Function within another.
-        gradients = native_backward if torch.compiler.is_compiling() else native_gradients
-        return *gradients(unit_stride(do), *ctx.saved_tensors, ctx.causal, ctx.phi), None, None, None
+    def backward(ctx: Any, do: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        return *native_gradients(unit_stride(do), *ctx.saved_tensors, ctx.causal, ctx.phi), None, None, None
 
 
-class Gradients(torch.autograd.Function):
-    """The backward, which says that it has no gradients itself: torch alone would take them for zero."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = native_backward(*arguments)
-        return results
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> None:
-        raise RuntimeError("linear-native can be differentiated once: its gradients have none")
-
-
-native_differentiable: Callable[..., tuple[Tensor, ...]] = LinearNative.apply
-native_gradients: Callable[..., tuple[Tensor, ...]] = Gradients.apply
+native_differentiable = applied(LinearNative)
 native_forward = torch.ops.attention.linear_native.default
-native_backward = torch.ops.attention.linear_native_backward.default
+native_gradients = once_differentiable(torch.ops.attention.linear_native_backward.default, "linear-native")
