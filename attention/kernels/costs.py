@@ -17,7 +17,7 @@ import torch
 from attention.kernels.chunked import Block, blocks, default_chunk_size, value_columns
 from attention.kernels.native import plan
 from attention.kernels.registry import Costs
-from attention.kernels.triton_plan import scanned, segments, summed, tiles
+from attention.kernels.triton_plan import DESCRIBED, scanned, segments, summed, tiles, whole
 
 if TYPE_CHECKING:
     from attention.case import Case
@@ -270,25 +270,34 @@ def linear_triton(case: Case) -> Costs:
     """Twice over the states, once to sum a segment and once to walk it: N (3 D Dv + D + C (D + Dv)) MACs.
 
     Bidirectional N (2 D Dv + D), without the second walk. Where one width is cut into blocks, each computes
-    the scores anew. The normaliser is counted as the D products a token that it is.
+    the scores anew; Gluon passes cut none. The normaliser is counted as the D products a token that it is.
 
     Peak: the results, one or two float32 a token, and the states of the segments.
     """
     n, d, dv, rows = case.seq_len, case.head_dim, case.value_dim, case.batch * case.heads
     device, narrow = torch.device(case.device), case.dtype == "bfloat16"
-    terms = triton_forward_terms(n, d, dv, rows, case.causal, narrow, device)
-    masked = _masked_chunks(n, tiles(d, dv, narrow).C) * (tiles(d, dv, narrow).blocks * d + dv)
+    gluon = _triton_in_gluon(case)
+    terms = triton_forward_terms(n, d, dv, rows, case.causal, narrow, device, gluon=gluon)
+    walk, walk_back = tiles(d, dv, narrow, gluon), tiles(dv, d, narrow, gluon)
+    masked = _masked_chunks(n, walk.C) * (walk.blocks * d + dv)
     if case.backward:
-        for name, macs in triton_backward_terms(n, d, dv, case.causal, narrow).items():
+        for name, macs in triton_backward_terms(n, d, dv, case.causal, narrow, gluon).items():
             terms[name] += macs
-        masked += _masked_chunks(n, tiles(d, dv, narrow).C) * (tiles(d, dv, narrow).blocks * d + dv)
-        masked += 2 * _masked_chunks(n, tiles(dv, d, narrow).C) * (tiles(dv, d, narrow).blocks * dv + d)
-    _, parts = segments(n, rows, device)
+        masked *= 2
+        masked += 2 * _masked_chunks(n, walk_back.C) * (walk_back.blocks * dv + d)
+    _, parts = segments(n, rows, device, gluon)
     sums = 2 * parts + 1 if scanned(parts) else parts
     kept = sums if summed(parts, causal=case.causal, final=False) else 0
     tokens, states = (2 * n, kept + sums) if case.backward else (0, kept)
     peak = 4 * (tokens + states * d * (dv + 1)) + _results(case) * case.itemsize
     return _costs(case, terms, peak, masked=masked if case.causal else 0)
+
+
+def _triton_in_gluon(case: Case) -> bool:
+    """Whether the Gluon passes serve, by the plan for tensors without gaps."""
+    if case.batch * case.heads * case.seq_len < DESCRIBED or case.head_dim % 8 or case.value_dim % 8:
+        return False
+    return whole(case.head_dim, case.value_dim, case.torch_dtype, torch.device(case.device))
 
 
 def _masked_chunks(n: int, chunk: int) -> int:
@@ -297,25 +306,28 @@ def _masked_chunks(n: int, chunk: int) -> int:
 
 
 def triton_forward_terms(
-    n: int, d: int, dv: int, rows: int, causal: bool, narrow: bool, device: torch.device, final: bool = False
-) -> dict[str, int]:
+    n: int, d: int, dv: int, rows: int, causal: bool, narrow: bool, device: torch.device,
+    final: bool = False, gluon: bool = False,
+) -> dict[str, int]:  # fmt: skip
     """MACs of one head of ``rows``: S of each segment, and where causal S once more, QK' and AV."""
-    size, parts = segments(n, rows, device)
+    size, parts = segments(n, rows, device, gluon)
     before = n if final or not causal else (parts - 1) * size
     terms = {"states": before * d * dv, "readout": n * d * dv, "normaliser": n * d}
     if causal:
-        walk = tiles(d, dv, narrow)
+        walk = tiles(d, dv, narrow, gluon)
         scores = _chunk_scores(n, walk.C)
         terms["states"] += n * d * dv
         terms |= {"scores": walk.blocks * scores * d, "weighted_values": scores * dv}
     return terms
 
 
-def triton_backward_terms(n: int, d: int, dv: int, causal: bool, narrow: bool) -> dict[str, int]:
+def triton_backward_terms(
+    n: int, d: int, dv: int, causal: bool, narrow: bool, gluon: bool = False
+) -> dict[str, int]:
     """MACs of one head: U += q'do, then do S', v U', k U; where causal S once, U twice more, and scores."""
     terms = {"states": n * d * dv, "readout": 3 * n * d * dv, "normaliser": 0}
     if causal:
-        walk, walk_back = tiles(d, dv, narrow), tiles(dv, d, narrow)
+        walk, walk_back = tiles(d, dv, narrow, gluon), tiles(dv, d, narrow, gluon)
         keys, values = _chunk_scores(n, walk.C), _chunk_scores(n, walk_back.C)
         terms["states"] += 3 * n * d * dv
         terms["scores"] = walk.blocks * keys * d + 2 * walk_back.blocks * values * dv

@@ -5,7 +5,7 @@ Triton is imported at the first launch: where it is missing, the kernel says so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.triton_launcher import Relaunch, relaunch
-from attention.kernels.triton_plan import Tiles, described, scanned, segments, tiles
+from attention.kernels.triton_plan import WHOLE, Tiles, described, scanned, segments, tiles, whole
 
 SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
 Pair = tuple[Tensor, Tensor]
@@ -55,9 +55,9 @@ class State(NamedTuple):
 class Launch:
     """A pass as it is launched: in ``programs`` programs, on tensors and then ``values``.
 
-    ``tiles`` are the blocks in which the first tensors are moved, if by descriptors. Triton looks anew at
-    each of fifty arguments of each launch, which takes it longer than a short sequence takes the card: so
-    what it compiled is launched ``again``, if ``lasting``.
+    ``tiles`` are the blocks in which the first tensors are moved, if by descriptors, to which a Gluon pass
+    adds the ``layout`` of a tile. Triton looks anew at each of fifty arguments of each launch, which takes
+    it longer than a short sequence takes the card: so what it compiled is launched ``again``, if ``lasting``.
     """
 
     kernel: Any
@@ -66,6 +66,7 @@ class Launch:
     values: tuple[Any, ...]
     num_warps: int
     lasting: bool
+    layout: Any = None
     again: Relaunch | None = None
 
     def __call__(self, tensors: list[Tensor]) -> None:
@@ -86,10 +87,16 @@ class Launch:
 
     def described(self, tensors: list[Tensor]) -> list[Any]:
         """The first of them as descriptors, whose strides and edges the card's copy engine knows."""
-        from triton.tools.tensor_descriptor import TensorDescriptor
+        moved = [
+            (x, list(x.shape), list(x.stride()), tile) for x, tile in zip(tensors, self.tiles, strict=False)
+        ]
+        if self.layout is None:
+            from triton.tools.tensor_descriptor import TensorDescriptor
 
-        pairs = zip(tensors, self.tiles, strict=False)
-        return [TensorDescriptor(x, list(x.shape), list(x.stride()), tile) for x, tile in pairs]
+            return [TensorDescriptor(*each) for each in moved]
+        from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
+
+        return [GluonDescriptor(*each, self.layout) for each in moved]
 
 
 def launches(
@@ -104,6 +111,29 @@ def launches(
     aligned = sum([x.data_ptr() % 16 for x in given]) == 0
     like = tuple([(x.device, x.dtype, x.stride()) for x in given])
     return _launches(q.shape, v.shape[-1], like, aligned, causal, phi, precision, eps)
+
+
+def in_gluon(
+    shape: tuple[int, ...], value_dim: int, device: torch.device, dtype: torch.dtype,
+    strides: Iterable[tuple[int, ...]],
+) -> bool:  # fmt: skip
+    """Whether the Gluon passes take q and k of this shape, in tensors that begin at multiples of 16 bytes."""
+    batch, heads, N, D = shape
+    if not whole(D, value_dim, dtype, device):
+        return False
+    return described(batch * heads * N, dtype, tile_strides(strides, N, D, value_dim), device)
+
+
+def tile_strides(strides: Iterable[tuple[int, ...]], N: int, D: int, E: int) -> list[int]:
+    """Of what is moved tile by tile, unlike states, and of what is made here, contiguous."""
+    return [*(s for each in strides if len(each) == 4 for s in each[:3]), N * D, N * E, D, E]
+
+
+def segments_like(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int]:
+    """Those of a call on these; what else it is given counts not, so that a backward finds its forward's."""
+    strides = [x.stride() for x in (q, k, v)]
+    gluon = in_gluon(q.shape, v.shape[-1], q.device, q.dtype, strides)
+    return segments(q.shape[2], q.shape[0] * q.shape[1], q.device, gluon)
 
 
 class Launches:
@@ -126,12 +156,12 @@ class Launches:
         self.causal, self.device, self.eps, self.aligned = causal, device, eps, aligned
         self.narrow = dtype == torch.bfloat16
         self.how = (phi, narrow if self.narrow else wide, precision)
-        self.size, self.segments = segments(self.N, self.heads, device)
+        strides = [stride for _, _, stride in like]
+        gluon = in_gluon(shape, value_dim, device, dtype, strides[:3])  # as in segments_like
+        self.size, self.segments = segments(self.N, self.heads, device, gluon)
         self.shape = (heads, self.N, self.D, self.E, self.segments, self.size)
-        # Of what is moved tile by tile, unlike states, and of what is made here, contiguous.
-        strides = [stride for _, _, strides in like if len(strides) == 4 for stride in strides[:3]]
-        strides += [self.N * self.D, self.N * self.E, self.D, self.E]
-        self.described = aligned and described(self.heads * self.N, dtype, strides, device)
+        moved = tile_strides(strides, self.N, self.D, self.E)
+        self.described = aligned and described(self.heads * self.N, dtype, moved, device)
         self.known: dict[tuple[Any, ...], Launch] = {}
 
     def launch(self, key: tuple[Any, ...], tensors: list[Tensor], new: Callable[[], Launch]) -> None:
@@ -234,9 +264,85 @@ class Launches:
         self.launch(("differentiate", *switches), [a, b, x, y, out, *rows, *state.pointers(rows[0])], new)
 
 
-_launches = lru_cache(maxsize=4096)(Launches)
+class GluonLaunches(Launches):
+    """The same passes in Gluon, which hold all of both widths."""
+
+    def whole(self, name: str, parts: int, tiles: int, values: tuple[Any, ...]) -> Launch:
+        """A pass over ``parts`` segments of each head, whose first tensors are moved in ``tiles``."""
+        passes, layout = _gluon()
+        blocks = [[1, 1, WHOLE, WHOLE]] * tiles
+        return Launch(
+            passes[name], self.heads * parts, blocks, (*self.shape, *values), 8, lasting=True, layout=layout
+        )
+
+    def states(
+        self, x: Tensor, y: Tensor, count: int, upstream: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Pair:
+        """As above, of all segments where there is an upstream."""
+        S, z = self.buffer(self.segments, self.D, self.E), self.buffer(self.segments, self.D)
+        phi, ragged = self.how[0], self.N % WHOLE != 0
+        if upstream is None:
+            self.launch(
+                ("states", count), [x, y, S, z], lambda: self.whole("states", count, 2, (count, phi, ragged))
+            )
+        else:
+            self.launch(
+                ("states_back",), [x, y, *upstream, S, z],
+                lambda: self.whole("states_back", self.segments, 3, (phi,)),
+            )  # fmt: skip
+        return S, z
+
+    def attend(
+        self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, inv: Tensor, state: State, *,
+        reverse: bool, keep: bool = False,
+    ) -> None:  # fmt: skip
+        """As above."""
+        switches = (self.causal, reverse, keep, *state.switches())
+        values = (self.eps, *switches, self.how[0], self.D != WHOLE)
+        self.launch(
+            ("attend", *switches), [a, b, c, out, inv, *state.pointers(inv)],
+            lambda: self.whole("attend", self.segments, 4, values),
+        )  # fmt: skip
+
+    def differentiate(
+        self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, rows: Pair, state: State, *,
+        reverse: bool,
+    ) -> None:  # fmt: skip
+        """As above."""
+        switches = (self.causal, reverse, *state.switches())
+        self.launch(
+            ("differentiate", *switches), [a, b, x, y, out, *rows, *state.pointers(rows[0])],
+            lambda: self.whole("differentiate", self.segments, 5, (*switches, self.how[0])),
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _launches(
+    shape: tuple[int, ...], value_dim: int,
+    like: tuple[tuple[torch.device, torch.dtype, tuple[int, ...]], ...], aligned: bool, *how: Any,
+) -> Launches:  # fmt: skip
+    gluon = in_gluon(shape, value_dim, *like[0][:2], [stride for _, _, stride in like])
+    return (GluonLaunches if gluon and aligned else Launches)(shape, value_dim, like, aligned, *how)
+
+
 forget = _launches.cache_clear
 """What was planned: a test that changes the rules wants it planned anew."""
+
+
+@lru_cache(maxsize=1)
+def _gluon() -> tuple[dict[str, Any], Any]:
+    """The passes in Gluon by name, and the layout of a tile in shared memory as a descriptor wants it."""
+    from triton.experimental.gluon import language as gl
+
+    from attention.kernels import gluon_attend, gluon_differentiate, gluon_states
+
+    passes = {
+        "states": gluon_states.states,
+        "states_back": gluon_states.states_back,
+        "attend": gluon_attend.attend,
+        "differentiate": gluon_differentiate.differentiate,
+    }
+    return passes, gl.NVMMASharedLayout(128, 16, 4)
 
 
 @lru_cache(maxsize=1)

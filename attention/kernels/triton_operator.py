@@ -9,8 +9,8 @@ from torch import Tensor
 
 from attention.kernels.autograd import applied, once_differentiable
 from attention.kernels.tensors import contiguous_like, unit_stride
-from attention.kernels.triton_launches import State, launches
-from attention.kernels.triton_plan import scanned, segments, summed
+from attention.kernels.triton_launches import State, launches, segments_like
+from attention.kernels.triton_plan import scanned, summed
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
 torch.library.define(
@@ -72,7 +72,7 @@ def _(
     causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     heads, N, D, E = q.shape[0] * q.shape[1], q.shape[2], q.shape[3], v.shape[3]
-    _, parts = segments(N, heads, q.device)
+    _, parts = segments_like(q, k, v)
     count = summed(parts, causal=causal, final=final)
     slots = parts + 1 if scanned(count) else parts
 

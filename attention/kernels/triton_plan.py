@@ -6,6 +6,8 @@ H200; what they cost elsewhere is speed, not correctness.
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,6 +26,13 @@ DESCRIBED = 2**18
 """From so many tokens, of all heads, the copy engine moves tiles: to describe them takes the host 20 us."""
 MULTIPROCESSORS = 132
 """What is planned for where no card is present: an H200's."""
+WHOLE = 128
+"""The Gluon passes' width, and tokens of a chunk: what two warpgroups hold without a second block."""
+GLUON = ("3.6",)
+"""Versions of Triton with which the Gluon passes ran on a card: that language is still being changed.
+
+Those of 3.9 compile, which a test holds, but have run nowhere yet.
+"""
 
 
 class Tiles(NamedTuple):
@@ -38,11 +47,14 @@ class Tiles(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def tiles(whole: int, split: int, narrow: bool) -> Tiles:
+def tiles(whole: int, split: int, narrow: bool, gluon: bool = False) -> Tiles:
     """Tiles of a pass that holds all of the width ``whole``, and blocks of ``split``.
 
-    ``narrow``: operands of two bytes; float32 ones fill the shared memory twice as fast.
+    ``narrow``: operands of two bytes; float32 ones fill the shared memory twice as fast. A ``gluon`` pass
+    holds all of both.
     """
+    if gluon:
+        return Tiles(WHOLE, WHOLE, WHOLE, 1, 8, 2)
     whole, block = padded(whole), min(padded(split), 64)
     C = 64 if narrow and whole <= 128 else 32 if narrow or whole <= 128 else 16
     small = narrow and whole <= 64
@@ -54,11 +66,15 @@ def padded(width: int) -> int:
     return max(16, 1 << (width - 1).bit_length())
 
 
-def segments(tokens: int, heads: int, device: torch.device) -> tuple[int, int]:
-    """Tokens of a segment, a multiple of 64, and how many segments."""
-    wanted = max(1, PROGRAMS * _multiprocessors(device) // max(1, heads))
+def segments(tokens: int, heads: int, device: torch.device, gluon: bool = False) -> tuple[int, int]:
+    """Tokens of a segment, a multiple of those of a chunk, and how many segments.
+
+    A Gluon pass fills a multiprocessor's shared memory with one program.
+    """
+    programs, chunk = (1, WHOLE) if gluon else (PROGRAMS, 64)
+    wanted = max(1, programs * _multiprocessors(device) // max(1, heads))
     size = max(LEAST_TOKENS, -(-tokens // wanted))
-    size = -(-size // 64) * 64
+    size = -(-size // chunk) * chunk
     return size, max(1, -(-tokens // size))
 
 
@@ -79,9 +95,34 @@ def described(tokens: int, dtype: torch.dtype, strides: Iterable[int], device: t
     return all(stride > 0 and stride * dtype.itemsize % 16 == 0 for stride in strides)
 
 
+def whole(width: int, value_dim: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the Gluon passes are written for such tensors, which they take if ``described``.
+
+    That is 65 to 128: narrower ones fit the registers of Triton's own passes, where they are as fast.
+    """
+    if dtype != torch.bfloat16 or not (WHOLE // 2 < width <= WHOLE and WHOLE // 2 < value_dim <= WHOLE):
+        return False
+    return _has_gluon(device)
+
+
+@lru_cache(maxsize=64)
+def _has_gluon(device: torch.device) -> bool:
+    if device.type != "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+        return False
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return version.startswith(tuple(f"{known}." for known in GLUON)) and _capability(device)[0] == 9
+
+
 @lru_cache(maxsize=64)
 def _has_descriptors(device: torch.device) -> bool:
-    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
+    return device.type != "cuda" or _capability(device) >= (9, 0)
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device) if torch.cuda.is_available() else (9, 0)
 
 
 @lru_cache(maxsize=64)

@@ -28,6 +28,7 @@ from attention.kernels.costs import (
     triton_backward_terms,
     triton_forward_terms,
 )
+from attention.kernels.triton_launches import in_gluon
 
 Shape = torch.Size
 
@@ -66,6 +67,11 @@ def _native_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: A
     return 2 * batch * heads * sum(native_backward_terms(*case).values())
 
 
+def _in_gluon(q: Tensor, k: Tensor, v: Tensor, *others: Tensor) -> bool:
+    strides = [x.stride() for x in (q, k, v, *others)]
+    return in_gluon(q.shape, v.shape[-1], q.device, q.dtype, strides)
+
+
 def _triton_inference(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
     return _triton_forward(q, k, v, None, None, *rest, False, False)
 
@@ -73,8 +79,9 @@ def _triton_inference(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> 
 def _triton_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
     batch, heads, seq_len, head_dim = q.shape
     _S0, _z0, causal, _phi, _eps, _precision, final, _keep = rest
+    narrow, gluon = q.dtype == torch.bfloat16, _in_gluon(q, k, v)
     terms = triton_forward_terms(
-        seq_len, head_dim, v.shape[-1], batch * heads, causal, q.dtype == torch.bfloat16, q.device, final
+        seq_len, head_dim, v.shape[-1], batch * heads, causal, narrow, q.device, final, gluon
     )
     return 2 * batch * heads * sum(terms.values())
 
@@ -82,7 +89,8 @@ def _triton_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> in
 def _triton_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
     batch, heads, seq_len, head_dim = q.shape
     causal = rest[-4]
-    terms = triton_backward_terms(seq_len, head_dim, v.shape[-1], causal, q.dtype == torch.bfloat16)
+    narrow, gluon = q.dtype == torch.bfloat16, _in_gluon(q, k, v, grad_out)
+    terms = triton_backward_terms(seq_len, head_dim, v.shape[-1], causal, narrow, gluon)
     return 2 * batch * heads * sum(terms.values())
 
 
