@@ -1,0 +1,184 @@
+"""The Gluon passes: on CUDA right, on a CPU compiled for a Hopper card, which they do not run on there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from attention import Case, linear_triton_with_state
+from attention.case import MODES
+from attention.kernels import costs, triton_launches, triton_plan
+from attention.kernels.linear_triton import linear_triton
+from attention.kernels.reference import TOLERANCES, gradient_error, linear_reference, relative_error
+from attention.kernels.triton_launches import GluonLaunches, launches
+
+FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
+SHARED_MEMORY = 227 * 1024
+"""Of a Hopper card, for one program."""
+LONG = Case("linear-triton", "causal", 131072, "forward", "cuda", "bfloat16", 1, 16, 128)
+
+
+@pytest.fixture
+def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A device on which they run, however short the sequence."""
+    if device != "cuda":
+        pytest.skip("compiled only, by the test that does so")
+    if not triton_plan.whole(128, 128, torch.bfloat16, torch.device(device)):
+        pytest.skip("neither a Hopper card nor a Triton with which they ran")
+    monkeypatch.setattr(triton_plan, "DESCRIBED", 0)
+    triton_launches.forget()
+    yield device
+    triton_launches.forget()
+
+
+def inputs(device: str, shape: tuple[int, ...], value_dim: int) -> list[Tensor]:
+    """q, k, v as projections of a layer make them, [B, N, H, D] seen as [B, H, N, D], and do."""
+    generator = torch.Generator().manual_seed(3)
+    batch, heads, tokens, width = shape
+    made = [
+        torch.randn(batch, tokens, heads, wide, generator=generator)
+        .to(device, torch.bfloat16)
+        .transpose(1, 2)
+        for wide in (width, width, value_dim, value_dim)
+    ]
+    return [x.requires_grad_() for x in made[:3]] + made[3:]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("feature_map", "shape", "value_dim"),
+    [
+        ("elu", (1, 2, 512, 128), 128),
+        ("elu", (2, 3, 4097, 128), 128),
+        ("elu", (1, 2, 1000, 96), 128),
+        ("elu", (1, 1, 50, 128), 72),
+        ("elu", (1, 200, 700, 80), 112),
+        ("relu", (1, 2, 700, 128), 128),
+    ],
+)
+def test_they_equal_the_oracle_with_gradients_twice_the_same(
+    feature_map: str, shape: tuple[int, ...], value_dim: int, mode: str, card: str
+) -> None:
+    q, k, v, do = inputs(card, shape, value_dim)
+    assert isinstance(launches(q, k, v, mode == "causal", feature_map, "ieee", others=(do,)), GluonLaunches)
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    reference = linear_reference(*exact, causal=mode == "causal", feature_map=feature_map)
+    wanted = torch.autograd.grad(reference, exact, do.double())
+    results = []
+    for _ in range(2):
+        out = linear_triton(q, k, v, causal=mode == "causal", feature_map=feature_map)
+        results.append((out, *torch.autograd.grad(out, (q, k, v), do)))
+    assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))
+    assert relative_error(results[0][0], reference) < FORWARD
+    assert gradient_error(results[0][1:], wanted) < BACKWARD
+
+
+def test_split_and_continued_equals_the_whole_with_gradients(card: str) -> None:
+    q, k, v, do = inputs(card, (1, 3, 1200, 128), 104)
+
+    def losses(*parts: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        state, outputs = None, []
+        for queries, keys, values in parts:
+            out, state = linear_triton_with_state(queries, keys, values, state)
+            outputs.append(out)
+        out, (S, z) = torch.cat(outputs, dim=2), state  # type: ignore[misc]
+        loss = (out.float() * do.float()).sum() + S.sum() / 100 + z.sum() / 10
+        return out, torch.autograd.grad(loss, (q, k, v))
+
+    out, gradients = losses((q, k, v))
+    joined, others = losses(
+        *(tuple(x[:, :, part] for x in (q, k, v)) for part in (slice(500), slice(500, None)))
+    )
+    assert relative_error(joined, out) < FORWARD
+    assert gradient_error(others, gradients) < BACKWARD
+
+
+def test_a_nan_reaches_what_comes_after_it_and_nothing_else(card: str) -> None:
+    q, k, v, _ = (x.detach() for x in inputs(card, (1, 2, 1000, 128), 128))
+    k[0, 0, 700, 3] = float("nan")
+    out = linear_triton(q, k, v, causal=True)
+    assert out[0, 0, 700:].isnan().all()
+    assert not out[0, 0, :640].isnan().any() and not out[0, 1].isnan().any()
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonASTSource
+from attention.kernels import gluon_attend, gluon_differentiate
+
+tile = f"tensordesc<bf16[1, 1, 128, 128],{gl.NVMMASharedLayout(128, 16, 4)!r}>"
+types = dict.fromkeys(("inv", "delta", "S", "z", "S0", "z0"), "*fp32") | {"eps": "fp32"}
+switches = dict(MAP="elu", CAUSAL=True, SCANNED=False, SUMS=True, INITIAL=True, KEEP=True, PAD_D=True)
+for kernel, moved, reverse in (
+    (gluon_attend.attend, ("a", "b", "c", "out"), False),
+    (gluon_differentiate.differentiate, ("a", "b", "x", "y", "out"), True),
+):
+    known = switches | {"REVERSE": reverse}
+    of = types | dict.fromkeys(moved, tile) | dict.fromkeys(known, "constexpr")
+    names = kernel.arg_names
+    constants = {(i,): known[name] for i, name in enumerate(names) if name in known}
+    source = GluonASTSource(kernel, {name: of.get(name, "i32") for name in names}, constants)
+    options = {"num_warps": 8, "enable_fp_fusion": True}
+    print(triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).metadata.shared)
+"""
+
+
+def test_they_compile_for_a_hopper_card_within_its_shared_memory(device: str) -> None:
+    """By whatever Triton is installed."""
+    if device == "cuda":
+        pytest.skip("compiled where they run")
+    if tuple(int(part) for part in version("triton").split(".")[:2]) < (3, 6):
+        pytest.skip("they were written for the Gluon of Triton 3.6")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment,
+        cwd=Path(__file__).parent.parent, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert all(0 < int(size) <= SHARED_MEMORY for size in done.stdout.split())
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a Hopper card."""
+    monkeypatch.setattr(triton_plan, "_has_gluon", lambda device: device.type == "cuda")
+
+
+@pytest.mark.usefixtures("planned")
+def test_they_take_bfloat16_of_both_widths_beyond_64() -> None:
+    device = torch.device("cuda")
+    assert triton_plan.whole(128, 72, torch.bfloat16, device)
+    for width, value_dim, dtype, where in (
+        (128, 64, torch.bfloat16, "cuda"),
+        (136, 128, torch.bfloat16, "cuda"),
+        (128, 128, torch.float16, "cuda"),
+        (128, 128, torch.bfloat16, "cpu"),
+    ):
+        assert not triton_plan.whole(width, value_dim, dtype, torch.device(where))
+
+
+@pytest.mark.usefixtures("planned")
+def test_their_scores_are_computed_once_in_chunks_of_128() -> None:
+    tokens, width = LONG.heads * LONG.seq_len, LONG.head_dim
+    terms = costs.linear_triton(LONG).terms
+    assert terms["scores"] == terms["weighted_values"] == tokens * 128 * width
+    short = costs.linear_triton(replace(LONG, seq_len=1024)).terms
+    assert short["scores"] == 2 * short["weighted_values"]  # two blocks, each with the scores
+
+
+@pytest.mark.usefixtures("planned")
+def test_their_segments_are_whole_chunks_of_one_program_a_multiprocessor() -> None:
+    size, parts = triton_plan.segments(100_000, 16, torch.device("cuda"), gluon=True)
+    assert size % 128 == 0 and 100_000 <= size * parts < 100_000 + size
+    assert 16 * parts <= triton_plan.MULTIPROCESSORS
