@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from attention import list_kernels
@@ -10,6 +15,8 @@ from benchmarks.grid import serves
 from conftest import chosen, chosen_devices
 
 KERNEL_FIXTURES = {"kernel": None, "linear_kernel": "linear"}
+INTERPRETER = pytest.StashKey[subprocess.Popen[str]]()
+"""A process of tests/test_triton.py under Triton's interpreter."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,3 +35,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("device", devices)
     if "dtype" in metafunc.fixturenames:
         metafunc.parametrize("dtype", chosen(metafunc.config, "dtype", list(DTYPES)) or list(DTYPES))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the interpreter's process where a test waits for its end: half a minute, beside the others."""
+    waits = any("interpreter" in getattr(item, "fixturenames", ()) for item in session.items)
+    if waits and os.environ.get("TRITON_INTERPRET") != "1" and not session.config.option.collectonly:
+        command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_triton.py")
+        session.config.stash[INTERPRETER] = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "TRITON_INTERPRET": "1"}, cwd=Path(__file__).parent.parent,
+        )  # fmt: skip
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """It goes with a session that ends early."""
+    if INTERPRETER in session.config.stash:
+        session.config.stash[INTERPRETER].kill()
+
+
+@pytest.fixture
+def interpreter(request: pytest.FixtureRequest) -> subprocess.Popen[str]:
+    return request.config.stash[INTERPRETER]

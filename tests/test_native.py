@@ -45,8 +45,22 @@ def test_the_number_of_threads_and_so_of_segments_does_not_matter(threads: int, 
     torch.set_num_threads(1)
     whole = results(case)
     torch.set_num_threads(threads)
-    assert plan.segments(2000, 1, threads)[1] == threads
+    assert plan.segments(2000, 1, threads) == threads
     for got, expected in zip(results(case), whole, strict=True):
+        assert relative_error(got, expected) < 1e-13
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1)])
+def test_a_backward_may_have_other_threads_than_its_forward(before: int, after: int, mode: str) -> None:
+    """It finds the sums of the forward's segments."""
+    case = Case("linear-native", mode, 2000, "forward_backward", "cpu", "float64", 1, 1, 12, 20)
+    *_, dq, dk, dv = results(case)
+    inputs = make_inputs(case)
+    torch.set_num_threads(before)
+    loss = linear_native(*inputs, causal=case.causal).sin().sum()
+    torch.set_num_threads(after)
+    for got, expected in zip(torch.autograd.grad(loss, inputs), (dq, dk, dv), strict=True):
         assert relative_error(got, expected) < 1e-13
 
 
@@ -72,17 +86,17 @@ def test_phi_is_exact_over_its_whole_range(feature_map: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("where", ["q", "k", "v"])
-def test_a_nan_reaches_the_tokens_that_see_it_and_no_others(where: str, mode: str) -> None:
-    case = Case("linear-native", mode, 150, batch=1, heads=2, head_dim=16)
+def test_a_nan_reaches_the_tokens_that_see_it_and_no_other_chunk(where: str, mode: str) -> None:
+    """In its own a masked score, which is zero, may meet it: zero times NaN."""
+    case = Case("linear-native", mode, 200, batch=1, heads=2, head_dim=16)
     inputs = dict(zip("qkv", make_inputs(case), strict=True))
-    inputs[where][0, 1, 70, 3] = float("nan")
+    inputs[where][0, 1, 71, 3] = float("nan")
     seen = linear_native(*inputs.values(), causal=case.causal).isnan().any(-1)
-    expected = torch.zeros(1, 2, 150, dtype=torch.bool)
-    if where == "q":
-        expected[0, 1, 70] = True
-    else:
-        expected[0, 1, 70 if case.causal else 0 :] = True
-    assert torch.equal(seen, expected)
+    first, last = (71, 72) if where == "q" else (71 if case.causal else 0, 200)
+    assert seen[0, 1, first:last].all()
+    chunk = range(64, 128) if case.causal else range(first, last)
+    others = [i for i in range(200) if i not in chunk and not first <= i < last]
+    assert not seen[0, 1, others].any() and not seen[0, 0].any()
 
 
 def test_a_long_sum_in_float32_keeps_its_digits() -> None:
@@ -118,9 +132,10 @@ def test_compiled_as_a_whole_it_gives_the_same_with_gradients(causal: bool) -> N
 def test_the_closed_form_of_its_flops_is_what_its_walks_multiply(
     tokens: int, heads: int, threads: int
 ) -> None:
-    """Chunk by chunk, as ``linear.cpp`` goes: scores on and below the diagonal of each, all else in full."""
+    """Counted chunk by chunk: scores on and below the diagonal of each, all else in full."""
     D, E = 5, 3
-    size, parts = plan.segments(tokens, heads, threads)
+    parts = plan.segments(tokens, heads, threads)
+    size = plan.segment_tokens(tokens, parts)
     chunks = [
         min(plan.CHUNK, last - n)
         for first in range(0, tokens, size)
@@ -145,7 +160,8 @@ def test_segments_are_whole_chunks_and_leave_no_core_idle() -> None:
     for tokens in (1, 64, 255, 256, 1000, 10**6):
         for heads in (1, 2, 3, 8, 100):
             for threads in (1, 2, 6, 64):
-                size, count = plan.segments(tokens, heads, threads)
+                count = plan.segments(tokens, heads, threads)
+                size = plan.segment_tokens(tokens, count)
                 assert size % plan.CHUNK == 0 and (count - 1) * size < tokens <= count * size
                 tasks = heads * count
                 # As many a thread, or four a thread, or too few tokens to cut.
@@ -192,9 +208,18 @@ def test_what_stands_in_the_way_of_a_build_is_said(cache: Path, monkeypatch: pyt
     assert not list(cache.glob("*"))
 
 
-def test_other_devices_are_refused() -> None:
+def test_a_callable_map_may_return_another_dtype() -> None:
+    q, k, v = make_inputs(Case("linear-native", "causal", 100, dtype="bfloat16", head_dim=16))
+    out = linear_native(q, k, v, causal=True, feature_map=lambda x: x.float().relu())
+    expected = REFERENCES["linear"](q, k, v, causal=True, feature_map="relu")
+    assert out.dtype == torch.bfloat16 and relative_error(out, expected) < 4e-3
+
+
+def test_other_devices_and_dtypes_are_refused() -> None:
     q, k, v = make_inputs(Case("linear-native", "causal", 8))
     with pytest.raises(ValueError, match="it is compiled for CPUs, and the case is on meta"):
         linear_native(*(x.to("meta") for x in (q, k, v)))
+    with pytest.raises(ValueError, match="it computes in float32, float64, bfloat16, float16, not int64"):
+        linear_native(*(x.long() for x in (q, k, v)))
     case = Case("linear-native", "causal", 8, device="cuda")
     assert get_kernel(case.kernel).supports(case) == "it is compiled for CPUs, and the case is on cuda"

@@ -10,11 +10,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -276,14 +274,11 @@ def test_what_it_does_not_serve_has_a_reason(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
-def test_all_of_this_passes_in_the_interpreter(device: str) -> None:
+def test_all_of_this_passes_in_the_interpreter(device: str, interpreter: subprocess.Popen[str]) -> None:
     if device == "cuda":
         pytest.skip("compiled, on the card")
     assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__)
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
-    assert done.returncode == 0, done.stdout[-4000:]
+    output, _ = interpreter.communicate()
+    assert interpreter.returncode == 0, output[-4000:]
     # One alone is skipped there, this one.
-    assert re.search(r"(?<!\d)1 skipped", done.stdout), done.stdout[-500:]
+    assert re.search(r"(?<!\d)1 skipped", output), output[-500:]

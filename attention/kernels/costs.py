@@ -228,7 +228,7 @@ def linear_native(case: Case) -> Costs:
     if case.backward:
         for name, macs in native_backward_terms(n, d, dv, rows, case.causal, threads).items():
             terms[name] += macs
-    _, parts = plan.segments(n, rows, threads)
+    parts = plan.segments(n, rows, threads)
     states = parts * plan.state_size(d, dv, wide) if plan.summed(parts, case.causal) else 0
     held = n + states * (2 if case.backward else 1)
     costs = _costs(case, terms, wide * held + case.itemsize * _results(case))
@@ -237,8 +237,8 @@ def linear_native(case: Case) -> Costs:
 
 def native_forward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: int) -> dict[str, int]:
     """MACs of one head of ``rows``: V'k of each segment, and where causal k'v once more, QK' and AV; qS."""
-    size, parts = plan.segments(n, rows, threads)
-    before = (parts - 1) * size if causal else n
+    parts = plan.segments(n, rows, threads)
+    before = (parts - 1) * plan.segment_tokens(n, parts) if causal else n
     terms = {"states": before * d * dv, "readout": n * d * dv, "normaliser": (before + n) * d}
     if causal:
         scores = _chunk_halves(n)
@@ -249,8 +249,8 @@ def native_forward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threa
 
 def native_backward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: int) -> dict[str, int]:
     """MACs of one head: G'q, then G S', V U' and k U; where causal V'k, G'q and q'g, and scores thrice."""
-    size, parts = plan.segments(n, rows, threads)
-    before = n - size if causal and parts > 1 else 0 if causal else n
+    first = plan.segment_tokens(n, plan.segments(n, rows, threads))
+    before = max(0, n - first) if causal else n
     terms = {"states": before * d * dv, "readout": 3 * n * d * dv, "normaliser": (before + 2 * n) * d}
     if causal:
         scores = _chunk_halves(n)

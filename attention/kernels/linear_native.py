@@ -9,10 +9,10 @@ from torch import Tensor
 
 from attention.kernels import costs
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
-from attention.kernels.native.library import missing
+from attention.kernels.native.library import STORAGE, missing
 from attention.kernels.native.operator import native_differentiable, native_forward
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import differentiated, unit_stride
+from attention.kernels.tensors import alike, differentiated, plain, unit_stride
 
 if TYPE_CHECKING:
     from attention.case import Case
@@ -32,26 +32,29 @@ def linear_native(
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``, of any widths and strides (only
     a last stride other than 1 costs a copy). Products and sums are in float32, for float64 in float64.
     Memory O(N D), gradients included; two calls with the same number of threads give the same bits. A
-    callable as feature map is applied before. Differentiable once, in reverse mode. Compiled on first use,
-    about a second for each dtype, and kept in ``$XDG_CACHE_HOME/attention-scaling``.
+    callable as feature map is applied before. Differentiable once, in reverse mode. A NaN reaches the tokens
+    that see it, and others of its chunk of 64. Built on first use, about a second for each dtype, and kept in
+    ``$XDG_CACHE_HOME/attention-scaling``.
 
     Raises:
-        ValueError: a device other than the CPU, or no C++ compiler where one is needed.
+        ValueError: a device other than the CPU, a dtype it does not have, or no C++ compiler to build it.
     """
-    if reason := _refusal(q.device.type, q.dtype):
-        raise ValueError(f"linear-native cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
+    dtype = v.dtype
     if isinstance(feature_map, str) and feature_map in FEATURE_MAPS:
         name = feature_map
     else:
         phi = get_feature_map(feature_map)
-        q, k, name = phi(q), phi(k), "identity"
+        q, k, v = alike(phi(q), phi(k), v)
+        name = "identity"
+    if reason := _refusal(q.device.type, q.dtype):
+        raise ValueError(f"linear-native cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
     q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
     out: Tensor
     if differentiated(q, k, v):
         out = native_differentiable(q, k, v, causal, name, eps)[0]
     else:
         out = native_forward(q, k, v, causal, name, eps, False)[0]
-    return out
+    return out.to(dtype)
 
 
 def supports(case: Case) -> str | None:
@@ -62,6 +65,8 @@ def supports(case: Case) -> str | None:
 def _refusal(device: str, dtype: torch.dtype) -> str | None:
     if device != "cpu":
         return f"it is compiled for CPUs, and the case is on {device}"
+    if dtype not in STORAGE:
+        return f"it computes in {', '.join(map(plain, STORAGE))}, not {plain(dtype)}"
     return missing(dtype)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from attention.kernels import costs
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import differentiated, unit_stride
+from attention.kernels.tensors import alike, differentiated, plain, unit_stride
 from attention.kernels.triton_operator import triton_differentiable, triton_forward, triton_inference
 from attention.kernels.triton_plan import WIDEST
 
@@ -49,15 +49,16 @@ def linear_triton(
     Raises:
         ValueError: an unknown input_precision, a dtype or width it does not have, or no CUDA device.
     """
+    dtype = v.dtype
     q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
     if v.numel() == 0:
-        return q @ (k.mT @ v)
+        return (q @ (k.mT @ v)).to(dtype)
     out: Tensor
     if differentiated(q, k, v):
         out = triton_differentiable(q, k, v, None, None, causal, phi, eps, precision, False)[0]
     else:
         out = triton_inference(q, k, v, causal, phi, eps, precision)
-    return out
+    return out.to(dtype)
 
 
 def linear_triton_with_state(
@@ -75,32 +76,33 @@ def linear_triton_with_state(
 
     A state is S ``[B, H, D, Dv]`` and z ``[B, H, D]`` in float32; gradients flow through both.
     """
+    dtype = v.dtype
     q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
     shape = (*q.shape[:2], q.shape[-1], v.shape[-1])
     S0, z0 = (None, None) if initial_state is None else _flat(initial_state, shape)
     if v.numel() == 0:
         S = v.new_zeros(shape, dtype=torch.float32)
-        return q @ (k.mT @ v), initial_state or (S, S[..., 0])
+        return (q @ (k.mT @ v)).to(dtype), initial_state or (S, S[..., 0])
     arguments = q, k, v, S0, z0, causal, phi, eps, precision, True
     if differentiated(q, k, v, S0, z0):
         out, *_, S, z = triton_differentiable(*arguments)
     else:
         out, *_, S, z = triton_forward(*arguments, False)
-    return out, (S.view(shape), z.view(shape[:3]))
+    return out.to(dtype), (S.view(shape), z.view(shape[:3]))
 
 
 def _served(
     q: Tensor, k: Tensor, v: Tensor, feature_map: str | FeatureMap, precision: str | None
 ) -> tuple[Tensor, Tensor, Tensor, str, str]:
     """The tensors, the name of the map and the precision as the passes take them, or a refusal."""
-    widest = max(q.shape[-1], v.shape[-1])
-    if reason := _refusal(q.device.type, q.dtype, widest):
-        raise ValueError(f"linear-triton cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
     if isinstance(feature_map, str) and feature_map in FEATURE_MAPS:
         name = feature_map
     else:
         phi = get_feature_map(feature_map)
-        q, k, name = phi(q), phi(k), "identity"
+        q, k, v = alike(phi(q), phi(k), v)
+        name = "identity"
+    if reason := _refusal(q.device.type, q.dtype, max(q.shape[-1], v.shape[-1])):
+        raise ValueError(f"linear-triton cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
     if precision is None:
         precision = PRECISION[q.dtype]
     elif precision not in PRECISIONS:
@@ -133,14 +135,10 @@ def _refusal(device: str, dtype: torch.dtype, widest: int) -> str | None:
     if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"Triton compiles for CUDA devices only, and the case is on {device}"
     if dtype not in PRECISION:
-        return f"it computes in {', '.join(map(_plain, PRECISION))}, not {_plain(dtype)}"
+        return f"it computes in {', '.join(map(plain, PRECISION))}, not {plain(dtype)}"
     if widest > WIDEST:
         return f"head_dim and value_dim may be {WIDEST} at most, got {widest}"
     return None
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 register_kernel("linear-triton", linear_triton, costs=costs.linear_triton, supports=supports)

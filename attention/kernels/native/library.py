@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -66,41 +67,37 @@ def native(dtype: torch.dtype) -> Native:
     return function
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def missing(dtype: torch.dtype) -> str | None:
-    """Why there is no such library, or None: then there is one.
-
-    A compiler that traces cannot build; then the operator itself refuses when it is called.
-    """
-    if torch.compiler.is_compiling():
-        return None
+    """Why there is no such library, or None: then there is one."""
     return _loaded(STORAGE[dtype], os.environ.get("CXX"))[1]
 
 
 @lru_cache(maxsize=16)
 def _loaded(storage: str, wanted: str | None) -> tuple[Native | None, str | None]:
-    compiler = wanted or next(filter(shutil.which, COMPILERS), None)
-    if compiler is None:
+    compiler = shlex.split(wanted) if wanted else [name for name in COMPILERS if shutil.which(name)][:1]
+    if not compiler:
         return None, f"it is compiled here, and there is no C++ compiler; install {' or '.join(COMPILERS)}"
     try:
         path = _library(compiler, storage)
         if not path.exists():
             _build(compiler, storage, path)
-        # torch is loaded, so its OpenMP is the one that this library finds: one pool of threads for both.
+        # torch is loaded: where its OpenMP has the name that this library asks for, both share its threads.
         function = ctypes.CDLL(str(path)).linear_native
     except subprocess.CalledProcessError as error:
         said = next((line for line in error.stderr.splitlines() if "error" in line), error.stderr[:200])
-        return None, f"{compiler} cannot compile it ({said.strip()}); install GCC 12 or later, or set CXX"
-    except OSError as error:
-        return None, f"it cannot be built with {compiler} or loaded: {error}"
+        return None, f"{compiler[0]} cannot compile it ({said.strip()}); install GCC 12 or later, or set CXX"
+    except (OSError, RuntimeError) as error:  # no such program, no place to write to, no home
+        return None, f"it cannot be built with {compiler[0]} or loaded: {error}"
     function.argtypes, function.restype = (ctypes.POINTER(Call), ctypes.c_int), None
     return function, None
 
 
-def _library(compiler: str, storage: str) -> Path:
+def _library(compiler: list[str], storage: str) -> Path:
     """Where it is kept: another source, compiler or CPU makes another library."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
     sources = "".join((Path(__file__).parent / name).read_text() for name in SOURCES)
-    parts = (sources, compiler, version, *FLAGS, storage, _cpu())
+    parts = (sources, *compiler, version, *FLAGS, storage, _cpu())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "attention-scaling" / f"linear-native-{storage}-{digest}.so"
@@ -114,12 +111,12 @@ def _cpu() -> str:
     return "\n".join([platform.machine(), *sorted({line for line in lines if line.startswith(names)})])
 
 
-def _build(compiler: str, storage: str, path: Path) -> None:
+def _build(compiler: list[str], storage: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Elsewhere until it is whole: others may build the same at the same time.
     unfinished = Path(tempfile.mkdtemp(dir=path.parent)) / path.name
     source = Path(__file__).parent / SOURCES[0]
-    command = [compiler, *FLAGS, f"-DSTORAGE={storage}", str(source), "-o", str(unfinished)]
+    command = [*compiler, *FLAGS, f"-DSTORAGE={storage}", str(source), "-o", str(unfinished)]
     try:
         subprocess.run(command, capture_output=True, text=True, check=True)
         unfinished.replace(path)

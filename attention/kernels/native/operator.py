@@ -11,7 +11,7 @@ from torch import Tensor
 from attention.kernels.autograd import applied, once_differentiable
 from attention.kernels.feature_maps import FEATURE_MAPS
 from attention.kernels.native.library import Call, Strided, native
-from attention.kernels.native.plan import row, scratch_size, segments, summed
+from attention.kernels.native.plan import row, scratch_size, segment_tokens, segments, summed
 from attention.kernels.tensors import contiguous_like, unit_stride
 
 MAPS = list(FEATURE_MAPS)
@@ -34,12 +34,11 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def _states(q: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """Room for the sums of the segments, ``[B H, segments, Dv + 1, row]``; none where none are made."""
-    heads = q.shape[0] * q.shape[1]
-    _, parts = segments(q.shape[2], heads, torch.get_num_threads())
-    parts = parts if summed(parts, causal) else 0
-    dtype = _wide(q)
-    return q.new_empty(heads, parts, v.shape[-1] + 1, row(q.shape[-1], dtype.itemsize), dtype=dtype)
+    """Room for the sums of the segments, ``[B H, segments, Dv + 1, row]``; of size 0 where none are made."""
+    heads, dtype = q.shape[0] * q.shape[1], _wide(q)
+    parts = segments(q.shape[2], heads, torch.get_num_threads())
+    width = row(q.shape[-1], dtype.itemsize) if summed(parts, causal) else 0
+    return q.new_empty(heads, parts, v.shape[-1] + 1, width, dtype=dtype)
 
 
 def _call(
@@ -48,10 +47,8 @@ def _call(
 ) -> None:  # fmt: skip
     """What the C++ is told; ``tensors`` by the names of its struct."""
     q, v = tensors["q"], tensors["v"]
-    batch, heads, tokens, head_dim = q.shape
-    threads = torch.get_num_threads()
-    size, parts = segments(tokens, batch * heads, threads)
-    part = scratch_size(head_dim, v.shape[-1], inverse.dtype.itemsize)
+    threads, parts = torch.get_num_threads(), states.shape[1]  # a backward may have other threads
+    part = scratch_size(q.shape[-1], v.shape[-1], inverse.dtype.itemsize)
     scratch = inverse.new_empty(threads * part)
     sums = torch.empty_like(states) if backward else states
     room = (x.data_ptr() for x in (inverse, states, sums, scratch))
@@ -59,7 +56,8 @@ def _call(
     call = Call(**strided)
     call.inverse, call.states, call.sums, call.scratch = room
     call.batch, call.heads, call.tokens, call.key_width, call.value_width = *q.shape, v.shape[-1]
-    call.segments, call.segment_tokens, call.threads, call.scratch_size = parts, size, threads, part
+    call.segments, call.segment_tokens = parts, segment_tokens(q.shape[2], parts)
+    call.threads, call.scratch_size = threads, part
     call.map, call.causal, call.eps = MAPS.index(phi), causal, eps
     native(q.dtype)(ctypes.byref(call), backward)
 
@@ -94,7 +92,7 @@ def _differentiate(
     causal: bool, phi: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv, from what the forward took and returned."""
-    dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
+    dq, dk, dv = (contiguous_like(x).zero_() if out.numel() == 0 else contiguous_like(x) for x in (q, k, v))
     if out.numel():
         tensors = {"q": q, "k": k, "v": v, "out": out, "grad_out": do, "dq": dq, "dk": dk, "dv": dv}
         _call(tensors, inverse, states, causal, phi, 0.0, backward=True)

@@ -10,13 +10,17 @@ TASKS = 4
 """A thread: as many segments leave no core idle for long."""
 
 
-def segments(tokens: int, heads: int, threads: int) -> tuple[int, int]:
-    """Tokens of a segment, a multiple of C, and how many: one a head, unless cores would be idle."""
+def segments(tokens: int, heads: int, threads: int) -> int:
+    """Into how many a sequence is cut: one, unless cores would be idle."""
     count, most = 1, max(1, tokens // LEAST_TOKENS)
     while count < most and heads * count < TASKS * threads and heads * count % threads:
         count += 1
-    size = -(-tokens // (count * CHUNK)) * CHUNK
-    return size, max(1, -(-tokens // max(1, size)))
+    return max(1, -(-tokens // max(1, segment_tokens(tokens, count))))
+
+
+def segment_tokens(tokens: int, count: int) -> int:
+    """Of each of so many segments but the last: whole chunks."""
+    return -(-tokens // (count * CHUNK)) * CHUNK
 
 
 def row(width: int, itemsize: int) -> int:
