@@ -16,10 +16,12 @@ from torch import Tensor
 
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
-from attention.kernels import costs, triton_launches, triton_plan
+from attention.kernels import costs
 from attention.kernels.linear_triton import linear_triton
 from attention.kernels.reference import TOLERANCES, gradient_error, linear_reference, relative_error
-from attention.kernels.triton_launches import GluonLaunches, launches
+from attention.kernels.triton import launches as triton_launches
+from attention.kernels.triton import plan as triton_plan
+from attention.kernels.triton.launches import GluonLaunches, launches
 
 FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
 SHARED_MEMORY = 227 * 1024
@@ -115,14 +117,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
-from attention.kernels import gluon_attend, gluon_differentiate
+from attention.kernels.triton.gluon import attend, differentiate
 
 tile = f"tensordesc<bf16[1, 1, 128, 128],{gl.NVMMASharedLayout(128, 16, 4)!r}>"
 types = dict.fromkeys(("inv", "delta", "S", "z", "S0", "z0"), "*fp32") | {"eps": "fp32"}
 switches = dict(MAP="elu", CAUSAL=True, SCANNED=False, SUMS=True, INITIAL=True, KEEP=True, PAD_D=True)
 for kernel, moved, reverse in (
-    (gluon_attend.attend, ("a", "b", "c", "out"), False),
-    (gluon_differentiate.differentiate, ("a", "b", "x", "y", "out"), True),
+    (attend.attend, ("a", "b", "c", "out"), False),
+    (differentiate.differentiate, ("a", "b", "x", "y", "out"), True),
 ):
     known = switches | {"REVERSE": reverse}
     of = types | dict.fromkeys(moved, tile) | dict.fromkeys(known, "constexpr")

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
-from attention.kernels import triton_launches, triton_plan
 from attention.kernels.linear_triton import linear_triton, supports
 from attention.kernels.reference import (
     TOLERANCES,
@@ -29,6 +28,8 @@ from attention.kernels.reference import (
     linear_reference,
     relative_error,
 )
+from attention.kernels.triton import launches as triton_launches
+from attention.kernels.triton import plan as triton_plan
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from attention.kernels.triton_launcher import relaunch
+from attention.kernels.triton.launcher import relaunch
 
 triton = pytest.importorskip("triton")
 

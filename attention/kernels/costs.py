@@ -17,7 +17,7 @@ import torch
 from attention.kernels.chunked import Block, blocks, default_chunk_size, value_columns
 from attention.kernels.native import plan
 from attention.kernels.registry import Costs
-from attention.kernels.triton_plan import DESCRIBED, scanned, segments, summed, tiles, whole
+from attention.kernels.triton.plan import DESCRIBED, scanned, segments, summed, tiles, whole
 
 if TYPE_CHECKING:
     from attention.case import Case

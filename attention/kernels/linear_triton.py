@@ -13,8 +13,8 @@ from attention.kernels import costs
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import alike, differentiated, plain, unit_stride
-from attention.kernels.triton_operator import triton_differentiable, triton_forward, triton_inference
-from attention.kernels.triton_plan import WIDEST
+from attention.kernels.triton.operator import triton_differentiable, triton_forward, triton_inference
+from attention.kernels.triton.plan import WIDEST
 
 if TYPE_CHECKING:
     from attention.case import Case

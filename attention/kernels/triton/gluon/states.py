@@ -11,7 +11,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attention.kernels.gluon_tiles import (
+from attention.kernels.triton.gluon.tiles import (
     LEFT,
     PRODUCT,
     ROWS,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from attention.kernels.triton_tiles import (
+from attention.kernels.triton.tiles import (
     features,
     load_rows,
     load_tile,

@@ -18,8 +18,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attention.kernels.gluon_states import gather_state, gather_weights
-from attention.kernels.gluon_tiles import (
+from attention.kernels.triton.gluon.states import gather_state, gather_weights
+from attention.kernels.triton.gluon.tiles import (
     NORM,
     PRODUCT,
     QUARTER,

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attention.kernels.triton_launcher import Relaunch, relaunch
-from attention.kernels.triton_plan import WHOLE, Tiles, described, scanned, segments, tiles, whole
+from attention.kernels.triton.launcher import Relaunch, relaunch
+from attention.kernels.triton.plan import WHOLE, Tiles, described, scanned, segments, tiles, whole
 
 SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
 Pair = tuple[Tensor, Tensor]
@@ -334,13 +334,13 @@ def _gluon() -> tuple[dict[str, Any], Any]:
     """The passes in Gluon by name, and the layout of a tile in shared memory as a descriptor wants it."""
     from triton.experimental.gluon import language as gl
 
-    from attention.kernels import gluon_attend, gluon_differentiate, gluon_states
+    from attention.kernels.triton.gluon import attend, differentiate, states
 
     passes = {
-        "states": gluon_states.states,
-        "states_back": gluon_states.states_back,
-        "attend": gluon_attend.attend,
-        "differentiate": gluon_differentiate.differentiate,
+        "states": states.states,
+        "states_back": states.states_back,
+        "attend": attend.attend,
+        "differentiate": differentiate.differentiate,
     }
     return passes, gl.NVMMASharedLayout(128, 16, 4)
 
@@ -350,9 +350,9 @@ def _triton() -> tuple[ModuleType, Any, Any]:
     """The passes, and Triton's float32 and bfloat16."""
     from triton import language as tl
 
-    from attention.kernels import triton_passes
+    from attention.kernels.triton import passes
 
-    return triton_passes, tl.float32, tl.bfloat16
+    return passes, tl.float32, tl.bfloat16
 
 
 def _strides(*tensors: Tensor) -> list[int]:

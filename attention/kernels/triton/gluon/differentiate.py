@@ -1,4 +1,4 @@
-"""dq and dk in Gluon, for widths of 65 to 128 on a Hopper card: programs like those of ``gluon_attend``."""
+"""dq and dk in Gluon, for widths of 65 to 128 on a Hopper card: programs like those of ``attend``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attention.kernels.gluon_states import gather_state, gather_weights
-from attention.kernels.gluon_tiles import (
+from attention.kernels.triton.gluon.states import gather_state, gather_weights
+from attention.kernels.triton.gluon.tiles import (
     LEFT,
     PRODUCT,
     QUARTER,
