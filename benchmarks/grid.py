@@ -133,13 +133,17 @@ def build_layer_cases(selection: Selection) -> list[Case]:
 
 
 def build_ceilings(selection: Selection) -> list[Case]:
-    """The ceilings of every device and dtype that the selection measures."""
-    return [
-        case
-        for device in selection.devices
-        for dtype in selection.dtypes or (DEFAULT_DTYPE[device],)
-        for case in ceiling_cases(device, dtype)
-    ]
+    """The ceilings of every device and dtype that the selection measures.
+
+    And on a CPU of float32, in which a kernel may multiply narrower inputs faster.
+    """
+    cases = []
+    for device in selection.devices:
+        dtypes = list(selection.dtypes or (DEFAULT_DTYPE[device],))
+        if device == "cpu" and not {"bfloat16", "float16"}.isdisjoint(dtypes):
+            dtypes.append("float32")
+        cases += [case for dtype in dict.fromkeys(dtypes) for case in ceiling_cases(device, dtype)]
+    return cases
 
 
 def _seq_lens(preset: Preset, series: Case) -> tuple[int, ...]:

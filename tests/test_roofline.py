@@ -151,6 +151,21 @@ def test_a_ceiling_is_the_median_over_units_of_the_fastest_size(tmp_path: Path) 
     assert "10.0 GB/s (5.00 to 20.0)" in console(path)
 
 
+@pytest.mark.parametrize(("storage", "own", "expected"), [
+    ("bfloat16", RATE / 8, RATE), ("float16", 4 * RATE, 4 * RATE), ("float64", RATE / 2, RATE / 2),
+])  # fmt: skip
+def test_narrow_inputs_may_be_multiplied_in_float32_where_that_is_faster(
+    storage: str, own: float, expected: float, tmp_path: Path
+) -> None:
+    content = Run(LAWS, LENGTHS).content()
+    content["benchmarks"] += ceilings(replace(CPU, dtype=storage), BANDWIDTH, own)
+    content["benchmarks"] += ceilings(CPU, BANDWIDTH, RATE)
+    path = tmp_path / "out.json"
+    path.write_text(json.dumps(content))
+    rates = {one["dtype"]: one["flops_per_s"]["value"] for one in summarise(load([path]))["ceilings"]}
+    assert rates == pytest.approx({storage: expected, "float32": RATE})
+
+
 def test_without_a_matrix_rate_there_is_no_floor_and_the_console_says_so(tmp_path: Path) -> None:
     content = Run(LAWS, LENGTHS).content()
     rows = ceilings(CPU, BANDWIDTH, RATE)

@@ -70,7 +70,7 @@ template <typename X, typename R = typename Wide<X>::type> inline void store(X* 
     memcpy(to, room, count * sizeof(X));
 }
 
-// e^x for x <= 0, zero where it would be below the normal numbers, NaN of NaN; 1 to 2 units in the last place.
+// e^x for x <= 0, zero where it would be below the normal numbers, NaN of NaN; within 3 units in the last place.
 // 2^(x log2 e) by its whole part as an exponent and a polynomial of degree 6 (Taylor's, on |r| <= ln 2 / 2).
 __attribute__((always_inline)) inline Lanes<float> exp(Lanes<float> x) {
     typedef AsMany<int32_t, float> Ints;

@@ -14,6 +14,8 @@ from benchmarks.analysis.scaling.units import Floats
 
 DEVICE = ("device", "device_name", "machine", "clock")
 COPY, PRODUCT = "ceiling-copy", "ceiling-matmul"
+NARROW = ("bfloat16", "float16")
+"""Dtypes that a kernel may widen to float32 for its products: a CPU without narrow ones is faster so."""
 
 
 def find_ceilings(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -25,9 +27,9 @@ def find_ceilings(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Returns:
         Per device and dtype `device`, `device_name`, `machine`, `clock`, `dtype`, and as {value, low, high,
         units}, or None where it was not measured: `bytes_per_s`, the copy bandwidth, read + written, which is
-        the device's whatever the dtype copied; and `flops_per_s`, the matrix rate of that dtype. The value is
-        the median over units, `low` and `high` are the lowest and the highest unit. Of several sizes, or
-        dtypes copied, the fastest counts.
+        the device's whatever the dtype copied; and `flops_per_s`, the matrix rate of that dtype, or where a
+        narrow one is slower of float32. The value is the median over units, `low` and `high` are the lowest
+        and the highest unit. Of several sizes, or dtypes copied, the fastest counts.
     """
     if rows.empty:
         return []
@@ -35,7 +37,8 @@ def find_ceilings(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for device, group in groups(rows[rows["subject"] == "ceiling"], DEVICE):
         bandwidth = _fastest(group[group["kernel"] == COPY], "min_bytes")
         for dtype in sorted(group["dtype"].unique()):
-            products = group[(group["kernel"] == PRODUCT) & (group["dtype"] == dtype)]
+            computed_in = (dtype, "float32") if dtype in NARROW else (dtype,)
+            products = group[(group["kernel"] == PRODUCT) & group["dtype"].isin(computed_in)]
             rate = _fastest(products, "flops")
             found.append({**device, "dtype": dtype, "bytes_per_s": bandwidth, "flops_per_s": rate})
     return found
