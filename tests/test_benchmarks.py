@@ -102,7 +102,7 @@ def test_the_layer_and_the_ceilings_are_ordinary_cases_of_the_same_file(tmp_path
     records = rows(document)
     assert Counter((record["subject"], record["kernel"]) for record in records) == {
         ("layer", "standard-sdpa"): 1,
-        ("layer", "linear-chunked"): 1,
+        ("layer", "linear-native"): 1,
         ("ceiling", "ceiling-copy"): 1,
         ("ceiling", "ceiling-matmul"): 1,
     }
@@ -115,14 +115,14 @@ def test_the_layer_and_the_ceilings_are_ordinary_cases_of_the_same_file(tmp_path
 
 @pytest.mark.slow
 def test_collect_only_and_k_choose_by_readable_ids_and_the_whole_grid_comes_before_its_repetition() -> None:
-    text = run("--device=cpu", "--collect-only", "-q", "-k", "linear-chunked", files=("benchmarks",))
+    text = run("--device=cpu", "--collect-only", "-q", "-k", "linear-native", files=("benchmarks",))
     ids = [line for line in text.splitlines() if "::" in line]
-    chosen = [line for line in ids if "linear-chunked-causal" in line and "N4096" in line]
+    chosen = [line for line in ids if "linear-native-causal" in line and "N4096" in line]
     assert chosen == [
-        f"benchmarks/test_attention.py::test_attention[linear-chunked-causal-forward-N4096-B1-H8-D64-float32-cpu-r{r}]"
+        f"benchmarks/test_attention.py::test_attention[linear-native-causal-forward-N4096-B1-H8-D64-float32-cpu-r{r}]"
         for r in (1, 2, 3)
     ]
-    assert any("test_self_attention[layer-linear-chunked-" in line for line in ids)
+    assert any("test_self_attention[layer-linear-native-" in line for line in ids)
     repetitions = [line[-2] for line in ids]
     assert repetitions == sorted(repetitions)
     assert "not measured" not in text
