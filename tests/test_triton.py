@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -272,6 +272,13 @@ def test_what_it_does_not_serve_has_a_reason(monkeypatch: pytest.MonkeyPatch) ->
     assert supports(replace(case, device="cuda", dtype="float32")) == (
         "head_dim and value_dim may be 256 at most, got 512"
     )
+
+
+def test_an_output_that_nobody_differentiates_has_no_gradients(device: str) -> None:
+    q, k, v = inputs(device)
+    undefined: Callable[[Tensor], Tensor] = torch._C._functions.UndefinedGrad()  # type: ignore[assignment]
+    out = undefined(linear_triton(q, k, v, causal=True))
+    assert all(x is None for x in torch.autograd.grad(out.sum(), (q, k, v), allow_unused=True))
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")

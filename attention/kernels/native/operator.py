@@ -120,7 +120,9 @@ class LinearNative(torch.autograd.Function):
         ctx.set_materialize_grads(False)  # nobody differentiates those; zeros would be made for them
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        if do is None:
+            return (None,) * 6
         return *native_gradients(unit_stride(do), *ctx.saved_tensors, ctx.causal, ctx.phi), None, None, None
 
 

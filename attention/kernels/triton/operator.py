@@ -136,7 +136,9 @@ class LinearTriton(torch.autograd.Function):
         ctx.set_materialize_grads(ctx.final)  # else zeros would be made for what nobody differentiates
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, do: Tensor | None, *others: Tensor) -> tuple[Tensor | None, ...]:
+        if do is None:
+            return (None,) * 10
         *saved, S0, z0 = ctx.saved_tensors
         dS, dz = (x.contiguous() if ctx.final else None for x in others[3:])
         dq, dk, dv, dS0, dz0 = triton_gradients(
