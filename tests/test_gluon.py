@@ -19,9 +19,11 @@ from attention.case import MODES
 from attention.kernels import costs
 from attention.kernels.linear_triton import linear_triton
 from attention.kernels.reference import TOLERANCES, gradient_error, linear_reference, relative_error
-from attention.kernels.triton import launches as triton_launches
 from attention.kernels.triton import plan as triton_plan
-from attention.kernels.triton.launches import GluonLaunches, launches
+from attention.kernels.triton.choice import forget, launches
+from attention.kernels.triton.gluon.launches import GluonLaunches
+from attention.kernels.triton.launcher import Launch
+from attention.kernels.triton.operator import triton_forward, triton_gradients
 
 FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
 SHARED_MEMORY = 227 * 1024
@@ -37,9 +39,9 @@ def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if not triton_plan.whole(128, 128, torch.bfloat16, torch.device(device)):
         pytest.skip("neither a Hopper card nor a Triton with which they ran")
     monkeypatch.setattr(triton_plan, "DESCRIBED", 0)
-    triton_launches.forget()
+    forget()
     yield device
-    triton_launches.forget()
+    forget()
 
 
 def inputs(device: str, shape: tuple[int, ...], value_dim: int) -> list[Tensor]:
@@ -186,3 +188,30 @@ def test_their_segments_are_whole_chunks_of_one_program_a_multiprocessor() -> No
     size, parts = triton_plan.segments(100_000, 16, torch.device("cuda"), gluon=True)
     assert size % 128 == 0 and 100_000 <= size * parts < 100_000 + size
     assert 16 * parts <= triton_plan.MULTIPROCESSORS
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_launch_gives_its_pass_as_many_arguments_as_it_takes(
+    causal: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of forward and backward, launched by nobody: what a machine without a card can know of them."""
+    if device == "cuda":
+        pytest.skip("launched, by the other tests")
+    pytest.importorskip("triton.experimental.gluon")
+    monkeypatch.setattr(triton_plan, "_has_gluon", lambda device: True)
+    monkeypatch.setattr(triton_plan, "DESCRIBED", 0)
+    missing: dict[str, int] = {}
+
+    def note(launch: Launch, tensors: list[Tensor]) -> None:
+        taken = launch.kernel.arg_names
+        missing[launch.kernel.__name__] = len(taken) - len(tensors) - len(launch.values)
+
+    monkeypatch.setattr(Launch, "__call__", note)
+    forget()
+    q, k, v, do = (torch.zeros(1, 2, 700, 128, dtype=torch.bfloat16) for _ in range(4))
+    how = (causal, "elu", 1e-6, "ieee", False, True)
+    out, inv, S, z, _, _ = triton_forward(q, k, v, None, None, *how)
+    states = (out, inv, S, z, None, None, None, None)
+    triton_gradients(do, q, k, v, *states, causal, "elu", "ieee", False)
+    forget()
+    assert missing == {"states": 0, "states_back": 0, "attend": 0, "differentiate": 0}

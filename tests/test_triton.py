@@ -28,8 +28,8 @@ from attention.kernels.reference import (
     linear_reference,
     relative_error,
 )
-from attention.kernels.triton import launches as triton_launches
 from attention.kernels.triton import plan as triton_plan
+from attention.kernels.triton.choice import forget
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -43,14 +43,14 @@ def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
         pytest.skip("run by test_all_of_this_passes_in_the_interpreter")
     yield
-    triton_launches.forget()
+    forget()
 
 
 def plan(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
     """Other rules, and nothing remembered that was planned by those before."""
     for name, value in rules.items():
         monkeypatch.setattr(triton_plan, name, value)
-    triton_launches.forget()
+    forget()
 
 
 def inputs(device: str, shape: tuple[int, ...] = (1, 1, 100, 16), value_dim: int = 16) -> list[Tensor]:

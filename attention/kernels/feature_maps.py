@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attention.kernels.tensors import alike
+
 FeatureMap = Callable[[Tensor], Tensor]
 
 
@@ -51,6 +53,19 @@ BLOCK_MAPS: dict[str, BlockMap] = {
     "relu": BlockMap(lambda x, scratch: x.relu_(), lambda y: y.sign_()),
     "identity": BlockMap(lambda x, scratch: x, lambda y: y.fill_(1)),
 }
+
+
+def mapped_before(
+    feature_map: str | FeatureMap, q: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor, str]:
+    """q, k, v and the name of the map a kernel still has to apply: any but the known ones are applied here.
+
+    All in the widest dtype of the three then, as a map may return another one than it was given.
+    """
+    if isinstance(feature_map, str) and feature_map in FEATURE_MAPS:
+        return q, k, v, feature_map
+    phi = get_feature_map(feature_map)
+    return *alike(phi(q), phi(k), v), "identity"
 
 
 def get_feature_map(feature_map: str | FeatureMap) -> FeatureMap:

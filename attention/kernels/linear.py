@@ -8,7 +8,7 @@ from torch import Tensor
 from attention.kernels import costs
 from attention.kernels.chunked import default_chunk_size
 from attention.kernels.chunked_operator import chunked_forward
-from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
+from attention.kernels.feature_maps import FeatureMap, get_feature_map, mapped_before
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import differentiated
 
@@ -62,17 +62,14 @@ def linear_chunked(
     Raises:
         ValueError: a chunk size below 1.
     """
-    phi = get_feature_map(feature_map)
-    if isinstance(feature_map, str) and phi is FEATURE_MAPS[feature_map]:
-        name = feature_map
-    else:
-        q, k, name = phi(q), phi(k), "identity"
+    dtype = v.dtype
+    q, k, v, name = mapped_before(feature_map, q, k, v)
     if chunk_size is None:
         chunk_size = default_chunk_size(q.shape[-1], causal=causal)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     out: Tensor = chunked_forward(q, k, v, causal, name, eps, chunk_size, differentiated(q, k, v))[0]
-    return out
+    return out.to(dtype)
 
 
 register_kernel("linear-explicit", linear_explicit, costs=costs.linear_explicit)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from attention.kernels import costs
-from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
+from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.native.library import STORAGE, missing
 from attention.kernels.native.operator import native_differentiable, native_forward
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import alike, differentiated, plain, unit_stride
+from attention.kernels.tensors import differentiated, plain, unit_stride
 
 if TYPE_CHECKING:
     from attention.case import Case
@@ -40,12 +40,7 @@ def linear_native(
         ValueError: a device other than the CPU, a dtype it does not have, or no C++ compiler to build it.
     """
     dtype = v.dtype
-    if isinstance(feature_map, str) and feature_map in FEATURE_MAPS:
-        name = feature_map
-    else:
-        phi = get_feature_map(feature_map)
-        q, k, v = alike(phi(q), phi(k), v)
-        name = "identity"
+    q, k, v, name = mapped_before(feature_map, q, k, v)
     if reason := _refusal(q.device.type, q.dtype):
         raise ValueError(f"linear-native cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
     q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)

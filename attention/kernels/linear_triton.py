@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from attention.kernels import costs
-from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap, get_feature_map
+from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import alike, differentiated, plain, unit_stride
+from attention.kernels.tensors import differentiated, plain, unit_stride
 from attention.kernels.triton.operator import triton_differentiable, triton_forward, triton_inference
 from attention.kernels.triton.plan import WIDEST
 
@@ -95,12 +95,7 @@ def _served(
     q: Tensor, k: Tensor, v: Tensor, feature_map: str | FeatureMap, precision: str | None
 ) -> tuple[Tensor, Tensor, Tensor, str, str]:
     """The tensors, the name of the map and the precision as the passes take them, or a refusal."""
-    if isinstance(feature_map, str) and feature_map in FEATURE_MAPS:
-        name = feature_map
-    else:
-        phi = get_feature_map(feature_map)
-        q, k, v = alike(phi(q), phi(k), v)
-        name = "identity"
+    q, k, v, name = mapped_before(feature_map, q, k, v)
     if reason := _refusal(q.device.type, q.dtype, max(q.shape[-1], v.shape[-1])):
         raise ValueError(f"linear-triton cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
     if precision is None:

@@ -28,7 +28,7 @@ from attention.kernels.costs import (
     triton_backward_terms,
     triton_forward_terms,
 )
-from attention.kernels.triton.launches import in_gluon
+from attention.kernels.triton.plan import in_gluon
 
 Shape = torch.Size
 

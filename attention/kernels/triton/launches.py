@@ -5,8 +5,7 @@ Triton is imported at the first launch: where it is missing, the kernel says so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -14,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attention.kernels.triton.launcher import Relaunch, relaunch
-from attention.kernels.triton.plan import WHOLE, Tiles, described, scanned, segments, tiles, whole
+from attention.kernels.triton.launcher import Launch
+from attention.kernels.triton.plan import Tiles, described, in_gluon, scanned, segments, tile_strides, tiles
 
 SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
 Pair = tuple[Tensor, Tensor]
@@ -49,91 +48,6 @@ class State(NamedTuple):
             return self.S[:, slot], self.z[:, slot]
         S, z = self.S.sum(1), self.z.sum(1)
         return (S, z) if self.S0 is None or self.z0 is None else (S + self.S0, z + self.z0)
-
-
-@dataclass
-class Launch:
-    """A pass as it is launched: in ``programs`` programs, on tensors and then ``values``.
-
-    ``tiles`` are the blocks in which the first tensors are moved, if by descriptors, to which a Gluon pass
-    adds the ``layout`` of a tile. Triton looks anew at each of fifty arguments of each launch, which takes
-    it longer than a short sequence takes the card: so what it compiled is launched ``again``, if ``lasting``.
-    """
-
-    kernel: Any
-    programs: int
-    tiles: list[list[int]]
-    values: tuple[Any, ...]
-    num_warps: int
-    lasting: bool
-    layout: Any = None
-    again: Relaunch | None = None
-
-    def __call__(self, tensors: list[Tensor]) -> None:
-        device = tensors[0].device
-        if device.type == "cuda" and device.index != torch.cuda.current_device():
-            with torch.cuda.device(device):
-                return self(tensors)
-        first = self.described(tensors) if self.tiles else []
-        if self.again is not None:
-            addresses = [x.data_ptr() for x in tensors[len(first) :]]
-            self.again(device.index, first + addresses)
-            return None
-        arguments = [*first, *tensors[len(first) :], *self.values]
-        compiled = self.kernel[(self.programs,)](*arguments, num_warps=self.num_warps)
-        if self.lasting and compiled is not None:
-            self.again = relaunch(compiled, self.programs, self.values)
-        return None
-
-    def described(self, tensors: list[Tensor]) -> list[Any]:
-        """The first of them as descriptors, whose strides and edges the card's copy engine knows."""
-        moved = [
-            (x, list(x.shape), list(x.stride()), tile) for x, tile in zip(tensors, self.tiles, strict=False)
-        ]
-        if self.layout is None:
-            from triton.tools.tensor_descriptor import TensorDescriptor
-
-            return [TensorDescriptor(*each) for each in moved]
-        from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
-
-        return [GluonDescriptor(*each, self.layout) for each in moved]
-
-
-def launches(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, precision: str, *,
-    eps: float = 0.0, others: tuple[Tensor | None, ...] = (),
-) -> Launches:  # fmt: skip
-    """Those for tensors like these: beside the tensors all is worked out once.
-
-    ``others`` that the caller gave, ``do`` first: they count like q, k and v.
-    """
-    given = [q, k, v, *[x for x in others if x is not None]]
-    aligned = sum([x.data_ptr() % 16 for x in given]) == 0
-    like = tuple([(x.device, x.dtype, x.stride()) for x in given])
-    return _launches(q.shape, v.shape[-1], like, aligned, causal, phi, precision, eps)
-
-
-def in_gluon(
-    shape: tuple[int, ...], value_dim: int, device: torch.device, dtype: torch.dtype,
-    strides: Iterable[tuple[int, ...]],
-) -> bool:  # fmt: skip
-    """Whether the Gluon passes take q and k of this shape, in tensors that begin at multiples of 16 bytes."""
-    batch, heads, N, D = shape
-    if not whole(D, value_dim, dtype, device):
-        return False
-    return described(batch * heads * N, dtype, tile_strides(strides, N, D, value_dim), device)
-
-
-def tile_strides(strides: Iterable[tuple[int, ...]], N: int, D: int, E: int) -> list[int]:
-    """Of what is moved tile by tile, unlike states, and of what is made here, contiguous."""
-    return [*(s for each in strides if len(each) == 4 for s in each[:3]), N * D, N * E, D, E]
-
-
-def segments_like(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int]:
-    """Those of a call on these; what else it is given counts not, so that a backward finds its forward's."""
-    strides = [x.stride() for x in (q, k, v)]
-    gluon = in_gluon(q.shape, v.shape[-1], q.device, q.dtype, strides)
-    return segments(q.shape[2], q.shape[0] * q.shape[1], q.device, gluon)
 
 
 class Launches:
@@ -262,87 +176,6 @@ class Launches:
             return self.new("differentiate", self.segments, t, (t.block, t.whole), widths, values)
 
         self.launch(("differentiate", *switches), [a, b, x, y, out, *rows, *state.pointers(rows[0])], new)
-
-
-class GluonLaunches(Launches):
-    """The same passes in Gluon, which hold all of both widths."""
-
-    def whole(self, name: str, parts: int, tiles: int, values: tuple[Any, ...]) -> Launch:
-        """A pass over ``parts`` segments of each head, whose first tensors are moved in ``tiles``."""
-        passes, layout = _gluon()
-        blocks = [[1, 1, WHOLE, WHOLE]] * tiles
-        return Launch(
-            passes[name], self.heads * parts, blocks, (*self.shape, *values), 8, lasting=True, layout=layout
-        )
-
-    def states(
-        self, x: Tensor, y: Tensor, count: int, upstream: tuple[Tensor, Tensor, Tensor] | None = None
-    ) -> Pair:
-        """As above, of all segments where there is an upstream."""
-        S, z = self.buffer(self.segments, self.D, self.E), self.buffer(self.segments, self.D)
-        phi, ragged = self.how[0], self.N % WHOLE != 0
-        if upstream is None:
-            self.launch(
-                ("states", count), [x, y, S, z], lambda: self.whole("states", count, 2, (count, phi, ragged))
-            )
-        else:
-            self.launch(
-                ("states_back",), [x, y, *upstream, S, z],
-                lambda: self.whole("states_back", self.segments, 3, (phi,)),
-            )  # fmt: skip
-        return S, z
-
-    def attend(
-        self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, inv: Tensor, state: State, *,
-        reverse: bool, keep: bool = False,
-    ) -> None:  # fmt: skip
-        """As above."""
-        switches = (self.causal, reverse, keep, *state.switches())
-        values = (self.eps, *switches, self.how[0], self.D != WHOLE)
-        self.launch(
-            ("attend", *switches), [a, b, c, out, inv, *state.pointers(inv)],
-            lambda: self.whole("attend", self.segments, 4, values),
-        )  # fmt: skip
-
-    def differentiate(
-        self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, rows: Pair, state: State, *,
-        reverse: bool,
-    ) -> None:  # fmt: skip
-        """As above."""
-        switches = (self.causal, reverse, *state.switches())
-        self.launch(
-            ("differentiate", *switches), [a, b, x, y, out, *rows, *state.pointers(rows[0])],
-            lambda: self.whole("differentiate", self.segments, 5, (*switches, self.how[0])),
-        )  # fmt: skip
-
-
-@lru_cache(maxsize=4096)
-def _launches(
-    shape: tuple[int, ...], value_dim: int,
-    like: tuple[tuple[torch.device, torch.dtype, tuple[int, ...]], ...], aligned: bool, *how: Any,
-) -> Launches:  # fmt: skip
-    gluon = in_gluon(shape, value_dim, *like[0][:2], [stride for _, _, stride in like])
-    return (GluonLaunches if gluon and aligned else Launches)(shape, value_dim, like, aligned, *how)
-
-
-forget = _launches.cache_clear
-"""What was planned: a test that changes the rules wants it planned anew."""
-
-
-@lru_cache(maxsize=1)
-def _gluon() -> tuple[dict[str, Any], Any]:
-    """The passes in Gluon by name, and the layout of a tile in shared memory as a descriptor wants it."""
-    from triton.experimental.gluon import language as gl
-
-    from attention.kernels.triton.gluon import attend, differentiate, states
-
-    passes = {
-        "states": states.states,
-        "states_back": states.states_back,
-        "attend": attend.attend,
-        "differentiate": differentiate.differentiate,
-    }
-    return passes, gl.NVMMASharedLayout(128, 16, 4)
 
 
 @lru_cache(maxsize=1)

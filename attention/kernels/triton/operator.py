@@ -9,8 +9,9 @@ from torch import Tensor
 
 from attention.kernels.autograd import applied, once_differentiable
 from attention.kernels.tensors import contiguous_like, unit_stride
-from attention.kernels.triton.launches import State, launches, segments_like
-from attention.kernels.triton.plan import scanned, summed
+from attention.kernels.triton.choice import launches
+from attention.kernels.triton.launches import State
+from attention.kernels.triton.plan import scanned, segments_like, summed
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
 torch.library.define(

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 WIDEST = 256
 """Largest D and Dv: beyond it a tile of a chunk no longer fits in shared memory."""
@@ -103,6 +104,29 @@ def whole(width: int, value_dim: int, dtype: torch.dtype, device: torch.device) 
     if dtype != torch.bfloat16 or not (WHOLE // 2 < width <= WHOLE and WHOLE // 2 < value_dim <= WHOLE):
         return False
     return _has_gluon(device)
+
+
+def in_gluon(
+    shape: tuple[int, ...], value_dim: int, device: torch.device, dtype: torch.dtype,
+    strides: Iterable[tuple[int, ...]],
+) -> bool:  # fmt: skip
+    """Whether the Gluon passes take q and k of this shape, in tensors that begin at multiples of 16 bytes."""
+    batch, heads, N, D = shape
+    if not whole(D, value_dim, dtype, device):
+        return False
+    return described(batch * heads * N, dtype, tile_strides(strides, N, D, value_dim), device)
+
+
+def tile_strides(strides: Iterable[tuple[int, ...]], N: int, D: int, E: int) -> list[int]:
+    """Of what is moved tile by tile, unlike states, and of what is made here, contiguous."""
+    return [*(s for each in strides if len(each) == 4 for s in each[:3]), N * D, N * E, D, E]
+
+
+def segments_like(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int]:
+    """Those of a call on these; what else it is given counts not, so that a backward finds its forward's."""
+    strides = [x.stride() for x in (q, k, v)]
+    gluon = in_gluon(q.shape, v.shape[-1], q.device, q.dtype, strides)
+    return segments(q.shape[2], q.shape[0] * q.shape[1], q.device, gluon)
 
 
 @lru_cache(maxsize=64)
