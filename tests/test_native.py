@@ -72,6 +72,24 @@ def test_two_calls_give_the_same_bits(storage: str, mode: str) -> None:
         assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", [(150, 16, 16), (700, 13, 5)])
+def test_memory_that_held_nan_before_does_not_show(shape: tuple[int, int, int], mode: str) -> None:
+    """Every element of the results is written, and nothing of the buffers is read before it is."""
+    tokens, head_dim, value_dim = shape
+    case = Case(
+        "linear-native", mode, tokens, "forward_backward", "cpu", "float32", 1, 1, head_dim, value_dim
+    )
+    clean = results(case)
+    torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
+    try:
+        assert torch.empty(3).isnan().all()
+        poisoned = results(case)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(map(torch.equal, poisoned, clean))
+
+
 @pytest.mark.parametrize("feature_map", ["elu", "relu", "identity"])
 def test_phi_is_exact_over_its_whole_range(feature_map: str) -> None:
     """Of one token, v = 1, q = 1: o = phi(1) phi(k) / (phi(1) phi(k) + 1)."""
