@@ -39,15 +39,33 @@ def test_flash_linear_attention_gets_its_layout_and_mapped_inputs(monkeypatch: p
         attend(q, k, v, causal=False)
 
 
-def test_flash_attention_gets_its_layout_and_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, causal: bool, softmax_scale: float | None) -> Tensor:
+@pytest.mark.parametrize("package", rivals.FLASH_ATTN)
+def test_flash_attention_gets_its_layout_and_scale(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flash_attn_func(
+        q: Tensor, k: Tensor, v: Tensor, causal: bool, softmax_scale: float | None
+    ) -> Tensor | tuple[Tensor, None]:
         turned = (x.transpose(1, 2) for x in (q, k, v))
-        return standard_reference(*turned, causal=causal, scale=softmax_scale).transpose(1, 2)
+        out = standard_reference(*turned, causal=causal, scale=softmax_scale).transpose(1, 2)
+        return out if package == "flash-attn" else (out, None)
 
-    module(monkeypatch, "flash_attn", flash_attn_func=flash_attn_func)
+    module(monkeypatch, rivals.FLASH_ATTN[package], flash_attn_func=flash_attn_func)
     q, k, v = (torch.randn(2, 3, 9, 4) for _ in range(3))
-    out = rivals.flash_attn(q, k, v, causal=True, scale=0.3)
+    out = rivals.flash_attn(rivals.FLASH_ATTN[package])(q, k, v, causal=True, scale=0.3)
     assert torch.equal(out, standard_reference(q, k, v, causal=True, scale=0.3))
+
+
+def test_a_rival_is_registered_where_its_package_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[str] = []
+    monkeypatch.setattr(rivals, "register_kernel", lambda name, function, **_: added.append(name))
+    monkeypatch.setattr(rivals, "find_spec", lambda module: None)
+    monkeypatch.setattr(rivals, "_installed", lambda package: package == "flash-attn-4")
+    rivals.register_rivals()
+    assert added == ["standard-flash-attn-4"]
+
+
+def test_what_is_installed_is_told_from_what_is_not() -> None:
+    assert rivals._installed("pytest")
+    assert not rivals._installed("no-such-package")
 
 
 @pytest.mark.parametrize(

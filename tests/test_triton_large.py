@@ -66,6 +66,7 @@ def is_right(attend: Attention, exact: Attention, qkv: list[Tensor], do: Tensor)
         pytest.param((16, 32, 1000, 64), 64, torch.bfloat16, id="512-heads"),
         pytest.param((1, 4, 5000, 256), 256, torch.float16, id="float16-256-wide"),
         pytest.param((4, 8, 8192, 128), 64, torch.bfloat16, id="described-128-by-64"),
+        pytest.param((1, 1, 300_000, 128), 128, torch.bfloat16, id="one-wide-head-of-scanned-segments"),
     ],
 )
 def test_large_cases_equal_float64(
@@ -92,11 +93,13 @@ def test_a_float16_normaliser_of_65536_tokens_does_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_beyond_two_to_the_31_elements_each_head_is_that_of_a_call_of_its_own(mode: str) -> None:
-    heads, tokens = 33, 2**20
+@pytest.mark.parametrize(("heads", "width"), [(33, 64), (17, 128)])
+def test_beyond_two_to_the_31_elements_each_head_is_that_of_a_call_of_its_own(
+    heads: int, width: int, mode: str
+) -> None:
     if torch.cuda.mem_get_info()[0] < 60e9:
         pytest.skip("needs 60 GB of the card")
-    qkv, do = inputs(1, heads, tokens, 64)
+    qkv, do = inputs(1, heads, 2**20, width)
     assert qkv[0].numel() > 2**31
     got = results(lambda q, k, v: linear_triton(q, k, v, causal=mode == "causal"), qkv, do)
     for head in (0, heads - 1):
@@ -111,17 +114,17 @@ def test_beyond_two_to_the_31_elements_each_head_is_that_of_a_call_of_its_own(mo
         assert max(errors) < TOLERANCES[torch.bfloat16][0]
 
 
-@pytest.mark.parametrize("tokens", [256, 4096, 65536])
-def test_two_calls_give_the_same_bits_with_gradients(tokens: int) -> None:
-    qkv, do = inputs(4, 8, tokens, 64)
+@pytest.mark.parametrize(("tokens", "width"), [(256, 64), (4096, 64), (65536, 64), (65536, 128)])
+def test_two_calls_give_the_same_bits_with_gradients(tokens: int, width: int) -> None:
+    qkv, do = inputs(4, 8, tokens, width)
     first, second = (results(lambda q, k, v: linear_triton(q, k, v, causal=True), qkv, do) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("tokens", [256, 16384])
-def test_a_captured_graph_replays_on_new_data_with_gradients(tokens: int) -> None:
-    """The second length is moved by descriptors."""
-    qkv, do = inputs(4, 8, tokens, 64)
+@pytest.mark.parametrize(("tokens", "width"), [(256, 64), (16384, 64), (16384, 128)])
+def test_a_captured_graph_replays_on_new_data_with_gradients(tokens: int, width: int) -> None:
+    """The second length is moved by descriptors, in Gluon where the widths are its own."""
+    qkv, do = inputs(4, 8, tokens, width)
 
     def step() -> list[Tensor]:
         return results(lambda q, k, v: linear_triton(q, k, v, causal=True), qkv, do)

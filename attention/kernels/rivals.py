@@ -1,7 +1,7 @@
 """Kernels of other projects in the same run: registered where they are installed, never needed.
 
 - flash-linear-attention: ``linear-fla-chunk``, ``linear-fla-fused`` (causal; feature maps applied before)
-- FlashAttention: ``standard-flash-attn``
+- FlashAttention 2, 3 and 4: ``standard-flash-attn``, ``standard-flash-attn-3``, ``standard-flash-attn-4``
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,6 +22,13 @@ from attention.kernels.registry import Costs, register_kernel
 
 if TYPE_CHECKING:
     from attention.case import Case
+
+FLASH_ATTN = {
+    "flash-attn": "flash_attn",
+    "flash-attn-3": "flash_attn_interface",
+    "flash-attn-4": "flash_attn.cute",
+}
+"""The module of each package."""
 
 
 def fla(function: str) -> Callable[..., Tensor]:
@@ -46,13 +54,19 @@ def fla(function: str) -> Callable[..., Tensor]:
     return attend
 
 
-def flash_attn(
-    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
-) -> Tensor:
-    """FlashAttention's own kernel; its layout is [B, N, H, D]."""
-    attention = _quietly("flash_attn").flash_attn_func
-    out: Tensor = attention(*(x.transpose(1, 2) for x in (q, k, v)), causal=causal, softmax_scale=scale)
-    return out.transpose(1, 2)
+def flash_attn(module: str) -> Callable[..., Tensor]:
+    """FlashAttention's own kernel, which each version has in another module; its layout is [B, N, H, D]."""
+
+    def attend(
+        q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
+    ) -> Tensor:
+        attention = _quietly(module).flash_attn_func
+        found = attention(*(x.transpose(1, 2) for x in (q, k, v)), causal=causal, softmax_scale=scale)
+        # Since version 3 with the logarithms of the normalisers.
+        out: Tensor = found[0] if isinstance(found, tuple) else found
+        return out.transpose(1, 2)
+
+    return attend
 
 
 def _quietly(module: str) -> ModuleType:
@@ -60,6 +74,15 @@ def _quietly(module: str) -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return import_module(module)
+
+
+def _installed(package: str) -> bool:
+    """Versions share a module's name, so that the package is asked for."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _fla_supports(case: Case) -> str | None:
@@ -98,13 +121,14 @@ def register_rivals() -> None:
         for name, function in (("chunk", "chunk_linear_attn"), ("fused", "fused_chunk_linear_attn")):
             form = _uncounted(costs.linear_chunked)
             register_kernel(f"linear-fla-{name}", fla(function), costs=form, supports=_fla_supports)
-    if find_spec("flash_attn"):
-        register_kernel(
-            "standard-flash-attn",
-            flash_attn,
-            costs=_uncounted(costs.standard_fused),
-            supports=_flash_attn_supports,
-        )
+    for package, module in FLASH_ATTN.items():
+        if _installed(package):
+            register_kernel(
+                f"standard-{package}",
+                flash_attn(module),
+                costs=_uncounted(costs.standard_fused),
+                supports=_flash_attn_supports,
+            )
 
 
 register_rivals()
