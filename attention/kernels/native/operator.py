@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.autograd import applied, once_differentiable
+from attention.kernels.dispatch import implements
 from attention.kernels.feature_maps import FEATURE_MAPS
 from attention.kernels.native.library import Call, Strided, native
 from attention.kernels.native.plan import row, scratch_size, segment_tokens, segments, summed
@@ -62,8 +63,8 @@ def _call(
     native(q.dtype)(ctypes.byref(call), backward)
 
 
-@torch.library.impl("attention::linear_native", "cpu")
-def _forward(
+@implements("linear_native", "cpu")
+def native_forward(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output; inverse normalisers ``[B, H, N]`` and sums, which a backward reads, or else nothing."""
@@ -86,8 +87,8 @@ def _(
     return contiguous_like(v), q.new_empty(q.shape[:3], dtype=_wide(q)), _states(q, v, causal)
 
 
-@torch.library.impl("attention::linear_native_backward", "cpu")
-def _differentiate(
+@implements("linear_native_backward", "cpu")
+def _backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inverse: Tensor, states: Tensor,
     causal: bool, phi: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
@@ -127,5 +128,4 @@ class LinearNative(torch.autograd.Function):
 
 
 native_differentiable = applied(LinearNative)
-native_forward = torch.ops.attention.linear_native.default
-native_gradients = once_differentiable(torch.ops.attention.linear_native_backward.default, "linear-native")
+native_gradients = once_differentiable(_backward, "linear-native")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.autograd import applied, once_differentiable
+from attention.kernels.dispatch import implements
 from attention.kernels.tensors import contiguous_like, unit_stride
 from attention.kernels.triton.choice import launches
 from attention.kernels.triton.launches import State
@@ -31,8 +32,8 @@ torch.library.define(
 )
 
 
-@torch.library.impl("attention::linear_triton_inference", ("cpu", "cuda"))
-def _infer(
+@implements("linear_triton_inference", ("cpu", "cuda"))
+def triton_inference(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
 ) -> Tensor:  # fmt: skip
     """The output alone: a short sequence cannot wait for what a backward or a continuation would want."""
@@ -47,8 +48,8 @@ def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
     return contiguous_like(v)
 
 
-@torch.library.impl("attention::linear_triton", ("cpu", "cuda"))
-def _forward(
+@implements("linear_triton", ("cpu", "cuda"))
+def triton_forward(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
     causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
@@ -85,8 +86,8 @@ def _(
     return contiguous_like(v), empty(N if keep else 0), *sums, *last
 
 
-@torch.library.impl("attention::linear_triton_backward", ("cpu", "cuda"))
-def _differentiate(
+@implements("linear_triton_backward", ("cpu", "cuda"))
+def _backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, S: Tensor, z: Tensor,
     S0: Tensor | None, z0: Tensor | None, dS: Tensor | None, dz: Tensor | None,
     causal: bool, phi: str, precision: str, final: bool,
@@ -150,6 +151,4 @@ class LinearTriton(torch.autograd.Function):
 
 
 triton_differentiable = applied(LinearTriton)
-triton_inference = torch.ops.attention.linear_triton_inference.default
-triton_forward = torch.ops.attention.linear_triton.default
-triton_gradients = once_differentiable(torch.ops.attention.linear_triton_backward.default, "linear-triton")
+triton_gradients = once_differentiable(_backward, "linear-triton")

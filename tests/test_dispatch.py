@@ -1,0 +1,71 @@
+"""An operator is called without torch's dispatcher, but never behind the back of who watches operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.profiler import profile
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
+
+from attention.kernels.dispatch import implements, watched
+
+torch.library.define("attention::test_double", "(Tensor q, Tensor k, Tensor v) -> Tensor")
+Watching = Callable[[], AbstractContextManager[object]]
+
+
+@implements("test_double", "cpu")
+def double(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return 2 * v
+
+
+@torch.library.register_fake("attention::test_double")  # type: ignore[untyped-decorator]
+def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.empty_like(v)
+
+
+class Kind(Tensor):
+    """A kind of tensor of its own."""
+
+
+@pytest.mark.parametrize(
+    "mode", [nullcontext, torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
+)
+def test_plain_tensors_are_nobodys_business(mode: Watching) -> None:
+    with mode():
+        x = torch.ones(2)
+        assert not watched(x, x, x)
+
+
+@pytest.mark.parametrize("mode", [lambda: FlopCounterMode(display=False), lambda: profile(use_cpu=True)])
+def test_counters_and_profilers_watch(mode: Watching) -> None:
+    x = torch.ones(2)
+    with mode():
+        assert watched(x, x, x)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_tensors_of_another_kind_are_dispatched(place: int) -> None:
+    for odd in (torch.ones(2).as_subclass(Kind), torch._neg_view(torch.ones(2))):
+        arguments = [torch.ones(2)] * 3
+        arguments[place] = odd
+        assert watched(*arguments)
+
+
+def test_a_profiler_lists_the_operator() -> None:
+    x = torch.ones(2)
+    with profile(use_cpu=True) as profiled:
+        double(x, x, x)
+    assert "attention::test_double" in [event.name for event in profiled.function_events or []]
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+def test_a_tracer_records_the_operator(pre_dispatch: bool) -> None:
+    x = torch.ones(2)
+    traced = make_fx(double, pre_dispatch=pre_dispatch)(x, x, x)
+    assert "attention.test_double" in traced.code
+    assert torch.equal(torch.compile(double, backend="eager", fullgraph=True)(x, x, x), 2 * x)
