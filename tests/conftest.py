@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from attention import list_kernels
 from attention.case import DTYPES
@@ -15,8 +15,23 @@ from benchmarks.grid import serves
 from conftest import chosen, chosen_devices
 
 KERNEL_FIXTURES = {"kernel": None, "linear_kernel": "linear"}
-INTERPRETER = pytest.StashKey[subprocess.Popen[str]]()
-"""A process of tests/test_triton.py under Triton's interpreter."""
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """All tests together run in two processes, a file in one: not if they are watched, nor to share a GPU."""
+    option, asked = config.option, [Path(argument).resolve() for argument in config.args]
+    watched = option.collectonly or option.usepdb or option.capture == "no"
+    undivided = option.numprocesses is None and not hasattr(config, "workerinput")
+    if asked == [HERE] and undivided and not watched and option.device in (None, "cpu"):
+        option.numprocesses, option.dist = 2, "loadfile"
+        option.benchmark_disable = True  # as it is then, but without a warning
+
+
+def pytest_configure() -> None:
+    """Sessions that tests start are not of such a process: pytest-benchmark would measure nothing in them."""
+    os.environ.pop("PYTEST_XDIST_WORKER", None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -37,23 +52,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("dtype", chosen(metafunc.config, "dtype", list(DTYPES)) or list(DTYPES))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start the interpreter's process where a test waits for its end: half a minute, beside the others."""
-    waits = any("interpreter" in getattr(item, "fixturenames", ()) for item in session.items)
-    if waits and os.environ.get("TRITON_INTERPRET") != "1" and not session.config.option.collectonly:
-        command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_triton.py")
-        session.config.stash[INTERPRETER] = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "TRITON_INTERPRET": "1"}, cwd=Path(__file__).parent.parent,
-        )  # fmt: skip
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """It goes with a session that ends early."""
-    if INTERPRETER in session.config.stash:
-        session.config.stash[INTERPRETER].kill()
-
-
 @pytest.fixture
-def interpreter(request: pytest.FixtureRequest) -> subprocess.Popen[str]:
-    return request.config.stash[INTERPRETER]
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For tensors too tiny to share, beside processes with which threads would share a core, spinning.
+
+    linear-native keeps its threads, by which it cuts a sequence.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if "linear-native" in request.node.name else 1)
+    yield
+    torch.set_num_threads(threads)

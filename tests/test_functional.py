@@ -14,6 +14,8 @@ from attention.case import MODES
 from attention.kernels.reference import relative_error
 from attention.kernels.registry import _KERNELS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CASE = Case("linear-chunked", "causal", 50, dtype="float64", batch=2, heads=2, head_dim=8)
 
 

@@ -19,6 +19,8 @@ from attention.kernels.reference import (
     relative_error,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL: dict[str, Any] = {"batch": 2, "heads": 2}
 WIDTHS = [(1, 1), (16, 80), (80, 64), (64, 16), (128, 128)]
 

@@ -16,6 +16,8 @@ from attention import Case, Profile, profile
 from attention.profiler import count_flops, peak_memory
 from benchmarks.subjects import prepare
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KIB = 1024
 
 

@@ -16,6 +16,14 @@ from attention.case import MODES
 from benchmarks.subjects import prepare
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(2, threads))
+    yield
+    torch.set_num_threads(threads)
+
+
 def seconds_of(call: Callable[[], object]) -> float:
     start = perf_counter()
     call()
@@ -32,6 +40,7 @@ def exponent(case: Case, seq_lens: Sequence[int], repetitions: int = 7) -> float
     return float(np.polyfit(np.log(seq_lens), np.log(medians), 1)[0])
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("mode", MODES)
 def test_time_is_quadratic_for_standard_explicit_and_linear_for_linear_chunked(mode: str) -> None:
     """Bounds leave room for caches and neighbours; three tries, since a stall can spoil one."""
@@ -42,14 +51,6 @@ def test_time_is_quadratic_for_standard_explicit_and_linear_for_linear_chunked(m
             break
     assert 1.6 < quadratic < 2.6
     assert 0.7 < linear < 1.3
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(min(2, threads))
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -67,10 +67,13 @@ def native(dtype: torch.dtype) -> Native:
     return function
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def missing(dtype: torch.dtype) -> str | None:
     """Why there is no such library, or None: then there is one."""
     return _loaded(STORAGE[dtype], os.environ.get("CXX"))[1]
+
+
+# What torch.compiler.assume_constant_result does after two seconds in which it imports all of the compiler.
+missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=16)

@@ -41,9 +41,10 @@ def complete_block(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     A length measured in one repetition only shall not cost the other lengths their units, nor an interrupted
     repetition the others their lengths: what leaves most values stays, and of equals the one with most units.
     """
-    held, blocks = table.notna(), []
-    if held.to_numpy().all():
+    # Most tables are whole, and numpy tells so ten times as fast as pandas.
+    if not np.isnan(table.to_numpy(float)).any():
         return table, []
+    held, blocks = table.notna(), []
     for least in sorted(set(held.sum()), reverse=True):
         lengths = table.columns[held.sum() >= least]
         blocks.append(table.loc[held[lengths].all(axis=1), lengths])
