@@ -177,8 +177,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _parameter(measurer: Measurer, case: Case, repetition: int) -> Any:
     # The group puts the kernels of one point into one of pytest-benchmark's tables.
     point = case.id.replace(f"{case.kernel}-", "", 1)
-    mark = pytest.mark.benchmark(group=point, timer=measurer.timer(case.device), disable_gc=True)
-    return pytest.param(case.key, repetition, id=f"{case.id}-r{repetition}", marks=mark)
+    marks = [
+        pytest.mark.benchmark(group=point, timer=measurer.timer(case.device), disable_gc=True),
+        # A test fails where a kernel of ours warns. Here others are measured too, and one that warns runs.
+        pytest.mark.filterwarnings("default"),
+    ]
+    return pytest.param(case.key, repetition, id=f"{case.id}-r{repetition}", marks=marks)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

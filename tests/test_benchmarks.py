@@ -162,6 +162,8 @@ def test_what_cannot_be_measured_is_in_the_file_with_its_reason_and_the_run_goes
 
 
 PLUGIN = """
+import warnings
+
 import torch
 from attention import get_kernel, register_kernel
 
@@ -180,7 +182,11 @@ def hungry(q, k, v, *, causal=False, **options):
         raise torch.OutOfMemoryError("tried to allocate too much. More words.")
     return linear.function(q, k, v, causal=causal, **options)
 
-for function in (amnesic, broken, hungry):
+def outdated(q, k, v, *, causal=False, **options):
+    warnings.warn("what this kernel calls is deprecated", DeprecationWarning)
+    return linear.function(q, k, v, causal=causal, **options)
+
+for function in (amnesic, broken, hungry, outdated):
     register_kernel(f"linear-{function.__name__}", function, costs=linear.costs)
 """
 
@@ -193,7 +199,7 @@ def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     out = tmp_path / "out.json"
     options = ("-p", "plugin", "--device=cpu", "--mode=causal", "--seq-len=16,700", "--case-seconds=0.01")
-    kernels = [f"--kernel=linear-{name}" for name in ("amnesic", "broken", "hungry", "chunked")]
+    kernels = [f"--kernel=linear-{name}" for name in ("amnesic", "broken", "hungry", "outdated", "chunked")]
     text = run(*options, *kernels, "--repetitions=1", f"--benchmark-json={out}", exit_code=1)
     document = json.loads(out.read_text())
     found = {
@@ -206,7 +212,8 @@ def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
         assert found["linear-broken", length] == ("failed", "RuntimeError: this kernel always fails")
     assert found["linear-hungry", 700] == ("oom", "tried to allocate too much")
     measured = {(record["kernel"], record["seq_len"]) for record in rows(document)}
-    assert measured == {("linear-hungry", 16), ("linear-chunked", 16), ("linear-chunked", 700)}
+    served = [(name, length) for name in ("linear-outdated", "linear-chunked") for length in (16, 700)]
+    assert measured == {("linear-hungry", 16), *served}
     assert "this kernel always fails" in text
 
 
