@@ -50,8 +50,10 @@ def test_counters_and_profilers_watch(mode: Watching) -> None:
 
 @pytest.mark.parametrize("place", range(3))
 def test_tensors_of_another_kind_are_dispatched(place: int) -> None:
-    for odd in (torch.ones(2).as_subclass(Kind), torch._neg_view(torch.ones(2))):
-        arguments = [torch.ones(2)] * 3
+    x = torch.ones(2)
+    zeros = torch._efficientzerotensor(2)
+    for odd in (x.as_subclass(Kind), torch._neg_view(x), zeros, x.to_sparse(), x.to("meta")):
+        arguments = [x] * 3
         arguments[place] = odd
         assert watched(*arguments)
 

@@ -6,6 +6,8 @@ torch's dispatcher takes as long to call an operator written in Python as a laun
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
+from operator import or_
 from typing import Any, TypeVar
 
 import torch
@@ -13,22 +15,24 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 Keys, Key = torch._C.DispatchKeySet, torch._C.DispatchKey
-WATCHERS = ~(Keys(Key.BackendSelect) | Keys(Key.ADInplaceOrView)).raw_repr()
-"""All that may take part in a thread's calls, but what does without anybody's doing."""
+PLAIN = (
+    Key.BackendSelect, Key.ADInplaceOrView,
+    Key.CPU, Key.AutogradCPU, Key.AutocastCPU, Key.CUDA, Key.AutogradCUDA, Key.AutocastCUDA,
+)  # fmt: skip
+"""What takes part in a call on plain tensors, and does nothing to operators whose gradients are apart."""
+WATCHERS = ~reduce(or_, map(Keys, PLAIN)).raw_repr()
 
 
 def watched(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether a call on these is anybody's business: a compiler's, a mode's, a transform's, a profiler's.
+    """Whether a call on these is somebody's business: a compiler's, a mode's, a transform's, a profiler's.
 
-    Or that of the tensors, of a kind of their own or with a sign still to be taken.
+    Or that of the tensors: of a kind of their own, with a sign still to be taken, or not there at all.
     """
-    return (
-        torch.compiler.is_compiling()
-        or not type(q) is type(k) is type(v) is Tensor
-        or (q.is_neg() or k.is_neg() or v.is_neg())
-        or torch._C._autograd._profiler_enabled()
-        or torch._C._dispatch_tls_local_include_set().raw_repr() & WATCHERS != 0
-    )
+    if torch.compiler.is_compiling() or not type(q) is type(k) is type(v) is Tensor:
+        return True
+    keys, of_thread = torch._C._dispatch_keys, torch._C._dispatch_tls_local_include_set()
+    taking_part = (keys(q) | keys(k) | keys(v) | of_thread).raw_repr()
+    return taking_part & WATCHERS != 0 or torch._C._autograd._profiler_enabled()
 
 
 def implements(
