@@ -37,6 +37,17 @@ def test_a_machine_with_a_compiler_has_the_kernel() -> None:
     assert [library.missing(dtype) for dtype in library.STORAGE] == [None] * 4
 
 
+def test_the_output_lies_in_memory_as_the_values_do() -> None:
+    """As a layer has them: [B, N, 3, H, D] cut into q, k and v, each seen as [B, H, N, D]."""
+    q, k, v = torch.randn(2, 70, 3, 3, 16).permute(2, 0, 3, 1, 4).unbind()
+    for function in (linear_native, torch.compile(linear_native, backend="aot_eager", fullgraph=True)):
+        out = function(q, k, v)
+        assert out.transpose(1, 2).is_contiguous()
+        assert relative_error(out, linear_native(q, k, v.contiguous())) == 0
+    one = v[:, :1].expand(-1, 3, -1, -1)
+    assert linear_native(q, k, one).is_contiguous()  # an expanded head has no place of its own
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_the_number_of_threads_and_so_of_segments_does_not_matter(threads: int, mode: str) -> None:

@@ -67,8 +67,11 @@ def _call(
 def native_forward(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The output; inverse normalisers ``[B, H, N]`` and sums, which a backward reads, or else nothing."""
-    out, inverse = contiguous_like(v), q.new_empty(q.shape[:3], dtype=_wide(q))
+    """The output; inverse normalisers ``[B, H, N]`` and sums, which a backward reads, or else nothing.
+
+    The output lies in memory as the values do, so that a layer need not copy it to join its heads.
+    """
+    out, inverse = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=_wide(q))
     states = _states(q, v, causal)
     if out.numel():
         _call({"q": q, "k": k, "v": v, "out": out}, inverse, states, causal, phi, eps, backward=False)
@@ -83,8 +86,8 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     empty = q.new_empty(0, dtype=_wide(q))
     if not keep:
-        return contiguous_like(v), empty, torch.empty_like(empty)
-    return contiguous_like(v), q.new_empty(q.shape[:3], dtype=_wide(q)), _states(q, v, causal)
+        return torch.empty_like(v), empty, torch.empty_like(empty)
+    return torch.empty_like(v), q.new_empty(q.shape[:3], dtype=_wide(q)), _states(q, v, causal)
 
 
 @implements("linear_native_backward", "cpu")
