@@ -164,25 +164,33 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     subject = metafunc.definition.get_closest_marker("subject")
     if subject:
-        measurer, run = metafunc.config.stash[MEASURER], metafunc.config.stash[RUN]
-        cases = metafunc.config.stash[CASES][subject.args[0]]
+        config = metafunc.config
+        run, cases = config.stash[RUN], config.stash[CASES][subject.args[0]]
         order = schedule(cases, run["repetitions"], run["seed"])
         metafunc.parametrize(
             ("case", "repetition"),
-            [_parameter(measurer, case, repetition) for case, repetition in order],
+            [_parameter(config, case, repetition) for case, repetition in order],
             indirect=["case"],
         )
 
 
-def _parameter(measurer: Measurer, case: Case, repetition: int) -> Any:
+def _parameter(config: pytest.Config, case: Case, repetition: int) -> Any:
     # The group puts the kernels of one point into one of pytest-benchmark's tables.
     point = case.id.replace(f"{case.kernel}-", "", 1)
     marks = [
-        pytest.mark.benchmark(group=point, timer=measurer.timer(case.device), disable_gc=True),
-        # A test fails where a kernel of ours warns. Here others are measured too, and one that warns runs.
-        pytest.mark.filterwarnings("default"),
+        pytest.mark.benchmark(group=point, timer=config.stash[MEASURER].timer(case.device), disable_gc=True),
+        _warnings(config),
     ]
     return pytest.param(case.key, repetition, id=f"{case.id}-r{repetition}", marks=marks)
+
+
+def _warnings(config: pytest.Config) -> pytest.MarkDecorator:
+    """A kernel that warns runs: tests fail where ours does, and here others are measured too.
+
+    What pytest.ini ignores and what ``-W`` asks for stays.
+    """
+    kept = [line for line in config.getini("filterwarnings") if line != "error"]
+    return pytest.mark.filterwarnings("default", *kept, *(config.known_args_namespace.pythonwarnings or ()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

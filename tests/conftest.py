@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -11,20 +12,27 @@ import torch
 
 from attention import list_kernels
 from attention.case import DTYPES
+from attention.kernels import reference
 from benchmarks.grid import serves
 from conftest import chosen, chosen_devices
 
 KERNEL_FIXTURES = {"kernel": None, "linear_kernel": "linear"}
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+ONE_BY_ONE = (
+    "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "benchmark_only", "keyword",
+)  # fmt: skip
+"""Options of who looks at single tests."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """All tests together run in two processes, a file in one: not if they are watched, nor to share a GPU."""
+    """All tests together run in two processes, a file in one, unless somebody divides or looks at them."""
     option, asked = config.option, [Path(argument).resolve() for argument in config.args]
-    watched = option.collectonly or option.usepdb or option.capture == "no"
-    undivided = option.numprocesses is None and not hasattr(config, "workerinput")
-    if asked == [HERE] and undivided and not watched and option.device in (None, "cpu"):
+    if asked != [HERE] or not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    divided = option.numprocesses is not None or option.dist != "no" or option.tx or option.distload
+    looked_at = option.capture == "no" or any(getattr(option, name) for name in ONE_BY_ONE)
+    if not divided and not looked_at and option.device in (None, "cpu"):  # a GPU would be shared
         option.numprocesses, option.dist = 2, "loadfile"
         option.benchmark_disable = True  # as it is then, but without a warning
 
@@ -50,6 +58,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("device", devices)
     if "dtype" in metafunc.fixturenames:
         metafunc.parametrize("dtype", chosen(metafunc.config, "dtype", list(DTYPES)) or list(DTYPES))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def oracle_once() -> Iterator[None]:
+    """What is exact in a case is computed once for all kernels of its family."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "_exact", lru_cache(maxsize=128)(reference._exact))
+        yield
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from attention.kernels.dispatch import implements, watched
+from attention.kernels.linear_native import linear_native
 
 torch.library.define("attention::test_double", "(Tensor q, Tensor k, Tensor v) -> Tensor")
 Watching = Callable[[], AbstractContextManager[object]]
@@ -41,21 +43,34 @@ def test_plain_tensors_are_nobodys_business(mode: Watching) -> None:
         assert not watched(x, x, x)
 
 
-@pytest.mark.parametrize("mode", [lambda: FlopCounterMode(display=False), lambda: profile(use_cpu=True)])
-def test_counters_and_profilers_watch(mode: Watching) -> None:
+@pytest.mark.parametrize(
+    "mode", [lambda: FlopCounterMode(display=False), TorchFunctionMode, lambda: profile(use_cpu=True)]
+)
+def test_counters_modes_and_profilers_watch(mode: Watching) -> None:
     x = torch.ones(2)
     with mode():
         assert watched(x, x, x)
 
 
-@pytest.mark.parametrize("place", range(3))
-def test_tensors_of_another_kind_are_dispatched(place: int) -> None:
+@pytest.mark.parametrize("place", range(4))
+def test_tensors_that_are_not_plain_are_dispatched_wherever_they_stand(place: int) -> None:
     x = torch.ones(2)
     zeros = torch._efficientzerotensor(2)
     for odd in (x.as_subclass(Kind), torch._neg_view(x), zeros, x.to_sparse(), x.to("meta")):
-        arguments = [x] * 3
+        arguments = [x] * 4
         arguments[place] = odd
         assert watched(*arguments)
+
+
+def test_a_backward_takes_the_sign_of_values_that_are_a_negated_view() -> None:
+    """It is given them after do, q and k, as addresses."""
+    q, k, x, do = (torch.randn(1, 2, 70, 8) for _ in range(4))
+    q.requires_grad_()
+    got, wanted = (
+        torch.autograd.grad(linear_native(q, k, v, causal=True), q, do)[0]
+        for v in (torch._neg_view(x), x.neg())
+    )
+    assert torch.equal(got, wanted)
 
 
 def test_a_profiler_lists_the_operator() -> None:

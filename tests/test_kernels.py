@@ -16,6 +16,7 @@ from attention.kernels.reference import (
     REFERENCES,
     TOLERANCES,
     errors_against_reference,
+    linear_reference,
     relative_error,
 )
 
@@ -81,6 +82,12 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "every second token of a longer tensor": lambda x: x.repeat_interleave(2, dim=2)[:, :, ::2],
     "one head expanded to all": lambda x: x[:, :1].expand(-1, x.shape[1], -1, -1),
 }
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_oracle_makes_nothing_of_nothing(causal: bool) -> None:
+    q = torch.ones(1, 2, 0, 4)
+    assert linear_reference(q, q, torch.ones(1, 2, 0, 3), causal=causal).shape == (1, 2, 0, 3)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

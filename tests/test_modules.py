@@ -25,6 +25,7 @@ def torch_layer(bias: bool = True) -> nn.MultiheadAttention:
     return layer
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", STANDARD)
@@ -70,6 +71,7 @@ def test_the_state_dict_is_stable_and_loads() -> None:
     assert set(SelfAttention(64, 4, bias=False).state_dict()) == {"in_proj.weight", "out_proj.weight"}
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", ["standard", "linear", "linear-explicit"])
 def test_it_learns(name: str, causal: bool, device: str) -> None:
@@ -88,6 +90,7 @@ def test_it_learns(name: str, causal: bool, device: str) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", ["standard", "linear", "linear-explicit"])
 def test_autocast_narrows_the_products_and_keeps_the_result_close(

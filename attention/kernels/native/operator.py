@@ -113,7 +113,7 @@ class LinearNative(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = native_forward(*arguments, True)
+        results: tuple[Tensor, ...] = native_forward(*(*arguments, True))
         return results
 
     @staticmethod

@@ -126,7 +126,7 @@ class LinearTriton(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = triton_forward(*arguments, True)
+        results: tuple[Tensor, ...] = triton_forward(*(*arguments, True))
         return results
 
     @staticmethod
