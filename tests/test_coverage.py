@@ -52,7 +52,8 @@ PARALLEL = (Law(1e-6, 1), Law(1e-6 / 1500**0.02, 1.02))
 
 
 def tables(values: Floats, lengths: Sequence[int]) -> list[pd.DataFrame]:
-    return [pd.DataFrame(draw, columns=list(lengths)) for draw in values]
+    columns = pd.Index(lengths)
+    return [pd.DataFrame(draw, columns=columns) for draw in values]
 
 
 @cache

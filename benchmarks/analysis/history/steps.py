@@ -182,20 +182,19 @@ def segments(
 
 
 def _cheapest_path(values: Floats, precisions: Floats, levels: Floats, cost: float) -> np.ndarray:
-    """The index of each value's level."""
-    total = np.zeros(len(levels))
-    came_from = np.empty((len(values), len(levels)), dtype=np.int32)
-    stay = np.arange(len(levels), dtype=np.int32)
-    for place, (value, precision) in enumerate(zip(values, precisions, strict=True)):
-        best = int(np.argmin(total))
-        changed = total[best] + cost < total
-        came_from[place] = np.where(changed, best, stay)
-        total = np.where(changed, total[best] + cost, total)
-        total += np.minimum(precision * (value - levels) ** 2, STRAY * cost)
-    path = np.empty(len(values), dtype=np.intp)
-    path[-1] = int(np.argmin(total))
-    for place in range(len(values) - 1, 0, -1):
-        path[place - 1] = came_from[place, path[place]]
+    """The index of each value's level.
+
+    The least cost of all values up to one, if that has the level, is the cost of the value and the lesser of
+    two: that of the same level one before, and that of the best level there and a step.
+    """
+    totals = np.minimum(precisions[:, None] * (values[:, None] - levels) ** 2, STRAY * cost)
+    for before, here in pairwise(totals):
+        here += np.minimum(before, before[before.argmin()] + cost)
+    best, least = totals.argmin(axis=1), totals.min(axis=1)
+    path: np.ndarray = best.copy()
+    for place in range(len(values) - 2, -1, -1):
+        if totals[place, path[place + 1]] <= least[place] + cost:
+            path[place] = path[place + 1]
     return path
 
 

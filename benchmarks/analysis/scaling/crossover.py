@@ -82,7 +82,8 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
     common = linear.columns.intersection(standard.columns).sort_values()
     if not len(common):
         return Crossover("none")
-    table, notes = _ratios(linear[common], standard[common])
+    linear, standard = linear[common], standard[common]
+    table, notes = _ratios(linear, standard)
     lengths, ratios = table.columns.to_numpy(dtype=float), np.log(table.to_numpy(dtype=float))
     mean = ratios.mean(axis=0)
     ahead = mean < 0
@@ -107,7 +108,7 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
         ahead_beyond="linear" if ahead[-1] else "standard",
         lengths=[int(lengths[0]), int(lengths[-1])],
         seq_lens=[int(length) for length in common],
-        ratios=_shown(table, linear[common], standard[common]),
+        ratios=_shown(table, linear, standard),
         within_noise=[int(length) for length in lengths[_within_noise(ratios)]],
         units=len(ratios),
         notes=notes,
@@ -116,7 +117,8 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
 
 def _ratios(linear: pd.DataFrame, standard: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Ratios per unit and length, as many as are complete."""
-    block, notes = complete_block((linear / standard).dropna(how="all"))
+    ratios = linear / standard
+    block, notes = complete_block(ratios[~np.isnan(ratios.to_numpy(float)).all(axis=1)])
     if block.size:
         return block, notes
     medians = (linear.median() / standard.median()).to_frame().T
@@ -162,7 +164,7 @@ def _stretch_in_doubt(x: Floats, ratios: Floats, before: int, degree: int) -> tu
 
     def excess(at: Floats) -> Floats:
         """Above 0 where somebody is surely ahead."""
-        return np.asarray((at @ mean) ** 2 - scale * np.sum(at @ cov * at, axis=-1))
+        return np.asarray((at @ mean) ** 2 - scale * (at @ cov * at).sum(axis=-1))
 
     def end(sure: NDArray[np.intp], outward: int) -> float | None:
         if not len(sure):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -84,19 +86,28 @@ def _without_constant(x: Floats, times: Floats, power: float | None) -> Fit:
 def _fit(x: Floats, times: Floats, share: float, power: float, columns: list[Floats]) -> Fit:
     """The level is the mean remainder; `share` is the constant's at the middle of the lengths."""
     remains = times - np.log((1 - share) * np.exp(power * x) + share)
-    level = float(remains.mean())
-    residuals, tangent = remains - level, np.column_stack([np.ones_like(x), *columns])
-    error = float(np.sqrt(np.mean(residuals**2)))
-    return Fit(share * np.exp(level), (1 - share) * np.exp(level), power, error, residuals, tangent)
+    # Sums rather than means, here and below: of so few numbers, a mean takes numpy far longer to set up.
+    level = float(remains.sum() / len(x))
+    residuals, tangent = remains - level, np.array([np.ones_like(x), *columns]).T
+    error, scale = math.sqrt((residuals**2).sum() / len(x)), float(np.exp(level))
+    return Fit(share * scale, (1 - share) * scale, power, error, residuals, tangent)
 
 
-def _search(x: Floats, times: Floats, power: float | None) -> tuple[float, float]:
-    """The best shape log(N^p + e^offset) on a coarse grid."""
+@lru_cache(maxsize=256)
+def _grid(x: tuple[float, ...], power: float | None) -> tuple[Floats, Floats, Floats]:
+    """Powers, offsets, and for each pair of them the shape log(N^p + e^offset), less its mean."""
     powers = np.linspace(*POWERS, GRID[0]) if power is None else np.array([power])
     reach = powers[-1] * np.abs(x).max() + NEGLIGIBLE
     offsets = np.linspace(-reach, reach, GRID[1])
-    shapes = np.logaddexp(powers[:, None, None] * x, offsets[:, None])
-    at_power, at_offset = np.unravel_index(np.argmin(np.std(times - shapes, axis=2)), shapes.shape[:2])
+    shapes = np.logaddexp(np.multiply.outer(powers, x)[:, None], offsets[:, None])
+    return powers, offsets, shapes - shapes.mean(axis=2, keepdims=True)
+
+
+def _search(x: Floats, times: Floats, power: float | None) -> tuple[float, float]:
+    """The best shape on a coarse grid."""
+    powers, offsets, shapes = _grid(tuple(x.tolist()), power)
+    errors = ((times - times.mean() - shapes) ** 2).sum(axis=2)
+    at_power, at_offset = divmod(int(errors.argmin()), len(offsets))
     return float(offsets[at_offset]), float(powers[at_power])
 
 
@@ -105,12 +116,12 @@ def _refine(x: Floats, times: Floats, offset: float, power: float, free: bool) -
 
     def residuals(shape: Floats) -> Floats:
         remains = times - np.logaddexp((shape[1] if free else power) * x, shape[0])
-        return np.asarray(remains - remains.mean(), dtype=float)
+        return np.asarray(remains - remains.sum() / len(x))
 
     def jacobian(shape: Floats) -> Floats:
         weight = special.expit(shape[0] - (shape[1] if free else power) * x)
         columns = np.array([weight, (1 - weight) * x][: 1 + free])
-        return np.asarray(columns.mean(axis=1, keepdims=True) - columns, dtype=float)
+        return np.asarray(columns.sum(axis=1, keepdims=True) / len(x) - columns)
 
     start = np.array([offset, power][: 1 + free])
     # least_squares takes thrice as long to set up as these few numbers take to fit. Where no better place is
