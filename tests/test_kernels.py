@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attention import Case, get_kernel, make_inputs
@@ -74,6 +75,34 @@ def test_linear_kernels_stay_within_half_an_eps_where_sums_are_in_float32(
         errors = errors_against_reference(case, seq_len=400)
         assert errors.output <= forward, (dtype, errors)
         assert errors.gradients <= gradients, (dtype, errors)
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """Linear attention as one writes it, in the dtype of its inputs; torch sums products in float32."""
+    weights = (F.elu(q) + 1) @ (F.elu(k) + 1).mT
+    weights = weights.tril() if causal else weights
+    return weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("inputs_in", ["float16", "bfloat16"])
+def test_no_linear_kernel_errs_twice_as_much_as_the_plain_form_in_its_dtype(
+    linear_kernel: str, mode: str, inputs_in: str, device: str
+) -> None:
+    """FlashAttention's rule, with gradients."""
+    case = usable(Case(linear_kernel, mode, 400, "forward_backward", device, inputs_in, batch=1, heads=2))
+    inputs = make_inputs(case)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    do = torch.randn_like(inputs[2])
+
+    def results(out: Tensor, given: Sequence[Tensor]) -> list[Tensor]:
+        return [out, *torch.autograd.grad(out, given, do.to(out.dtype))]
+
+    wanted = results(linear_reference(*exact, causal=case.causal), exact)
+    got = results(get_kernel(linear_kernel).function(*inputs, causal=case.causal), inputs)
+    allowed = results(plain(*inputs, case.causal), inputs)
+    for x, y, reference in zip(got, allowed, wanted, strict=True):
+        assert relative_error(x, reference) <= 2 * relative_error(y, reference)
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
