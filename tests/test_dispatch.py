@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.autograd.profiler import profile
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from attention.kernels.dispatch import implements, watched
+from attention.kernels.dispatch import WATCHERS, Key, implements, watched
 from attention.kernels.linear_native import linear_native
 
 torch.library.define("attention::test_double", "(Tensor q, Tensor k, Tensor v) -> Tensor")
@@ -41,6 +42,15 @@ def test_plain_tensors_are_nobodys_business(mode: Watching) -> None:
     with mode():
         x = torch.ones(2)
         assert not watched(x, x, x)
+
+
+def test_so_are_plain_tensors_on_a_card() -> None:
+    """Told without one: a fake tensor has the keys of its device, and two that make it fake."""
+    with FakeTensorMode():
+        keys = torch._C._dispatch_keys(torch.ones(2, device="cuda"))
+    for of_fakes in (Key.Python, Key.PythonTLSSnapshot):
+        keys = keys.remove(of_fakes)
+    assert keys.has(Key.CUDA) and keys.raw_repr() & WATCHERS == 0
 
 
 @pytest.mark.parametrize(
