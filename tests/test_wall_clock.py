@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
 import pytest
-import torch
 
 from attention import Case
 from attention.case import MODES
 from benchmarks.subjects import prepare
 
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(min(2, threads))
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # another process may have the other core
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -40,7 +33,6 @@ def exponent(case: Case, seq_lens: Sequence[int], repetitions: int = 7) -> float
     return float(np.polyfit(np.log(seq_lens), np.log(medians), 1)[0])
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("mode", MODES)
 def test_time_is_quadratic_for_standard_explicit_and_linear_for_linear_chunked(mode: str) -> None:
     """Bounds leave room for caches and neighbours; three tries, since a stall can spoil one."""
@@ -53,9 +45,8 @@ def test_time_is_quadratic_for_standard_explicit_and_linear_for_linear_chunked(m
     assert 0.7 < linear < 1.3
 
 
-@pytest.mark.usefixtures("two_threads")
 def test_linear_chunked_takes_at_most_a_fortieth_of_the_textbook_causal_form() -> None:
-    """B1 H8 N8192 D64 in float32 on two cores; both in turns; three tries, since a stall can spoil one."""
+    """B1 H8 N8192 D64 in float32; both in turns; three tries, since a stall can spoil one."""
     textbook, chunked = (
         prepare(Case(f"linear-{backend}", "causal", 8192)) for backend in ("explicit", "chunked")
     )
