@@ -27,8 +27,8 @@ WATCHERS = ~reduce(or_, map(Keys, PLAIN)).raw_repr()
 def watched(*tensors: Tensor) -> bool:
     """Whether a call on these is for the dispatcher: a compiler, a mode, a transform or a profiler watches.
 
-    Or one of them is not plain (a subclass, a negated view, a zero tensor), or they are of several devices. A
-    profiler of other threads is not noticed.
+    Or one of them is not plain (a subclass, a negated view, a zero tensor), or they are of several devices.
+    Not noticed: a profiler started in another thread, and an execution trace.
     """
     if torch.compiler.is_compiling() or torch._C._is_torch_function_mode_enabled():
         return True
