@@ -1,0 +1,28 @@
+"""Which cases a session measures, and in which order."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from benchmarks.grid import PRESETS, Selection, build_cases, schedule, series_of
+
+
+def test_the_first_repetition_ascends_and_later_ones_are_shuffled_anew() -> None:
+    cases = build_cases(Selection(PRESETS["default"], ["cpu"]))
+    order = schedule(cases, 3, seed=1)
+    repetitions = [[case for case, repetition in order if repetition == r] for r in (1, 2, 3)]
+    for repetition in repetitions:
+        assert Counter(repetition) == Counter(cases)
+    for series in map(series_of, cases):
+        lengths = [case.seq_len for case in repetitions[0] if series_of(case) == series]
+        assert lengths == sorted(lengths)
+    assert repetitions[0] != cases and repetitions[1] != repetitions[2]
+    assert schedule(cases, 3, seed=1) == order != schedule(cases, 3, seed=2)
+
+
+def test_the_default_grid_holds_six_lengths_of_both_families_in_both_modes() -> None:
+    cases = build_cases(Selection(PRESETS["default"], ["cpu"]))
+    for kernel in ("standard-explicit", "standard-sdpa", "linear-explicit", "linear-chunked"):
+        for mode in ("bidirectional", "causal"):
+            lengths = [case.seq_len for case in cases if (case.kernel, case.mode) == (kernel, mode)]
+            assert lengths == [256, 512, 1024, 2048, 4096, 8192]

@@ -1,0 +1,59 @@
+"""Wrong options end a session before it begins, in one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.sessions import ROOT
+
+REFUSALS = {
+    "--kernel=softmax": "--kernel 'softmax' matches no kernel; there are standard-explicit, ",
+    "--mode=both": "--mode does not know 'both'; choose out of bidirectional, causal",
+    "--phase=": "--phase got nothing; choose out of forward, forward_backward",
+    "--dtype=int8": "--dtype does not know 'int8'; choose out of float64, float32, bfloat16, float16",
+    "--device=tpu": "--device does not know 'tpu'; choose out of cpu, cuda",
+    "--seq-len=256,many": "--seq-len takes lengths above 0 with commas, like 256,512; got '256,many'",
+    "--seq-len=0": "--seq-len takes lengths above 0",
+    "--shape=8x64": "--shape takes batch x heads x head dimension, like 1x8x64; got '8x64'",
+    "--repetitions=0": "--repetitions must be above 0, got 0",
+    "--case-seconds=-1": "--case-seconds must be above 0, got -1.0",
+    "--round-seconds=nan": "--round-seconds must be above 0, got nan",
+    "--grid=huge": "invalid choice: 'huge'",
+}
+# torch is imported once for all of them: each refusal in a process of its own takes seconds.
+REFUSE_ALL = """
+import json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+import pytest
+for option in json.loads(sys.argv[1]):
+    text = StringIO()
+    with redirect_stdout(text), redirect_stderr(text):
+        code = pytest.main(["benchmarks", "--collect-only", option])
+    print(json.dumps([option, int(code), text.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals() -> dict[str, tuple[int, str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE_ALL, json.dumps(list(REFUSALS))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return {option: (code, text) for option, code, text in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("option", REFUSALS)
+def test_wrong_options_are_refused_in_one_sentence(option: str, refusals: dict[str, tuple[int, str]]) -> None:
+    code, text = refusals[option]
+    assert code == pytest.ExitCode.USAGE_ERROR
+    assert REFUSALS[option] in text
+    assert "Traceback" not in text
