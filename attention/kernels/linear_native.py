@@ -62,8 +62,7 @@ def _refusal(device: str, dtype: torch.dtype) -> str | None:
         return f"it is compiled for CPUs, and the case is on {device}"
     if dtype not in STORAGE:
         return f"it computes in {', '.join(map(plain, STORAGE))}, not {plain(dtype)}"
-    reason: str | None = missing(dtype)
-    return reason
+    return missing(dtype)
 
 
 register_kernel("linear-native", linear_native, costs=costs.linear_native, supports=supports)
