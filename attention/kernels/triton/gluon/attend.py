@@ -29,6 +29,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from attention.kernels.triton.gluon.mapping import map_queries_and_keys
 from attention.kernels.triton.gluon.rings import (
     async_load,
     async_store,
@@ -37,80 +38,8 @@ from attention.kernels.triton.gluon.rings import (
     new_ring,
     with_ready,
 )
-from attention.kernels.triton.gluon.tiles import (
-    NORM,
-    PRODUCT,
-    QUARTER,
-    ROWS,
-    TILE,
-    WIDTH,
-    as_left,
-    causal,
-    features,
-    fold,
-    load_rows,
-    opaque,
-    product,
-    two_quarters,
-)
-from attention.kernels.triton.gluon.walk import Sums, gather_state, gather_z, walk_of
-
-
-@gluon.jit
-def map_tiles(
-    inv, sums, queries, keys, z_tile, z_empty, walk,
-    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr,
-    MAP: gl.constexpr, PAD_D: gl.constexpr,
-):  # fmt: skip
-    """Half of the warps: phi of keys and queries in place, and z before each chunk."""
-    STAGES: gl.constexpr = queries.tiles.shape[0]
-    if not REVERSE:
-        z_sum = gather_z(sums, walk, CAUSAL, REVERSE, SCANNED)
-        if not CAUSAL:
-            z_tile.store(z_sum.to(gl.bfloat16))
-    row = gl.arange(0, QUARTER, gl.SliceLayout(1, ROWS))
-    column = gl.arange(0, WIDTH, gl.SliceLayout(0, ROWS))[None, :]
-    for i in range(walk.chunks):
-        slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
-        if CAUSAL:
-            tile = keys.tiles.index(slot)
-            if not REVERSE:
-                before = z_sum.to(gl.bfloat16)
-            # Keys, once loaded: mapped, in reverse scaled, else added to z.
-            mbarrier.wait(keys.full.index(slot), phase)
-            for j in gl.static_range(4):
-                if j % 2 == 0:
-                    pair = two_quarters(tile, j // 2)
-                phi = features(pair[j % 2], MAP)
-                if REVERSE:
-                    scale = load_rows(inv, start + j * QUARTER, walk.N, row)
-                    phi = (phi.to(gl.float32) * scale[:, None]).to(gl.bfloat16)
-                else:
-                    z_sum += fold(phi)
-                tile.slice(j * QUARTER, QUARTER).store(phi)
-            # All of these warps have stored, and products see it: the keys are ready.
-            fence_async_shared()
-            gl.thread_barrier()
-            mbarrier.arrive(keys.ready.index(slot), count=1)
-        # Queries, once loaded: mapped.
-        tile = queries.tiles.index(slot)
-        mbarrier.wait(queries.full.index(slot), phase)
-        for j in gl.static_range(4):
-            if j % 2 == 0:
-                pair = two_quarters(tile, j // 2)
-            phi = features(pair[j % 2], MAP)
-            if PAD_D and MAP == "elu":
-                # Beyond D keys are mapped to 1.
-                phi = gl.where(column < walk.D, phi, 0.0)
-            tile.slice(j * QUARTER, QUARTER).store(phi)
-        if CAUSAL and not REVERSE:
-            # z, once the products have read that of the chunk before.
-            mbarrier.wait(z_empty, (i + 1) & 1)
-            z_tile.store(before)
-        # All of these warps have stored, and products see it: queries and z are ready.
-        fence_async_shared()
-        gl.thread_barrier()
-        mbarrier.arrive(queries.ready.index(slot), count=1)
+from attention.kernels.triton.gluon.tiles import NORM, PRODUCT, TILE, WIDTH, as_left, causal, opaque, product
+from attention.kernels.triton.gluon.walk import Sums, gather_state, walk_of
 
 
 @gluon.jit
@@ -118,7 +47,7 @@ def multiply(
     queries, keys, values, out, inv, sums, state_ring, z_ring, z_empty, walk, eps,
     CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr, KEEP: gl.constexpr,
 ):  # fmt: skip
-    """The other half: products, and loads into each tile as soon as it is empty."""
+    """Half of the warps: products, and loads into each tile as soon as it is empty."""
     STAGES: gl.constexpr = queries.tiles.shape[0]
     row = gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT))
     column = gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))
@@ -264,7 +193,7 @@ def attend(
                 queries, keys, values, out, inv, sums, state_ring, z_ring, z_empty, walk, eps,
                 CAUSAL, REVERSE, SCANNED, KEEP,
             )),
-            (map_tiles, (
+            (map_queries_and_keys, (
                 inv, sums, queries, keys, z_tile, z_empty, walk, CAUSAL, REVERSE, SCANNED, MAP, PAD_D,
             )),
         ],

@@ -27,6 +27,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from attention.kernels.triton.gluon.mapping import map_keys
 from attention.kernels.triton.gluon.rings import (
     async_load,
     async_store,
@@ -38,22 +39,17 @@ from attention.kernels.triton.gluon.rings import (
 from attention.kernels.triton.gluon.tiles import (
     LEFT,
     PRODUCT,
-    QUARTER,
-    ROWS,
     TILE,
     VECTOR,
     WIDTH,
     as_left,
     causal,
-    features,
-    fold,
     load_rows,
     opaque,
     product,
     slope,
-    two_quarters,
 )
-from attention.kernels.triton.gluon.walk import Sums, gather_state, gather_z, walk_of
+from attention.kernels.triton.gluon.walk import Sums, gather_state, walk_of
 
 
 class Rings(NamedTuple):
@@ -78,60 +74,11 @@ def by_z(factor, z_tile):
 
 
 @gluon.jit
-def store_z(tile, z_sum):
-    """Stores the eight rows of z twice."""
-    tile.slice(0, 8).store(z_sum.to(gl.bfloat16))
-    tile.slice(8, 8).store(z_sum.to(gl.bfloat16))
-
-
-@gluon.jit
-def map_tiles(
-    inv, minus_delta, sums, keys, z_tile, z_full, z_empty, biases, walk,
-    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr, MAP: gl.constexpr,
-):  # fmt: skip
-    """Half of the warps: phi(y) in place, in reverse scaled, and z before each chunk."""
-    z_sum = gather_z(sums, walk, CAUSAL, REVERSE, SCANNED)
-    if not CAUSAL:
-        # All of these warps have stored, and products see it: z is full, for all chunks.
-        store_z(z_tile, z_sum)
-        fence_async_shared()
-        gl.thread_barrier()
-        mbarrier.arrive(z_full, count=1)
-    else:
-        row = gl.arange(0, QUARTER, gl.SliceLayout(1, ROWS))
-        for i in range(walk.chunks):
-            slot, phase, start = i % 2, (i // 2) & 1, walk.begin + i * walk.step
-            before = z_sum
-            tile = keys.tiles.index(slot)
-            # Keys, once loaded: mapped and added to z, in reverse scaled and weighed by their biases.
-            mbarrier.wait(keys.full.index(slot), phase)
-            for j in gl.static_range(4):
-                if j % 2 == 0:
-                    pair = two_quarters(tile, j // 2)
-                phi = features(pair[j % 2], MAP).to(gl.float32)
-                if REVERSE:
-                    phi *= load_rows(inv, start + j * QUARTER, walk.N, row)[:, None]
-                    bias = load_rows(minus_delta, start + j * QUARTER, walk.N, row)
-                    biases.index(slot).slice(j * QUARTER, QUARTER).store(bias)
-                    z_sum += fold(phi * bias[:, None])
-                else:
-                    z_sum += fold(phi)
-                tile.slice(j * QUARTER, QUARTER).store(phi.to(gl.bfloat16))
-            # z, once the products have read that of the chunk before.
-            mbarrier.wait(z_empty, (i + 1) & 1)
-            store_z(z_tile, before)
-            # All of these warps have stored, and products see it: keys, biases and z are ready.
-            fence_async_shared()
-            gl.thread_barrier()
-            mbarrier.arrive(keys.ready.index(slot), count=1)
-
-
-@gluon.jit
 def multiply(
     rings, out, inv, minus_delta, sums, state_ring, z_ring, z_full, z_empty, biases, walk,
     CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr, MAP: gl.constexpr,
 ):  # fmt: skip
-    """The other half: products, and loads into each tile as soon as it is empty."""
+    """Half of the warps: products, and loads into each tile as soon as it is empty."""
     lefts, rights, points, keys = rings.lefts, rings.rights, rings.points, rings.keys
     STAGES: gl.constexpr = lefts.tiles.shape[0]
     row = gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT))
@@ -279,7 +226,7 @@ def differentiate(
                 Rings(lefts, rights, points, keys), out, inv, minus_delta, sums,
                 state_ring, z_ring, z_full, z_empty, biases, walk, CAUSAL, REVERSE, SCANNED, MAP,
             )),
-            (map_tiles, (
+            (map_keys, (
                 inv, minus_delta, sums, keys, z_ring.index(0), z_full, z_empty, biases, walk,
                 CAUSAL, REVERSE, SCANNED, MAP,
             )),
