@@ -9,7 +9,7 @@ Shared memory of a program, of 232448 bytes that there are:
 
     causal         3 rings x 2 tiles x 32768 + state 32768 + z 2048 + barriers and captures 272 = 231696
     bidirectional  1 ring  x 4 tiles x 32768 + state 32768 + z 2048 + barriers and captures 168 = 166056
-    in reverse     without z: 229608 and 164000
+    in reverse     without z, and with more or fewer captures: 229608 and 163976
 
 Registers of a thread: ptxas compiles all 16 warps for 128. The mapping ones ask for 56, which leaves the
 multiplying ones (65536 - 256 x 56) / 256 = 200. Of those of a causal pass ptxas spills 2 to 56 bytes.

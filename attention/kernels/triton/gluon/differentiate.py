@@ -95,7 +95,7 @@ def multiply(
     for i in range(walk.chunks):
         slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
         zero = opaque(0)
-        here = slot + zero
+        here = slot + zero  # the slot, for addresses computed in each round
         state_tile, z_tile = state_ring.index(zero), z_ring.index(zero)
         left, point = lefts.tiles.index(here), points.tiles.index(here)
         if not REVERSE:
