@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "document": set(),
     "reading": set(),
     "serialization": set(),
-    "wording": set(),
+    "wording": {"reading"},
     "plots": {"wording"},
     "scaling": {"wording"},
     "comparison": SHARED,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
+
+from benchmarks.analysis.reading.setting import Setting
 
 OUTCOME_WORDS = {
     "over_time": "left out: time",
@@ -16,6 +18,17 @@ OUTCOME_WORDS = {
 UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps"), (1e-15, "fs"))
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 QUANTITY_WORDS = {"time": ("beats", "is faster than"), "peak_bytes": ("needs less memory than",) * 2}
+
+
+class Placed(Protocol):
+    """What was measured on a device of a machine."""
+
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def device_name(self) -> str | None: ...
+    @property
+    def machine(self) -> str: ...
 
 
 def seconds(value: float | None) -> str:
@@ -108,34 +121,34 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def shape(setting: Mapping[str, Any]) -> str:
+def shape(setting: Setting) -> str:
     """The shape: "B1 H8 D64", and Dv where the values have a width of their own."""
-    value_dim = setting.get("value_dim")
-    width = f" Dv{value_dim}" if value_dim not in (None, setting["head_dim"]) else ""
-    return f"B{setting['batch']} H{setting['heads']} D{setting['head_dim']}{width}"
+    own_width = setting.value_dim not in (None, setting.head_dim)
+    width = f" Dv{setting.value_dim}" if own_width else ""
+    return f"B{setting.batch} H{setting.heads} D{setting.head_dim}{width}"
 
 
-def machine(setting: Mapping[str, Any]) -> str:
+def machine(place: Placed) -> str:
     """The device: "NVIDIA H200 (cuda)"; "NVIDIA H200 (cuda, machine 2)" where there are several machines."""
-    name = setting["device_name"]
-    device = ", ".join(filter(None, [setting["device"], setting["machine"]]))
-    return f"{name} ({device})" if name and name != setting["device"] else device
+    device = ", ".join(filter(None, [place.device, place.machine]))
+    named = place.device_name and place.device_name != place.device
+    return f"{place.device_name} ({device})" if named else device
 
 
-def place(setting: Mapping[str, Any]) -> str:
+def place(setting: Setting) -> str:
     """Where and with what was measured: "NVIDIA H200 (cuda), bfloat16, B4 H8 D64, wall clock"."""
-    return f"{machine(setting)}, {setting['dtype']}, {shape(setting)}, {setting['clock']} clock"
+    return f"{machine(setting)}, {setting.dtype}, {shape(setting)}, {setting.clock} clock"
 
 
-def phase(setting: Mapping[str, Any]) -> str:
+def phase(setting: Setting) -> str:
     """A phase in words, and of what: "forward", "forward and backward of the layer"."""
-    words = str(setting["phase"]).replace("forward_backward", "forward and backward")
-    return words + (" of the layer" if setting["subject"] == "layer" else "")
+    words = str(setting.phase).replace("forward_backward", "forward and backward")
+    return words + (" of the layer" if setting.subject == "layer" else "")
 
 
-def what(setting: Mapping[str, Any]) -> str:
+def what(setting: Setting) -> str:
     """A mode and phase in words: "causal forward", "bidirectional forward of the layer"."""
-    return f"{setting['mode']} {phase(setting)}"
+    return f"{setting.mode} {phase(setting)}"
 
 
 def crossover(result: Mapping[str, Any], *, subject: bool = True) -> str:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import machine_names
-from benchmarks.analysis.reading.records import CASE, Records
+from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.reading.setting import CASE
 
 PLACE = ("machine", "device", "clock")
 """What shares its noise."""

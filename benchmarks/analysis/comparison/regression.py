@@ -16,7 +16,7 @@ from benchmarks.analysis.comparison.matching import Side, sides, strata
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import differences, fingerprint
 from benchmarks.analysis.reading.records import Records
-from benchmarks.analysis.serialization import plain
+from benchmarks.analysis.serialization import json_value
 
 SCHEMA = 1
 MARGIN = 0.05
@@ -68,7 +68,7 @@ def compare(
         raise InputError(_why_nothing(before, after))
     counts = [one for part in parts for one in compare_counts(part)]
     units = sorted({part.unit for part in parts})
-    comparison: dict[str, Any] = plain(
+    comparison: dict[str, Any] = json_value(
         {
             "schema": SCHEMA,
             "margin": wide,

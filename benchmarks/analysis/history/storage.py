@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.analysis.reading.fields import LOST, InputError
 from benchmarks.analysis.reading.machines import as_object, describe_machine, fingerprint
-from benchmarks.analysis.reading.records import SERIES
 from benchmarks.analysis.reading.run_file import RunFile, read_run
+from benchmarks.analysis.reading.setting import SERIES
 from benchmarks.analysis.scaling.units import Floats
 
 EXACT = ("peak_bytes", "flops", "min_bytes")

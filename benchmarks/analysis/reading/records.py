@@ -13,18 +13,7 @@ import pandas as pd
 from benchmarks.analysis.reading.fields import INTEGERS, OPTIONAL_INTEGERS, InputError
 from benchmarks.analysis.reading.machines import as_object, describe_machine, machine_names
 from benchmarks.analysis.reading.run_file import RunFile, read_run
-
-SETTING = (
-    "subject", "mode", "phase",
-    "device", "device_name", "machine", "dtype", "clock", "batch", "heads", "head_dim", "value_dim",
-)  # fmt: skip
-"""Fields in which two rows must agree to be compared."""
-
-SERIES = ("kernel", "family", *SETTING)
-"""Fields in which the rows of one series agree: everything but the length."""
-
-CASE = (*SERIES, "seq_len")
-"""Fields in which the rows of one case agree."""
+from benchmarks.analysis.reading.setting import CASE, SETTING
 
 KNOWN_BY_DEVICE = ("clock", "device_name")
 
@@ -102,7 +91,7 @@ def _left_out(file: RunFile) -> list[dict[str, Any]]:
 
 def _drop_repeats(left_out: list[dict[str, Any]], measured: pd.DataFrame) -> pd.DataFrame:
     """One row per case left out, unless another repetition or run did measure it."""
-    identity = [*SERIES, "seq_len"]
+    identity = list(CASE)
     if not left_out:
         return pd.DataFrame(columns=[*identity, "outcome", "reason"])
     frame = as_frame(left_out).drop_duplicates(identity, ignore_index=True)

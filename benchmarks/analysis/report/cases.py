@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.reading.records import CASE, SETTING, Records, as_frame
+from benchmarks.analysis.reading.records import Records, as_frame
+from benchmarks.analysis.reading.setting import CASE, SETTING
 from benchmarks.analysis.report.ceilings import find_ceilings, with_floors
 from benchmarks.analysis.scaling.units import Floats, student_interval
 

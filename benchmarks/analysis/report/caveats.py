@@ -10,7 +10,8 @@ import pandas as pd
 from benchmarks.analysis import wording
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import differences, machine_names
-from benchmarks.analysis.reading.records import SETTING, Records, groups
+from benchmarks.analysis.reading.records import Records, groups
+from benchmarks.analysis.reading.setting import SETTING, Setting
 from benchmarks.analysis.report.ceilings import ceiling_of
 
 WHERE = tuple(field for field in SETTING if field != "mode")
@@ -48,7 +49,7 @@ def _impossible(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         shares = zip(one["seq_lens"], one["floor_share"], strict=True)
         above = {length: share for length, share in shares if share > 1}
         if above:
-            where = f"{wording.what(one)} on {wording.place(one)}"
+            where = f"{wording.what(Setting.of(one))} on {wording.place(Setting.of(one))}"
             lengths = (
                 f"N = {', '.join(map(str, above))} ({wording.percent(max(above.values()))} of the floor)"
             )
@@ -86,7 +87,8 @@ def _differences(records: Records) -> Iterator[str]:
 def _missing(rows: pd.DataFrame) -> Iterator[str]:
     """What else must be measured before there is something to compare."""
     for place, group in groups(rows[rows["family"].isin(FAMILIES)], WHERE):
-        where = f"{wording.phase(place)} on {wording.place(place)}"
+        setting = Setting.of({**place, "mode": None})
+        where = f"{wording.phase(setting)} on {wording.place(setting)}"
         if place["subject"] == "operator":
             for mode in sorted(BOTH_MODES - set(group["mode"])):
                 yield f"No {mode} case was measured, {where}."
@@ -119,7 +121,7 @@ def _without_ceilings(
 def _of_crossovers(crossovers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     notes: dict[str, list[str]] = {}
     for result in crossovers:
-        pair = f"{result['linear']} against {result['standard']} ({wording.what(result)})"
+        pair = f"{result['linear']} against {result['standard']} ({wording.what(Setting.of(result))})"
         for note in result["notes"]:
             notes.setdefault(note, []).append(pair)
     for note, pairs in notes.items():

@@ -10,6 +10,7 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
+from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import spread
 from benchmarks.analysis.report.experiment import agreement, experiment
 from benchmarks.analysis.report.summary import agreeing, same
@@ -35,8 +36,8 @@ def evidence(
     """All tables of one setting."""
     ours = agreeing(cases, setting)
     series = [one for one in summary["series"] if same(one, setting)]
-    name, is_layer = wording.what(setting), setting["subject"] == "layer"
-    yield Section(f"{name.capitalize()} on {wording.place(setting)}: the numbers")
+    name, is_layer = wording.what(Setting.of(setting)), setting["subject"] == "layer"
+    yield Section(f"{name.capitalize()} on {wording.place(Setting.of(setting))}: the numbers")
     if is_layer:
         yield experiment(ours, name)
     else:

@@ -12,7 +12,8 @@ from scipy import stats
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.records import CASE, Records, groups
+from benchmarks.analysis.reading.records import Records, groups
+from benchmarks.analysis.reading.setting import CASE, Setting
 from benchmarks.analysis.report.cases import standard_error
 from benchmarks.analysis.report.conditions import name_conditions
 from benchmarks.analysis.scaling.units import Floats
@@ -161,4 +162,4 @@ def _first(cases: pd.DataFrame) -> dict[str, Any]:
 
 
 def _name(case: Mapping[str, Any]) -> str:
-    return f"{case['kernel']}, {wording.what(case)}, N = {case['seq_len']}"
+    return f"{case['kernel']}, {wording.what(Setting.of(case))}, N = {case['seq_len']}"

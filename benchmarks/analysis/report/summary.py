@@ -12,7 +12,8 @@ import pandas as pd
 
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import fingerprint
-from benchmarks.analysis.reading.records import SERIES, SETTING, Records, groups
+from benchmarks.analysis.reading.records import Records, groups
+from benchmarks.analysis.reading.setting import SERIES, SETTING
 from benchmarks.analysis.report.caveats import name_caveats
 from benchmarks.analysis.report.ceilings import ceiling_of, find_ceilings, floor_seconds
 from benchmarks.analysis.report.quality import name_quality
@@ -21,7 +22,7 @@ from benchmarks.analysis.scaling.exponent import estimate_exponent
 from benchmarks.analysis.scaling.firmness import of_crossover, of_exponent
 from benchmarks.analysis.scaling.laws import compare_laws, overhead
 from benchmarks.analysis.scaling.units import count_exponent, local_slopes, unit_table
-from benchmarks.analysis.serialization import plain
+from benchmarks.analysis.serialization import json_value
 
 SCHEMA = 1
 
@@ -53,7 +54,7 @@ def summarise(records: Records) -> dict[str, Any]:
         "quality": name_quality(records),
         "not_measured": records.not_measured.to_dict("records"),
     }
-    concluded: dict[str, Any] = plain(summary)
+    concluded: dict[str, Any] = json_value(summary)
     return concluded
 
 

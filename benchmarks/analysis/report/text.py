@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.reading.records import SETTING
+from benchmarks.analysis.reading.setting import SETTING, Setting
 from benchmarks.analysis.report.evidence import evidence
 from benchmarks.analysis.report.summary import best_linear, same
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
@@ -73,7 +73,8 @@ def _answer(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> Section:
         for linear, firmness in dict.fromkeys((one["linear"], one["firmness"]) for one in ours):
             alike = [one for one in ours if (one["linear"], one["firmness"]) == (linear, firmness)]
             sentences.append(f"{name} ({firmness}): {linear} {_merged(alike)}.")
-    where = f"{wording.what(setting).capitalize()} on {wording.place(setting)}"
+    known = Setting.of(setting)
+    where = f"{wording.what(known).capitalize()} on {wording.place(known)}"
     sentences = sentences or ["No linear and standard kernel were measured at the same lengths."]
     return Section(where, [*sentences, *_growth(series)])
 
@@ -121,7 +122,8 @@ def _ceilings(ceilings: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
     """The copy bandwidth and the matrix rate of every device and dtype."""
     rows = []
     for one in ceilings:
-        where = f"{wording.machine(one)}, {one['dtype']}, {one['clock']} clock"
+        device = wording.machine(Setting.of({**dict.fromkeys(SETTING), **one}))
+        where = f"{device}, {one['dtype']}, {one['clock']} clock"
         bandwidth = _ceiling_cell(one["bytes_per_s"], "B/s")
         rows.append([where, bandwidth, _ceiling_cell(one["flops_per_s"], "FLOP/s")])
     if rows:
@@ -142,15 +144,15 @@ def _ceiling_cell(ceiling: Mapping[str, Any] | None, unit: str) -> str:
 def _left_out(summary: Mapping[str, Any]) -> Iterator[Section]:
     """What was not measured and why, lengths of the same reason together."""
     attention = [*summary["series"], *(one for one in summary["not_measured"] if one["subject"] != "ceiling")]
-    places = {wording.place(one) for one in attention if one["heads"]}
+    places = {wording.place(Setting.of(one)) for one in attention if one["heads"]}
     lengths: dict[tuple[str, str, str], list[int]] = {}
     for one in summary["not_measured"]:
         ending = f"({wording.OUTCOME_WORDS[one['outcome']]}): {one['reason'].rstrip('.')}."
         if one["subject"] == "ceiling":
-            name = f"{one['kernel']}, {wording.machine(one)}, {one['dtype']}"
+            name = f"{one['kernel']}, {wording.machine(Setting.of(one))}, {one['dtype']}"
         else:
-            name = f"{one['kernel']}, {wording.what(one)}"
-            ending += f" [{wording.place(one)}]" if len(places) > 1 else ""
+            name = f"{one['kernel']}, {wording.what(Setting.of(one))}"
+            ending += f" [{wording.place(Setting.of(one))}]" if len(places) > 1 else ""
         lengths.setdefault((one["subject"], name, ending), []).append(one["seq_len"])
     sentences = [
         f"{name} {ending}" if subject == "ceiling" else f"{name}, N = {wording.ranges(ns)} {ending}"

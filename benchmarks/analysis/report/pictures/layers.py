@@ -12,6 +12,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.plots.style import Look, looks
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.records import groups
+from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.pictures.memory import numbers
 from benchmarks.analysis.report.pictures.views import suffix
 from benchmarks.analysis.report.summary import agreeing
@@ -68,14 +69,17 @@ class LayerView:
     def subtitle(self) -> str:
         """What was measured, and where if that is one place only."""
         width = self.combination["heads"] * self.combination["head_dim"]
-        words = f"{self.combination['mode']} {wording.phase(self.combination)}"
+        words = wording.what(self._setting(0))
         words += f", d_model {width}, {self.combination['heads']} heads"
         return words + (f", {self.name(0)}" if len(self.environments) == 1 else "")
 
+    def _setting(self, environment: int) -> Setting:
+        return Setting.of({**self.combination, **self.environments[environment]})
+
     def name(self, environment: int) -> str:
         """One environment in words."""
-        one = self.environments[environment]
-        return f"{wording.machine(one)}, {one['dtype']}, batch {one['batch']}, {one['clock']} clock"
+        one = self._setting(environment)
+        return f"{wording.machine(one)}, {one.dtype}, batch {one.batch}, {one.clock} clock"
 
 
 def layer_views(cases: pd.DataFrame) -> list[tuple[str, LayerView]]:

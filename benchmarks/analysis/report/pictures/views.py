@@ -12,6 +12,7 @@ import pandas as pd
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.style import Look, looks
 from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.ceilings import ceiling_of
 from benchmarks.analysis.report.summary import agreeing, same
 
@@ -55,7 +56,8 @@ class View:
     @property
     def subtitle(self) -> str:
         """Where and how."""
-        return f"{wording.phase(self.combination)}, {wording.place(self.combination)}"
+        setting = Setting.of({**self.combination, "mode": None})
+        return f"{wording.phase(setting)}, {wording.place(setting)}"
 
 
 def views(summary: Mapping[str, Any], cases: pd.DataFrame) -> list[tuple[str, View]]:
