@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks.analysis.document import as_text
-from benchmarks.analysis.reading.machines import differences, fingerprint
+from benchmarks.analysis.reading.machines import Machine as RunMachine
+from benchmarks.analysis.reading.machines import differences
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.pictures.layers import layer_views
@@ -299,7 +300,7 @@ def test_neither_the_hosts_name_nor_what_wobbles_makes_another_machine(tmp_path:
         content["machine_info"]["node"] = f"host-{seed}"
     records = load(save(tmp_path, *runs))
     summary = summarise(records)
-    assert len({fingerprint(run) for run in records.runs}) == 1
+    assert len({run.machine.fingerprint for run in records.runs}) == 1
     assert {one["machine"] for one in summary["series"]} == {""} and summary["runs"]["units"] == 2
     assert [one["node"] for one in summary["runs"]["files"]] == ["container-0", "container-1"]
     assert not any("machine" in one for one in summary["warnings"] + summary["quality"])
@@ -309,9 +310,9 @@ def test_a_fingerprint_is_made_from_what_a_file_tells(tmp_path: Path) -> None:
     old = {**steady(1), "run": {}}
     newer, other = on({}, 0), on({}, 2)
     other["machine_info"]["cpu"]["brand_raw"] = "Another CPU"
-    first, second, third = load(save(tmp_path, newer, old, other)).runs
-    assert fingerprint(first) == "CPU Synthetic, cores 2, driver 580.00.1, torch 2.12.0, threads 8"
-    assert fingerprint(second) == "CPU Synthetic, cores 2"
+    first, second, third = (run.machine for run in load(save(tmp_path, newer, old, other)).runs)
+    assert first.fingerprint == "CPU Synthetic, cores 2, driver 580.00.1, torch 2.12.0, threads 8"
+    assert second.fingerprint == "CPU Synthetic, cores 2"
     assert differences(first, first) == []
     assert differences(first, second) == [
         "driver: 580.00.1 and unknown",
@@ -319,7 +320,7 @@ def test_a_fingerprint_is_made_from_what_a_file_tells(tmp_path: Path) -> None:
         "threads: 8 and unknown",
     ]
     assert differences(first, third) == ["CPU: Synthetic and Another CPU"]
-    assert fingerprint({"machine": {}}) == "unknown"
+    assert RunMachine().fingerprint == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import differences, machine_names
 from benchmarks.analysis.reading.records import Records, groups
+from benchmarks.analysis.reading.run_info import RunInfo
 from benchmarks.analysis.reading.setting import SETTING, Setting
 from benchmarks.analysis.report.ceilings import ceiling_of
 
@@ -62,25 +63,25 @@ def _impossible(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _apart(records: Records) -> Iterator[str]:
     """The machines whose rows are not pooled, and what makes them several."""
-    machines: dict[str, list[Mapping[str, Any]]] = {}
-    for name, run in zip(machine_names(records.runs), records.runs, strict=True):
+    machines: dict[str, list[RunInfo]] = {}
+    names = machine_names([run.machine for run in records.runs])
+    for name, run in zip(names, records.runs, strict=True):
         machines.setdefault(name, []).append(run)
     (one, runs), *others = machines.items()
     for other, its_runs in others:
         both = " and ".join(
-            f"{name} ({wording.listed([run['file'] for run in files])})"
+            f"{name} ({wording.listed([run.file for run in files])})"
             for name, files in ((one, runs), (other, its_runs))
         )
-        yield (
-            f"Not pooled and not compared: {both} differ in {'; '.join(differences(runs[0], its_runs[0]))}."
-        )
+        facts = differences(runs[0].machine, its_runs[0].machine)
+        yield f"Not pooled and not compared: {both} differ in {'; '.join(facts)}."
 
 
 def _differences(records: Records) -> Iterator[str]:
     """Files whose rows are pooled although the code differs."""
     pooled = records.rows[records.rows["unit_kind"] == "run"]
     runs = [records.runs[index] for index in sorted(pooled["run"].unique())]
-    if len({run["commit"] for run in runs}) > 1:
+    if len({run.commit.id for run in runs}) > 1:
         yield "The files pooled here were measured at different commits."
 
 

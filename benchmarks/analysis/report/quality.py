@@ -104,7 +104,7 @@ def _drift(rows: pd.DataFrame) -> Iterator[str]:
 def _uneven_runs(rows: pd.DataFrame, records: Records) -> Iterator[str]:
     """All cases of a run off from the other runs of the machine, or drifting from run to run."""
     for place, group in groups(rows, ("machine", "device")):
-        in_time = sorted(group["run"].unique(), key=lambda run: str(records.runs[run]["datetime"]))
+        in_time = sorted(group["run"].unique(), key=lambda run: str(records.runs[run].datetime))
         levels = _levels(group, "run")[in_time].dropna()
         where = f"on {', '.join(filter(None, (place['device'], place['machine'])))}"
         offsets = levels.sub(levels.median(axis="columns"), axis="index")
@@ -112,7 +112,7 @@ def _uneven_runs(rows: pd.DataFrame, records: Records) -> Iterator[str]:
         worst = max(common, key=lambda run: abs(common[run]))
         if abs(common[worst]) > UNEVEN_RUN:
             yield (
-                f"Uneven runs: {where} all cases of {records.runs[worst]['file']} together were "
+                f"Uneven runs: {where} all cases of {records.runs[worst].file} together were "
                 f"{_change(common[worst])} than in the run in the middle. See what was different then, and "
                 "measure that run again."
             )

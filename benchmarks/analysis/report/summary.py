@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.machines import fingerprint
 from benchmarks.analysis.reading.records import Records, groups
 from benchmarks.analysis.reading.setting import SERIES, SETTING
 from benchmarks.analysis.report.caveats import name_caveats
@@ -126,17 +125,17 @@ def _crossovers(setting: Mapping[str, Any], rows: pd.DataFrame) -> Iterator[dict
 
 def _runs(records: Records) -> dict[str, Any]:
     rows = records.rows
-    machines = {fingerprint(run): run["machine"] for run in reversed(records.runs)}
-    order = list(dict.fromkeys(map(fingerprint, records.runs)))
+    machines = {run.machine.fingerprint: run.machine for run in reversed(records.runs)}
+    order = list(dict.fromkeys(run.machine.fingerprint for run in records.runs))
     kinds = sorted(rows["unit_kind"].unique()) if len(rows) else []
     return {
         "files": [
-            {**{name: run[name] for name in ("file", "datetime", "commit", "node")},
-             "run": {name: fact for name, fact in run["run"].items() if name != "conditions"},
-             "machine": order.index(fingerprint(run))}
+            {"file": run.file, "datetime": run.datetime, "commit": run.commit.id, "node": run.node,
+             "run": run.facts,
+             "machine": order.index(run.machine.fingerprint)}
             for run in records.runs
         ],
-        "machines": [{**machines[identity], "fingerprint": identity} for identity in order],
+        "machines": [{**vars(machines[identity]), "fingerprint": identity} for identity in order],
         "unit": kinds[0] if len(kinds) == 1 else "mixed" if kinds else None,
         "units": int(rows.groupby(list(SETTING), dropna=False)["unit"].nunique().max()) if len(rows) else 0,
     }  # fmt: skip
