@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-
-def flat() -> Any:
-    """A field of a dataclass whose own fields, or items, stand in its place in the JSON object."""
-    return field(metadata={"flat": True})
+FLAT: Mapping[str, bool] = {"flat": True}
+"""Metadata of a dataclass's field whose own fields, or items, stand in its place in the JSON object."""
 
 
 def json_value(value: Any) -> Any:
-    """A value as JSON knows it: dataclasses and mappings as objects, NaN and infinity as None."""
+    """A value as JSON knows it: dataclasses and mappings as objects, tables as lists of them, NaN as None."""
     if is_dataclass(value):
         return _json_object(value)
     if isinstance(value, Mapping):
         return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, pd.DataFrame):
+        return json_value(value.to_dict("records"))
     if isinstance(value, list | tuple | np.ndarray):
         return [json_value(item) for item in value]
     if isinstance(value, np.generic):

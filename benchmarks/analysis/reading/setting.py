@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
 
 import pandas as pd
+
+from benchmarks.analysis.serialization import FLAT
+
+Row: TypeAlias = "Mapping[Any, Any] | pd.Series[Any]"
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Setting:
     value_dim: int | None
 
     @classmethod
-    def of(cls, row: Mapping[str, Any] | pd.Series[Any]) -> Setting:
+    def of(cls, row: Row) -> Setting:
         """The setting of a row, which holds all of these fields; NaN and NA become None."""
         known: dict[str, Any] = {name: row[name] for name in SETTING if not pd.isna(row[name])}
         integers = {name: int(known[name]) for name in SHAPE if name in known}
@@ -61,6 +65,23 @@ SERIES = ("kernel", "family", *SETTING)
 """Fields in which the rows of one series agree: everything but the length."""
 CASE = (*SERIES, "seq_len")
 """Fields in which the rows of one case agree."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measured point: a kernel in a setting, at a length."""
+
+    kernel: str
+    family: str
+    setting: Setting = field(metadata=FLAT)
+    seq_len: int | None
+
+    @classmethod
+    def of(cls, row: Row) -> Case:
+        """The case of a row, which holds the fields of `CASE`."""
+        length: Any = row["seq_len"]
+        known = None if pd.isna(length) else int(length)
+        return cls(str(row["kernel"]), str(row["family"]), Setting.of(row), known)
 
 
 def by_setting(rows: pd.DataFrame) -> Iterator[tuple[Setting, pd.DataFrame]]:
