@@ -14,7 +14,7 @@ from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.launches import Launches, State
-from attention.kernels.linear_triton.plan import facts, make_plan, plan_of, scanned
+from attention.kernels.linear_triton.plan import begin_aligned, facts, make_plan, plan_of, scanned
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
 from attention.kernels.tensors import contiguous_like, unit_stride
 from attention.torch_internals import fast_apply
@@ -42,7 +42,8 @@ def launches(
     eps: float = 0.0, others: tuple[Tensor | None, ...] = (),
 ) -> Launches:  # fmt: skip
     """The launches of a call on these tensors, ``others`` that the caller gave among them."""
-    return _launches(*facts(q, k, v, others), causal, phi, precision, eps)
+    shape, value_width, layouts, given = facts(q, k, v, others)
+    return _launches(shape, value_width, layouts, begin_aligned(given), causal, phi, precision, eps)
 
 
 @lru_cache(maxsize=4096)

@@ -6,7 +6,7 @@ The rules were measured on an H200; what they cost elsewhere is speed, not corre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -141,22 +141,24 @@ def make_plan(shape: tuple[int, ...], value_width: int, layouts: tuple[Layout, .
     )  # fmt: skip
 
 
-def plan_of(q: Tensor, k: Tensor, v: Tensor, others: Iterable[Tensor | None] = ()) -> Plan:
-    """The plan of a call on these tensors."""
-    return make_plan(*facts(q, k, v, others))
+def plan_of(q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = ()) -> Plan:
+    """The plan of a call on these tensors; those that a compiler makes, without memory, count as aligned."""
+    shape, value_width, layouts, given = facts(q, k, v, others)
+    fake = any(x.untyped_storage().device.type == "meta" for x in given)
+    return make_plan(shape, value_width, layouts, fake or begin_aligned(given))
 
 
 def facts(
-    q: Tensor, k: Tensor, v: Tensor, others: Iterable[Tensor | None] = ()
-) -> tuple[tuple[int, ...], int, tuple[Layout, ...], bool]:
-    """All that a plan is made from, as :func:`make_plan` takes it; hashable."""
+    q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = ()
+) -> tuple[tuple[int, ...], int, tuple[Layout, ...], list[Tensor]]:
+    """Shape, value width and layouts as :func:`make_plan` takes them, and the tensors, for their alignment."""
     given = [q, k, v, *[x for x in others if x is not None]]
-    layouts = tuple([(x.device, x.dtype, x.stride()) for x in given])
-    try:
-        aligned = sum([x.data_ptr() % 16 for x in given]) == 0
-    except RuntimeError:  # tensors without memory, as compilers and counters make them
-        aligned = True
-    return q.shape, v.shape[-1], layouts, aligned
+    return q.shape, v.shape[-1], tuple([(x.device, x.dtype, x.stride()) for x in given]), given
+
+
+def begin_aligned(tensors: list[Tensor]) -> bool:
+    """Whether all begin at multiples of 16 bytes."""
+    return sum([x.data_ptr() % 16 for x in tensors]) == 0
 
 
 def cut(tokens: int, heads: int, device: torch.device, *, gluon: bool) -> tuple[int, int]:
