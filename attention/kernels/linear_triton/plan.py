@@ -151,7 +151,7 @@ def plan_of(q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = (
 def facts(
     q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = ()
 ) -> tuple[tuple[int, ...], int, tuple[Layout, ...], list[Tensor]]:
-    """Shape, value width and layouts as :func:`make_plan` takes them, and the tensors, for their alignment."""
+    """Shape, value width and layouts as :func:`make_plan` takes them, and the tensors themselves."""
     given = [q, k, v, *[x for x in others if x is not None]]
     return q.shape, v.shape[-1], tuple([(x.device, x.dtype, x.stride()) for x in given]), given
 
