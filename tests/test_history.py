@@ -22,6 +22,7 @@ from benchmarks.analysis.history.picture import PANELS, history_picture
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.traces import MARGIN, Traced, trace
 from benchmarks.analysis.history.writing import conclude
+from benchmarks.analysis.plots.looks import look
 from benchmarks.analysis.reading.fields import InputError
 from tests.histories import EPOCH, OF_RUNS, commit_id, store
 from tests.synthetic import SILENT, Law, Machine
@@ -254,6 +255,14 @@ def test_the_picture_shows_steps_first_and_names_them_where_there_is_room(storag
         labels = [text.get_window_extent() for text in axes.texts if isinstance(text, Annotation)]
         assert not any(one.overlaps(other) for one in labels for other in labels if one is not other)
     assert any("+50.0 %" in text.get_text() for text in panels[0].texts)
+
+
+def test_every_panel_has_the_markers_of_the_kernels_in_its_title(storage: Path) -> None:
+    for axes in history_picture(traced(storage)).axes:
+        title = axes.get_title(loc="left").partition("\n")[0]
+        drawn = {(line.get_marker(), line.get_color()) for line in axes.lines}
+        for kernel in ("linear-chunked", "standard-sdpa"):
+            assert ((look(kernel).marker, look(kernel).color) in drawn) == (kernel in title)
 
 
 @pytest.mark.slow

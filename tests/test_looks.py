@@ -14,7 +14,9 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from benchmarks.analysis.history.picture import MOVED_INK
 from benchmarks.analysis.plots.looks import CHOSEN, OTHERS, PALETTES, look, looks
+from benchmarks.analysis.plots.style import ALIKE_INK, BETTER_INK, INK, MUTED, UNDECIDED_INK, WORSE_INK
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.pictures.layers import layer_views
@@ -69,9 +71,10 @@ def test_chosen_colours_are_told_apart_by_colour_blind_readers(eyes: str) -> Non
     assert min(float(np.linalg.norm(one - other)) for one, other in combinations(seen, 2)) > 13
 
 
-def test_no_hashed_look_has_the_colour_of_a_chosen_one_or_of_another_family() -> None:
+def test_no_hashed_look_has_the_colour_of_a_chosen_one_another_family_or_a_verdict() -> None:
     colors = [color for palette in (*PALETTES.values(), OTHERS) for color in palette.colors]
     colors += [one.color for one in CHOSEN.values()]
+    colors += [WORSE_INK, BETTER_INK, UNDECIDED_INK, ALIKE_INK, MOVED_INK, INK, MUTED]
     assert len(set(map(str.lower, colors))) == len(colors)
 
 

@@ -10,12 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.looks import Look
+from benchmarks.analysis.plots.looks import Look, look
 
 DPI = 150
 INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
+WORSE_INK, BETTER_INK, UNDECIDED_INK, ALIKE_INK = "#c1121f", "#2166ac", "#b07d00", "#8a8a8a"
+"""What became of a kernel, in colours that no kernel has."""
 
 RC: dict[Any, Any] = {
     "font.size": 10,
@@ -44,7 +47,7 @@ RC: dict[Any, Any] = {
 
 
 IMPOSSIBLE: dict[str, Any] = {
-    "marker": "x", "markersize": 10, "markeredgewidth": 2, "color": "#c1121f", "linestyle": "none",
+    "marker": "x", "markersize": 10, "markeredgewidth": 2, "color": WORSE_INK, "linestyle": "none",
 }  # fmt: skip
 """The mark of what is faster than its device allows, an error to be found and never a success."""
 THEORY: dict[str, Any] = {"marker": "_", "markersize": 15, "markeredgewidth": 1.4, "linestyle": "none"}
@@ -95,6 +98,15 @@ def short(words: str) -> str:
 def legend_handle(look: Look, **changes: Any) -> Line2D:
     """The sample of a line in a legend."""
     return Line2D([], [], **{**look.drawn, **changes})
+
+
+def mark_kernel(
+    axes: Axes, kernel: str, point: tuple[float, float], offset: tuple[float, float], transform: Transform
+) -> None:
+    """Draw the marker of a kernel beside its name, so many points right of and above a point."""
+    shift = ScaledTranslation(offset[0] / 72, offset[1] / 72, axes.figure.dpi_scale_trans)
+    style = {**look(kernel).drawn, "linestyle": "none", "clip_on": False}
+    axes.plot([point[0]], [point[1]], **style, transform=transform + shift)
 
 
 def mark_impossible(axes: Axes, x: Any, y: Any) -> None:
