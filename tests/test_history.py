@@ -318,12 +318,12 @@ def test_lengths_that_two_kernels_do_not_share_make_no_crossover(tmp_path: Path)
 
 
 def test_what_the_allocator_of_a_gpu_leaves_over_is_no_step(tmp_path: Path) -> None:
-    """Half a MiB more or less is none, five MiB are."""
+    """Half a MB more or less is none, five MB are."""
     gpu, short = Machine("cuda", "H200", batch=4), {**SMALL, "lengths": (2048,)}
     size = 4 * 4 * 8 * 2048 * 64
     for number in range(12):
-        more = 2**19 * (number % 2) + (5 * 2**20 if number >= 7 else 0)
+        more = 500_000 * (number % 2) + (5_000_000 if number >= 7 else 0)
         store(tmp_path, number, KERNELS, machine=gpu, peaks={"linear-chunked": 1 + more / size}, **short)
     memory = of(history_of(tmp_path)["steps"], "peak_bytes")
     assert [step["since"]["commit"] for step in memory] == [commit_id(7)] * len(MODES)
-    assert all(step["new"] - step["old"] == 5 * 2**20 for step in memory)
+    assert all(step["new"] - step["old"] == 5_000_000 for step in memory)
