@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.style import Look, looks
+from benchmarks.analysis.plots.looks import Look, looks
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import agreeing
