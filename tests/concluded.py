@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.reading.records import load
+from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
@@ -15,6 +16,7 @@ from benchmarks.analysis.serialization import json_value
 from tests.synthetic import Law, Noise, Run
 
 MODES = ("bidirectional", "causal")
+SETTING = Setting("operator", "causal", "forward", "cpu", "A CPU", "", "float32", "wall", 1, 8, 64, 64)
 NOISE = Noise(0.01, 0.01, 0.02)
 
 PLAIN_FILES = {

@@ -11,15 +11,14 @@ import pytest
 from scipy import stats
 from scipy.interpolate import CubicSpline
 
-from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.conclusions import PairCrossover
 from benchmarks.analysis.report.sentences import crossover
 from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
+from tests.concluded import SETTING
 from tests.synthetic import DOUBLINGS, Law
 
 LINEAR, STANDARD = Law(1e-6, 1), Law(1e-9, 2)  # both 1e-3 s at N = 1000
 EXACT = 1e-9
-SETTING = Setting("operator", "causal", "forward", "cpu", "A CPU", "", "float32", "wall", 1, 8, 64, 64)
 
 
 def table(law: Law, noise: float = 0.0, units: int = 3, seed: int = 0) -> pd.DataFrame:

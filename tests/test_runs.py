@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks import runs
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.conclusions import PairCrossover, Quantity
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.runs import Plan, carry_out, widest_interval
+from tests.concluded import SETTING
 
 TINY = ("--device=cpu", "--kernel=*-explicit", "--mode=causal", "--seq-len=16,32,64", "--case-seconds=0.001")
 
@@ -119,11 +119,9 @@ def test_without_a_crossover_there_is_nothing_to_narrow(
 
 
 def test_the_widest_interval_is_relative_to_its_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = Setting("operator", "causal", "forward", "cpu", "A CPU", "", "float32", "wall", 1, 8, 64, 64)
-
     def crossover(n: float, low: float, high: float, quantity: Quantity = "time") -> PairCrossover:
         found = Crossover("inside", n, low, high, "linear", (2, 4000))
-        return PairCrossover("linear-a", "standard-b", setting, quantity, found, "firm")
+        return PairCrossover("linear-a", "standard-b", SETTING, quantity, found, "firm")
 
     found = [crossover(100, 90, 130), crossover(1000, 990, 1010), crossover(10, 1, 100, "peak_bytes")]
     monkeypatch.setattr(runs, "load", lambda files: None)

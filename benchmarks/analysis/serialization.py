@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 FLAT: Mapping[str, bool] = {"flat": True}
-"""Metadata of a dataclass's field whose own fields, or items, stand in its place in the JSON object."""
+"""Metadata of a dataclass's field whose own fields, or items, take its place in the JSON object."""
 
 
 def json_value(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How numbers, settings and conclusions read: one wording for the console, the markdown and the pictures."""
+"""Numbers and settings in words, the same on the console, in markdown and in pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PHASE_WORDS = {"forward_backward": "forward and backward"}
 
 
 class Placed(Protocol):
-    """What was measured on a device of a machine."""
+    """Something measured on a device of a machine: a setting or a ceiling."""
 
     @property
     def device(self) -> str | None: ...

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeAlias
+
+Style: TypeAlias = dict[str, Any]
+"""Keyword arguments of matplotlib for a line and its markers."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Look:
     line: Any
 
     @property
-    def drawn(self) -> dict[str, Any]:
+    def drawn(self) -> Style:
         """As matplotlib's keyword arguments."""
         return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.looks import Look, look
+from benchmarks.analysis.plots.looks import Look, Style, look
 
 DPI = 150
 INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
@@ -46,11 +46,11 @@ RC: dict[Any, Any] = {
 }
 
 
-IMPOSSIBLE: dict[str, Any] = {
+IMPOSSIBLE: Style = {
     "marker": "x", "markersize": 10, "markeredgewidth": 2, "color": WORSE_INK, "linestyle": "none",
 }  # fmt: skip
 """The mark of what is faster than its device allows, an error to be found and never a success."""
-THEORY: dict[str, Any] = {"marker": "_", "markersize": 15, "markeredgewidth": 1.4, "linestyle": "none"}
+THEORY: Style = {"marker": "_", "markersize": 15, "markeredgewidth": 1.4, "linestyle": "none"}
 """The mark of what theory says, wider than the measured point that it should pass through."""
 IMPOSSIBLE_WORDS = "impossible: faster than its ceiling allows"
 

@@ -1,4 +1,4 @@
-"""The machine of a run, and whether the rows of two runs may stand in one sample."""
+"""The machine of a run, and whether the rows of two runs may be pooled."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ IDENTITY = {
     "torch": "torch",
     "threads": "threads",
 }
-"""What makes a machine another one, with its word: facts that decide times and stay as they are.
+"""The facts by which machines are told apart, with their words: they decide times and do not change.
 
-Neither the host's name, which a container draws by lot, nor a clock, which wobbles, nor a commit or another
-library, by which runs of one machine are told apart.
+The host's name is none, as a container draws it by lot; nor is a clock, which wobbles; nor a commit or
+another library, by which runs of one machine are told apart.
 """
 
 
@@ -71,7 +71,7 @@ class Machine:
 
 
 def differences(one: Machine, other: Machine) -> list[str]:
-    """What differs between two machines, as in "threads: 2 and 4"; empty for one and the same."""
+    """The facts in which two machines differ, as in "threads: 2 and 4"; empty for equal ones."""
     found = []
     for (word, first), second in zip(one.identity.items(), other.identity.values(), strict=True):
         if first != second:

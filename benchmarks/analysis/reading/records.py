@@ -1,4 +1,4 @@
-"""Read runs: pytest-benchmark's JSON files become tidy frames, or one sentence says what is wrong."""
+"""The records of several runs: pytest-benchmark's JSON files as tidy frames, or an error of one sentence."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _drop_repeats(left_out: list[Fields], measured: pd.DataFrame) -> pd.DataFram
     return frame[[case not in done for case in frame[identity].itertuples(index=False, name=None)]]
 
 
-def as_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def as_frame(rows: Sequence[Mapping[Any, object]]) -> pd.DataFrame:
     """A frame of records whose integers stay integers beside nulls."""
     frame = pd.DataFrame(rows)
     return frame.astype({field: "Int64" for field in (*INTEGERS, *OPTIONAL_INTEGERS) if field in frame})

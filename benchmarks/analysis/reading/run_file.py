@@ -1,4 +1,4 @@
-"""Read the JSON file of one run: every record sound, or one sentence saying what is wrong."""
+"""The JSON file of one run: every record of it sound, or an error of one sentence."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class NotMeasured:
-    """A case without times: why, and its record."""
+    """A case without times, with its outcome and its reason."""
 
     fields: Fields
     outcome: str
@@ -72,7 +72,7 @@ class RunFile:
 
     Attributes:
         path: Where it was read.
-        digest: By which a copy of it is known.
+        digest: Hash of its content, by which copies are found.
         run: What it says about its run.
         measured: The benchmarks with sound times.
         broken: The benchmarks whose times no clock can give, as failures.

@@ -101,7 +101,7 @@ class RunInfo:
     machine: Machine
     conditions: Conditions
     pair: int | None
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
 
     @classmethod
     def of(cls, content: Mapping[str, Any], path: Path) -> RunInfo:

@@ -1,4 +1,4 @@
-"""Sentences naming what is missing, what stands on weak ground, and what cannot be."""
+"""The warnings of a report: what is missing, what rests on little, and what cannot be true."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def name_caveats(
     crossovers: Sequence[PairCrossover],
     ceilings: Sequence[Ceiling],
 ) -> list[str]:
-    """All of them, as a report shows them."""
+    """All warnings of a report, in the order in which it shows them."""
     if records.rows.empty:
         return ["Nothing was measured."]
     return [
@@ -43,7 +43,7 @@ def name_caveats(
 
 
 def _impossible(series: Sequence[Series]) -> Iterator[str]:
-    """What took less time than its floor."""
+    """Cases that took less time than their floor."""
     found: dict[str, list[str]] = {}
     for one in series:
         shares = zip(one.seq_lens, one.floor_share, strict=True)
@@ -85,7 +85,7 @@ def _differences(records: Records) -> Iterator[str]:
 
 
 def _missing(rows: pd.DataFrame) -> Iterator[str]:
-    """What else must be measured before there is something to compare."""
+    """Modes, families, lengths and units that must be measured before there is something to compare."""
     in_any_mode = rows[rows["family"].isin(FAMILIES)].assign(mode=None)
     for setting, without_modes in by_setting(in_any_mode):
         group = rows.loc[without_modes.index]
@@ -120,7 +120,7 @@ def _without_ceilings(series: Sequence[Series], ceilings: Sequence[Ceiling]) -> 
 
 
 def _of_crossovers(crossovers: Sequence[PairCrossover]) -> Iterator[str]:
-    """What a reader should know about the intervals of crossovers."""
+    """The notes on crossovers, each with all pairs that have it."""
     notes: dict[str, list[str]] = {}
     for pair in crossovers:
         name = f"{pair.linear} against {pair.standard} ({wording.what(pair.setting)})"

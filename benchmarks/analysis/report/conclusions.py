@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -98,7 +98,7 @@ class FileSummary:
     datetime: str | None
     commit: str | None
     node: str | None
-    run: Mapping[str, Any]
+    run: Mapping[str, object]
     machine: int
 
 

@@ -1,4 +1,4 @@
-"""What was sensed while the runs lasted, or stands in their record, that disturbs a measurement."""
+"""Conditions that disturb a measurement, by the sensors and the facts that the runs recorded."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from benchmarks.analysis.reading.run_info import Conditions, Reading, RunInfo
 
 READINGS = [field.name for field in fields(Reading)]
 OTHERS_CORES, OTHERS_SHARE = 0.1, 0.01
-"""Load by others that is named: a tenth of a core, or a hundredth of all: large machines idle with that."""
+"""Load by others that is named: a tenth of a core, on large machines a hundredth of all cores."""
 LEAST_SECONDS = 5.0
-"""CPU time is counted in ticks of 10 ms a core; over shorter times that is no load but chance."""
+"""The least time over which load is judged: CPU time is counted in ticks of 10 ms a core."""
 SLOWER_GPU_CLOCK, SLOWER_CPU_CLOCK = 0.05, 0.1
 """Falls of the clock that are named: times follow it. A CPU's is read at an instant and wobbles more."""
 BUSY_GPU_PERCENT, BUSY_GPU_BYTES = 10, 2 * 10**9
-"""Use of a card by others: above what a desktop takes, and above the CUDA context of this process."""
+"""Use of a card by others that is named: more than a desktop or the CUDA context of this process takes."""
 SLOWDOWNS = {0x8: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown",
              0x80: "power brake"}  # fmt: skip
 """NVML's throttle reasons that no card should have."""
 LOAD = 0x1 | 0x4
-"""Idle, and at the power cap: then the clock tells of the case before the reading, not of the card. Large
-matrix products take an H200 from 1980 to 1410 MHz, and within a second it is back."""
+"""NVML's reasons of an idle card and of one at its power cap: its clock tells of the case before the reading.
+
+Large matrix products take an H200 from 1980 to 1410 MHz, and within a second it is back.
+"""
 ALIKE = {
     "python": "Python", "numpy": "NumPy", "triton": "Triton", "cuda": "CUDA", "cudnn": "cuDNN",
     "interop_threads": "inter-op threads", "omp_num_threads": "OMP_NUM_THREADS",
@@ -33,11 +35,11 @@ ALIKE = {
     "governor": "CPU governor", "on_battery": "running on battery", "gpu_power_limit_w": "GPU power limit",
     "gpu_persistence": "GPU persistence mode", "gpu_ecc": "ECC", "gpu_mig": "MIG",
 }  # fmt: skip
-"""What should be the same in files that are pooled, in words."""
+"""Facts in which files that are pooled should agree, in words."""
 
 
 def name_conditions(records: Records) -> list[str]:
-    """What disturbed the runs, a sentence per kind with what to try, and what differs between pooled ones."""
+    """Sentences about each kind of disturbance, with what to try, and about pooled runs that differ."""
     several = len(records.runs) > 1
     on_cuda = set(records.rows.loc[records.rows["device"] == "cuda", "run"])
     sentences = []
@@ -94,9 +96,9 @@ def _gpu_clock(_: Conditions, readings: pd.DataFrame) -> str | None:
 
 
 def _fall(readings: pd.DataFrame, clock: str, share: float) -> tuple[float, float] | None:
-    """From the fastest repetition to a slower one after it, if that is by more than this share.
+    """The clock of the fastest repetition and of the slowest after it, if it fell by more than this share.
 
-    The highest reading counts for each: a single low one may be of an instant without load.
+    The highest reading of a repetition counts: a single low one may be of an instant without load.
     """
     levels = readings[readings["repetition"] > 0].groupby("repetition")[clock].max().dropna()
     after = levels[levels.index > levels.idxmax()] if len(levels) else levels
@@ -106,7 +108,7 @@ def _fall(readings: pd.DataFrame, clock: str, share: float) -> tuple[float, floa
 
 
 def _busy_gpu(_: Conditions, readings: pd.DataFrame) -> str | None:
-    """Before the first case nothing of ours runs there; later only memory tells others' use from ours."""
+    """Use of the card by others: of its processors before the first case, of its memory at any time."""
     utilization = readings.loc[readings["repetition"] == 0, "gpu_utilization_percent"].max()
     foreign = (readings["gpu_memory_used_bytes"] - readings["gpu_own_bytes"]).max()
     facts = []
@@ -130,7 +132,7 @@ RULES: Sequence[tuple[Callable[[Conditions, pd.DataFrame], str | None], str, str
 
 
 def _unlike(records: Records) -> Iterator[str]:
-    """What differs between files that are pooled, as far as they tell it."""
+    """Facts of `ALIKE` that differ between files that are pooled, as far as the files tell them."""
     pooled = sorted(records.rows.loc[records.rows["unit_kind"] == "run", "run"].unique())
     machines: dict[str, list[RunInfo]] = {}
     for run in (records.runs[index] for index in pooled):

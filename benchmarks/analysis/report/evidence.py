@@ -1,4 +1,4 @@
-"""The tables that the conclusions about one setting rest on."""
+"""The tables on which the conclusions about one setting rest."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def evidence(summary: Summary, cases: pd.DataFrame, setting: Setting) -> Iterato
 
 
 def _shares(cases: pd.DataFrame) -> Table:
-    """How near each case comes to what its device can do."""
+    """The floor of each case over its time."""
     measured = cases[cases["outcome"] == "measured"]
     lengths = sorted(measured["seq_len"].unique())
     rows = []
@@ -72,7 +72,7 @@ def _share_cell(share: float) -> str:
 
 
 def _bound(cases: pd.DataFrame) -> str:
-    """Whether bytes or FLOPs set the floor; where that changes with the length, up to which."""
+    """The bound that sets the floor; where it changes with the length, the length up to which it holds."""
     words = {"bytes": "bytes", "flops": "FLOPs"}
     known = cases[cases["floor_bound"].notna()]
     bounds = known["floor_bound"].to_list()
@@ -129,7 +129,7 @@ def _exponents(series: Sequence[Series]) -> Table:
 
 
 def _open(series: Sequence[Series]) -> list[str]:
-    """Why an exponent is undetermined or not reached, once per reason."""
+    """The reasons why exponents are undetermined or not reached, each with all kernels that have it."""
     kernels: dict[str, list[str]] = {}
     for one in series:
         p = one.exponent
@@ -139,7 +139,7 @@ def _open(series: Sequence[Series]) -> list[str]:
 
 
 def _allowances(series: Sequence[Series]) -> Iterator[str]:
-    """Whose exponent is that of t = c + a N^p rather than the slope over a window."""
+    """The kernels whose exponent is the p of c + a N^p rather than the slope over a window."""
     names = [one.kernel for one in series if one.exponent.overhead_s]
     if names:
         yield f"{', '.join(names)}: p is that of c + a N^p over all lengths, which allows for the overhead c."
@@ -158,7 +158,7 @@ def _laws(series: Sequence[Series]) -> Table:
 
 
 def _about_laws(series: Sequence[Series]) -> Iterator[str]:
-    """How to read the table, where no law holds, and from where on the quadratic part dominates."""
+    """Notes on the table of laws: how to read it, which kernels no law fits, and where N² dominates."""
     judged = {one.kernel: list(one.laws.known.values()) for one in series}
     if not any(judged.values()):
         yield "Laws need 3 lengths, and c + a N^p needs 4."

@@ -1,4 +1,4 @@
-"""What was unstable, and what to try: from the times here, from what was sensed in `conditions`."""
+"""Unstable measurements by their times, and what to try; `conditions` tells of what disturbed them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from benchmarks.analysis.report.conditions import name_conditions
 from benchmarks.analysis.scaling.units import Floats
 
 FEW_ROUNDS = 3
-"""With fewer the median cannot outvote a single stall."""
+"""The least number of rounds whose median a single stall cannot move."""
 WIDE_SPREAD = 0.135
 """Width of the middle half of the rounds over their median: for normal noise that of a standard deviation of
 10 %, from which on pyperf calls a benchmark unstable."""
 DRIFT = math.log(1.05)
-"""Half the drift with which the intervals were proven to hold what they promise."""
+"""The drift that is named: half of the drift with which tests show that the intervals keep their promise."""
 UNEVEN_RUN = math.log(1.1)
 """Five times what the run usually does to all its times on shared machines."""
 CONFIDENCE = 0.99
-"""Of each drift that is named; there is one per run and device, and few are to be false."""
+"""The confidence of each drift that is named: there is one per run and device, and few shall be false."""
 
 
 def name_quality(records: Records) -> list[str]:
-    """Everything unstable in a few sentences, each with what to try.
+    """Name everything unstable in a few sentences, each with what to try.
 
     Args:
         records: What `records.load` read.

@@ -1,4 +1,4 @@
-"""The text of a report: the answer in sentences first, then the tables it rests on."""
+"""The text of a report: the answer in sentences first, then the tables on which it rests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from benchmarks.analysis.report.sentences import joined, predicate
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
 
 MOST_NAMES = 5
-"""Files are named up to here; many runs of one experiment need no list."""
+"""The most files that are named; many runs of one experiment need no list."""
 QUANTITIES = {"time": "Time", "peak_bytes": "Peak memory"}
 
 
 def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
-    """The whole text.
+    """All sections of a report.
 
     Args:
         summary: What `summary.summarise` concluded.
@@ -50,7 +50,7 @@ def _head(summary: Summary) -> Section:
 
 
 def _units(runs: Runs) -> Iterator[str]:
-    """What a unit of sampling is, without which no interval means anything."""
+    """Sentences on the unit of sampling, the intervals and the firmness of what follows."""
     if runs.unit == "mixed":
         yield "The unit of sampling is the run where several files measured a setting, else the repetition."
     elif runs.unit:
@@ -62,7 +62,7 @@ def _units(runs: Runs) -> Iterator[str]:
 
 
 def _answer(summary: Summary, setting: Setting) -> Section:
-    """Who wins from which length on, the best linear kernel first."""
+    """Sentences on who is ahead from which length on, the best linear kernel first."""
     pairs = [pair for pair in summary.crossovers if pair.setting == setting]
     series = [one for one in summary.series if one.setting == setting]
     best = best_linear(series)
@@ -79,7 +79,7 @@ def _answer(summary: Summary, setting: Setting) -> Section:
 
 
 def _growth(series: Sequence[Series]) -> Iterator[str]:
-    """How the time of each kernel grows, the firm statements first."""
+    """Sentences on the growth of each kernel's time, the firm ones first."""
     for firmness in FIRMNESS:
         words = []
         for one in series:
@@ -96,13 +96,13 @@ def _warned(summary: Summary) -> Section:
 
 
 def _quality(summary: Summary) -> Iterator[Section]:
-    """What was unstable, and what to try; nothing where all was steady."""
+    """The section on unsteady measurements; none where all were steady."""
     if summary.quality:
         yield Section("Quality of the measurements", summary.quality)
 
 
 def _ceilings(ceilings: Sequence[Ceiling]) -> Iterator[Section]:
-    """The copy bandwidth and the matrix rate of every device and dtype."""
+    """The table of the copy bandwidth and the matrix rate of every device and dtype."""
     rows = []
     for one in ceilings:
         where = f"{wording.machine(one)}, {one.dtype}, {one.clock} clock"
@@ -121,7 +121,7 @@ def _rate_cell(rate: Rate | None, unit: str) -> str:
 
 
 def _left_out(summary: Summary) -> Iterator[Section]:
-    """What was not measured and why, lengths of the same reason together."""
+    """The section on cases without times, each reason with all its lengths."""
     gone = [LeftOut.of(row) for row in summary.not_measured.to_dict("records")]
     attention = [one.setting for one in summary.series]
     attention += [one.case.setting for one in gone if one.case.setting.subject != "ceiling"]

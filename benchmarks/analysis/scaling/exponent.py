@@ -1,4 +1,4 @@
-"""The exponent of a series: how time grows once fixed costs have faded, if the lengths reach that."""
+"""The exponent of a series: how its time grows once fixed costs have faded, if its lengths reach that."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ Verdict = Literal[Power, "not reached", "undetermined"]
 NOT_REACHED: Literal["not reached"] = "not reached"
 UNDETERMINED: Literal["undetermined"] = "undetermined"
 FAR_FROM_TENABLE = 0.005
-"""A probability below 0.05 makes c + a N^p untenable. But then 1 in 20 of the series of that law would
-get the slope of a window, which their overhead bends."""
+"""The p-value below which a series is not taken for one of c + a N^p.
+
+It is less than the 0.05 that makes the law untenable, by which 1 in 20 series of that law would get the slope
+of a window instead, which their overhead bends.
+"""
 TANGIBLE = 0.05
-"""A share of fixed costs in the time that takes 0.1, the margin, from the local slope of a square."""
+"""The share of fixed costs in the time that lowers the local slope of N² by 0.1, the margin."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Exponent:
     `verdict` is "constant", "linear" or "quadratic" where that interval lies within 0.1 of 0, 1 or 2;
     "not reached" where the time does not yet grow as it will, because fixed costs are a tangible share of it
     at the longest length or the slope still rises; else "undetermined". `reason` says in words why it is one
-    of the latter two. `overhead_s` are the fixed costs that the value allows for, those of t = c + a N^p.
+    of the latter two. `overhead_s` is the c of t = c + a N^p where the value is the p of that law.
     `value` and `window` are None with fewer than 3 lengths, `low` and `high` where one unit allows no
     interval.
     """
@@ -88,7 +91,7 @@ class Growth(NamedTuple):
 
 
 class FixedCosts(NamedTuple):
-    """The c of t = c + a N^p in seconds, its share of the time at the longest length, and the p."""
+    """The c of t = c + a N^p in seconds, its share of the time at the longest length, and the exponent p."""
 
     seconds: float
     share: float
@@ -120,7 +123,7 @@ def estimate_exponent(table: pd.DataFrame, flops_exponent: float | None = None) 
 
     Args:
         table: Seconds per unit (rows) and length (columns), as `unit_table` gives them.
-        flops_exponent: That of its FLOPs. Time cannot for ever grow more slowly than they.
+        flops_exponent: Exponent of its FLOPs. Time cannot for ever grow more slowly than FLOPs do.
     """
     block, _ = complete_block(table)
     lengths, slopes = [int(length) for length in block.columns], local_slopes(block)
@@ -151,7 +154,7 @@ def _over_window(block: pd.DataFrame, slopes: Floats) -> Growth:
 
 
 def fixed_costs(block: pd.DataFrame) -> FixedCosts | None:
-    """Those of t = c + a N^p, if it is not far from tenable and both terms and the power can be told."""
+    """The fixed costs by t = c + a N^p, if it is not far from tenable and c, a and p can be told apart."""
     if block.shape[1] < LAWS["free"].least_lengths or not _bends_up(block):
         return None
     judged = judge(block, LAWS["free"])
@@ -163,7 +166,7 @@ def fixed_costs(block: pd.DataFrame) -> FixedCosts | None:
 
 
 def _bends_up(block: pd.DataFrame) -> bool:
-    """Fixed costs do nothing else to log time over log N, so without it there are none to look for."""
+    """Whether log time over log N is convex, which is all that fixed costs do to it."""
     x, logs = np.log(block.columns.to_numpy(dtype=float)), np.log(block.to_numpy(dtype=float))
     return bool(np.polyfit(x, logs.mean(axis=0), 2)[0] > 0)
 

@@ -1,4 +1,4 @@
-"""How firm a conclusion is: the same few rules for every exponent and crossover."""
+"""The firmness of exponents and crossovers, by a few rules fixed beforehand."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FIRM_UNITS = 3
 WIDE = 1.5
 """A crossover known to no more than this factor is not pinned down: lengths mostly double."""
 RULE = (
-    f"firm: at least {FIRM_UNITS} runs agree, to within 95 % intervals that leave no other conclusion, and "
-    f"crossovers to within a factor of {WIDE}; tentative: the data say so, but as repetitions of one run, or "
-    "fewer or less exactly; open: they do not decide."
+    f"firm: at least {FIRM_UNITS} runs, whose 95 % intervals leave no other conclusion and hold a crossover "
+    f"to within a factor of {WIDE}; tentative: the data point to it, but they are repetitions of one run or "
+    f"fewer than {FIRM_UNITS} runs, or their intervals are wider; open: the data do not decide."
 )
 
 

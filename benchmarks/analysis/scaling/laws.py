@@ -32,7 +32,7 @@ class Law:
 
     @property
     def least_lengths(self) -> int:
-        """One more than coefficients, as those alone pass through every point."""
+        """The number of its coefficients and one more, as the coefficients alone pass through every point."""
         return 4 if self.power is None else 3
 
 
@@ -42,12 +42,17 @@ LAWS = {
     "mixed": Law("a N + b N²", 1, factor=1),
     "free": Law("c + a N^p", None),
 }
-"""The simplest first."""
+"""The laws by name, the simplest first."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A law fitted to a complete table: the fit to the means over units, and how the units scatter around."""
+    """A law fitted to a complete table.
+
+    Attributes:
+        fit: The fit to the means over units.
+        scatter: Log times of each unit less those means, [units, lengths].
+    """
 
     fit: Fit
     scatter: Floats
@@ -60,7 +65,7 @@ class Judged:
         true law is zero but for noise. Its squares are compared with those of the units' own scatter in the
         same directions, by the F test of repeated measures. Noise differs between lengths and may go
         together, which makes that test too strict; Greenhouse's and Geisser's factor on both degrees of
-        freedom makes up for it (Psychometrika 24, 95, 1959). What slows a whole unit, or bends it as the
+        freedom makes up for it (Psychometrika 24, 95, 1959). What slows all of a unit, or bends it as the
         law's coefficients could, is in none of these directions.
         """
         if self.fit.error <= RESOLUTION:
@@ -84,7 +89,7 @@ class Judged:
 
     @property
     def tenable(self) -> bool | None:
-        """None with a single unit, whose scatter is unknown."""
+        """Whether noise explains the misfit; None with a single unit, whose scatter is unknown."""
         return None if len(self.scatter) < 2 else self.p_value >= SIGNIFICANCE
 
     def per_unit(self, coefficient: int) -> Floats:

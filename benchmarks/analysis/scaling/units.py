@@ -39,10 +39,10 @@ def unit_table(rows: pd.DataFrame, quantity: str = "median_s") -> pd.DataFrame:
 def complete_block(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The largest part of a table in which every unit holds every length, and notes on what it lacks.
 
-    A length measured in one repetition only shall not cost the other lengths their units, nor an interrupted
-    repetition the others their lengths: what leaves most values stays, and of equals the one with most units.
+    The part has the most values, and of equals the most units: a length measured in one repetition only shall
+    not cost the other lengths their units, nor an interrupted repetition the others their lengths.
     """
-    # Most tables are whole, and numpy tells so ten times as fast as pandas.
+    # Most tables are complete, and numpy tells so ten times as fast as pandas.
     if not np.isnan(table.to_numpy(float)).any():
         return table, []
     held, blocks = table.notna(), []
@@ -59,7 +59,7 @@ def complete_block(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 @cache
 def student_quantile(units: int) -> float:
-    """How many standard errors the 95 % interval of the mean of so many units reaches."""
+    """The half-width of the 95 % interval of the mean of so many units, in standard errors."""
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, units - 1))
 
 

@@ -64,7 +64,7 @@ def time_range(view: View, below: float, above: float) -> tuple[float, float]:
 
 
 def what_bars_span(view: View) -> str:
-    """What the bars mean, for the axis; rounds of one unit are not independent and have none."""
+    """The meaning of the bars, for the axis; a single unit has none, as its rounds are not independent."""
     most = int(view.measured["units"].max())
     return f"bars: 95 % interval over {most} {view.unit}s" if most > 1 else f"no bars: a single {view.unit}"
 

@@ -1,15 +1,14 @@
-"""What goes into a picture of the layer: unlike an operator's, one picture holds all devices."""
+"""The content of a picture of the layer, which holds all devices, unlike a picture of an operator."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.looks import Look, looks
+from benchmarks.analysis.plots.looks import Look, Style, looks
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import agreeing
@@ -21,7 +20,7 @@ COMBINATION = ("phase", "mode", "heads", "head_dim", "value_dim")
 ENVIRONMENT = ("device", "device_name", "machine", "dtype", "clock", "batch")
 """Fields that tell lines of one kernel apart."""
 NUMBERS = ("flops", "counted_flops", "peak_bytes", "predicted_peak_bytes", "rounds_mean_s", "rounds_stderr_s")
-FILLS: tuple[dict[str, Any], ...] = (
+FILLS: tuple[Style, ...] = (
     {"markersize": 5.5},
     {"markersize": 9.5, "markerfacecolor": "white", "linewidth": 1.2, "markeredgewidth": 1.4},
     {"markersize": 9.5, "fillstyle": "left", "markerfacecoloralt": "white", "linewidth": 1.2},
@@ -41,7 +40,7 @@ class Curve:
     left_out: pd.DataFrame
 
     @property
-    def drawn(self) -> dict[str, Any]:
+    def drawn(self) -> Style:
         """As matplotlib's keyword arguments."""
         return {
             **self.look.drawn,
@@ -65,7 +64,7 @@ class LayerView:
 
     @property
     def subtitle(self) -> str:
-        """What was measured, and where if that is one place only."""
+        """The setting of the picture; its environment too, if there is a single one."""
         first = self.environments[0]
         width = (first.heads or 0) * (first.head_dim or 0)
         words = f"{wording.what(first)}, d_model {width}, {first.heads} heads"

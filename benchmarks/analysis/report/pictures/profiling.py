@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -41,7 +40,7 @@ from benchmarks.analysis.report.pictures.layers import FILLS, Curve, LayerView
 Line = tuple[list[float], list[float]]
 TIME, MEMORY, FLOPS = "rounds_mean_s", "peak_bytes", "flops"
 BESIDE = {MEMORY: "predicted_peak_bytes", FLOPS: "counted_flops"}
-"""What is marked beside a line: the theory of what was measured, or the count of what theory says."""
+"""Columns marked beside a line: the prediction of a measured quantity, or the count of a predicted one."""
 
 
 def flops_tick(value: float) -> str:
@@ -105,7 +104,7 @@ def _draw(axes: Axes, view: LayerView, x: str, y: str) -> None:
 
 
 def _draw_curve(axes: Axes, curve: Curve, x: str, y: str) -> Iterator[Line]:
-    """One line with its bars, and what stands beside it."""
+    """Draw one line with its bars and the marks beside it."""
     cases = curve.cases[curve.cases[[x, y]].gt(0).all(axis=1)]
     if cases.empty:
         return
@@ -144,8 +143,8 @@ def _rates(axes: Axes, labeller: Labeller, lines: list[Line]) -> None:
                 break
 
 
-def _legend(view: LayerView) -> dict[str, Any]:
-    handles: dict[str, Any] = {name: legend_handle(look) for name, look in view.looks.items()}
+def _legend(view: LayerView) -> dict[str, Line2D]:
+    handles = {name: legend_handle(look) for name, look in view.looks.items()}
     if len(view.environments) > 1:
         for index in range(len(view.environments)):
             fill = FILLS[index % len(FILLS)]

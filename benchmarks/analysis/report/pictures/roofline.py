@@ -58,7 +58,7 @@ def _rate_tick(value: float) -> str:
 
 
 def _draw_roof(axes: Axes, bandwidth: float, most: float) -> None:
-    """The roof, and above it the land of no return, shaded."""
+    """Draw the roof, and shade what lies above it."""
     x = np.geomspace(*axes.get_xlim(), 200)
     roof = np.minimum(bandwidth * x, most)
     axes.plot(x, roof, color=INK, linewidth=1.6, zorder=2)
@@ -99,7 +99,7 @@ def _beneath_roof(axes: Axes, point: Point, places: Places, bandwidth: float, mo
 
 
 def _name_roof(axes: Axes, labeller: Labeller, bandwidth: float, most: float) -> None:
-    """Write the two ceilings along their lines, the matrix rate wherever no case stands in its way."""
+    """Write the two ceilings along their lines, the matrix rate where no case is in its way."""
     left, right = axes.get_xlim()
     ridge = most / bandwidth
     places = (((-4, 8), right, "right"), ((4, 8), ridge, "left"), ((-4, 26), right, "right"))

@@ -56,7 +56,7 @@ def theory_picture(view: View) -> Figure:
 
 
 def _shown(series: Sequence[Series]) -> list[Series]:
-    """The textbook form and the best kernel of each family; more would hide the laws behind the lines."""
+    """The textbook form and the best kernel of each family; more lines would hide the laws."""
     standard = [one for one in series if one.family == "standard"]
     longest = max((one.seq_lens[-1] for one in standard), default=0)
     finalists = [(one.median_s[-1], one.kernel) for one in standard if one.seq_lens[-1] == longest]

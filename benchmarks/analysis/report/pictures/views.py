@@ -1,4 +1,4 @@
-"""What goes into one picture, and what the picture's file is called."""
+"""The content of each picture of operators, and the name of its file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHORT = {"batch": "B", "heads": "H", "head_dim": "D", "value_dim": "Dv"}
 
 @dataclass(frozen=True)
 class View:
-    """What one picture shows: the modes of one setting, which itself has none."""
+    """The content of one picture: all modes of one setting, whose own `mode` is None."""
 
     setting: Setting
     series: Mapping[str, list[Series]]
@@ -58,7 +58,7 @@ class View:
 
     @property
     def subtitle(self) -> str:
-        """Where and how."""
+        """The setting of the picture in words."""
         return f"{wording.phase(self.setting)}, {wording.place(self.setting)}"
 
 
