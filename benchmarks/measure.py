@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case
-from attention.kernels.reference import TOLERANCES
+from attention.kernels.references import TOLERANCES
 from attention.profiler import CLOCKS, clock_name, count_flops, peak_memory, warm_up
 from benchmarks.conditions import Watch
 from benchmarks.grid import series_of

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attention import Case, Costs, SelfAttention, get_kernel, make_inputs
-from attention.kernels.reference import (
+from attention.kernels.references import (
     REFERENCES,
     Errors,
     errors_against_reference,

@@ -16,7 +16,7 @@ from benchmarks.comparing import LEAST_PAIRS, compare_files, compare_revisions
 from tests.repository import Repository
 from tests.synthetic import Law, Noise, Run
 
-LINEAR = "attention/kernels/linear.py"
+LINEAR = "attention/kernels/linear_explicit.py"
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 NOISE = Noise(run=0.02, repetition=0.005, round=0.01)
 

@@ -1,1 +1,0 @@
-"""The same passes in Gluon, for widths of 65 to 128 on Hopper cards."""
