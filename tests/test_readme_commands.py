@@ -1,4 +1,4 @@
-"""Every command and Python block of the README files works, and prints what the README shows.
+"""Every command and Python block of the README files works.
 
 Commands that `.ci/run` starts are left to it. Sessions of pytest, which take minutes or a GPU, are collected:
 their options are parsed and choose cases. All else runs, on synthetic runs under the names it is given.
@@ -65,9 +65,8 @@ import pytest
 folder, blocks, sessions = json.load(sys.stdin)
 sys.path.insert(0, folder)
 for block in blocks:
-    with redirect_stdout(StringIO()) as text:
+    with redirect_stdout(StringIO()):
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
-    print(json.dumps([0, text.getvalue()]))
 gc.freeze()  # pytest collects garbage at the end of each session, and need not look at torch again
 for session in sessions:
     with redirect_stdout(StringIO()) as text, redirect_stderr(text):
@@ -83,7 +82,6 @@ class Trials:
     Attributes:
         printed: What each command printed.
         wrong: What is wrong with a command.
-        blocks: What each Python block printed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -105,9 +103,8 @@ class Trials:
             cwd=ROOT, capture_output=True, text=True, timeout=100,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        answers = [json.loads(line) for line in done.stdout.splitlines()]
-        self.blocks = [text for _, text in answers[: len(plain)]]
-        for (command, _), (code, text) in zip(sessions, answers[len(plain) :], strict=True):
+        for (command, _), answered in zip(sessions, done.stdout.splitlines(), strict=True):
+            code, text = json.loads(answered)
             if code:
                 self.wrong[command] = text
 
@@ -183,6 +180,7 @@ def conclude(words: Sequence[str]) -> tuple[str, list[Session]]:
         return Comparison("", [], {"regressed": False})
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", "cache")  # which may know this machine's noise
         patch.setattr(command_line, "carry_out", carry_out)
         patch.setattr(command_line, "compare_revisions", compare_revisions)
         return answer(lambda: command_line.main(words)), sessions
