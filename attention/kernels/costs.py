@@ -19,7 +19,7 @@ Terms = Mapping[str, int]
 
 
 def min_bytes(case: Case) -> int:
-    """Each input read once, each output written once.
+    """Bytes of a call that reads each input once and writes each output once.
 
     Forward: q, k, v read and o written. Backward: q, k, v, o and do read, dq, dk and dv written.
     """
@@ -58,7 +58,7 @@ def add(*several: Terms) -> dict[str, int]:
 
 
 def times(factor: int, terms: Terms) -> dict[str, int]:
-    """Each term, so many times."""
+    """Each term multiplied by a factor."""
     return {name: factor * macs for name, macs in terms.items()}
 
 

@@ -1,4 +1,4 @@
-"""What more than one kernel asks of its tensors."""
+"""Questions that several kernels ask of their tensors."""
 
 from __future__ import annotations
 

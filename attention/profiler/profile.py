@@ -18,7 +18,7 @@ from attention.profiler.memory import peak_memory
 
 @dataclass(frozen=True)
 class Profile:
-    """What a call costs. Prints as a row of the table that :meth:`header` heads.
+    """Time, FLOPs and memory of a call. It prints as a row of the table that :meth:`header` heads.
 
     ``times_s`` are the rounds in seconds; ``flops`` counted, two a multiply-add; ``min_bytes`` the
     tensors given read once and the ones returned written once; ``peak_bytes`` the most memory held
@@ -50,18 +50,18 @@ class Profile:
 
     @property
     def standard_error_s(self) -> float:
-        """Of the mean, as if rounds were independent, which they are not quite; nan for one round."""
+        """Standard error of the mean, as if rounds were independent, which they are not quite; nan for 1."""
         rounds = len(self.times_s)
         return statistics.stdev(self.times_s) / math.sqrt(rounds) if rounds > 1 else math.nan
 
     @property
     def flops_per_s(self) -> float:
-        """Achieved, at the median."""
+        """FLOPs a second achieved at the median."""
         return self.flops / self.median_s
 
     @property
     def bytes_per_s(self) -> float:
-        """Least bytes over the median: what the call would reach if it moved nothing twice."""
+        """Least bytes over the median time: the bandwidth of a call that moves nothing twice."""
         return self.min_bytes / self.median_s
 
     def asdict(self) -> dict[str, str | int | float | None]:

@@ -1,4 +1,4 @@
-"""What linear-chunked costs, in closed form."""
+"""The closed forms of linear-chunked's costs."""
 
 from __future__ import annotations
 

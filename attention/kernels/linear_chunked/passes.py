@@ -37,7 +37,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def new_states(count: int, q: Tensor, v: Tensor) -> Tensor:
-    """Room for sums of phi(k) [v | 1]', ``[count, B H, D, columns]``, in float32 at least."""
+    """An empty buffer for sums of phi(k) [v | 1]', ``[count, B H, D, columns]``, in float32 at least."""
     batch, heads, _, head_dim = q.shape
     dtype = torch.promote_types(q.dtype, torch.float32)
     columns = value_columns(v.shape[-1], q.device.type)
@@ -174,7 +174,7 @@ class Passes:
             _accumulate(state, a.mT, b)
 
     def _parts(self, *blocks: Rows, reverse: bool = False) -> list[tuple[Tensor, ...]]:
-        """Of each block the parts of a walk, in its order."""
+        """The parts of a walk over each of these buffers, in the order of the walk."""
         parts = [(x.all,) if x.all.is_cuda else x.chunks for x in blocks]
         return [x[::-1] for x in parts] if reverse else parts
 

@@ -19,7 +19,7 @@ class Rows(NamedTuple):
 
 
 class Scratch:
-    """Buffers that are reused from block to block, by name: fresh memory costs page faults, a view a call."""
+    """Buffers by name, reused from block to block: fresh memory costs page faults, and each view a call."""
 
     def __init__(self, like: Tensor, dtype: torch.dtype) -> None:
         self._like, self._dtype = like, dtype
@@ -27,7 +27,7 @@ class Scratch:
         self._rows: dict[tuple[str, int, int, int], Rows] = {}
 
     def __call__(self, name: str, block: Block, width: int, fill: float | None = None) -> Rows:
-        """Room for W columns; of a ``fill`` until it is overwritten, column by column at any length."""
+        """The buffer of this name with W columns; each column holds ``fill`` until it is overwritten."""
         key = (name, block.chunks, block.size, width)
         if key not in self._rows:
             self._rows[key] = self._new(name, block, width, fill)
@@ -54,7 +54,7 @@ class Scratch:
         return rows
 
     def product(self, name: str, block: Block, a: Tensor, b: Tensor) -> Rows:
-        """A @ b."""
+        """The product a @ b of a block, in the buffer of this name."""
         rows = self(name, block, b.shape[2])
         torch.bmm(a, b, out=rows.all)
         return rows

@@ -1,4 +1,4 @@
-"""What linear-native costs, in closed form."""
+"""The closed forms of linear-native's costs."""
 
 from __future__ import annotations
 

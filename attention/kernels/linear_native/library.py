@@ -35,7 +35,7 @@ Native = Callable[[Any, int], None]
 
 
 class Strided(ctypes.Structure):
-    """A tensor ``[B, H, N, W]``, as the C++ struct of this order: strides in elements, the last is 1."""
+    """A tensor ``[B, H, N, W]`` as the C++ struct has it: strides in elements; the last stride is 1."""
 
     _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "head", "token"))]
 
@@ -45,7 +45,7 @@ class Strided(ctypes.Structure):
 
 
 class Call(ctypes.Structure):
-    """All that one call is told, in the order of the C++ struct."""
+    """The arguments of one call, in the order of the C++ struct."""
 
     _fields_ = [
         *((name, Strided) for name in ("q", "k", "v", "out", "grad_out", "dq", "dk", "dv")),
@@ -71,7 +71,7 @@ def native(dtype: torch.dtype) -> Native:
 
 @constant_when_compiled
 def missing(dtype: torch.dtype) -> str | None:
-    """Why there is no such library, or None: then there is one."""
+    """The reason why this dtype has no library here, or None where it has one."""
     return _loaded(STORAGE[dtype], os.environ.get("CXX"))[1]
 
 
@@ -96,7 +96,7 @@ def _loaded(storage: str, wanted: str | None) -> tuple[Native | None, str | None
 
 
 def _library(compiler: list[str], storage: str) -> Path:
-    """Where it is kept: another source, compiler or CPU makes another library."""
+    """The path of the library, which names its sources, compiler and CPU by a digest."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
     sources = "".join((Path(__file__).parent / name).read_text() for name in SOURCES)
     parts = (sources, *compiler, version, *FLAGS, storage, _cpu())
@@ -106,7 +106,7 @@ def _library(compiler: list[str], storage: str) -> Path:
 
 
 def _cpu() -> str:
-    """What ``-march=native`` looks at: a home may be shared by machines that differ."""
+    """The properties that ``-march=native`` depends on: machines that differ may share a home."""
     listing = Path("/proc/cpuinfo")
     lines = listing.read_text().splitlines() if listing.exists() else []
     names = ("model name", "flags", "Features", "CPU part")
@@ -115,7 +115,7 @@ def _cpu() -> str:
 
 def _build(compiler: list[str], storage: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Elsewhere until it is whole: others may build the same at the same time.
+    # Another process may build the same library at the same time.
     unfinished = Path(tempfile.mkdtemp(dir=path.parent)) / path.name
     source = Path(__file__).parent / SOURCES[0]
     command = [*compiler, *FLAGS, f"-DSTORAGE={storage}", str(source), "-o", str(unfinished)]

@@ -39,7 +39,7 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def _states(q: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """Room for the sums of the segments, ``[B H, segments, Dv + 1, row]``; of size 0 where none are made."""
+    """An empty buffer for the sums of the segments, ``[B H, segments, Dv + 1, row]``; size 0 where unused."""
     heads, dtype = q.shape[0] * q.shape[1], _wide(q)
     parts = segments(q.shape[2], heads, torch.get_num_threads())
     width = row(q.shape[-1], dtype.itemsize) if summed(parts, causal) else 0
@@ -50,7 +50,7 @@ def _call(
     tensors: dict[str, Tensor], inverse: Tensor, states: Tensor, causal: bool, phi: str, eps: float,
     backward: bool,
 ) -> None:  # fmt: skip
-    """What the C++ is told; ``tensors`` by the names of its struct."""
+    """Call the C++; ``tensors`` go by the names of its struct."""
     q, v = tensors["q"], tensors["v"]
     threads, parts = torch.get_num_threads(), states.shape[1]  # a backward may have other threads
     part = scratch_size(q.shape[-1], v.shape[-1], inverse.dtype.itemsize)
@@ -113,7 +113,7 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Ten
 
 
 class LinearNative(torch.autograd.Function):
-    """The operator with its gradients."""
+    """The operator of linear-native with its gradients."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:

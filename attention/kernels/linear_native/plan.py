@@ -5,13 +5,13 @@ from __future__ import annotations
 CHUNK = 64
 """C: tokens whose scores are computed at once; their tiles stay in the cache of a core."""
 LEAST_TOKENS = 256
-"""Of a segment: below it the sums before each one cost more than another core saves."""
+"""Tokens of the shortest segment: in a shorter one the sums cost more than another core saves."""
 TASKS = 4
-"""A thread: as many segments leave no core idle for long."""
+"""Segments of each thread: so many leave no core idle for long."""
 
 
 def segments(tokens: int, heads: int, threads: int) -> int:
-    """Into how many a sequence is cut: one, unless cores would be idle."""
+    """How many segments a sequence is cut into: one, unless cores would be idle."""
     count, most = 1, max(1, tokens // LEAST_TOKENS)
     while count < most and heads * count < TASKS * threads and heads * count % threads:
         count += 1
@@ -19,7 +19,7 @@ def segments(tokens: int, heads: int, threads: int) -> int:
 
 
 def segment_tokens(tokens: int, count: int) -> int:
-    """Of each of so many segments but the last: whole chunks."""
+    """Tokens of each of ``count`` segments but the last, a multiple of a chunk's."""
     return -(-tokens // (count * CHUNK)) * CHUNK
 
 
@@ -42,5 +42,5 @@ def scratch_size(head_dim: int, value_dim: int, itemsize: int) -> int:
 
 
 def summed(count: int, causal: bool) -> int:
-    """Segments whose sums are made before the walk: where causal all but the last (backward: the first)."""
+    """Number of segments summed before the walk: where causal all but the last (backward: the first)."""
     return count - 1 if causal else count

@@ -1,4 +1,4 @@
-"""What the card at hand can do, as far as a plan depends on it."""
+"""The properties of the card at hand on which a plan depends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 
 MULTIPROCESSORS = 132
-"""What is planned for where no card is present: an H200's."""
+"""Multiprocessors of an H200, for which a machine without a card plans."""
 GLUON_VERSIONS = ("3.6.",)
 """Versions of Triton with which the Gluon passes ran on a card: that language is still being changed."""
 

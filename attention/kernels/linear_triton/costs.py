@@ -1,4 +1,4 @@
-"""What linear-triton costs, in closed form, by its plan."""
+"""The closed forms of linear-triton's costs, which follow from its plan."""
 
 from __future__ import annotations
 

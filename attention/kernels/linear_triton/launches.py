@@ -96,12 +96,12 @@ class Launches(ABC):
         return torch.empty(self.plan.all_heads, *shape, dtype=torch.float32, device=self.plan.device)
 
     def sums_of_segments(self) -> Sums:
-        """Room for S and z of each segment."""
+        """Empty buffers for S and z of each segment."""
         segments, D, E = self.plan.segments, self.plan.key_width, self.plan.value_width
         return self.buffer(segments, D, E), self.buffer(segments, D)
 
     def before(self, k: Tensor, v: Tensor, initial: OptionalSums, count: int) -> State:
-        """What stands before each segment, of which ``count`` are summed."""
+        """The state before each segment; ``count`` segments are summed for it."""
         if not count:
             return State(None, None, *initial, scanned=False)
         return self.gather(self.states(k, v, count), initial, count, reverse=False)

@@ -30,7 +30,7 @@ GLUON_WIDTH = 128
 """Width of a Gluon tile, and tokens of a chunk: what two warpgroups hold without a second block."""
 Strides = tuple[int, ...]
 Layout = tuple[torch.device, torch.dtype, Strides]
-"""What a plan asks of a tensor, beside its shape."""
+"""Device, dtype and strides of a tensor: all that a plan asks beside its shape."""
 
 
 class Tiles(NamedTuple):

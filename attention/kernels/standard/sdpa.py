@@ -61,7 +61,7 @@ def standard_sdpa_pinned(
 
 
 def _reasons(pinned: SDPBackend, said: list[str]) -> str:
-    """What torch warned about one backend: the lines from its heading to that of the next."""
+    """The reasons among torch's warnings that concern one backend: from its heading to the next heading."""
     said = [re.sub(r" ?\(Triggered internally.*", "", text).strip() for text in said]
     name = pinned.name.partition("_")[0].lower()
     headings = [i for i, text in enumerate(said) if "not used because" in text]
