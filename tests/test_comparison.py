@@ -15,6 +15,7 @@ from benchmarks.analysis.comparison.picture import MOST_ROWS, comparison_picture
 from benchmarks.analysis.comparison.regression import compare
 from benchmarks.analysis.comparison.text import MOST_OPEN, sections
 from benchmarks.analysis.document import as_text
+from benchmarks.analysis.plots.looks import look
 from benchmarks.analysis.reading.records import Records
 from tests.compared import LAWS, PLAIN, Content, Edit, having, infos, other_machine, records, slower, write
 from tests.synthetic import DOUBLINGS, Law, Machine, ceilings
@@ -238,6 +239,14 @@ def test_the_picture_shows_the_changes_first_and_says_what_it_leaves_out(regress
     boxes = [label.get_window_extent() for label in labels if label.get_text()]
     for index, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+
+
+def test_every_row_of_the_picture_has_the_marker_of_its_kernel(regressed: Content) -> None:
+    (axes,) = comparison_picture(regressed).axes
+    names = [label.get_text().split()[0] for label in axes.get_yticklabels()]
+    drawn = {(float(line.get_ydata()[0]), line.get_marker(), line.get_color()) for line in axes.lines}  # type: ignore[index, arg-type]
+    for name, place in zip(names, axes.get_yticks(), strict=True):
+        assert (place, look(name).marker, look(name).color) in drawn
 
 
 def test_the_command_exits_with_1_and_writes_every_file(

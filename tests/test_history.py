@@ -22,6 +22,7 @@ from benchmarks.analysis.history.picture import PANELS, history_picture
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.traces import MARGIN, Traced, trace
 from benchmarks.analysis.history.writing import conclude
+from benchmarks.analysis.plots.looks import look
 from benchmarks.analysis.reading.fields import InputError
 from tests.histories import EPOCH, OF_RUNS, commit_id, store
 from tests.synthetic import SILENT, Law, Machine
@@ -256,6 +257,14 @@ def test_the_picture_shows_steps_first_and_names_them_where_there_is_room(storag
     assert any("+50.0 %" in text.get_text() for text in panels[0].texts)
 
 
+def test_every_panel_has_the_markers_of_the_kernels_in_its_title(storage: Path) -> None:
+    for axes in history_picture(traced(storage)).axes:
+        title = axes.get_title(loc="left").partition("\n")[0]
+        drawn = {(line.get_marker(), line.get_color()) for line in axes.lines}
+        for kernel in ("linear-chunked", "standard-sdpa"):
+            assert ((look(kernel).marker, look(kernel).color) in drawn) == (kernel in title)
+
+
 @pytest.mark.slow
 def test_five_hundred_runs_of_a_hundred_cases_are_reported_in_half_a_minute(tmp_path: Path) -> None:
     """Counted in time on the processors, two of which read side by side, for others may use them too."""
@@ -309,12 +318,12 @@ def test_lengths_that_two_kernels_do_not_share_make_no_crossover(tmp_path: Path)
 
 
 def test_what_the_allocator_of_a_gpu_leaves_over_is_no_step(tmp_path: Path) -> None:
-    """Half a MiB more or less is none, five MiB are."""
+    """Half a MB more or less is none, five MB are."""
     gpu, short = Machine("cuda", "H200", batch=4), {**SMALL, "lengths": (2048,)}
     size = 4 * 4 * 8 * 2048 * 64
     for number in range(12):
-        more = 2**19 * (number % 2) + (5 * 2**20 if number >= 7 else 0)
+        more = 500_000 * (number % 2) + (5_000_000 if number >= 7 else 0)
         store(tmp_path, number, KERNELS, machine=gpu, peaks={"linear-chunked": 1 + more / size}, **short)
     memory = of(history_of(tmp_path)["steps"], "peak_bytes")
     assert [step["since"]["commit"] for step in memory] == [commit_id(7)] * len(MODES)
-    assert all(step["new"] - step["old"] == 5 * 2**20 for step in memory)
+    assert all(step["new"] - step["old"] == 5_000_000 for step in memory)

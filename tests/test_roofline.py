@@ -12,6 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from benchmarks.__main__ import main
+from benchmarks.analysis import wording
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.plots.style import IMPOSSIBLE, THEORY
 from benchmarks.analysis.reading.records import load
@@ -243,6 +244,21 @@ def test_a_point_of_the_roofline_lies_as_far_below_the_roof_as_its_share_says(tm
             assert y == pytest.approx(0.5 * min(BANDWIDTH * x, RATE))
         names = {text.get_text() for text in axes.texts}
         assert {"16", "4k"} <= names and any("GB/s" in name for name in names)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_no_length_is_written_above_the_roof_of_cases_beneath_it(share: float, tmp_path: Path) -> None:
+    figure = roofline_picture(only_view(at_share(tmp_path / "out.json", share)))
+    assert figure is not None
+    figure.canvas.draw()
+    named = {wording.length(length) for length in LENGTHS}
+    for axes in figure.axes:
+        names = [text for text in axes.texts if text.get_text() in named]
+        assert names
+        for text in names:
+            box = text.get_window_extent()
+            x, y = axes.transData.inverted().transform([box.x0, box.y1])
+            assert y < min(BANDWIDTH * x, RATE)
 
 
 def test_predicted_peaks_stand_at_their_values_and_equal_curves_stay_visible(tmp_path: Path) -> None:

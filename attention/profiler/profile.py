@@ -37,7 +37,7 @@ class Profile:
 
     _columns: ClassVar[tuple[tuple[str, int], ...]] = (
         ("device", 6), ("clock", 6), ("rounds", 6), ("median ms", 10), ("mean ms", 10), ("± s.e.", 8),
-        ("GFLOP", 9), ("GFLOP/s", 9), ("GB/s", 8), ("peak MiB", 9), ("RSS MiB", 8),
+        ("GFLOP", 9), ("GFLOP/s", 9), ("GB/s", 8), ("peak MB", 9), ("RSS MB", 8),
     )  # fmt: skip
 
     @property
@@ -101,8 +101,8 @@ class Profile:
             f"{self.flops / 1e9:.4g}",
             f"{self.flops_per_s / 1e9:.4g}",
             f"{self.bytes_per_s / 1e9:.4g}",
-            f"{self.peak_bytes / 2**20:.4g}",
-            "-" if grown is None else f"{grown / 2**20:.4g}",
+            f"{self.peak_bytes / 1e6:.4g}",
+            "-" if grown is None else f"{grown / 1e6:.4g}",
         )
         return "  ".join(f"{value:>{width}}" for value, (_, width) in zip(values, self._columns, strict=True))
 

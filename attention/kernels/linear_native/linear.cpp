@@ -110,7 +110,7 @@ template <typename X> class Attention {
     }
 
   private:
-    // A large result is fresh memory at each call: by 2 MiB a page fault it comes in less time than by 4 KiB.
+    // A large result is fresh memory at each call: by 2 MB a page fault it comes in less time than by 4 kB.
     void expect([[maybe_unused]] const Tensor& x) {
 #ifdef MADV_HUGEPAGE
         constexpr uintptr_t page = 1 << 21, least = 16 * page;

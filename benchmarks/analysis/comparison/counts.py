@@ -19,7 +19,7 @@ def compare_counts(stratum: Stratum) -> Iterator[dict[str, Any]]:
     """Every quantity of every case that differs, "larger" or "smaller".
 
     Where the rows of a side do not agree, as exact quantities should, it differs when all of one side is
-    above all of the other; a peak on CUDA above 1 MiB, when by more than `UNSPLIT_BYTES`.
+    above all of the other; a peak on CUDA above `UNSPLIT_BYTES`, when by more than that.
     """
     first = stratum.head.drop_duplicates("case").set_index("case")
     for quantity in QUANTITIES:

@@ -18,12 +18,23 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.comparison.naming import ORDER, by_verdict, change, commits, namer, share
-from benchmarks.analysis.plots.style import DPI, INK, MUTED, RC, headline, legend_below
+from benchmarks.analysis.plots.style import (
+    ALIKE_INK,
+    BETTER_INK,
+    DPI,
+    INK,
+    MUTED,
+    RC,
+    UNDECIDED_INK,
+    WORSE_INK,
+    headline,
+    legend_below,
+    mark_kernel,
+)
 from benchmarks.analysis.scaling.units import Floats
 
 MOST_ROWS = 40
-COLORS = {"slower": "#c1121f", "faster": "#0072B2", "inconclusive": "#E69F00", "same": "#8c8c8c"}
-MARKERS = {"slower": "o", "faster": "o", "inconclusive": "D", "same": "o"}
+COLORS = {"slower": WORSE_INK, "faster": BETTER_INK, "inconclusive": UNDECIDED_INK, "same": ALIKE_INK}
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Distances of the ticks, as shares of the time."""
 
@@ -51,7 +62,7 @@ def comparison_picture(comparison: Mapping[str, Any]) -> Figure:
         return figure
     _ratio_axis(axes, shown, comparison["margin"])
     _draw_rows(axes, shown, places)
-    axes.set_yticks(places, [namer(comparison)(case) for case in shown], fontsize=8)
+    _name_rows(axes, [(case["kernel"], namer(comparison)(case)) for case in shown], places)
     axes.set_ylim(max(places) + 0.8, -0.8)
     axes.grid(axis="y", visible=False)
     _name_groups(axes, shown, places, Counter(case["verdict"] for case in cases))
@@ -133,14 +144,22 @@ def _draw_rows(axes: Axes, cases: Sequence[Mapping[str, Any]], places: Sequence[
             if beyond:
                 axes.plot(end, place, marker=marker, color=color, markersize=5, clip_on=False, zorder=3)
         axes.plot(
-            case["ratio"], place, marker=MARKERS[case["verdict"]], color=color, markersize=5, zorder=4,
+            case["ratio"], place, marker="o", color=color, markersize=5, zorder=4,
             markerfacecolor="white" if hollow else color,
         )  # fmt: skip
         words = change(case["ratio"], case["low"], case["high"])
         axes.annotate(
-            words, (1.01, place), xycoords=axes.get_yaxis_transform(), va="center", fontsize=8,
+            words, (1.015, place), xycoords=axes.get_yaxis_transform(), va="center", fontsize=8,
             color=color if case["verdict"] in ("slower", "faster") else MUTED, annotation_clip=False,
         )  # fmt: skip
+
+
+def _name_rows(axes: Axes, names: Sequence[tuple[str, str]], places: Sequence[float]) -> None:
+    """The name of each case at the left of its row, with the marker of its kernel."""
+    axes.set_yticks(places, [name for _, name in names], fontsize=8)
+    axes.tick_params(axis="y", length=0, pad=18)
+    for (kernel, _), place in zip(names, places, strict=True):
+        mark_kernel(axes, kernel, (0, place), (-12, 0), axes.get_yaxis_transform())
 
 
 def _name_groups(
@@ -162,7 +181,7 @@ def _legend(comparison: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -
     verdicts = [verdict for verdict in ORDER if any(case["verdict"] == verdict for case in cases)]
     handles: dict[str, Any] = {
         verdict: Line2D(
-            [], [], color=COLORS[verdict], marker=MARKERS[verdict],
+            [], [], color=COLORS[verdict], marker="o",
             markerfacecolor="white" if verdict == "inconclusive" else COLORS[verdict],
         )
         for verdict in verdicts

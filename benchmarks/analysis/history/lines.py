@@ -27,6 +27,7 @@ class Line:
     Attributes:
         quantity: "time" (s), "exponent", "crossover" (tokens), or one of `EXACT`.
         name: The case's key; of exponents the series, of crossovers the pair.
+        kernels: The kernels in the name, two of a crossover.
         places: Index of each value's revision on its machine.
         values: Median over the runs of a revision; of exact quantities the least.
         runs: How many runs each rests on.
@@ -35,6 +36,7 @@ class Line:
 
     quantity: str
     name: str
+    kernels: tuple[str, ...]
     places: NDArray[np.intp]
     values: Floats
     runs: Floats
@@ -49,6 +51,10 @@ class Line:
     def logarithmic(self) -> bool:
         """Whether its noise and its steps are relative."""
         return self.quantity in LOGARITHMIC
+
+
+Columns = tuple[Sequence[str], Sequence[tuple[str, ...]], Floats]
+"""Names of lines, their kernels, and their values: a row a run, a column a line."""
 
 
 def without_length(name: str) -> tuple[str, int | None]:
@@ -85,19 +91,22 @@ def _timeline(name: str, machine: str, runs: Sequence[StoredRun]) -> Timeline:
     places = np.array([index[run.revision] for run in runs])
     fields = {case: known for run in runs for case, known in run.fields.items()}
     cases = sorted(fields)
-    names = _names(cases)
+    names, kernels = _names(cases), [(str(fields[case]["kernel"]),) for case in cases]
     seconds = np.array([[run.seconds.get(case, np.nan) for case in cases] for run in runs])
     logs = np.log(seconds)
-    lines = [*_lines("time", names, logs, places)]
+    lines = [*_lines("time", (names, kernels, logs), places)]
     unknown = (np.nan,) * len(EXACT)
     devices = {name: fields[case]["device"] for name, case in zip(names, cases, strict=True)}
     for number, quantity in enumerate(EXACT):
         counts = np.array([[run.exact.get(case, unknown)[number] for case in cases] for run in runs])
-        lines += [_with_slack(line, devices[line.name]) for line in _lines(quantity, names, counts, places)]
+        lines += [
+            _with_slack(line, devices[line.name])
+            for line in _lines(quantity, (names, kernels, counts), places)
+        ]
     table = pd.DataFrame([fields[case] for case in cases]).assign(name=names, column=np.arange(len(cases)))
     scaling = table[table["seq_len"].notna() & (table["subject"] != "ceiling")]
-    lines += _lines("exponent", *_exponents(scaling, logs), places)
-    lines += _lines("crossover", *_crossovers(scaling, logs), places)
+    lines += _lines("exponent", _exponents(scaling, logs), places)
+    lines += _lines("crossover", _crossovers(scaling, logs), places)
     return Timeline(name, machine, len(runs), revisions, lines, list(_failures(runs, index)))
 
 
@@ -113,18 +122,20 @@ def _with_slack(line: Line, device: str) -> Line:
     return replace(line, slack=UNSPLIT_BYTES) if coarse else line
 
 
-def _lines(quantity: str, names: Sequence[str], values: Floats, places: NDArray[np.intp]) -> Iterator[Line]:
+def _lines(quantity: str, columns: Columns, places: NDArray[np.intp]) -> Iterator[Line]:
     """A line for each column of a table of runs, which holds logarithms of logarithmic quantities."""
-    if not len(names):
+    names, kernels, values = columns
+    if not names:
         return
     groups = pd.DataFrame(values).groupby(places)
     merged = (groups.min() if quantity in EXACT else groups.median()).to_numpy(dtype=float)
     counts = groups.count().to_numpy(dtype=float)
-    for name, column, runs in zip(names, merged.T, counts.T, strict=True):
+    for name, ours, column, runs in zip(names, kernels, merged.T, counts.T, strict=True):
         known = np.flatnonzero(runs)
         if len(known):
             own = column[known]
-            yield Line(quantity, name, known, np.exp(own) if quantity in LOGARITHMIC else own, runs[known])
+            own = np.exp(own) if quantity in LOGARITHMIC else own
+            yield Line(quantity, name, ours, known, own, runs[known])
 
 
 def _name(case: pd.Series, kernel: str) -> str:
@@ -145,9 +156,9 @@ def _block(cases: pd.DataFrame, logs: Floats) -> tuple[Floats, pd.DataFrame]:
     return block.columns.to_numpy(dtype=float), block
 
 
-def _exponents(scaling: pd.DataFrame, logs: Floats) -> tuple[list[str], Floats]:
+def _exponents(scaling: pd.DataFrame, logs: Floats) -> Columns:
     """Slope of log time on log N in each run, over a window that is the same in all of them."""
-    names, columns = [], []
+    names, kernels, columns = [], [], []
     for cases in _by(scaling, SERIES):
         lengths, block = _block(cases, logs)
         if len(lengths) < MIN_LENGTHS:
@@ -156,9 +167,11 @@ def _exponents(scaling: pd.DataFrame, logs: Floats) -> tuple[list[str], Floats]:
         start = len(lengths) - MIN_LENGTHS if start is None else start
         slopes = np.polyfit(np.log(lengths[start:]), block.to_numpy()[:, start:].T, 1)[0]
         window = f"N={lengths[start]:.0f}-{lengths[-1]:.0f}"
-        names.append(f"{_name(cases.iloc[0], cases['kernel'].iloc[0])} {window}")
+        kernel = str(cases["kernel"].iloc[0])
+        names.append(f"{_name(cases.iloc[0], kernel)} {window}")
+        kernels.append((kernel,))
         columns.append(_spread_out(block.index, slopes, len(logs)))
-    return names, np.array(columns).T
+    return names, kernels, np.array(columns).T
 
 
 def _spread_out(rows: pd.Index, values: Floats, count: int) -> Floats:
@@ -168,14 +181,14 @@ def _spread_out(rows: pd.Index, values: Floats, count: int) -> Floats:
     return column
 
 
-def _crossovers(scaling: pd.DataFrame, logs: Floats) -> tuple[list[str], Floats]:
+def _crossovers(scaling: pd.DataFrame, logs: Floats) -> Columns:
     """Log N* of every linear kernel with every standard one, where they cross in any run."""
-    names, columns = [], []
+    names, kernels, columns = [], [], []
     for cases in _by(scaling, SETTING):
-        kernels = {
+        families = {
             family: sorted(cases.loc[cases["family"] == family, "kernel"].unique()) for family in FAMILIES
         }
-        for linear, standard in product(kernels["linear"], kernels["standard"]):
+        for linear, standard in product(families["linear"], families["standard"]):
             ours, theirs = (cases[cases["kernel"] == kernel] for kernel in (linear, standard))
             both = ours.merge(theirs, on="seq_len")
             if len(both) < 2:
@@ -191,8 +204,9 @@ def _crossovers(scaling: pd.DataFrame, logs: Floats) -> tuple[list[str], Floats]
             )
             if inside.any():
                 names.append(_name(cases.iloc[0], f"{linear} against {standard}"))
+                kernels.append((linear, standard))
                 columns.append(_spread_out(block.index, crossings, len(logs)))
-    return names, np.array(columns).T
+    return names, kernels, np.array(columns).T
 
 
 def log_crossings(x: Floats, ratios: Floats) -> tuple[Floats, NDArray[np.bool_]]:

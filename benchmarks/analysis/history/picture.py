@@ -21,14 +21,24 @@ from benchmarks.analysis.history.lines import without_length
 from benchmarks.analysis.history.text import ORDER, QUANTITY_WORDS, change_words, level
 from benchmarks.analysis.history.traces import Traced
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import DPI, FAINT, INK, MUTED, RC, headline
+from benchmarks.analysis.plots.style import (
+    BETTER_INK,
+    DPI,
+    FAINT,
+    INK,
+    MUTED,
+    RC,
+    WORSE_INK,
+    headline,
+    mark_kernel,
+)
 
 PANELS, COLUMNS = 12, 3
 KEPT_FOR_EACH = 2
 """Panels for exponents and for crossovers, however many cases have steps."""
 CROWD = 120
 """Beyond so many revisions points and bars grow thinner."""
-LEVEL, WORSE_LEVEL, BETTER_LEVEL, MOVED_LEVEL = "#0072B2", "#c1121f", "#009E73", "#8a4fbf"
+MOVED_INK = "#8a4fbf"
 TICKS = 5
 ABOVE, PANEL, GAP, BELOW = 0.7, 1.7, 0.8, 0.35
 """Inches: the headline, the height of a panel, between two of them, the legend."""
@@ -128,6 +138,8 @@ def _draw(axes: Axes, one: Traced) -> None:
     kernel, _, rest = name.partition("/")
     what = QUANTITY_WORDS.get(line.quantity, line.quantity)
     axes.set_title(f"{what}: {layer and 'layer, '}{kernel}\n{rest}", loc="left", fontsize=8.5, color=INK)
+    for index, marked in enumerate(reversed(line.kernels)):
+        mark_kernel(axes, marked, (0, 1), (-9 - 11 * index, 21), axes.transAxes)
     revisions = one.timeline.revisions
     ticks = sorted({round(place) for place in np.linspace(0, len(revisions) - 1, TICKS)})
     axes.xaxis.set_major_locator(FixedLocator(ticks))
@@ -149,7 +161,7 @@ def _limit(axes: Axes, one: Traced) -> None:
 
 def _levels(one: Traced) -> Iterator[tuple[str, float, float, float]]:
     """Colour, ends and height of each segment."""
-    color = LEVEL
+    color = INK
     edges = [-0.5, *(place for _, place, _ in _steps(one)), one.line.places[-1] + 0.5]
     for index, (segment, ends) in enumerate(zip(one.segments, pairwise(edges), strict=True)):
         if index:
@@ -159,8 +171,8 @@ def _levels(one: Traced) -> Iterator[tuple[str, float, float, float]]:
 
 def _color(verdict: str) -> str:
     if verdict in WORSE:
-        return WORSE_LEVEL
-    return BETTER_LEVEL if verdict in ("faster", "smaller") else MOVED_LEVEL
+        return WORSE_INK
+    return BETTER_INK if verdict in ("faster", "smaller") else MOVED_INK
 
 
 def _steps(one: Traced) -> Iterator[tuple[Any, float, Any]]:
@@ -186,10 +198,10 @@ def _name_steps(axes: Axes, one: Traced) -> None:
 
 def _legend() -> list[Line2D]:
     levels = {
-        "level": LEVEL,
-        "slower or larger than before": WORSE_LEVEL,
-        "faster or smaller": BETTER_LEVEL,
-        "exponent or crossover moved": MOVED_LEVEL,
+        "level": INK,
+        "slower or larger than before": WORSE_INK,
+        "faster or smaller": BETTER_INK,
+        "exponent or crossover moved": MOVED_INK,
     }
     return [
         Line2D([], [], color=MUTED, marker=".", linewidth=1.2, label="a revision, 95 % interval"),

@@ -1,1 +1,1 @@
-"""What all pictures share: their look, and labels that find a free place."""
+"""What all pictures share: the look of a kernel, axes and marks, and labels that find a free place."""

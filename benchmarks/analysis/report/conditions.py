@@ -23,7 +23,7 @@ LEAST_SECONDS = 5.0
 """CPU time is counted in ticks of 10 ms a core; over shorter times that is no load but chance."""
 SLOWER_GPU_CLOCK, SLOWER_CPU_CLOCK = 0.05, 0.1
 """Falls of the clock that are named: times follow it. A CPU's is read at an instant and wobbles more."""
-BUSY_GPU_PERCENT, BUSY_GPU_BYTES = 10, 2 * 2**30
+BUSY_GPU_PERCENT, BUSY_GPU_BYTES = 10, 2 * 10**9
 """Use of a card by others: above what a desktop takes, and above the CUDA context of this process."""
 SLOWDOWNS = {0x8: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown",
              0x80: "power brake"}  # fmt: skip

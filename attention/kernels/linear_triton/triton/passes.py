@@ -150,7 +150,7 @@ def gather(
                     begin = segment + 1
                 else:
                     end = segment
-            # Loaded ahead where that takes 48 KiB of shared memory, not four times as much.
+            # Loaded ahead where that takes 49 kB of shared memory, not four times as much.
             for j in tl.range(begin, end, num_stages=4 if BD * BE <= 4096 else 1):
                 slot = head * segments + j
                 state += tl.load(S + slot * D * E + at, mask=exists, other=0.0)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.style import Look, looks
+from benchmarks.analysis.plots.looks import Look, looks
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.records import groups
 from benchmarks.analysis.report.pictures.memory import numbers

@@ -12,13 +12,17 @@ from matplotlib.figure import Figure
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import INK, MUTED, log_axis, mark_impossible, short
-from benchmarks.analysis.report.pictures.canvas import impossible_entry, kernels_below, make_panels
+from benchmarks.analysis.report.pictures.canvas import Point, impossible_entry, kernels_below, make_panels
 from benchmarks.analysis.report.pictures.memory import numbers
 from benchmarks.analysis.report.pictures.views import View
 
-BESIDE = tuple((side * 16, height) for height in (0, 8, -8, 16, -16) for side in (1, -1))
-AROUND = ((0, -10), (0, 10), (0, -20), (0, 20))
+Places = tuple[tuple[float, float], ...]
+
+BESIDE: Places = tuple((side * 16, height) for height in (0, 8, -8, 16, -16) for side in (1, -1))
+AROUND: Places = ((0, -10), (0, 10), (0, -20), (0, 20))
 """Where a length can be named, in points from its mark."""
+REACH = (9, 5)
+"""Half of the width and height of such a label, in points."""
 
 
 def roofline_picture(view: View) -> Figure | None:
@@ -78,9 +82,20 @@ def _draw_cases(axes: Axes, view: View, cases: pd.DataFrame, bandwidth: float, m
         for kernel, (x, y, lengths) in curves.items():
             upright = max(x) < 1.2 * min(x)
             places = (*BESIDE, *AROUND) if upright else (*AROUND, *BESIDE)
-            if end == -1 or len(lengths) > 1:
+            if y[end] <= min(bandwidth * x[end], most):
+                places = _beneath_roof(axes, (x[end], y[end]), places, bandwidth, most)
+            if places and (end == -1 or len(lengths) > 1):
                 name = wording.length(lengths[end])
                 labeller.write(Label(name, x[end], y[end], view.looks[kernel].color, places))
+
+
+def _beneath_roof(axes: Axes, point: Point, places: Places, bandwidth: float, most: float) -> Places:
+    """The places from which a short label does not reach above the roof: there it would seem impossible."""
+    corners = np.asarray(places) + (-REACH[0], REACH[1])
+    at = axes.transData.transform(point) + corners * axes.figure.dpi / 72
+    x, y = axes.transData.inverted().transform(at).T
+    beneath = y < np.minimum(bandwidth * x, most)
+    return tuple(place for place, kept in zip(places, beneath, strict=True) if kept)
 
 
 def _name_roof(axes: Axes, labeller: Labeller, bandwidth: float, most: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.style import Look, looks
+from benchmarks.analysis.plots.looks import Look, looks
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.report.ceilings import ceiling_of
 from benchmarks.analysis.report.summary import agreeing, same
