@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of, store_floor, stored_floor
 from benchmarks.analysis.comparison.writing import Comparison, write_comparison
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.reading.machines import describe_machine
+from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.revisions import Pairs, describe, measure_pairs, plan_pairs
 from benchmarks.runs import ROOT
@@ -92,8 +91,8 @@ def compare_revisions(
     return comparison
 
 
-def _machine(file: str | Path) -> dict[str, Any]:
-    return {"machine": describe_machine(read_run(Path(file)).content)}
+def _machine(file: str | Path) -> Machine:
+    return read_run(Path(file)).run.machine
 
 
 def _remember_noise(plan: Pairs, comparison: Comparison, say: Callable[[str], None]) -> None:

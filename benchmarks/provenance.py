@@ -12,7 +12,7 @@ import torch
 from pytest_benchmark.utils import get_commit_info
 
 import attention
-from benchmarks.analysis.reading.machines import describe_machine, differences
+from benchmarks.analysis.reading.machines import Machine, differences
 from benchmarks.cards import FACTS, find_card
 
 RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
@@ -80,7 +80,7 @@ def pytest_benchmark_compare_machine_info(
     card = find_card()(FACTS) if torch.cuda.is_available() else {}
     run: dict[str, Any] = config.stash[RUN]
     now = {"machine_info": machine_info, "run": {**run, **card}}
-    found = differences({"machine": describe_machine(compared_benchmark)}, {"machine": describe_machine(now)})
+    found = differences(Machine.of(compared_benchmark), Machine.of(now))
     if found:
         benchmarksession.logger.warning(
             f"The saved run is of another machine ({'; '.join(found)}), so the comparison says nothing "

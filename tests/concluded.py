@@ -11,6 +11,7 @@ from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
+from benchmarks.analysis.serialization import json_value
 from tests.synthetic import Law, Noise, Run
 
 MODES = ("bidirectional", "causal")
@@ -32,7 +33,9 @@ FULL = Run(LAWS, noise=NOISE, not_measured=LEFT_OUT)
 
 
 def conclude(*paths: Path) -> dict[str, Any]:
-    return summarise(load(paths))
+    """What summary.json holds."""
+    summary: dict[str, Any] = json_value(summarise(load(paths)))
+    return summary
 
 
 def console(*paths: Path) -> str:

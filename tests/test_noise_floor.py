@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from benchmarks.analysis.comparison.noise_floor import (
     stored_floor,
 )
 from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.machines import Machine
 
 FLOOR = NoiseFloor(share=0.021, cases=40, pairs=6, date="2026-01-31")
 
@@ -26,8 +26,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def machine(**facts: Any) -> dict[str, Any]:
-    return {"machine": {"cpu": "a CPU", "threads": 2, **facts}}
+def machine(threads: int = 2, python: str | None = None) -> Machine:
+    return Machine(cpu="a CPU", threads=threads, python=python)
 
 
 def test_a_floor_is_known_again_on_its_machine_and_on_no_other(cache: Path) -> None:

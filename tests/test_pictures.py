@@ -107,7 +107,7 @@ def test_the_most_measured_forward_combination_keeps_the_plain_names(tmp_path: P
         Run(laws, LONG[:3]),
     ]
     records = load([run.write(tmp_path / f"{index}.json") for index, run in enumerate(runs)])
-    found = [(suffix, view.combination["device"], view.combination["phase"])
+    found = [(suffix, view.setting.device, view.setting.phase)
              for suffix, view in views(summarise(records), case_table(records))]  # fmt: skip
     assert found == [
         ("", "cuda", "forward"),

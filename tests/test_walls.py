@@ -32,11 +32,11 @@ ANALYSIS = "benchmarks.analysis"
 SHARED = {"document", "plots", "reading", "scaling", "serialization", "wording"}
 MAY_IMPORT: dict[str, set[str]] = {
     "document": set(),
-    "reading": set(),
+    "reading": {"serialization"},
     "serialization": set(),
-    "wording": set(),
+    "wording": {"reading"},
     "plots": {"wording"},
-    "scaling": {"wording"},
+    "scaling": {"serialization", "wording"},
     "comparison": SHARED,
     "history": SHARED,
     "report": SHARED,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.analysis.comparison.matching import Side, Stratum
 from benchmarks.analysis.reading.fields import LOST, UNSPLIT_BYTES
-from benchmarks.analysis.reading.records import CASE
+from benchmarks.analysis.reading.setting import CASE
 
 QUANTITIES = ("flops", "macs", "min_bytes", "peak_bytes", "counted_flops", "predicted_peak_bytes")
 """Without the resident set, which holds whatever the allocator keeps."""

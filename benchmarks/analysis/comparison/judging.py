@@ -12,7 +12,7 @@ import pandas as pd
 from benchmarks.analysis.comparison.inference import ALPHA, FAMILY, Change, find_change, holm
 from benchmarks.analysis.comparison.matching import Stratum
 from benchmarks.analysis.comparison.shifts import Shift, crossovers, exponents, find_shifts, in_doubt
-from benchmarks.analysis.reading.records import CASE
+from benchmarks.analysis.reading.setting import CASE
 from benchmarks.analysis.scaling.units import Floats
 
 RUN_NOISE = 0.02

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.analysis import wording
+from benchmarks.analysis.reading.setting import Setting
 
 Row = Mapping[str, Any]
 
@@ -19,7 +20,7 @@ LABEL: dict[str, Callable[[Row], str]] = {
     "device": lambda row: str(row["device"]),
     "machine": lambda row: str(row["machine"]),
     "dtype": lambda row: str(row["dtype"]),
-    "shape": wording.shape,
+    "shape": lambda row: wording.shape(Setting.of(row)),
     "clock": lambda row: f"{row['clock']} clock",
 }
 """The parts of a case's name. The kernel is always named, the others where they differ between cases."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.reading.machines import fingerprint
+from benchmarks.analysis.reading.machines import Machine
 
 QUANTILE = 0.95
 
@@ -41,18 +40,18 @@ def share_of(ratios: Sequence[float]) -> float:
     return float(np.quantile(changes, QUANTILE, method="higher"))
 
 
-def floor_file(run: Mapping[str, Any]) -> Path:
-    """Where the floor of a run's machine is stored: below XDG_CACHE_HOME, by default `~/.cache`."""
+def floor_file(machine: Machine) -> Path:
+    """Where the floor of a machine is stored: below XDG_CACHE_HOME, by default `~/.cache`."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.sha256(fingerprint(run).encode()).hexdigest()[:16]
+    name = hashlib.sha256(machine.fingerprint.encode()).hexdigest()[:16]
     return cache / "attention-scaling" / f"noise-{name}.json"
 
 
-def store_floor(run: Mapping[str, Any], floor: NoiseFloor) -> Path:
-    """Keep the floor of a run's machine in the place of an earlier one.
+def store_floor(machine: Machine, floor: NoiseFloor) -> Path:
+    """Keep the floor of a machine in the place of an earlier one.
 
     Args:
-        run: One of `Records.runs`.
+        machine: Where it was measured.
         floor: What was found.
 
     Returns:
@@ -61,8 +60,8 @@ def store_floor(run: Mapping[str, Any], floor: NoiseFloor) -> Path:
     Raises:
         InputError: It cannot be written.
     """
-    file = floor_file(run)
-    content = json.dumps({"machine": fingerprint(run), **asdict(floor)}, indent=2) + "\n"
+    file = floor_file(machine)
+    content = json.dumps({"machine": machine.fingerprint, **asdict(floor)}, indent=2) + "\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         provisional = file.with_name(f".{file.name}")
@@ -76,13 +75,13 @@ def store_floor(run: Mapping[str, Any], floor: NoiseFloor) -> Path:
     return file
 
 
-def stored_floor(run: Mapping[str, Any]) -> NoiseFloor | None:
-    """The floor of a run's machine, or None where it was never measured.
+def stored_floor(machine: Machine) -> NoiseFloor | None:
+    """The floor of a machine, or None where it was never measured.
 
     Raises:
         InputError: The file that holds it is damaged.
     """
-    file = floor_file(run)
+    file = floor_file(machine)
     try:
         content = json.loads(file.read_text())
         return NoiseFloor(

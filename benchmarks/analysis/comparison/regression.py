@@ -14,9 +14,9 @@ from benchmarks.analysis.comparison.judging import (
 )
 from benchmarks.analysis.comparison.matching import Side, sides, strata
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.reading.machines import differences, fingerprint
+from benchmarks.analysis.reading.machines import differences
 from benchmarks.analysis.reading.records import Records
-from benchmarks.analysis.serialization import plain
+from benchmarks.analysis.serialization import json_value
 
 SCHEMA = 1
 MARGIN = 0.05
@@ -68,7 +68,7 @@ def compare(
         raise InputError(_why_nothing(before, after))
     counts = [one for part in parts for one in compare_counts(part)]
     units = sorted({part.unit for part in parts})
-    comparison: dict[str, Any] = plain(
+    comparison: dict[str, Any] = json_value(
         {
             "schema": SCHEMA,
             "margin": wide,
@@ -97,23 +97,23 @@ def compare(
 
 
 def _describe(side: Side) -> dict[str, Any]:
-    commits = [run["commit"] for run in side.runs]
+    commits = [run.commit.id for run in side.runs]
     return {
-        "files": [run["file"] for run in side.runs],
+        "files": [run.file for run in side.runs],
         "commits": list(dict.fromkeys(commits)),
-        "dirty": any(run["dirty"] for run in side.runs),
-        "machines": list(dict.fromkeys(map(fingerprint, side.runs))),
+        "dirty": any(run.commit.dirty for run in side.runs),
+        "machines": list(dict.fromkeys(run.machine.fingerprint for run in side.runs)),
     }
 
 
 def _why_nothing(base: Side, head: Side) -> str:
-    found = differences(base.runs[0], head.runs[0])
+    found = differences(base.runs[0].machine, head.runs[0].machine)
     if found:
         return (
-            f"nothing is comparable: {base.runs[0]['file']} and {head.runs[0]['file']} were measured on "
+            f"nothing is comparable: {base.runs[0].file} and {head.runs[0].file} were measured on "
             f"different machines ({'; '.join(found)}); measure both on one"
         )
     return (
-        f"nothing is comparable: {base.runs[0]['file']} and {head.runs[0]['file']} have no measured case in "
+        f"nothing is comparable: {base.runs[0].file} and {head.runs[0].file} have no measured case in "
         "common; measure both with the same options"
     )

@@ -10,7 +10,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.comparison.judging import RUN_NOISE
 from benchmarks.analysis.comparison.naming import ORDER, Row, by_verdict, change, commits, namer, share
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.reading.records import SERIES
+from benchmarks.analysis.reading.setting import SERIES, Setting
 
 MOST_ROWS, MOST_OPEN = 40, 10
 """Where tables are cut, and their inconclusive cases; comparison.json holds everything."""
@@ -120,7 +120,7 @@ def _surely(one: Row, margin: float) -> bool:
 def _ground(comparison: Mapping[str, Any]) -> Iterator[str]:
     """What the answer rests on."""
     base, head = (_side(comparison[side]) for side in ("base", "head"))
-    places = list(dict.fromkeys(wording.place(case) for case in comparison["cases"]))
+    places = list(dict.fromkeys(wording.place(Setting.of(case)) for case in comparison["cases"]))
     where = f" On {wording.listed(places)}." if places else ""
     yield f"Base: {base}. Head: {head}.{where}"
     units = comparison["units"]

@@ -13,7 +13,7 @@ from benchmarks.analysis.comparison.text import sections
 from benchmarks.analysis.document import Section, as_markdown, as_text
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.serialization import as_json
+from benchmarks.analysis.serialization import json_text
 
 FORMATS = ("text", "markdown", "json")
 
@@ -65,7 +65,7 @@ def write_comparison(
     content = compare(load(base_files), load(head_files), margin=margin, paired=paired, noise=noise)
     parts, folder = sections(content), Path(output)
     files = [folder / name for name in ("comparison.json", "summary.md", "comparison.png")]
-    json = as_json(content)
+    json = json_text(content)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files[0].write_text(json, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.analysis.reading.fields import LOST, InputError
-from benchmarks.analysis.reading.machines import as_object, describe_machine, fingerprint
-from benchmarks.analysis.reading.records import SERIES
 from benchmarks.analysis.reading.run_file import RunFile, read_run
+from benchmarks.analysis.reading.setting import SERIES
 from benchmarks.analysis.scaling.units import Floats
 
 EXACT = ("peak_bytes", "flops", "min_bytes")
@@ -158,21 +157,22 @@ def _stored(file: RunFile) -> StoredRun:
     fields: dict[CaseId, dict[str, Any]] = {}
     exact: dict[CaseId, Floats] = {}
     for row in file.measured:
-        case = row["key"], row["clock"], row["device_name"]
-        seconds.setdefault(case, []).append(row["median_s"])
-        fields[case] = {name: row.get(name) for name in CASE}
-        amounts = np.array([np.nan if row[name] is None else float(row[name]) for name in EXACT])
+        known = row.fields
+        case = known["key"], known["clock"], known["device_name"]
+        seconds.setdefault(case, []).append(row.median_s)
+        fields[case] = {name: known.get(name) for name in CASE}
+        amounts = np.array([np.nan if known[name] is None else float(known[name]) for name in EXACT])
         exact[case] = np.fmin(exact.get(case, amounts), amounts)
     failed = {
-        row["key"]: row["outcome"]
+        row.fields["key"]: row.outcome
         for row in (*file.left_out, *file.broken)
-        if row.get("key") and row["outcome"] in LOST
+        if row.fields.get("key") and row.outcome in LOST
     }
     return StoredRun(
         path=file.path,
         digest=file.digest,
         revision=_revision(file),
-        machine=fingerprint({"machine": describe_machine(file.content)}),
+        machine=file.run.machine.fingerprint,
         fields=fields,
         seconds={case: float(np.median(medians)) for case, medians in seconds.items()},
         exact=exact,
@@ -181,23 +181,22 @@ def _stored(file: RunFile) -> StoredRun:
 
 
 def _revision(file: RunFile) -> Revision:
-    info = as_object(file.content.get("commit_info"))
-    measured = _time(file.content, "datetime")
+    commit = file.run.commit
+    measured = _time(file.run.datetime)
     # A rebase orders commits anew and leaves the author's time as it was, which tells those of one second.
-    authored = _time(info, "author_time")
-    time = _time(info, "time") or authored or measured
+    authored = _time(commit.author_time)
+    time = _time(commit.time) or authored or measured
     if time is None:
         raise InputError(f"{file.path} says neither when it was measured nor of which commit")
-    commit = info.get("id")
-    if not isinstance(commit, str) or commit in ("unknown", "unversioned"):
+    if commit.id in (None, "unknown", "unversioned"):
         return Revision(measured or time)
-    dirty = bool(info.get("dirty"))
-    return Revision(time, authored or NEVER, commit, dirty, (measured or NEVER) if dirty else NEVER)
+    since = (measured or NEVER) if commit.dirty else NEVER
+    return Revision(time, authored or NEVER, commit.id, commit.dirty, since)
 
 
-def _time(values: Mapping[str, Any], name: str) -> datetime | None:
+def _time(text: str | None) -> datetime | None:
     try:
-        time = datetime.fromisoformat(values[name])
-    except (KeyError, TypeError, ValueError):
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)

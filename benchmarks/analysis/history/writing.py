@@ -26,7 +26,7 @@ from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.text import sections
 from benchmarks.analysis.history.traces import MARGIN, Traced, trace
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.serialization import as_json
+from benchmarks.analysis.serialization import json_text
 
 SCHEMA = 1
 
@@ -64,7 +64,7 @@ def write_history(
         pictures = draw_history(traced, folder)
         files = [*pictures, folder / "history.csv", folder / "history.json"]
         pd.concat([_frame(one) for one in chain(*traced)]).to_csv(files[-2], index=False)
-        files[-1].write_text(as_json(history), encoding="utf-8")
+        files[-1].write_text(json_text(history), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"the history cannot be written to {folder} ({error.strerror}); name another folder with -o"

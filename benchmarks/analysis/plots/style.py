@@ -90,12 +90,6 @@ def log_axis(
     axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
 
 
-def short(words: str) -> str:
-    """The label of a tick without idle zeros: "30 ms" for "30.0 ms"."""
-    number, unit = words.split()
-    return f"{float(number):g} {unit}"
-
-
 def legend_handle(look: Look, **changes: Any) -> Line2D:
     """The sample of a line in a legend."""
     return Line2D([], [], **{**look.drawn, **changes})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.reading.records import CASE, SETTING, Records, as_frame
+from benchmarks.analysis.reading.records import Records, as_frame
+from benchmarks.analysis.reading.setting import CASE, SETTING, Setting
 from benchmarks.analysis.report.ceilings import find_ceilings, with_floors
 from benchmarks.analysis.scaling.units import Floats, student_interval
 
@@ -85,6 +87,12 @@ def _measured_case(rows: pd.DataFrame) -> dict[str, Any]:
 def standard_error(values: Floats) -> float:
     """Of the mean of independent values; NaN for a single one."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def agreeing(cases: pd.DataFrame, setting: Setting, fields: Sequence[str] = SETTING) -> pd.DataFrame:
+    """The cases that agree with a setting in these of its fields; what is None agrees with nothing."""
+    agree = [(cases[field] == getattr(setting, field)).fillna(False).to_numpy(dtype=bool) for field in fields]
+    return cases[np.logical_and.reduce(agree)]
 
 
 def spread(case: pd.Series) -> float:

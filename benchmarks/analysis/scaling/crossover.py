@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
 from scipy.optimize import brentq
 
-from benchmarks.analysis.scaling.units import complete_block, student_quantile
+from benchmarks.analysis.scaling.units import complete_block, numbers, student_quantile
 
 Floats = NDArray[np.float64]
+Kind = Literal["inside", "below", "above", "multiple", "none"]
 
 POINTS_PER_STEP = 32
 """How finely the stretch in doubt is searched between two lengths before its ends are refined."""
@@ -35,20 +37,20 @@ class Crossover:
         lengths: Shortest and longest common length.
         seq_lens: All common lengths.
         ratios: There, standard over linear: the geometric mean over the paired units, which is above 1 where
-            linear is ahead. The crossover is where it is 1.
+            linear is ahead; None where no unit holds both. The crossover is where it is 1.
         within_noise: Common lengths where the interval of the ratio holds 1, so that nobody is surely ahead.
         units: Paired units.
         notes: What a reader should know about the interval.
     """
 
-    kind: str
+    kind: Kind
     n: float | None = None
     low: float | None = None
     high: float | None = None
-    ahead_beyond: str | None = None
-    lengths: list[int] | None = None
+    ahead_beyond: Literal["linear", "standard"] | None = None
+    lengths: tuple[int, int] | None = None
     seq_lens: list[int] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
+    ratios: list[float | None] = field(default_factory=list)
     within_noise: list[int] = field(default_factory=list)
     units: int = 0
     notes: list[str] = field(default_factory=list)
@@ -87,12 +89,11 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
     lengths, ratios = table.columns.to_numpy(dtype=float), np.log(table.to_numpy(dtype=float))
     mean = ratios.mean(axis=0)
     ahead = mean < 0
-    changes = np.flatnonzero(ahead[1:] != ahead[:-1])
-    kind = {0: "below" if ahead[0] else "above", 1: "inside"}.get(len(changes), "multiple")
+    kind = _kind(ahead)
     n = low = high = None
     if kind == "inside":
         x = np.log(lengths)
-        before = int(changes[0])
+        before = int(np.argmax(ahead[1:] != ahead[:-1]))
         share = mean[before] / (mean[before] - mean[before + 1])
         zero = float(x[before] + share * (x[before + 1] - x[before]))
         n = math.exp(zero)
@@ -106,13 +107,21 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
     return Crossover(
         kind, n, low, high,
         ahead_beyond="linear" if ahead[-1] else "standard",
-        lengths=[int(lengths[0]), int(lengths[-1])],
+        lengths=(int(lengths[0]), int(lengths[-1])),
         seq_lens=[int(length) for length in common],
         ratios=_shown(table, linear, standard),
         within_noise=[int(length) for length in lengths[_within_noise(ratios)]],
         units=len(ratios),
         notes=notes,
     )  # fmt: skip
+
+
+def _kind(ahead: NDArray[np.bool_]) -> Kind:
+    """How often the lead changes, by whether linear is ahead at each length."""
+    changes = np.count_nonzero(ahead[1:] != ahead[:-1])
+    if changes:
+        return "inside" if changes == 1 else "multiple"
+    return "below" if ahead[0] else "above"
 
 
 def _ratios(linear: pd.DataFrame, standard: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -125,13 +134,13 @@ def _ratios(linear: pd.DataFrame, standard: pd.DataFrame) -> tuple[pd.DataFrame,
     return medians, ["they share no units, so their medians are compared, without an interval"]
 
 
-def _shown(table: pd.DataFrame, linear: pd.DataFrame, standard: pd.DataFrame) -> list[float]:
+def _shown(table: pd.DataFrame, linear: pd.DataFrame, standard: pd.DataFrame) -> list[float | None]:
     """Standard over linear; lengths that some units lack decide nothing, but have the ratio of the others."""
     if len(table.columns) == len(linear.columns):
-        return [float(ratio) for ratio in np.exp(-np.log(table.to_numpy(dtype=float)).mean(axis=0))]
+        return numbers(np.exp(-np.log(table.to_numpy(dtype=float)).mean(axis=0)))
     others = np.exp(np.log(standard / linear).mean())
     ratios = np.exp(-np.log(table).mean()).combine_first(others)
-    return [float(ratio) for ratio in ratios[linear.columns]]
+    return numbers(ratios[linear.columns])
 
 
 def _within_noise(ratios: Floats) -> NDArray[np.bool_]:

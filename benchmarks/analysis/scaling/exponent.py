@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,12 @@ Two neighbouring medians that are each 5 % off, as on a shared machine, move a d
 sqrt(2) 0.05 / ln 2 = 0.1, and half a dozen such slopes then span about 0.3. The smallest difference that
 must be told apart, between N and N^2, is 1.
 """
-VERDICTS = {"constant": 0.0, "linear": 1.0, "quadratic": 2.0}
+VERDICTS: dict[Power, float] = {"constant": 0.0, "linear": 1.0, "quadratic": 2.0}
 VERDICT_MARGIN = 0.1
-NOT_REACHED = "not reached"
-UNDETERMINED = "undetermined"
+Power = Literal["constant", "linear", "quadratic"]
+Verdict = Literal[Power, "not reached", "undetermined"]
+NOT_REACHED: Literal["not reached"] = "not reached"
+UNDETERMINED: Literal["undetermined"] = "undetermined"
 FAR_FROM_TENABLE = 0.005
 """A probability below 0.05 makes c + a N^p untenable. But then 1 in 20 of the series of that law would
 get the slope of a window, which their overhead bends."""
@@ -51,8 +53,8 @@ class Exponent:
     value: float | None
     low: float | None
     high: float | None
-    verdict: str
-    window: list[int] | None
+    verdict: Verdict
+    window: tuple[int, int] | None
     units: int
     reason: str | None = None
     overhead_s: float | None = None
@@ -70,7 +72,7 @@ class Growth(NamedTuple):
     is_rising: bool = False
 
     @property
-    def called(self) -> str | None:
+    def called(self) -> Power | None:
         """The verdict whose margin holds the interval."""
         if self.low is None or self.high is None or not self.is_flat:
             return None
@@ -79,7 +81,7 @@ class Growth(NamedTuple):
                 return verdict
         return None
 
-    def rises_out_of(self, verdict: str) -> bool:
+    def rises_out_of(self, verdict: Power) -> bool:
         """Whether the slope has left the verdict's margin at the longest length."""
         at_end = self.value + self.rise / 2
         return self.is_rising and abs(at_end - VERDICTS[verdict]) > VERDICT_MARGIN
@@ -132,7 +134,7 @@ def estimate_exponent(table: pd.DataFrame, flops_exponent: float | None = None) 
         growth = costs.growth
     verdict, reason = _verdict(growth, costs, slopes, lengths[-1], flops_exponent)
     overhead = costs.seconds if costs and faded else None
-    window = [lengths[growth.start], lengths[-1]]
+    window = lengths[growth.start], lengths[-1]
     return Exponent(growth.value, growth.low, growth.high, verdict, window, len(block), reason, overhead)
 
 
@@ -176,7 +178,7 @@ def _power(judged: Judged) -> Growth:
 
 def _verdict(
     growth: Growth, costs: FixedCosts | None, slopes: Floats, longest: int, flops_exponent: float | None
-) -> tuple[str, str | None]:
+) -> tuple[Verdict, str | None]:
     called, tangible = growth.called, costs is not None and costs.share >= TANGIBLE
     if (
         called

@@ -7,6 +7,7 @@ with a single run, its repetitions: a table of one row per unit and one column p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -69,6 +70,11 @@ def student_interval(values: Floats) -> tuple[float, float | None, float | None]
         return mean, None, None
     half = student_quantile(len(values)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half
+
+
+def numbers(values: Iterable[float]) -> list[float | None]:
+    """Values as Python's floats, None where they are not finite."""
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def local_slopes(table: pd.DataFrame) -> Floats:

@@ -26,7 +26,6 @@ from benchmarks.analysis.plots.style import (
     length_axis,
     log_axis,
     mark_impossible,
-    short,
     theory_handle,
 )
 from benchmarks.analysis.report.pictures.canvas import (
@@ -47,7 +46,7 @@ BESIDE = {MEMORY: "predicted_peak_bytes", FLOPS: "counted_flops"}
 
 def flops_tick(value: float) -> str:
     """The label of a tick: "30 GFLOP"."""
-    return short(wording.amount(value, "FLOP"))
+    return wording.amount_tick(value, "FLOP")
 
 
 TICKS = {TIME: time_tick, MEMORY: bytes_tick, FLOPS: flops_tick}
@@ -140,8 +139,8 @@ def _rates(axes: Axes, labeller: Labeller, lines: list[Line]) -> None:
         axes.plot([start, end], [start / rate, end / rate], color=GUIDE, linewidth=1.2, zorder=1)
         for share in (0.93, 0.07, 0.85, 0.15, 0.75, 0.25, 0.5):
             x = start ** (1 - share) * end**share
-            words = wording.amount(rate, "FLOP/s")
-            if labeller.write(Label(short(words), x, x / rate, GUIDE_TEXT, ((-5, 8), (5, -8)), "right")):
+            words = wording.amount_tick(rate, "FLOP/s")
+            if labeller.write(Label(words, x, x / rate, GUIDE_TEXT, ((-5, 8), (5, -8)), "right")):
                 break
 
 

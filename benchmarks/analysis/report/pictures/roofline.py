@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import INK, MUTED, log_axis, mark_impossible, short
+from benchmarks.analysis.plots.style import INK, MUTED, log_axis, mark_impossible
 from benchmarks.analysis.report.pictures.canvas import Point, impossible_entry, kernels_below, make_panels
 from benchmarks.analysis.report.pictures.memory import numbers
 from benchmarks.analysis.report.pictures.views import View
@@ -27,7 +27,7 @@ REACH = (9, 5)
 
 def roofline_picture(view: View) -> Figure | None:
     """Every case under the roof of its device and dtype; None where no ceilings were measured for it."""
-    if view.ceiling is None:
+    if view.roof is None:
         return None
     cases = numbers(view.measured, "flops", "min_bytes")
     cases = cases.assign(
@@ -36,7 +36,7 @@ def roofline_picture(view: View) -> Figure | None:
     cases = cases[np.isfinite(cases["intensity"]) & (cases["rate"] > 0)].sort_values("seq_len")
     if cases.empty:
         return None
-    bandwidth, most = (view.ceiling[name]["value"] for name in ("bytes_per_s", "flops_per_s"))
+    bandwidth, most = view.roof.bandwidth, view.roof.matrix_rate
     figure, panels = make_panels(view, "Roofline: what was achieved of what this device can do", None, 7)
     ridge = most / bandwidth
     left, right = min(cases["intensity"].min() / 3, ridge / 10), max(cases["intensity"].max(), ridge) * 3
@@ -54,7 +54,7 @@ def roofline_picture(view: View) -> Figure | None:
 
 
 def _rate_tick(value: float) -> str:
-    return short(wording.amount(value, "FLOP/s"))
+    return wording.amount_tick(value, "FLOP/s")
 
 
 def _draw_roof(axes: Axes, bandwidth: float, most: float) -> None:
