@@ -1,4 +1,4 @@
-"""The folder that keeps from one process to the next what was expensive to make, and how a file gets there."""
+"""The folder that keeps what one process makes for the next, and how a file gets there complete."""
 
 from __future__ import annotations
 
