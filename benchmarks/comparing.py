@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
-from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of, store_floor, stored_floor
+from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of
 from benchmarks.analysis.comparison.writing import Comparison, write_comparison
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.run_file import read_run
+from benchmarks.noise_store import store_floor, stored_floor
 from benchmarks.revisions import Pairs, describe, measure_pairs, plan_pairs
 from benchmarks.runs import ROOT
 

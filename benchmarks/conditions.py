@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import torch
 
+from benchmarks.analysis.reading.machines import usable_cores
 from benchmarks.cards import FACTS, READINGS, Card
 
 # Between the seams of the repetitions a reading is due after so long, and after a hundred times what the
@@ -22,13 +23,6 @@ SECONDS_BETWEEN_READINGS = 10.0
 READINGS_SHARE = 0.01
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 CPUS, CGROUP = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup")
-
-
-def usable_cores() -> set[int]:
-    """The logical cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def quota_cores(cgroup: Path = CGROUP) -> float | None:

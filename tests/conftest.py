@@ -14,7 +14,7 @@ from attention import list_kernels
 from attention.case import DTYPES
 from attention.kernels.references import errors
 from benchmarks.grid import serves
-from conftest import chosen, chosen_devices
+from benchmarks.options import chosen, chosen_devices
 
 KERNEL_FIXTURES = {"kernel": None, "linear_kernel": "linear"}
 HERE = Path(__file__).resolve().parent

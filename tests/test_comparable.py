@@ -154,7 +154,7 @@ def test_published_runs_of_the_same_code_rarely_raise_an_alarm(machine: str) -> 
 
     Each comparison may raise one with 5 %; more than 3 of 20 would, were they independent, in 1.6 %.
     """
-    files = sorted((Path(__file__).parents[1] / "benchmarks/published" / machine).glob("run-*.json"))
+    files = sorted((Path(__file__).parents[1] / "benchmarks/published" / machine).glob("run-*.json.gz"))
     assert len(files) == 5
     alarms = []
     for two in combinations(files, 2):

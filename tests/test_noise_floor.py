@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.analysis.comparison.noise_floor import (
-    NoiseFloor,
-    floor_file,
-    share_of,
-    store_floor,
-    stored_floor,
-)
+from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import Machine
+from benchmarks.noise_store import floor_file, store_floor, stored_floor
 
 FLOOR = NoiseFloor(share=0.021, cases=40, pairs=6, date="2026-01-31")
 
@@ -62,3 +58,8 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
     cache.write_text("a file in the place of the folder")
     with pytest.raises(InputError, match=r"cannot be stored in .*; name another folder with XDG_CACHE_HOME"):
         store_floor(machine(), FLOOR)
+
+
+def test_a_machine_without_torch_has_no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "attention.cache", None)
+    assert stored_floor(machine()) is None

@@ -9,7 +9,6 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.cache import cache_folder, replacing
 from attention.torch_internals import constant_when_compiled
 
 SOURCES = ("linear.cpp", "products.h", "vectors.h")
@@ -101,8 +101,7 @@ def _library(compiler: list[str], storage: str) -> Path:
     sources = "".join((Path(__file__).parent / name).read_text() for name in SOURCES)
     parts = (sources, *compiler, version, *FLAGS, storage, _cpu())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "attention-scaling" / f"linear-native-{storage}-{digest}.so"
+    return cache_folder() / f"linear-native-{storage}-{digest}.so"
 
 
 def _cpu() -> str:
@@ -114,13 +113,7 @@ def _cpu() -> str:
 
 
 def _build(compiler: list[str], storage: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may build the same library at the same time.
-    unfinished = Path(tempfile.mkdtemp(dir=path.parent)) / path.name
     source = Path(__file__).parent / SOURCES[0]
-    command = [*compiler, *FLAGS, f"-DSTORAGE={storage}", str(source), "-o", str(unfinished)]
-    try:
+    with replacing(path) as unfinished:
+        command = [*compiler, *FLAGS, f"-DSTORAGE={storage}", str(source), "-o", str(unfinished)]
         subprocess.run(command, capture_output=True, text=True, check=True)
-        unfinished.replace(path)
-    finally:
-        shutil.rmtree(unfinished.parent)

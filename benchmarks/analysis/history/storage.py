@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.analysis.reading.fields import LOST, InputError
-from benchmarks.analysis.reading.run_file import RunFile, read_run
+from benchmarks.analysis.reading.machines import usable_cores
+from benchmarks.analysis.reading.run_file import ENDINGS, RunFile, read_run
 from benchmarks.analysis.reading.setting import SERIES
 from benchmarks.analysis.scaling.units import Floats
 
@@ -80,7 +80,7 @@ class StoredRun:
 
 
 def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
-    """Read all JSON files of a folder and of its subfolders.
+    """Read all JSON files of a folder and of its subfolders, plain ones and those compressed by gzip.
 
     Args:
         folder: A storage folder of pytest-benchmark, or any other.
@@ -96,7 +96,7 @@ def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
             f"{folder} is no folder; give the one where `pytest benchmarks --benchmark-autosave` saved runs, "
             "which is .benchmarks unless --benchmark-storage says otherwise"
         )
-    paths = sorted(path for path in folder.rglob("*.json") if path.is_file())
+    paths = sorted(path for ending in ENDINGS for path in folder.rglob(f"*{ending}") if path.is_file())
     runs: dict[str, StoredRun] = {}
     left_out = []
     for found in _read_all(paths):
@@ -130,18 +130,13 @@ def _dated(runs: Sequence[StoredRun]) -> list[StoredRun]:
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[StoredRun | str]:
-    processes = min(_cores(), int(sum(path.stat().st_size for path in paths) / BYTES_PER_PROCESS))
+    processes = min(len(usable_cores()), int(sum(path.stat().st_size for path in paths) / BYTES_PER_PROCESS))
     if processes < 2:
         yield from map(_read, paths)
         return
     # Threads of the parent, as pytest's or torch's, would not survive a fork.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield from pool.map(_read, paths, chunksize=8)
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read(path: Path) -> StoredRun | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -119,13 +120,14 @@ def impossible_handle() -> Line2D:
 
 
 def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int = 5) -> None:
-    """One legend for all panels, below them."""
+    """One legend for all panels below them, in rows of nearly equal length."""
     if handles:
+        rows = math.ceil(len(handles) / columns)
         figure.legend(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=min(columns, len(handles)),
+            ncols=math.ceil(len(handles) / rows),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -97,3 +98,10 @@ def as_object(value: Any) -> dict[str, Any]:
 def as_fact(value: Any) -> Fact:
     """A JSON scalar; None in the place of anything else."""
     return value if isinstance(value, str | int | float) else None
+
+
+def usable_cores() -> set[int]:
+    """The logical cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))

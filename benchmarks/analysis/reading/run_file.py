@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,9 @@ from benchmarks.analysis.reading.run_info import RunInfo
 
 Floats = NDArray[np.float64]
 
+ENDINGS = (".json", ".json.gz")
+"""Names of files of runs end so; whether a file is compressed, its first bytes tell."""
+GZIP = b"\x1f\x8b"
 
 Fields = dict[str, Any]
 """Everything that the file holds of a case, known fields checked and unknown ones as they are."""
@@ -101,6 +106,13 @@ def read_run(path: Path) -> RunFile:
     return RunFile(path, digest, RunInfo.of(content, path), measured, broken, left_out)
 
 
+def _unpacked(raw: bytes, path: Path) -> bytes:
+    try:
+        return gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error):
+        raise InputError(f"{path} is a damaged gzip file; copy it again, or {HOW_TO_MEASURE}") from None
+
+
 def _read_json(path: Path) -> tuple[dict[str, Any], str]:
     try:
         raw = path.read_bytes()
@@ -110,6 +122,8 @@ def _read_json(path: Path) -> tuple[dict[str, Any], str]:
         raise InputError(f"{path} is a directory; give the JSON files of the runs one by one") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if raw.startswith(GZIP):
+        raw = _unpacked(raw, path)
     try:
         text = raw.decode("utf-8-sig")
         content = json.loads(text)

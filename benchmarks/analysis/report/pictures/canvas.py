@@ -97,7 +97,7 @@ def reason_at_end(left_out: pd.DataFrame, end: Point, color: str) -> Iterator[La
     """Why a line ends at this point, if longer lengths are among the cases left out."""
     words = {**wording.OUTCOME_WORDS, "over_time": "time limit", "over_memory": "memory limit"}
     places = (
-        (8, 0),
+        # Beyond the mark of theory, where there is one.
         (12, 0),
         (8, 6),
         (8, -6),
