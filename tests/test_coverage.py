@@ -20,12 +20,12 @@ from scipy.optimize import brentq
 from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
 from benchmarks.analysis.scaling.exponent import (
     NOT_REACHED,
-    TANGIBLE,
     UNDETERMINED,
     Exponent,
     Verdict,
     estimate_exponent,
 )
+from benchmarks.analysis.scaling.growth import TANGIBLE
 from tests.noise import ALL, CALM, NOISES, CacheStep, Floats, Unrest, draw_tables, seconds
 from tests.synthetic import DOUBLINGS, Law
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmarks.analysis.scaling.exponent import SLOPE_TOLERANCE, estimate_exponent, flat_window
+from benchmarks.analysis.scaling.exponent import estimate_exponent
+from benchmarks.analysis.scaling.growth import SLOPE_TOLERANCE, flat_window
 from benchmarks.analysis.scaling.units import (
     MIN_LENGTHS,
     complete_block,

@@ -16,7 +16,7 @@ from benchmarks.analysis.comparison.matching import Stratum
 from benchmarks.analysis.reading.records import groups
 from benchmarks.analysis.reading.setting import SERIES, SETTING
 from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
-from benchmarks.analysis.scaling.exponent import flat_window
+from benchmarks.analysis.scaling.growth import flat_window
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, complete_block, local_slopes, unit_table
 
 

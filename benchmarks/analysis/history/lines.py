@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.analysis.history.storage import EXACT, CaseId, Revision, StoredRun
 from benchmarks.analysis.reading.fields import FAMILIES, UNSPLIT_BYTES
 from benchmarks.analysis.reading.setting import SERIES, SETTING
-from benchmarks.analysis.scaling.exponent import flat_window
+from benchmarks.analysis.scaling.growth import flat_window
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, complete_block, local_slopes
 
 LOGARITHMIC = ("time", "crossover")
