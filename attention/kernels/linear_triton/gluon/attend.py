@@ -4,8 +4,19 @@ Triton's own pass cuts a width of 128 into two blocks, whose programs both map t
 scores, and each of its products waits for the one before. Here a program holds all of both widths and has a
 multiprocessor to itself. Half of its warps map the next chunk in place, once for all products, while the
 other half multiply this one: warps that did both would wait for their own products.
+
+Shared memory of a program, of 232448 bytes that there are:
+
+    causal         3 rings x 2 tiles x 32768 + state 32768 + z 2048 + barriers and captures 272 = 231696
+    bidirectional  1 ring  x 4 tiles x 32768 + state 32768 + z 2048 + barriers and captures 168 = 166056
+    in reverse     without z: 229608 and 164000
+
+Registers of a thread: ptxas compiles all 16 warps for 128. The mapping ones ask for 56, which leaves the
+multiplying ones (65536 - 256 x 56) / 256 = 200. Of those of a causal pass ptxas spills 2 to 56 bytes.
 """
 
+# Types are those of Triton's compiler.
+# mypy: ignore-errors
 from __future__ import annotations
 
 from triton.experimental import gluon
@@ -18,7 +29,14 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attention.kernels.linear_triton.gluon.states import gather_state, gather_weights
+from attention.kernels.linear_triton.gluon.rings import (
+    async_load,
+    async_store,
+    barriers,
+    expect,
+    new_ring,
+    with_ready,
+)
 from attention.kernels.linear_triton.gluon.tiles import (
     NORM,
     PRODUCT,
@@ -26,132 +44,129 @@ from attention.kernels.linear_triton.gluon.tiles import (
     ROWS,
     TILE,
     WIDTH,
-    anew,
     as_left,
-    barrier,
-    barriers,
-    bring,
     causal,
-    expect,
     features,
     fold,
     load_rows,
+    opaque,
     product,
-    take,
-    tiles,
     two_quarters,
 )
+from attention.kernels.linear_triton.gluon.walk import Sums, gather_state, gather_z, walk_of
 
 
 @gluon.jit
 def map_tiles(
-    inv, z, z0, queries, q_here, q_mapped, keys, k_here, k_mapped, weights_tile, w_free,
-    head, segment, segments, N, D, begin, step, chunks,
-    CAUSAL: gl.constexpr, REVERSE: gl.constexpr,
-    SCANNED: gl.constexpr, SUMS: gl.constexpr, INITIAL: gl.constexpr,
-    MAP: gl.constexpr, PAD_D: gl.constexpr, STAGES: gl.constexpr,
+    inv, sums, queries, keys, z_tile, z_empty, walk,
+    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr,
+    MAP: gl.constexpr, PAD_D: gl.constexpr,
 ):  # fmt: skip
-    """Half of the warps: phi of keys and queries, and the keys' sum before each chunk."""
+    """Half of the warps: phi of keys and queries in place, and z before each chunk."""
+    STAGES: gl.constexpr = queries.tiles.shape[0]
     if not REVERSE:
-        weights = gather_weights(z, z0, head, segment, segments, D, CAUSAL, REVERSE, SCANNED, SUMS, INITIAL)
+        z_sum = gather_z(sums, walk, CAUSAL, REVERSE, SCANNED)
         if not CAUSAL:
-            weights_tile.store(weights.to(gl.bfloat16))
+            z_tile.store(z_sum.to(gl.bfloat16))
     row = gl.arange(0, QUARTER, gl.SliceLayout(1, ROWS))
     column = gl.arange(0, WIDTH, gl.SliceLayout(0, ROWS))[None, :]
-    for i in range(chunks):
-        slot, phase, start = i % STAGES, (i // STAGES) & 1, begin + i * step
+    for i in range(walk.chunks):
+        slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
         if CAUSAL:
-            tile = keys.index(slot)
+            tile = keys.tiles.index(slot)
             if not REVERSE:
-                before = weights.to(gl.bfloat16)
-            mbarrier.wait(k_here.index(slot), phase)
+                before = z_sum.to(gl.bfloat16)
+            # Keys, once loaded: mapped, in reverse scaled, else added to z.
+            mbarrier.wait(keys.full.index(slot), phase)
             for j in gl.static_range(4):
                 if j % 2 == 0:
                     pair = two_quarters(tile, j // 2)
                 phi = features(pair[j % 2], MAP)
                 if REVERSE:
-                    scale = load_rows(inv, start + j * QUARTER, N, row)
+                    scale = load_rows(inv, start + j * QUARTER, walk.N, row)
                     phi = (phi.to(gl.float32) * scale[:, None]).to(gl.bfloat16)
                 else:
-                    weights += fold(phi)
+                    z_sum += fold(phi)
                 tile.slice(j * QUARTER, QUARTER).store(phi)
+            # All of these warps have stored, and products see it: the keys are ready.
             fence_async_shared()
-            barrier()
-            mbarrier.arrive(k_mapped.index(slot), count=1)
-        tile = queries.index(slot)
-        mbarrier.wait(q_here.index(slot), phase)
+            gl.thread_barrier()
+            mbarrier.arrive(keys.ready.index(slot), count=1)
+        # Queries, once loaded: mapped.
+        tile = queries.tiles.index(slot)
+        mbarrier.wait(queries.full.index(slot), phase)
         for j in gl.static_range(4):
             if j % 2 == 0:
                 pair = two_quarters(tile, j // 2)
             phi = features(pair[j % 2], MAP)
             if PAD_D and MAP == "elu":
                 # Beyond D keys are mapped to 1.
-                phi = gl.where(column < D, phi, 0.0)
+                phi = gl.where(column < walk.D, phi, 0.0)
             tile.slice(j * QUARTER, QUARTER).store(phi)
         if CAUSAL and not REVERSE:
-            mbarrier.wait(w_free, (i + 1) & 1)
-            weights_tile.store(before)
+            # z, once the products have read that of the chunk before.
+            mbarrier.wait(z_empty, (i + 1) & 1)
+            z_tile.store(before)
+        # All of these warps have stored, and products see it: queries and z are ready.
         fence_async_shared()
-        barrier()
-        mbarrier.arrive(q_mapped.index(slot), count=1)
+        gl.thread_barrier()
+        mbarrier.arrive(queries.ready.index(slot), count=1)
 
 
 @gluon.jit
 def multiply(
-    a, b, c, out, inv, S, S0, queries, q_here, q_mapped, keys, k_here, k_mapped, values, v_here,
-    state_here, weights_here, w_free, batch, of_batch, head, segment, segments, N, D, E,
-    begin, step, chunks, eps,
-    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, KEEP: gl.constexpr,
-    SCANNED: gl.constexpr, SUMS: gl.constexpr, INITIAL: gl.constexpr, STAGES: gl.constexpr,
+    queries, keys, values, out, inv, sums, state_ring, z_ring, z_empty, walk, eps,
+    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr, KEEP: gl.constexpr,
 ):  # fmt: skip
-    """The other half: products, and tiles brought as soon as their place is free."""
-    at = (batch, of_batch)
+    """The other half: products, and loads into each tile as soon as it is empty."""
+    STAGES: gl.constexpr = queries.tiles.shape[0]
     row = gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT))
     column = gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))
-    state = gather_state(
-        S, S0, head, segment, segments, D, E, row[:, None], column[None, :],
-        CAUSAL, REVERSE, SCANNED, SUMS, INITIAL,
-    )  # fmt: skip
-    state_here.index(0).store(state.to(gl.bfloat16))
+    state = gather_state(sums, walk, row[:, None], column[None, :], CAUSAL, REVERSE, SCANNED)
+    # All of these warps have stored the state, and products see it.
+    state_ring.index(0).store(state.to(gl.bfloat16))
     fence_async_shared()
-    barrier()
-    for i in range(chunks):
-        slot, phase, start = i % STAGES, (i // STAGES) & 1, begin + i * step
-        none = anew(0)
-        state_tile = state_here.index(none)
-        left = queries.index(slot)
+    gl.thread_barrier()
+    for i in range(walk.chunks):
+        slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
+        zero = opaque(0)
+        state_tile, query = state_ring.index(zero), queries.tiles.index(slot)
+        # Values are loaded, keys mapped, queries mapped and z stored.
         if CAUSAL:
-            right, value = keys.index(slot).permute((1, 0)), values.index(slot)
-            mbarrier.wait(v_here.index(slot), phase)
-            mbarrier.wait(k_mapped.index(slot), phase)
-        mbarrier.wait(q_mapped.index(slot), phase)
+            key, value = keys.tiles.index(slot).permute((1, 0)), values.tiles.index(slot)
+            mbarrier.wait(values.full.index(slot), phase)
+            mbarrier.wait(keys.ready.index(slot), phase)
+        mbarrier.wait(queries.ready.index(slot), phase)
+
+        # Scores, the normalisers' part from before the chunk, and the state after it.
         if CAUSAL:
-            scores = product(left, right)
+            scores = product(query, key)
         if not REVERSE:
-            norm = warpgroup_mma(
-                left, weights_here.index(none).permute((1, 0)), gl.zeros([WIDTH, 8], gl.float32, NORM),
-                use_acc=False, is_async=True,
-            )  # fmt: skip
+            z_tile = z_ring.index(zero).permute((1, 0))
+            norm = gl.zeros([WIDTH, 8], gl.float32, NORM)
+            norm = warpgroup_mma(query, z_tile, norm, use_acc=False, is_async=True)
         if CAUSAL:
-            growing = warpgroup_mma(right, value, state, is_async=True)
+            growing = warpgroup_mma(key, value, state, is_async=True)
+            # Waits for the scores alone; what follows them runs on.
             scores = causal(warpgroup_mma_wait(1 if REVERSE else 2, [scores]), REVERSE)
             if not REVERSE:
                 total = gl.sum(scores, 1)
             scores = as_left(scores)
-        result = product(left, state_tile)
+
+        # The result: from before the chunk, and from within it.
+        result = product(query, state_tile)
         if CAUSAL:
             result = warpgroup_mma(scores, value, result, is_async=True)
-        # The output before this one is on its way: its place is free.
+
+        # The copy engine has read the output before this one: its tile is empty and takes a later chunk.
         tma.store_wait(0)
-        last, far = (i + STAGES - 1) % STAGES, start + (STAGES - 1) * step
-        wanted = (i > 0) & (i + STAGES - 1 < chunks)
-        if CAUSAL:
-            expect(v_here.index(last), wanted)
-            bring(c, values.index(last), v_here.index(last), at, far, wanted)
-        else:
-            expect(q_here.index(last), wanted)
-            bring(a, queries.index(last), q_here.index(last), at, far, wanted)
-        # All but the last product.
+        last, far = (i + STAGES - 1) % STAGES, start + (STAGES - 1) * walk.step
+        wanted = (i > 0) & (i + STAGES - 1 < walk.chunks)
+        outputs = values if CAUSAL else queries
+        expect(outputs, last, wanted)
+        async_load(outputs, last, walk, far, wanted)
+
+        # All products but the last are done, which reads values and scores alone.
         if CAUSAL and REVERSE:
             state = warpgroup_mma_wait(1, [growing])
         elif CAUSAL:
@@ -159,31 +174,37 @@ def multiply(
         elif not REVERSE:
             norm = warpgroup_mma_wait(1, [norm])
         if CAUSAL:
-            barrier()
-            wanted, far = i + STAGES < chunks, start + STAGES * step
-            expect(k_here.index(slot), wanted)
-            expect(q_here.index(slot), wanted)
-            bring(b, keys.index(slot), k_here.index(slot), at, far, wanted)
-            bring(a, left, q_here.index(slot), at, far, wanted)
+            # In both warpgroups: keys, queries, z and the state before the chunk are read.
+            gl.thread_barrier()
+            wanted, far = i + STAGES < walk.chunks, start + STAGES * walk.step
+            expect(keys, slot, wanted)
+            expect(queries, slot, wanted)
+            async_load(keys, slot, walk, far, wanted)
+            async_load(queries, slot, walk, far, wanted)
             if not REVERSE:
-                mbarrier.arrive(w_free, count=1)
+                mbarrier.arrive(z_empty, count=1)
             state_tile.store(state.to(gl.bfloat16))
+
+        # The output, normalised.
         if not REVERSE:
             norm = gl.convert_layout(gl.sum(norm, 1), gl.SliceLayout(1, PRODUCT), assert_trivial=True)
             if CAUSAL:
                 norm += total
             norm = 1.0 / (norm + eps)
             if KEEP:
-                gl.store(inv + start + row, norm, mask=start + row < N)
+                gl.store(inv + start + row, norm, mask=start + row < walk.N)
         result = warpgroup_mma_wait(0, [result])
         if not REVERSE:
             result *= norm[:, None]
-        place = value if CAUSAL else left
-        barrier()
-        place.store(result.to(gl.bfloat16))
+        # The last product is done in both warpgroups: its tile is empty and takes the output.
+        output = value if CAUSAL else query
+        gl.thread_barrier()
+        output.store(result.to(gl.bfloat16))
+        # All of these warps have stored output and state: the copy engine and the next products see it.
         fence_async_shared()
-        barrier()
-        take(out, place, at, start)
+        gl.thread_barrier()
+        async_store(out, output, walk, start)
+    # Shared memory stays until the copy engine has read the last output.
     tma.store_wait(0)
 
 
@@ -197,60 +218,56 @@ def attend(
     """Forward: out_i = sum_j (phi(a_i).phi(b_j)) c_j / normaliser, whose inverse goes to ``inv``.
 
     In reverse, dv: a = k, b = q, c = do, j >= i, phi(b_j) scaled by ``inv``. One program a segment. An output
-    lies where its values (not causal: its queries) lay until the copy engine has it.
+    lies where its values (not causal: its queries) lay until the copy engine has read it.
     """
     STAGES: gl.constexpr = 2 if CAUSAL else 4
-    program = gl.program_id(0)
-    segment = program % segments
-    batch, of_batch = program // segments // H, program // segments % H
-    at = (batch, of_batch)
-    head = (program // segments).to(gl.int64)
-    inv += head * N
-    first = segment * segment_tokens
-    chunks = gl.cdiv(gl.minimum(first + segment_tokens, N) - first, WIDTH)
-    step = -WIDTH if REVERSE else WIDTH
-    begin = first + (chunks - 1) * WIDTH if REVERSE else first
+    walk = walk_of(H, N, D, E, segments, segment_tokens, REVERSE)
+    sums = Sums(
+        S if SUMS else None, z if SUMS else None, S0 if INITIAL else None, z0 if INITIAL else None
+    )  # fmt: skip
+    inv += walk.sequence * N
 
-    queries, q_here = tiles(STAGES)
-    q_mapped, w_free = barriers(STAGES), barriers(1).index(0)
+    # Shared memory. Not causal, there are neither keys nor values; in reverse, there is no z.
+    queries = with_ready(new_ring(a, STAGES))
+    z_empty = barriers(1).index(0)
     if CAUSAL:
-        keys, k_here = tiles(STAGES)
-        values, v_here = tiles(STAGES)
-        k_mapped = barriers(STAGES)
+        keys, values = new_ring(b, STAGES), new_ring(c, STAGES)
+        keys = with_ready(keys)
     else:
-        # Stand for what there is not.
-        keys, k_here, k_mapped, values, v_here = queries, q_here, q_mapped, queries, q_here
-    state_here = gl.allocate_shared_memory(gl.bfloat16, [1, WIDTH, WIDTH], TILE)
+        keys, values = None, None
+    state_ring = gl.allocate_shared_memory(gl.bfloat16, [1, WIDTH, WIDTH], TILE)
     if REVERSE:
-        weights_here = state_here
+        z_ring, z_tile = None, None
     else:
-        weights_here = gl.allocate_shared_memory(gl.bfloat16, [1, 8, WIDTH], TILE)
+        z_ring = gl.allocate_shared_memory(gl.bfloat16, [1, 8, WIDTH], TILE)
+        z_tile = z_ring.index(0)
+    # All warps and the copy engine see the barriers as they were made.
     fence_async_shared()
-    barrier()
+    gl.thread_barrier()
+
+    # The first chunks.
     for i in gl.static_range(STAGES):
         if CAUSAL:
-            expect(k_here.index(i), i < chunks)
-            expect(v_here.index(i), i < chunks)
-        expect(q_here.index(i), i < chunks)
+            expect(keys, i, i < walk.chunks)
+            expect(values, i, i < walk.chunks)
+        expect(queries, i, i < walk.chunks)
     for i in gl.static_range(STAGES):
+        start, wanted = walk.begin + i * walk.step, i < walk.chunks
         if CAUSAL:
-            bring(b, keys.index(i), k_here.index(i), at, begin + i * step, i < chunks)
-        bring(a, queries.index(i), q_here.index(i), at, begin + i * step, i < chunks)
+            async_load(keys, i, walk, start, wanted)
+        async_load(queries, i, walk, start, wanted)
         if CAUSAL:
-            bring(c, values.index(i), v_here.index(i), at, begin + i * step, i < chunks)
+            async_load(values, i, walk, start, wanted)
     gl.warp_specialize(
         [
             (multiply, (
-                a, b, c, out, inv, S, S0, queries, q_here, q_mapped, keys, k_here, k_mapped, values, v_here,
-                state_here, weights_here, w_free, batch, of_batch, head, segment, segments, N, D, E,
-                begin, step, chunks, eps, CAUSAL, REVERSE, KEEP, SCANNED, SUMS, INITIAL, STAGES,
+                queries, keys, values, out, inv, sums, state_ring, z_ring, z_empty, walk, eps,
+                CAUSAL, REVERSE, SCANNED, KEEP,
             )),
             (map_tiles, (
-                inv, z, z0, queries, q_here, q_mapped, keys, k_here, k_mapped, weights_here.index(0), w_free,
-                head, segment, segments, N, D, begin, step, chunks,
-                CAUSAL, REVERSE, SCANNED, SUMS, INITIAL, MAP, PAD_D, STAGES,
+                inv, sums, queries, keys, z_tile, z_empty, walk, CAUSAL, REVERSE, SCANNED, MAP, PAD_D,
             )),
         ],
         [8],
-        [56],  # registers of a mapping thread: a multiplying one has the 200 that are left
+        [56],
     )  # fmt: skip

@@ -1,6 +1,21 @@
-"""dq and dk in Gluon, for widths of 65 to 128 on a Hopper card: programs like those of ``attend``."""
+"""dq and dk in Gluon, for widths of 65 to 128 on a Hopper card: programs like those of ``attend``.
 
+Shared memory of a program, of 232448 bytes that there are:
+
+    causal         5 tiles x 32768 + state 32768 + z 4096 + barriers and captures 208 = 200912
+                   in reverse also biases 1024, and captures more 48 = 201984
+    bidirectional  4 tiles x 32768 + state 32768 + z 4096 + barriers and captures 112 = 168048
+
+Registers of a thread: ptxas compiles all 16 warps for 128. The mapping ones ask for 48, which leaves the
+multiplying ones (65536 - 256 x 48) / 256 = 208. Of those of a causal pass ptxas spills 8 to 48 bytes, in
+reverse 36 to 400.
+"""
+
+# Types are those of Triton's compiler.
+# mypy: ignore-errors
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -12,7 +27,14 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attention.kernels.linear_triton.gluon.states import gather_state, gather_weights
+from attention.kernels.linear_triton.gluon.rings import (
+    async_load,
+    async_store,
+    barriers,
+    expect,
+    new_ring,
+    with_ready,
+)
 from attention.kernels.linear_triton.gluon.tiles import (
     LEFT,
     PRODUCT,
@@ -21,170 +43,188 @@ from attention.kernels.linear_triton.gluon.tiles import (
     TILE,
     VECTOR,
     WIDTH,
-    anew,
     as_left,
-    barrier,
-    barriers,
-    bring,
     causal,
-    expect,
     features,
     fold,
     load_rows,
+    opaque,
     product,
     slope,
-    take,
-    tiles,
     two_quarters,
 )
+from attention.kernels.linear_triton.gluon.walk import Sums, gather_state, gather_z, walk_of
+
+
+class Rings(NamedTuple):
+    """The rings of a, b, x and y."""
+
+    lefts: Any
+    rights: Any
+    points: Any
+    keys: Any
 
 
 @gluon.jit
-def by_weights(factor, weights_tile):
-    """Begins factor_i z_d, z in eight rows: a factor is a bfloat16 and, in eight columns more, its rest."""
+def by_z(factor, z_tile):
+    """Begins the product factor_i z_d. A factor is the sum of two bfloat16: each for eight of z's 16 rows."""
     factor = gl.convert_layout(factor, gl.SliceLayout(1, LEFT), assert_trivial=True)
     column = gl.arange(0, 16, gl.SliceLayout(0, LEFT))[None, :]
     high = factor.to(gl.bfloat16)
     low = (factor - high.to(gl.float32)).to(gl.bfloat16)
     left = gl.where(column < 8, high[:, None], low[:, None])
     zero = gl.zeros([WIDTH, WIDTH], gl.float32, PRODUCT)
-    return warpgroup_mma(left, weights_tile, zero, use_acc=False, is_async=True)
+    return warpgroup_mma(left, z_tile, zero, use_acc=False, is_async=True)
 
 
 @gluon.jit
-def store_weights(tile, weights):
-    """Eight rows, twice."""
-    tile.slice(0, 8).store(weights.to(gl.bfloat16))
-    tile.slice(8, 8).store(weights.to(gl.bfloat16))
+def store_z(tile, z_sum):
+    """Stores the eight rows of z twice."""
+    tile.slice(0, 8).store(z_sum.to(gl.bfloat16))
+    tile.slice(8, 8).store(z_sum.to(gl.bfloat16))
 
 
 @gluon.jit
 def map_tiles(
-    inv, delta, z, z0, keys, y_here, y_mapped, weights_tile, w_here, w_free, biases,
-    head, segment, segments, N, D, begin, step, chunks,
-    CAUSAL: gl.constexpr, REVERSE: gl.constexpr,
-    SCANNED: gl.constexpr, SUMS: gl.constexpr, INITIAL: gl.constexpr, MAP: gl.constexpr,
+    inv, minus_delta, sums, keys, z_tile, z_full, z_empty, biases, walk,
+    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr, MAP: gl.constexpr,
 ):  # fmt: skip
-    """Half of the warps: phi(y), in reverse scaled, and the weights before each chunk."""
-    weights = gather_weights(z, z0, head, segment, segments, D, CAUSAL, REVERSE, SCANNED, SUMS, INITIAL)
+    """Half of the warps: phi(y) in place, in reverse scaled, and z before each chunk."""
+    z_sum = gather_z(sums, walk, CAUSAL, REVERSE, SCANNED)
     if not CAUSAL:
-        store_weights(weights_tile, weights)
+        # All of these warps have stored, and products see it: z is full, for all chunks.
+        store_z(z_tile, z_sum)
         fence_async_shared()
-        barrier()
-        mbarrier.arrive(w_here, count=1)
+        gl.thread_barrier()
+        mbarrier.arrive(z_full, count=1)
     else:
         row = gl.arange(0, QUARTER, gl.SliceLayout(1, ROWS))
-        for i in range(chunks):
-            slot, phase, start = i % 2, (i // 2) & 1, begin + i * step
-            before = weights
-            tile = keys.index(slot)
-            mbarrier.wait(y_here.index(slot), phase)
+        for i in range(walk.chunks):
+            slot, phase, start = i % 2, (i // 2) & 1, walk.begin + i * walk.step
+            before = z_sum
+            tile = keys.tiles.index(slot)
+            # Keys, once loaded: mapped and added to z, in reverse scaled and weighed by their biases.
+            mbarrier.wait(keys.full.index(slot), phase)
             for j in gl.static_range(4):
                 if j % 2 == 0:
                     pair = two_quarters(tile, j // 2)
                 phi = features(pair[j % 2], MAP).to(gl.float32)
                 if REVERSE:
-                    phi *= load_rows(inv, start + j * QUARTER, N, row)[:, None]
-                    bias = load_rows(delta, start + j * QUARTER, N, row)
+                    phi *= load_rows(inv, start + j * QUARTER, walk.N, row)[:, None]
+                    bias = load_rows(minus_delta, start + j * QUARTER, walk.N, row)
                     biases.index(slot).slice(j * QUARTER, QUARTER).store(bias)
-                    weights += fold(phi * bias[:, None])
+                    z_sum += fold(phi * bias[:, None])
                 else:
-                    weights += fold(phi)
+                    z_sum += fold(phi)
                 tile.slice(j * QUARTER, QUARTER).store(phi.to(gl.bfloat16))
-            mbarrier.wait(w_free, (i + 1) & 1)
-            store_weights(weights_tile, before)
+            # z, once the products have read that of the chunk before.
+            mbarrier.wait(z_empty, (i + 1) & 1)
+            store_z(z_tile, before)
+            # All of these warps have stored, and products see it: keys, biases and z are ready.
             fence_async_shared()
-            barrier()
-            mbarrier.arrive(y_mapped.index(slot), count=1)
+            gl.thread_barrier()
+            mbarrier.arrive(keys.ready.index(slot), count=1)
 
 
 @gluon.jit
 def multiply(
-    a, b, x, y, out, inv, delta, S, S0, lefts, a_here, rights, b_here, points, x_here, keys, y_here, y_mapped,
-    state_here, weights_here, w_here, w_free, biases,
-    batch, of_batch, head, segment, segments, N, D, E, begin, step, chunks,
-    CAUSAL: gl.constexpr, REVERSE: gl.constexpr,
-    SCANNED: gl.constexpr, SUMS: gl.constexpr, INITIAL: gl.constexpr,
-    MAP: gl.constexpr, RING: gl.constexpr,
+    rings, out, inv, minus_delta, sums, state_ring, z_ring, z_full, z_empty, biases, walk,
+    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr, MAP: gl.constexpr,
 ):  # fmt: skip
-    """The other half: products, and tiles brought as soon as their place is free."""
-    at = (batch, of_batch)
+    """The other half: products, and loads into each tile as soon as it is empty."""
+    lefts, rights, points, keys = rings.lefts, rings.rights, rings.points, rings.keys
+    STAGES: gl.constexpr = lefts.tiles.shape[0]
     row = gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT))
     column = gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))
-    state = gather_state(
-        S, S0, head, segment, segments, D, E, column[None, :], row[:, None],
-        CAUSAL, REVERSE, SCANNED, SUMS, INITIAL,
-    )  # fmt: skip
-    state_here.index(0).store(state.to(gl.bfloat16))
+    state = gather_state(sums, walk, column[None, :], row[:, None], CAUSAL, REVERSE, SCANNED)
+    # All of these warps have stored the state, and products see it.
+    state_ring.index(0).store(state.to(gl.bfloat16))
     fence_async_shared()
-    barrier()
+    gl.thread_barrier()
     factor = gl.full([WIDTH], 1.0, gl.float32, gl.SliceLayout(1, PRODUCT))
     if not CAUSAL:
-        mbarrier.wait(w_here, 0)
-    for i in range(chunks):
-        slot, phase, start = i % RING, (i // RING) & 1, begin + i * step
-        none = anew(0)
-        state_tile, weights_tile = state_here.index(none), weights_here.index(none)
-        left, point = lefts.index(slot + none), points.index(slot + none)
+        # Once z is stored, for all chunks.
+        mbarrier.wait(z_full, 0)
+    for i in range(walk.chunks):
+        slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
+        zero = opaque(0)
+        here = slot + zero
+        state_tile, z_tile = state_ring.index(zero), z_ring.index(zero)
+        left, point = lefts.tiles.index(here), points.tiles.index(here)
         if not REVERSE:
-            factor = load_rows(delta, start, N, row)
-            scale = load_rows(inv, start, N, row)
+            factor = load_rows(minus_delta, start, walk.N, row)
+            scale = load_rows(inv, start, walk.N, row)
+        # The right side is loaded, keys are mapped and z is stored; the left side is loaded.
         if CAUSAL:
-            right, key = rights.index(slot + none), keys.index(i % 2)
-            mbarrier.wait(b_here.index(slot), phase)
-            mbarrier.wait(y_mapped.index(i % 2), (i // 2) & 1)
-        mbarrier.wait(a_here.index(slot), phase)
+            right, key = rights.tiles.index(here), keys.tiles.index(i % 2)
+            mbarrier.wait(rights.full.index(slot), phase)
+            mbarrier.wait(keys.ready.index(i % 2), (i // 2) & 1)
+        mbarrier.wait(lefts.full.index(slot), phase)
+
+        # Scores, and the state after the chunk.
         if CAUSAL:
             scores = product(left, right.permute((1, 0)))
             growing = warpgroup_mma(right.permute((1, 0)), key, state, is_async=True)
+            # Waits for the scores alone; what follows them runs on.
             scores = warpgroup_mma_wait(1, [scores])
             if REVERSE:
                 scores += biases.index(i % 2).load(gl.SliceLayout(0, PRODUCT))[None, :]
             else:
                 scores += factor[:, None]
             scores = as_left(causal(scores, REVERSE))
-        result = by_weights(factor, weights_tile)
+
+        # The result: from before the chunk, and from within it.
+        result = by_z(factor, z_tile)
         result = warpgroup_mma(left, state_tile, result, is_async=True)
         if CAUSAL:
             result = warpgroup_mma(scores, key, result, is_async=True)
-        # The output before this one is on its way: its place is free.
+
+        # The copy engine has read the output before this one: its tile is empty and takes a later chunk.
         tma.store_wait(0)
-        last, far = (i + RING - 1) % RING, start + (RING - 1) * step
-        wanted = (i > 0) & (i + RING - 1 < chunks)
-        expect(x_here.index(last), wanted)
-        bring(x, points.index(last), x_here.index(last), at, far, wanted)
+        last, far = (i + STAGES - 1) % STAGES, start + (STAGES - 1) * walk.step
+        wanted = (i > 0) & (i + STAGES - 1 < walk.chunks)
+        expect(points, last, wanted)
+        async_load(points, last, walk, far, wanted)
+
         if CAUSAL:
+            # All products but the last are done, which reads keys and scores alone. In both warpgroups: left
+            # and right side, z and the state before the chunk are read.
             state = warpgroup_mma_wait(1, [growing])
-            barrier()
-            wanted = i + 1 < chunks
-            expect(a_here.index(slot), wanted)
-            expect(b_here.index(slot), wanted)
-            bring(a, left, a_here.index(slot), at, start + step, wanted)
-            bring(b, right, b_here.index(slot), at, start + step, wanted)
-            mbarrier.arrive(w_free, count=1)
+            gl.thread_barrier()
+            wanted = i + 1 < walk.chunks
+            expect(lefts, slot, wanted)
+            expect(rights, slot, wanted)
+            async_load(lefts, here, walk, start + walk.step, wanted)
+            async_load(rights, here, walk, start + walk.step, wanted)
+            mbarrier.arrive(z_empty, count=1)
             state_tile.store(state.to(gl.bfloat16))
-        mbarrier.wait(x_here.index(slot), phase)
+
+        # The output, in the place of its point.
+        mbarrier.wait(points.full.index(slot), phase)
         result = warpgroup_mma_wait(0, [result])
         if not REVERSE:
             result *= scale[:, None]
         point.store((result * slope(point.load(PRODUCT), MAP)).to(gl.bfloat16))
+        # All of these warps are done with all products, and have stored output and state: the copy engine and
+        # the next products see it.
         fence_async_shared()
-        barrier()
-        take(out, point, at, start)
+        gl.thread_barrier()
+        async_store(out, point, walk, start)
         if CAUSAL:
-            wanted = i + 2 < chunks
-            expect(y_here.index(i % 2), wanted)
-            bring(y, key, y_here.index(i % 2), at, start + 2 * step, wanted)
+            wanted = i + 2 < walk.chunks
+            expect(keys, i % 2, wanted)
+            async_load(keys, i % 2, walk, start + 2 * walk.step, wanted)
         else:
-            wanted = i + RING < chunks
-            expect(a_here.index(slot), wanted)
-            bring(a, left, a_here.index(slot), at, start + RING * step, wanted)
+            wanted = i + STAGES < walk.chunks
+            expect(lefts, slot, wanted)
+            async_load(lefts, here, walk, start + STAGES * walk.step, wanted)
+    # Shared memory stays until the copy engine has read the last output.
     tma.store_wait(0)
 
 
 @gluon.jit
 def differentiate(
-    a, b, x, y, out, inv, delta, S, z, S0, z0, H, N, D, E, segments, segment_tokens,
+    a, b, x, y, out, inv, minus_delta, S, z, S0, z0, H, N, D, E, segments, segment_tokens,
     CAUSAL: gl.constexpr, REVERSE: gl.constexpr,
     SCANNED: gl.constexpr, SUMS: gl.constexpr, INITIAL: gl.constexpr,
     MAP: gl.constexpr,
@@ -192,66 +232,58 @@ def differentiate(
     """dq_i = phi'(q_i) inv_i sum_j (do_i.v_j - delta_i) phi(k_j): a = do, b = v, x = q, y = k.
 
     In reverse, dk_i = phi'(k_i) sum_j (v_i.do_j - delta_j) inv_j phi(q_j), j >= i: a = v, b = do, x = k,
-    y = q. ``delta`` holds -delta. The state is transposed, [Dv, D]. Programs as in ``attend``; an output
-    lies where its x lay until the copy engine has it.
+    y = q. The state is transposed, [Dv, D]. One program a segment. An output lies where its x lay until the
+    copy engine has read it.
     """
-    RING: gl.constexpr = 1 if CAUSAL else 2
-    program = gl.program_id(0)
-    segment = program % segments
-    batch, of_batch = program // segments // H, program // segments % H
-    at = (batch, of_batch)
-    head = (program // segments).to(gl.int64)
-    inv += head * N
-    delta += head * N
-    first = segment * segment_tokens
-    chunks = gl.cdiv(gl.minimum(first + segment_tokens, N) - first, WIDTH)
-    step = -WIDTH if REVERSE else WIDTH
-    begin = first + (chunks - 1) * WIDTH if REVERSE else first
+    STAGES: gl.constexpr = 1 if CAUSAL else 2
+    walk = walk_of(H, N, D, E, segments, segment_tokens, REVERSE)
+    sums = Sums(
+        S if SUMS else None, z if SUMS else None, S0 if INITIAL else None, z0 if INITIAL else None
+    )  # fmt: skip
+    inv += walk.sequence * N
+    minus_delta += walk.sequence * N
 
-    lefts, a_here = tiles(RING)
-    points, x_here = tiles(RING)
-    w_here, w_free = barriers(1).index(0), barriers(1).index(0)
+    # Shared memory. Not causal, there are neither rights nor keys.
+    lefts, points = new_ring(a, STAGES), new_ring(x, STAGES)
+    z_full, z_empty = barriers(1).index(0), barriers(1).index(0)
     if CAUSAL:
-        rights, b_here = tiles(1)
-        keys, y_here = tiles(2)
-        y_mapped = barriers(2)
+        rights, keys = new_ring(b, 1), with_ready(new_ring(y, 2))
     else:
-        # Stand for what there is not.
-        rights, b_here, keys, y_here, y_mapped = lefts, a_here, lefts, a_here, a_here
+        rights, keys = None, None
     biases = gl.allocate_shared_memory(gl.float32, [2, WIDTH], VECTOR)
-    state_here = gl.allocate_shared_memory(gl.bfloat16, [1, WIDTH, WIDTH], TILE)
-    weights_here = gl.allocate_shared_memory(gl.bfloat16, [1, 16, WIDTH], TILE)
+    state_ring = gl.allocate_shared_memory(gl.bfloat16, [1, WIDTH, WIDTH], TILE)
+    z_ring = gl.allocate_shared_memory(gl.bfloat16, [1, 16, WIDTH], TILE)
+    # All warps and the copy engine see the barriers as they were made.
     fence_async_shared()
-    barrier()
+    gl.thread_barrier()
+
+    # The first chunks.
     if CAUSAL:
-        expect(b_here.index(0), True)
-        expect(y_here.index(0), True)
-        expect(y_here.index(1), chunks > 1)
-    for i in gl.static_range(RING):
-        expect(a_here.index(i), i < chunks)
-        expect(x_here.index(i), i < chunks)
+        expect(rights, 0, True)
+        expect(keys, 0, True)
+        expect(keys, 1, walk.chunks > 1)
+    for i in gl.static_range(STAGES):
+        expect(lefts, i, i < walk.chunks)
+        expect(points, i, i < walk.chunks)
     if CAUSAL:
-        bring(y, keys.index(0), y_here.index(0), at, begin, True)
-        bring(b, rights.index(0), b_here.index(0), at, begin, True)
-    for i in gl.static_range(RING):
-        bring(a, lefts.index(i), a_here.index(i), at, begin + i * step, i < chunks)
-        bring(x, points.index(i), x_here.index(i), at, begin + i * step, i < chunks)
+        async_load(keys, 0, walk, walk.begin, True)
+        async_load(rights, 0, walk, walk.begin, True)
+    for i in gl.static_range(STAGES):
+        async_load(lefts, i, walk, walk.begin + i * walk.step, i < walk.chunks)
+        async_load(points, i, walk, walk.begin + i * walk.step, i < walk.chunks)
     if CAUSAL:
-        bring(y, keys.index(1), y_here.index(1), at, begin + step, chunks > 1)
+        async_load(keys, 1, walk, walk.begin + walk.step, walk.chunks > 1)
     gl.warp_specialize(
         [
             (multiply, (
-                a, b, x, y, out, inv, delta, S, S0, lefts, a_here, rights, b_here, points, x_here,
-                keys, y_here, y_mapped, state_here, weights_here, w_here, w_free, biases,
-                batch, of_batch, head, segment, segments, N, D, E, begin, step, chunks,
-                CAUSAL, REVERSE, SCANNED, SUMS, INITIAL, MAP, RING,
+                Rings(lefts, rights, points, keys), out, inv, minus_delta, sums,
+                state_ring, z_ring, z_full, z_empty, biases, walk, CAUSAL, REVERSE, SCANNED, MAP,
             )),
             (map_tiles, (
-                inv, delta, z, z0, keys, y_here, y_mapped, weights_here.index(0), w_here, w_free, biases,
-                head, segment, segments, N, D, begin, step, chunks,
-                CAUSAL, REVERSE, SCANNED, SUMS, INITIAL, MAP,
+                inv, minus_delta, sums, keys, z_ring.index(0), z_full, z_empty, biases, walk,
+                CAUSAL, REVERSE, SCANNED, MAP,
             )),
         ],
         [8],
-        [48],  # and 208 of a multiplying one
+        [48],
     )  # fmt: skip

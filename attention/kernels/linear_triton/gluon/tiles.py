@@ -1,20 +1,12 @@
-"""What the Gluon passes share: layouts, feature maps, and tiles in shared memory.
+"""What the Gluon passes share: layouts of tiles, feature maps, and products."""
 
-A tile is 128 tokens of a tensor, filled up with zeros to a width of 128. The copy engine brings it while all
-else goes on, and a barrier on which its bytes arrive tells when it is there.
-"""
-
+# Types are those of Triton's compiler.
+# mypy: ignore-errors
 from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma
-
-# Later versions of Triton than 3.6 renamed these.
-copy_in = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
-copy_out = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
-barrier = getattr(gl, "barrier", None) or gl.thread_barrier
-REINTERPRETS = gl.constexpr(hasattr(gl.shared_memory_descriptor, "reinterpret"))
+from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
 
 WIDTH = gl.constexpr(128)
 QUARTER = gl.constexpr(32)
@@ -84,66 +76,24 @@ def slope(x, MAP: gl.constexpr):
 
 
 @gluon.jit
-def anew(x):
-    """x, which the compiler cannot know before: what is made of it holds no registers between rounds.
+def opaque(x):
+    """Value x, hidden from the compiler: addresses and masks that depend on it are computed in each round.
 
-    It would keep masks and addresses in local memory, which shared memory leaves hardly a cache.
+    Else they would be computed once and wait in local memory, for which shared memory leaves hardly a cache.
     """
     return gl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], dtype=gl.int32, is_pure=False, pack=1)
 
 
 @gluon.jit
-def barriers(count: gl.constexpr):
-    """So many barriers, each of one arrival."""
-    ring = gl.allocate_shared_memory(gl.int64, [count, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(count):
-        mbarrier.init(ring.index(i), count=1)
-    return ring
-
-
-@gluon.jit
-def tiles(count: gl.constexpr):
-    """So many tiles, and the barriers on which their bytes arrive."""
-    return gl.allocate_shared_memory(gl.bfloat16, [count, WIDTH, WIDTH], TILE), barriers(count)
-
-
-@gluon.jit
-def expect(here, wanted):
-    """The bytes of a tile, if it is wanted: of all that are brought together before the first is."""
-    mbarrier.expect(here, 2 * WIDTH * WIDTH, wanted)
-
-
-@gluon.jit
-def bring(x, tile, here, at, start, wanted):
-    """A tensor's tile from token ``start``, of batch and head ``at``, if it is wanted."""
-    copy_in(x, [at[0], at[1], start, 0], here, as_block(tile, x), wanted)
-
-
-@gluon.jit
-def take(x, tile, at, start):
-    """The reverse, within the edges of the tensor."""
-    copy_out(x, [at[0], at[1], start, 0], as_block(tile, x))
-
-
-@gluon.jit
-def as_block(tile, x):
-    """A tile as the descriptor of its tensor sees it."""
-    if REINTERPRETS:
-        return tile.reinterpret(gl.bfloat16, [1, 1, WIDTH, WIDTH], x.layout)
-    else:
-        return tile._reinterpret(gl.bfloat16, [1, 1, WIDTH, WIDTH], x.layout)
-
-
-@gluon.jit
 def two_quarters(tile, half: gl.constexpr):
-    """Of its rows, loaded together: what is made of all at once does not fit in registers."""
+    """Two quarters of a tile's rows, loaded together: what is made of all four does not fit in registers."""
     first: gl.constexpr = 2 * half * QUARTER
     return tile.slice(first, QUARTER).load(ROWS), tile.slice(first + QUARTER, QUARTER).load(ROWS)
 
 
 @gluon.jit
 def fold(x):
-    """Partial sums of rows: of every eighth."""
+    """Partial sums of rows: of every eighth, which one thread holds."""
     partial = gl.sum(gl.reshape(x.to(gl.float32), [x.shape[0] // 8, 8, WIDTH]), 0)
     return gl.convert_layout(partial, ROWS, assert_trivial=True)
 
@@ -157,15 +107,15 @@ def load_rows(x, start, N, rows):
 
 @gluon.jit
 def product(left, right):
-    """Of two tiles, begun."""
+    """Begins the product of two tiles."""
     zero = gl.zeros([WIDTH, WIDTH], gl.float32, PRODUCT)
     return warpgroup_mma(left, right, zero, use_acc=False, is_async=True)
 
 
 @gluon.jit
 def causal(scores, REVERSE: gl.constexpr):
-    """Zero where a column is later than its row (in reverse: earlier)."""
-    row = anew(gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT)))[:, None]
+    """Scores, zero where a column is later than its row (in reverse: earlier)."""
+    row = opaque(gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT)))[:, None]
     column = gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))[None, :]
     return gl.where(row <= column if REVERSE else row >= column, scores, 0.0)
 
