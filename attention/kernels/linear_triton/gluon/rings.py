@@ -45,7 +45,7 @@ def barriers(count: gl.constexpr):
 
 @gluon.jit
 def new_ring(tensor, count: gl.constexpr):
-    """A ring of ``count`` tiles, 32 KiB each."""
+    """A ring of ``count`` tiles, 32768 bytes each."""
     tiles = gl.allocate_shared_memory(gl.bfloat16, [count, WIDTH, WIDTH], TILE)
     return Ring(tensor, tiles, barriers(count))
 
