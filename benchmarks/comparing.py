@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of
-from benchmarks.analysis.comparison.writing import Comparison, write_comparison
+from benchmarks.analysis.comparison.writing import WrittenComparison, write_comparison
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.run_file import read_run
@@ -28,7 +28,7 @@ def compare_files(
     format: str,
     say: Callable[[str], None],
     paired: bool | None = None,
-) -> Comparison:
+) -> WrittenComparison:
     """Compare files by a margin that is not below the known noise of their machine.
 
     Args:
@@ -63,7 +63,7 @@ def compare_revisions(
     format: str,
     say: Callable[[str], None],
     root: Path = ROOT,
-) -> Comparison:
+) -> WrittenComparison:
     """Measure two revisions in pairs of runs, and compare them.
 
     Where both hold the same kernels, what they differ by is stored as the noise of this machine.
@@ -96,8 +96,8 @@ def _machine(file: str | Path) -> Machine:
     return read_run(Path(file)).run.machine
 
 
-def _remember_noise(plan: Pairs, comparison: Comparison, say: Callable[[str], None]) -> None:
-    ratios = [case["ratio"] for case in comparison.content["cases"] if case["ratio"]]
+def _remember_noise(plan: Pairs, comparison: WrittenComparison, say: Callable[[str], None]) -> None:
+    ratios = [case.change.ratio for case in comparison.comparison.cases if case.change.ratio]
     if plan.pairs < LEAST_PAIRS or not ratios:
         say(f"The noise is not stored: it takes {LEAST_PAIRS} pairs of runs to tell that of a machine.")
         return

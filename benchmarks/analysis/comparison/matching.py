@@ -1,4 +1,4 @@
-"""What of two sets of runs may be compared: the same case on the same machine, in which units."""
+"""The parts of two sets of runs that may be compared: equal cases on one machine, in which units."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import machine_names
 from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.reading.run_info import RunInfo
-from benchmarks.analysis.reading.setting import CASE
+from benchmarks.analysis.reading.setting import CASE, Case
 
 PLACE = ("machine", "device", "clock")
-"""What shares its noise."""
+"""Fields of the rows that share their noise."""
 ANYWHERE = tuple(field for field in CASE if field not in ("machine", "device_name", "clock"))
-"""What is asked of a case, wherever and however it is then measured."""
+"""Fields of a case, wherever and by whatever clock it is measured."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class Stratum:
         """Whether the units of both sides belong together one by one."""
         return self.unit == "pair"
 
+    def cases(self) -> dict[str, tuple[str, Case]]:
+        """Key and fields of each case of the head, by the name that equal cases of both sides share."""
+        first = self.head.drop_duplicates("case")
+        return {row["case"]: (str(row["key"]), Case.of(row)) for row in first.to_dict("records")}
+
     def aligned(self, base: pd.DataFrame, head: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The common columns of two tables of one row per unit; paired, also their common rows."""
         columns = base.columns.intersection(head.columns, sort=False)
@@ -86,7 +91,7 @@ def _identify(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def strata(base: Side, head: Side, paired: bool | None) -> Iterator[Stratum]:
-    """What can be compared, device by device.
+    """The strata that can be compared, device by device.
 
     Args:
         base: One side.
