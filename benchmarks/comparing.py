@@ -97,7 +97,7 @@ def _machine(file: str | Path) -> Machine:
 
 
 def _remember_noise(plan: Pairs, comparison: WrittenComparison, say: Callable[[str], None]) -> None:
-    ratios = [case.change.ratio for case in comparison.comparison.cases if case.change.ratio]
+    ratios = [case.change.ratio for case in comparison.found.cases if case.change.ratio]
     if plan.pairs < LEAST_PAIRS or not ratios:
         say(f"The noise is not stored: it takes {LEAST_PAIRS} pairs of runs to tell that of a machine.")
         return

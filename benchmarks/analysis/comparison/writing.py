@@ -24,7 +24,7 @@ class WrittenComparison:
 
     text: str
     files: list[Path]
-    comparison: Comparison
+    found: Comparison
 
 
 def write_comparison(
