@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.history.changes import WORSE, difference
-from benchmarks.analysis.history.lines import without_length
+from benchmarks.analysis.history.levels import Segment
 from benchmarks.analysis.history.text import ORDER, QUANTITY_WORDS, change_words, level
 from benchmarks.analysis.history.traces import Traced
 from benchmarks.analysis.plots.labels import Label, Labeller
@@ -95,10 +94,10 @@ def choose(traced: Sequence[Traced]) -> list[Traced]:
     def prominence(one: Traced) -> tuple[bool, int, int, int]:
         stepped = len(one.segments) > 1
         newest = int(one.line.places[one.segments[-1].start]) if stepped else 0
-        return not stepped, -newest, ORDER.index(one.line.quantity), -(without_length(one.line.name)[1] or 0)
+        return not stepped, -newest, ORDER.index(one.line.quantity), -(one.line.name.seq_len or 0)
 
     ordered = sorted(traced, key=prominence)
-    of_series = {(one.line.quantity, without_length(one.line.name)[0]): one for one in reversed(ordered)}
+    of_series = {(one.line.quantity, one.line.name.series): one for one in reversed(ordered)}
     leading = sorted(of_series.values(), key=prominence)
     scaling = [
         one
@@ -134,11 +133,9 @@ def _draw(axes: Axes, one: Traced) -> None:
         )
     for _, place, _ in _steps(one):
         axes.axvline(place, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)
-    layer, _, name = one.line.name.rpartition("layer/")
-    kernel, _, rest = name.partition("/")
     what = QUANTITY_WORDS.get(line.quantity, line.quantity)
-    axes.set_title(f"{what}: {layer and 'layer, '}{kernel}\n{rest}", loc="left", fontsize=8.5, color=INK)
-    for index, marked in enumerate(reversed(line.kernels)):
+    axes.set_title(f"{what}: {line.name.head}\n{line.name.tail}", loc="left", fontsize=8.5, color=INK)
+    for index, marked in enumerate(reversed(line.name.kernels)):
         mark_kernel(axes, marked, (0, 1), (-9 - 11 * index, 21), axes.transAxes)
     revisions = one.timeline.revisions
     ticks = sorted({round(place) for place in np.linspace(0, len(revisions) - 1, TICKS)})
@@ -165,7 +162,7 @@ def _levels(one: Traced) -> Iterator[tuple[str, float, float, float]]:
     edges = [-0.5, *(place for _, place, _ in _steps(one)), one.line.places[-1] + 0.5]
     for index, (segment, ends) in enumerate(zip(one.segments, pairwise(edges), strict=True)):
         if index:
-            color = _color(difference(one, *one.steps[index - 1])["verdict"])
+            color = _color(difference(one, *one.steps[index - 1]).verdict)
         yield color, *ends, one.natural(segment.level)
 
 
@@ -175,22 +172,22 @@ def _color(verdict: str) -> str:
     return BETTER_INK if verdict in ("faster", "smaller") else MOVED_INK
 
 
-def _steps(one: Traced) -> Iterator[tuple[Any, float, Any]]:
-    """What is before each step, its place, what is after it."""
+def _steps(one: Traced) -> Iterator[tuple[Segment, float, Segment]]:
+    """The level before each step, the place of the step, the level after it."""
     for old, new in one.steps:
         places = one.line.places
         yield old, (places[new.start - 1] + places[new.start]) / 2, new
 
 
 def _name_steps(axes: Axes, one: Traced) -> None:
-    """Its size, and the first commit that has it, at the top of the panel."""
+    """The size of each step, and the first commit that has it, at the top of the panel."""
     top = axes.get_ylim()[1]
     labeller = Labeller(axes)
     for old, place, new in reversed(list(_steps(one))):
         found = difference(one, old, new)
-        size = change_words({**found, "quantity": one.line.quantity}, interval=False)
+        size = change_words(one.line.quantity, found, interval=False)
         words = f"{size}\n{one.revision(new.start).name}"
-        color = _color(found["verdict"])
+        color = _color(found.verdict)
         right = place < 0.7 * len(one.timeline.revisions)
         offset, align = ((4, -12), "left") if right else ((-4, -12), "right")
         labeller.write(Label(words, place, top, color, (offset,), align))

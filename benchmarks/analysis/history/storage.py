@@ -8,20 +8,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.analysis.reading.fields import LOST, InputError
 from benchmarks.analysis.reading.machines import usable_cores
 from benchmarks.analysis.reading.run_file import ENDINGS, RunFile, read_run
-from benchmarks.analysis.reading.setting import SERIES
+from benchmarks.analysis.reading.setting import CASE, Case
 from benchmarks.analysis.scaling.units import Floats
 
 EXACT = ("peak_bytes", "flops", "min_bytes")
 """Quantities without noise."""
-CASE = (*(name for name in SERIES if name != "machine"), "seq_len")
-"""Fields by which cases belong to series; the machine is the run's."""
 BYTES_PER_PROCESS = 50e6
 """Starting another process takes about as long as reading so much."""
 
@@ -62,7 +59,7 @@ class StoredRun:
         digest: By which a copy is known.
         revision: The measured state of the code.
         machine: Fingerprint; runs of different ones stay apart.
-        fields: `CASE` of each case.
+        cases: Each case by its identity; the machine is the run's, and no case names one.
         seconds: Median over the repetitions of the median round.
         exact: The quantities of `EXACT` of each case, NaN where unknown; of repetitions the least, for what
             an allocator leaves over only adds.
@@ -73,7 +70,7 @@ class StoredRun:
     digest: str
     revision: Revision
     machine: str
-    fields: dict[CaseId, dict[str, Any]]
+    cases: dict[CaseId, Case]
     seconds: dict[CaseId, float]
     exact: dict[CaseId, Floats]
     failed: dict[str, str] = field(default_factory=dict)
@@ -144,18 +141,18 @@ def _read(path: Path) -> StoredRun | str:
     try:
         return _stored(read_run(path))
     except InputError as error:
-        return str(error).partition("; ")[0]
+        return error.found
 
 
 def _stored(file: RunFile) -> StoredRun:
     seconds: dict[CaseId, list[float]] = {}
-    fields: dict[CaseId, dict[str, Any]] = {}
+    cases: dict[CaseId, Case] = {}
     exact: dict[CaseId, Floats] = {}
     for row in file.measured:
         known = row.fields
         case = known["key"], known["clock"], known["device_name"]
         seconds.setdefault(case, []).append(row.median_s)
-        fields[case] = {name: known.get(name) for name in CASE}
+        cases[case] = Case.of({**{name: known.get(name) for name in CASE}, "machine": ""})
         amounts = np.array([np.nan if known[name] is None else float(known[name]) for name in EXACT])
         exact[case] = np.fmin(exact.get(case, amounts), amounts)
     failed = {
@@ -168,7 +165,7 @@ def _stored(file: RunFile) -> StoredRun:
         digest=file.digest,
         revision=_revision(file),
         machine=file.run.machine.fingerprint,
-        fields=fields,
+        cases=cases,
         seconds={case: float(np.median(medians)) for case, medians in seconds.items()},
         exact=exact,
         failed=failed,

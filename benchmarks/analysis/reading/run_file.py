@@ -102,7 +102,7 @@ def read_run(path: Path) -> RunFile:
     measured, broken = _benchmarks(content, path)
     left_out = list(_left_out(content, path))
     if not (measured or broken or left_out):
-        raise InputError(f"{path} holds no benchmarks at all; {HOW_TO_MEASURE}")
+        raise InputError(f"{path} holds no benchmarks at all", HOW_TO_MEASURE)
     return RunFile(path, digest, RunInfo.of(content, path), measured, broken, left_out)
 
 
@@ -110,16 +110,16 @@ def _unpacked(raw: bytes, path: Path) -> bytes:
     try:
         return gzip.decompress(raw)
     except (OSError, EOFError, zlib.error):
-        raise InputError(f"{path} is a damaged gzip file; copy it again, or {HOW_TO_MEASURE}") from None
+        raise InputError(f"{path} is a damaged gzip file", f"copy it again, or {HOW_TO_MEASURE}") from None
 
 
 def _read_json(path: Path) -> tuple[dict[str, Any], str]:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; {HOW_TO_MEASURE}") from None
+        raise InputError(f"{path}: no such file", HOW_TO_MEASURE) from None
     except IsADirectoryError:
-        raise InputError(f"{path} is a directory; give the JSON files of the runs one by one") from None
+        raise InputError(f"{path} is a directory", "give the JSON files of the runs one by one") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     if raw.startswith(GZIP):
@@ -130,12 +130,12 @@ def _read_json(path: Path) -> tuple[dict[str, Any], str]:
     except json.JSONDecodeError as error:
         cut_off = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
         what = "is cut off in the middle of its JSON" if text.strip() and cut_off else "is not JSON"
-        raise InputError(f"{path} {what} (line {error.lineno}); {HOW_TO_MEASURE}") from None
+        raise InputError(f"{path} {what} (line {error.lineno})", HOW_TO_MEASURE) from None
     except (ValueError, RecursionError):
-        raise InputError(f"{path} is not JSON; {HOW_TO_MEASURE}") from None
+        raise InputError(f"{path} is not JSON", HOW_TO_MEASURE) from None
     if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):
         raise InputError(
-            f"{path} has no list 'benchmarks', so pytest-benchmark did not write it; {HOW_TO_MEASURE}"
+            f"{path} has no list 'benchmarks', so pytest-benchmark did not write it", HOW_TO_MEASURE
         )
     return content, hashlib.sha256(raw).hexdigest()
 
@@ -161,13 +161,11 @@ def _fields(benchmark: Any, where: str) -> Fields:
     info = info if isinstance(info, dict) else {}
     require(info, ("schema",), where)
     if not is_integer(info["schema"]) or info["schema"] < 1:
-        raise InputError(
-            f"{where} has schema {info['schema']!r}, which is no version number; {HOW_TO_MEASURE}"
-        )
+        raise InputError(f"{where} has schema {info['schema']!r}, which is no version number", HOW_TO_MEASURE)
     if info["schema"] > SCHEMA:
         raise InputError(
-            f"{where} has schema {info['schema']}, but schema {SCHEMA} is the newest understood here; "
-            "update this project, or measure again with this version"
+            f"{where} has schema {info['schema']}, but schema {SCHEMA} is the newest understood here",
+            "update this project, or measure again with this version",
         )
     require(info, TEXTS + INTEGERS + AMOUNTS, where)
     return checked(info, where, TEXTS + INTEGERS)
@@ -181,7 +179,7 @@ def _times(benchmark: Mapping[str, Any], where: str) -> tuple[Floats, int, bool]
     """
     stats = benchmark.get("stats")
     if not isinstance(stats, dict) or not ("data" in stats or "median" in stats):
-        raise InputError(f"{where} has no times in its 'stats'; {HOW_TO_MEASURE}")
+        raise InputError(f"{where} has no times in its 'stats'", HOW_TO_MEASURE)
     has_rounds = isinstance(stats.get("data"), list) and bool(stats["data"])
     names = ("min", "q1", "median", "q3", "max")
     five = [stats[name] for name in names] if all(name in stats for name in names) else [stats.get("median")]
@@ -196,7 +194,7 @@ def _times(benchmark: Mapping[str, Any], where: str) -> tuple[Floats, int, bool]
 def _left_out(content: Mapping[str, Any], path: Path) -> Iterator[NotMeasured]:
     entries = content.get("not_measured") or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path}: 'not_measured' is no list of cases; {HOW_TO_MEASURE}")
+        raise InputError(f"{path}: 'not_measured' is no list of cases", HOW_TO_MEASURE)
     for index, entry in enumerate(entries):
         where = f"{path}: not_measured case {index}"
         require(entry, LEFT_OUT, where)
