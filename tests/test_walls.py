@@ -16,6 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from attention import case
+from attention.kernels import references, registry
+from benchmarks import subjects
+from benchmarks.analysis.plots import looks
+from benchmarks.analysis.reading import fields
+
 ROOT = Path(__file__).parent.parent
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -109,6 +115,11 @@ def test_a_new_room_of_a_kernel_is_found_without_being_named(tmp_path: Path) -> 
         [sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["True"]
+
+
+def test_both_sides_of_the_json_know_the_same_families_and_subjects() -> None:
+    assert registry.FAMILIES == fields.FAMILIES == tuple(references.REFERENCES) == tuple(looks.PALETTES)
+    assert case.SUBJECTS == fields.SUBJECTS == tuple(subjects.SUBJECTS)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+CONCLUSIONS_SCHEMA = 1
+"""Version of the objects in summary.json, comparison.json and history.json."""
 FLAT: Mapping[str, bool] = {"flat": True}
 """Metadata of a dataclass's field whose own fields, or items, take its place in the JSON object."""
 

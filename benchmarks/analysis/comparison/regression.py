@@ -15,8 +15,8 @@ from benchmarks.analysis.comparison.matching import Side, sides, strata
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import differences
 from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA
 
-SCHEMA = 1
 MARGIN = 0.05
 
 
@@ -63,7 +63,7 @@ def compare(
     verdicts: set[str] = {one.verdict for one in cases}
     verdicts |= {one.verdict for one in counts} | {one.verdict for one in outcomes}
     return Comparison(
-        schema=SCHEMA,
+        schema=CONCLUSIONS_SCHEMA,
         margin=wide,
         noise=noise,
         unit=units[0] if len(units) == 1 else "mixed",

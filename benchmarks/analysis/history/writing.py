@@ -27,9 +27,7 @@ from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.text import sections
 from benchmarks.analysis.history.traces import MARGIN, Traced, trace
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.serialization import json_text
-
-SCHEMA = 1
+from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA, json_text
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def conclude(
     timelines = [own[0].timeline for own in machines]
     commit = None if baseline is None else find_commit(every, baseline)
     return History(
-        schema=SCHEMA,
+        schema=CONCLUSIONS_SCHEMA,
         margin=margin,
         machines=[
             MachineHistory(

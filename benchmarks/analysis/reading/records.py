@@ -111,13 +111,6 @@ def as_frame(rows: Sequence[Mapping[Any, object]]) -> pd.DataFrame:
     return frame.astype({field: "Int64" for field in (*INTEGERS, *OPTIONAL_INTEGERS) if field in frame})
 
 
-def groups(rows: pd.DataFrame, fields: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The rows that agree in these fields, with what they agree on."""
-    if len(rows):
-        for key, group in rows.groupby(list(fields), dropna=False):
-            yield dict(zip(fields, key, strict=True)), group
-
-
 def _assign_units(rows: pd.DataFrame) -> pd.DataFrame:
     """The unit of sampling is the run where a setting was measured in several, otherwise the repetition."""
     runs = rows.groupby(list(SETTING), dropna=False)["run"].transform("nunique")

@@ -28,8 +28,7 @@ from benchmarks.analysis.scaling.exponent import estimate_exponent
 from benchmarks.analysis.scaling.firmness import Unit, of_crossover, of_exponent
 from benchmarks.analysis.scaling.fitted import compare_laws
 from benchmarks.analysis.scaling.units import count_exponent, local_slopes, numbers, unit_table
-
-SCHEMA = 1
+from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA
 
 
 def summarise(records: Records) -> Summary:
@@ -44,7 +43,7 @@ def summarise(records: Records) -> Summary:
     ]
     crossovers = [pair for setting, group in by_setting(scaling) for pair in _crossovers(setting, group)]
     return Summary(
-        SCHEMA,
+        CONCLUSIONS_SCHEMA,
         _runs(records),
         series,
         crossovers,
