@@ -16,7 +16,7 @@ from benchmarks.revisions import Pairs, describe, measure_pairs, plan_pairs
 from benchmarks.runs import ROOT
 
 LEAST_PAIRS = 3
-"""What fewer pairs differ by says more of their number than of the machine."""
+"""Fewer pairs tell more of their number than of the machine's noise."""
 
 
 def compare_files(

@@ -137,7 +137,7 @@ def _progress(plan: Plan, done: int, seconds: float, measured_here: int) -> str:
 
 
 def time_left(seconds: float, measured: int, missing: int) -> str:
-    """As in "run 2 of 5, about 3 min left", with its comma; empty before anything was measured."""
+    """The time left with its comma, as in ", about 3 min left"; empty before anything was measured."""
     if not measured:
         return ""
     left = seconds / measured * missing

@@ -1,4 +1,4 @@
-"""What can be measured: the attention operator, a self-attention layer around it, a ceiling of the device."""
+"""The subjects of a measurement: the attention operator, a self-attention layer, a ceiling of the device."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def triton_costs(case: Case) -> Costs:
     """Twice over the states, once to sum a segment and once to walk it: N (3 D Dv + D + C (D + Dv)) MACs.
 
     Bidirectional N (2 D Dv + D), without the second walk. Where one width is cut into blocks, each computes
-    the scores anew; Gluon passes cut none. The normaliser is counted as the D products a token that it is.
+    the scores again; Gluon passes cut none. The normaliser is counted as the D products a token that it is.
 
     Peak: the results, one or two float32 a token, and the states of the segments.
     """

@@ -19,7 +19,7 @@ class Judged(Protocol):
 
     @property
     def verdict(self) -> str:
-        """What is said of it."""
+        """The verdict in a word."""
 
 
 def count_verdicts(rows: Sequence[Judged]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""What a comparison concludes, as comparison.json holds it."""
+"""The conclusions of a comparison, as comparison.json holds them."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class CrossoverShift:
 
 @dataclass(frozen=True)
 class CommonChange:
-    """What moves the median case of one device.
+    """The change of the median case of one device.
 
     Attributes:
         machine: Its machine's name.

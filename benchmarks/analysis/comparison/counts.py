@@ -1,4 +1,4 @@
-"""What has no noise: counts, bytes, and whether a case was measured at all."""
+"""Quantities without noise: counts, bytes, and whether a case was measured at all."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from benchmarks.analysis.comparison.shifts import PairCrossovers, crossovers, ex
 from benchmarks.analysis.scaling.units import Floats
 
 RUN_NOISE = 0.02
-"""What a run does to each of its cases, assumed where a side has one run: 1.5 to 2 % on shared machines."""
+"""Noise of a run in each of its cases, assumed where a side has one run: 1.5 to 2 % on shared machines."""
 WIDEST = 20.0
 """Log-ratio at which intervals end: two units can span more than any number holds."""
 TOGETHER = 0.75
@@ -179,7 +179,7 @@ def _beyond(pair: PairCrossovers) -> ShiftVerdict:
 
 
 def find_common(part: Stratum, margin: float) -> Iterator[CommonChange]:
-    """What moves the median case, where there are cases enough to speak of all of them."""
+    """The change of the median case, where there are enough cases to speak of all of them."""
     tables = log_tables(part)
     held = tables[0].notna().any() & tables[1].notna().any()
     base, head = (table.loc[:, held].to_numpy() for table in tables)
@@ -207,7 +207,7 @@ def find_common(part: Stratum, margin: float) -> Iterator[CommonChange]:
 
 
 def find_controls(part: Stratum) -> Iterator[CeilingChange]:
-    """What no commit of a kernel changes: the ceilings, with the ratios of their times."""
+    """The changes of the ceilings, which no commit of a kernel touches."""
     base, head = log_tables(part, ceilings=True)
     change = find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=_unseen(part))
     known = part.cases()

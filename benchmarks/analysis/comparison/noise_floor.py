@@ -12,7 +12,7 @@ QUANTILE = 0.95
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """What a comparison of some code with itself found.
+    """The noise of a machine: the result of a comparison of some code with itself.
 
     Attributes:
         share: By this share of the time, or less, 19 of 20 cases changed although nothing had.

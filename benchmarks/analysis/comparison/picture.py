@@ -128,7 +128,7 @@ def _percent(ratio: float) -> str:
 
 
 def _thinned(ticks: Floats, span: float) -> list[float]:
-    """Those ticks, from 1 outward, whose labels do not touch."""
+    """The ticks whose labels do not touch, from 1 outward."""
     kept: list[float] = []
     for tick in sorted(map(float, ticks), key=lambda tick: abs(np.log(tick))):
         if all(abs(np.log(tick / other)) > 0.07 * np.log(span) for other in kept):

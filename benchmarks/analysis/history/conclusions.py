@@ -1,4 +1,4 @@
-"""What a history concludes, as history.json holds it."""
+"""The conclusions of a history, as history.json holds them."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ from benchmarks.analysis.scaling.units import CONFIDENCE, Floats
 FALSE_ALARMS = 0.01
 """How often a quiet history, all its lines together, may show a step."""
 STRAY = 0.7
-"""What one value may cost, in units of the cost of a step.
+"""The most that one value may cost, in units of the cost of a step.
 
 Above 1/2, so that two values off at the newest end make a step; above 2/3, so that three in the middle do;
 below 1 and 2/2, so that one anywhere, or two in the middle, do not.
 """
 NEAR = 20
-"""So many values at either side of a step tell its size."""
+"""Values at either side of a step that tell its size."""
 FINENESS, MOST_LEVELS = 8, 20_000
 """Levels that are tried: per standard deviation of one value, and at most."""
 

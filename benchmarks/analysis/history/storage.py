@@ -52,7 +52,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What the history needs of one run.
+    """The part of one run that a history needs.
 
     Attributes:
         path: Its file.
@@ -175,7 +175,7 @@ def _stored(file: RunFile) -> StoredRun:
 def _revision(file: RunFile) -> Revision:
     commit = file.run.commit
     measured = _time(file.run.datetime)
-    # A rebase orders commits anew and leaves the author's time as it was, which tells those of one second.
+    # A rebase dates commits again and leaves the author's time as it was, which tells those of one second.
     authored = _time(commit.author_time)
     time = _time(commit.time) or authored or measured
     if time is None:

@@ -26,7 +26,7 @@ class Look:
 
     @property
     def drawn(self) -> Style:
-        """As matplotlib's keyword arguments."""
+        """The look as keyword arguments of matplotlib."""
         return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 
 

@@ -1,4 +1,4 @@
-"""What all pictures share: fonts and sizes, axes, marks, legends and headlines."""
+"""The style of all pictures: fonts and sizes, axes, marks, legends and headlines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.analysis.plots.looks import Look, Style, look
 DPI = 150
 INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
 WORSE_INK, BETTER_INK, UNDECIDED_INK, ALIKE_INK = "#c1121f", "#2166ac", "#b07d00", "#8a8a8a"
-"""What became of a kernel, in colours that no kernel has."""
+"""Colours of verdicts, which no kernel has."""
 
 RC: dict[Any, Any] = {
     "font.size": 10,
@@ -115,7 +115,7 @@ def theory_handle() -> Line2D:
 
 
 def impossible_handle() -> Line2D:
-    """The same in a legend."""
+    """The mark of an impossible case in a legend."""
     return Line2D([], [], **{**IMPOSSIBLE, "markersize": 8})
 
 
@@ -132,7 +132,7 @@ def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int = 5) -
 
 
 def headline(figure: Figure, title: str, subtitle: str) -> None:
-    """What the picture shows in bold, and beneath it where and how it was measured."""
+    """A title in bold, and beneath it where and how the picture's data were measured."""
     inches = figure.get_figheight()
     parts: tuple[tuple[str, float, dict[str, Any]], ...] = (
         (title, 0.1, {"fontsize": 13, "fontweight": "bold", "color": INK}),

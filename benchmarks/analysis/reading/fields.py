@@ -15,7 +15,7 @@ AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
 OPTIONAL_INTEGERS = ("value_dim", "embed_dim")
 OPTIONAL_AMOUNTS = ("counted_flops", "predicted_peak_bytes")
 SUBJECTS = ("operator", "layer", "ceiling")
-"""What was measured: attention alone, a whole self-attention layer around it, or what the device can do."""
+"""Subjects of a measurement: attention alone, a self-attention layer around it, a ceiling of the device."""
 LEFT_OUT = (
     "kernel", "mode", "phase", "device", "dtype", "batch", "heads", "seq_len", "head_dim",
     "outcome", "reason",

@@ -27,7 +27,7 @@ another library, by which runs of one machine are told apart.
 
 @dataclass(frozen=True)
 class Machine:
-    """What the file of a run says about its machine; older files say less."""
+    """The machine of a run, as its file describes it; older files say less."""
 
     cpu: Fact = None
     cpu_count: Fact = None

@@ -1,4 +1,4 @@
-"""What a file says about its run: when, where, of which commit, and under which conditions."""
+"""The run of a file: when, where, of which commit, and under which conditions it was measured."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a file says about its run.
+    """The run of a file, as the file describes it.
 
     Attributes:
         file: The file, as it was given.

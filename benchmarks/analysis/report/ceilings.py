@@ -1,4 +1,4 @@
-"""What a device can do at most, measured beside the kernels, and how near each case comes to it."""
+"""The ceilings of a device, measured beside the kernels, and how near each case comes to them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What one device does at most with one dtype, by one clock.
+    """The ceilings of one device with one dtype, by one clock.
 
     Attributes:
         device: "cpu" or "cuda".

@@ -1,4 +1,4 @@
-"""What a report concludes: series, crossovers, and all of it together, as summary.json holds them."""
+"""The conclusions of a report: series, crossovers and their summary, as summary.json holds them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class MachineSummary:
 
 @dataclass(frozen=True)
 class Runs:
-    """What a report rests on.
+    """The files, machines and units of sampling of a report.
 
     Attributes:
         files: Its files.

@@ -14,7 +14,7 @@ VERBS = {"time": ("beats", "is faster than"), "peak_bytes": ("needs less memory 
 
 
 class Predicate(NamedTuple):
-    """What is said of a linear kernel: a verb, the standard kernel as its object, and the rest."""
+    """A statement about a linear kernel: a verb, the standard kernel as its object, and the rest."""
 
     verb: str
     standard: str
@@ -22,7 +22,7 @@ class Predicate(NamedTuple):
 
 
 def predicate(pair: PairCrossover) -> Predicate:
-    """What a crossover says of its linear kernel."""
+    """The statement of a crossover about its linear kernel."""
     found, standard = pair.found, pair.standard
     verb, comparison = VERBS[pair.quantity]
     if found.lengths is None:

@@ -1,4 +1,4 @@
-"""What the Gluon passes share: layouts of tiles, feature maps, and products."""
+"""The parts that Gluon passes share: layouts of tiles, feature maps, and products."""
 
 # Types are those of Triton's compiler.
 # mypy: ignore-errors

@@ -1,4 +1,4 @@
-"""What the Triton passes share: feature maps, and tiles of memory with their edges."""
+"""The parts that Triton passes share: feature maps, and tiles of memory with their edges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pictures share: panels, points with bars, guides and their axes."""
+"""The parts of a report's pictures: panels, points with bars, guides and their axes."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Curve:
 
     @property
     def drawn(self) -> Style:
-        """As matplotlib's keyword arguments."""
+        """The look as keyword arguments of matplotlib."""
         return {
             **self.look.drawn,
             **FILLS[self.environment % len(FILLS)],

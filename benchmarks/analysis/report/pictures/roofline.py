@@ -22,7 +22,7 @@ BESIDE: Places = tuple((side * 16, height) for height in (0, 8, -8, 16, -16) for
 AROUND: Places = ((0, -10), (0, 10), (0, -20), (0, 20))
 """Where a length can be named, in points from its mark."""
 REACH = (9, 5)
-"""Half of the width and height of such a label, in points."""
+"""Half the width and half the height of a label of a length, in points."""
 
 
 def roofline_picture(view: View) -> Figure | None:
