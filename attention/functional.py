@@ -1,4 +1,4 @@
-"""What a user calls: attention by family and backend."""
+"""Attention by family and backend: the functions that a user calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attention.kernels.registry import Kernel, get_kernel, list_kernels
 from attention.kernels.tensors import differentiated
 
 Like = tuple[torch.Size, torch.dtype, torch.device]
-"""What a kernel is chosen by, of a tensor."""
+"""Shape, dtype and device of a tensor, by which a kernel is chosen."""
 
 AUTO = {
     ("standard", "cpu"): ("sdpa",),
@@ -22,7 +22,7 @@ AUTO = {
     ("linear", "cpu"): ("native", "chunked"),
     ("linear", "cuda"): ("triton", "chunked"),
 }
-"""What backend="auto" stands for: the first that serves the inputs. The order is that of measured speed."""
+"""Backends that backend="auto" tries, the fastest first; it takes the first that serves the inputs."""
 
 
 def standard_attention(
@@ -106,7 +106,7 @@ def explain(case: Case) -> None:
 
 
 def choose(case: Case) -> Kernel:
-    """What ``backend="auto"`` stands for in the family of ``case.kernel``.
+    """The kernel that ``backend="auto"`` takes in the family of ``case.kernel``.
 
     Raises:
         ValueError: no kernel serves the case; the message says why.

@@ -120,7 +120,7 @@ class SelfAttention(nn.Module):
 
 
 def self_attention_costs(case: Case) -> Costs:
-    """What a layer of width d = H x D costs: four projections N d^2 around the kernel's own terms.
+    """The costs of a layer of width d = H x D: four projections N d^2 around the kernel's own terms.
 
     A backward does each projection twice more, for its input and for its weights.
     """

@@ -81,7 +81,7 @@ def _compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
             options.base, options.against, output, margin=margin, format=format, say=_say
         )
     print(comparison.text, end="")
-    return 1 if comparison.regressed else 0
+    return 1 if comparison.found.regressed else 0
 
 
 def _say(line: str) -> None:

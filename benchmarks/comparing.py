@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of, store_floor, stored_floor
-from benchmarks.analysis.comparison.writing import Comparison, write_comparison
+from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of
+from benchmarks.analysis.comparison.writing import WrittenComparison, write_comparison
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.reading.machines import describe_machine
+from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.run_file import read_run
+from benchmarks.noise_store import store_floor, stored_floor
 from benchmarks.revisions import Pairs, describe, measure_pairs, plan_pairs
 from benchmarks.runs import ROOT
 
 LEAST_PAIRS = 3
-"""What fewer pairs differ by says more of their number than of the machine."""
+"""Fewer pairs tell more of their number than of the machine's noise."""
 
 
 def compare_files(
@@ -28,7 +28,7 @@ def compare_files(
     format: str,
     say: Callable[[str], None],
     paired: bool | None = None,
-) -> Comparison:
+) -> WrittenComparison:
     """Compare files by a margin that is not below the known noise of their machine.
 
     Args:
@@ -63,7 +63,7 @@ def compare_revisions(
     format: str,
     say: Callable[[str], None],
     root: Path = ROOT,
-) -> Comparison:
+) -> WrittenComparison:
     """Measure two revisions in pairs of runs, and compare them.
 
     Where both hold the same kernels, what they differ by is stored as the noise of this machine.
@@ -92,12 +92,12 @@ def compare_revisions(
     return comparison
 
 
-def _machine(file: str | Path) -> dict[str, Any]:
-    return {"machine": describe_machine(read_run(Path(file)).content)}
+def _machine(file: str | Path) -> Machine:
+    return read_run(Path(file)).run.machine
 
 
-def _remember_noise(plan: Pairs, comparison: Comparison, say: Callable[[str], None]) -> None:
-    ratios = [case["ratio"] for case in comparison.content["cases"] if case["ratio"]]
+def _remember_noise(plan: Pairs, comparison: WrittenComparison, say: Callable[[str], None]) -> None:
+    ratios = [case.change.ratio for case in comparison.found.cases if case.change.ratio]
     if plan.pairs < LEAST_PAIRS or not ratios:
         say(f"The noise is not stored: it takes {LEAST_PAIRS} pairs of runs to tell that of a machine.")
         return

@@ -14,25 +14,19 @@ import numpy as np
 import psutil
 import torch
 
+from benchmarks.analysis.reading.machines import usable_cores
 from benchmarks.cards import FACTS, READINGS, Card
 
-# Between the seams of the repetitions a reading is due after so long, and after a hundred times what the
-# last one took: watching takes less than a hundredth of the time.
+# Within a repetition a reading is due after so long, and after a hundred times what the last one took:
+# readings take less than a hundredth of the time.
 SECONDS_BETWEEN_READINGS = 10.0
 READINGS_SHARE = 0.01
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 CPUS, CGROUP = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup")
 
 
-def usable_cores() -> set[int]:
-    """The logical cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
-
-
 def quota_cores(cgroup: Path = CGROUP) -> float | None:
-    """So many cores' time a container may take; None without a limit."""
+    """The limit of a container on its CPU time, in cores; None without a limit."""
     try:
         if (cgroup / "cpu.max").exists():
             quota, period = (cgroup / "cpu.max").read_text().split()
@@ -92,7 +86,7 @@ def _installed(package: str) -> str | None:
 
 
 def environment(card: Card | None = None) -> dict[str, Any]:
-    """What holds for a whole run, as JSON scalars, None where it is not known.
+    """The conditions that hold for a whole run, as JSON scalars, None where unknown.
 
     Args:
         card: The card's sensors, if one is measured.
@@ -117,7 +111,7 @@ def environment(card: Card | None = None) -> dict[str, Any]:
 
 
 class Watch:
-    """Reads what changes while a run lasts, at the seams of its repetitions and now and then between.
+    """Reads the sensors of the machine between repetitions, and at intervals within them.
 
     Attributes:
         readings: Flat JSON scalars, each: `unix_s`, when; `repetition`, the one being measured until then,

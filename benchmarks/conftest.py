@@ -1,9 +1,7 @@
-"""The suite's options, its fixtures, and what it adds to pytest-benchmark's JSON."""
+"""The suite's fixtures, and what it adds to pytest-benchmark's JSON."""
 
 from __future__ import annotations
 
-import math
-import re
 import secrets
 import time
 from itertools import chain
@@ -14,24 +12,15 @@ import pytest
 import torch
 
 from attention import Case
-from attention.case import DTYPES, MODES, PHASES
 from attention.profiler import clock_name
 from benchmarks import provenance
 from benchmarks.cards import find_card
 from benchmarks.conditions import Watch, environment
-from benchmarks.grid import (
-    PRESETS,
-    Selection,
-    build_cases,
-    build_ceilings,
-    build_layer_cases,
-    schedule,
-    series_of,
-)
+from benchmarks.grid import PRESETS, schedule, series_of
 from benchmarks.ledger import Ledger
 from benchmarks.measure import Measurer, device_name
+from benchmarks.options import add_options, chosen_devices, positive, present_devices, selected_cases
 from benchmarks.provenance import RUN
-from conftest import chosen, chosen_devices, present_devices
 
 MEASURER = pytest.StashKey[Measurer]()
 CASES = pytest.StashKey[dict[str, list[Case]]]()
@@ -39,98 +28,13 @@ CASES = pytest.StashKey[dict[str, list[Case]]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     provenance.add_options(parser)
-    group = parser.getgroup("attention")
-    add = group.addoption
-    add(
-        "--grid",
-        choices=tuple(PRESETS),
-        default="default",
-        help="How much to measure: smoke (seconds), default (minutes), full (every kernel and phase).",
-    )
-    add(
-        "--kernel",
-        action="append",
-        metavar="PATTERN",
-        help="Kernels by name, as a shell pattern; repeatable. Example: --kernel 'linear-*'",
-    )
-    add("--mode", metavar="MODES", help=f"Out of {', '.join(MODES)}, with commas. Default: both.")
-    add("--phase", metavar="PHASES", help=f"Out of {', '.join(PHASES)}, with commas. Default: forward.")
-    add("--seq-len", metavar="N,N,...", help="Lengths. Default: 256 to 8192 by doubling, more on CUDA.")
-    add("--shape", metavar="BxHxD", help="Batch, heads and head dimension. Default: 1x8x64, on CUDA 4x8x64.")
-    add(
-        "--repetitions",
-        type=int,
-        metavar="R",
-        help="How often the whole grid is measured, in a new order each time. Default: 3.",
-    )
-    add("--shuffle-seed", type=int, metavar="SEED", help="Seed of that order. Default: a new one, recorded.")
-    add(
-        "--clock",
-        choices=("device", "wall"),
-        default="device",
-        help="CUDA: device leaves launch latency out, wall holds it. A CPU has wall only. Default: device.",
-    )
-    add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 1.")
-    add(
-        "--round-seconds",
-        type=float,
-        metavar="S",
-        help="A case predicted to take longer a round is left out. Default: 2.",
-    )
-
-
-def _positive(config: pytest.Config, option: str, default: float) -> float:
-    value = config.getoption(option)
-    if value is None:
-        return default
-    if not (value > 0 and math.isfinite(value)):
-        raise pytest.UsageError(f"--{option.replace('_', '-')} must be above 0, got {value}")
-    return float(value)
-
-
-def _seq_lens(config: pytest.Config) -> list[int] | None:
-    text = config.getoption("seq_len")
-    if text is None:
-        return None
-    if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
-        raise pytest.UsageError(f"--seq-len takes lengths above 0 with commas, like 256,512; got {text!r}")
-    return [int(word) for word in text.split(",")]
-
-
-def _shape(config: pytest.Config) -> tuple[int, int, int] | None:
-    text = config.getoption("shape")
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise pytest.UsageError(f"--shape takes batch x heads x head dimension, like 1x8x64; got {text!r}")
-    batch, heads, head_dim = map(int, match.groups())
-    return batch, heads, head_dim
-
-
-def _cases(config: pytest.Config) -> dict[str, list[Case]]:
-    """The cases of each subject."""
-    selection = Selection(
-        preset=PRESETS[config.getoption("grid")],
-        devices=chosen_devices(config) or present_devices(),
-        dtypes=chosen(config, "dtype", list(DTYPES)),
-        kernels=config.getoption("kernel"),
-        modes=chosen(config, "mode", list(MODES)),
-        phases=chosen(config, "phase", list(PHASES)),
-        seq_lens=_seq_lens(config),
-        shape=_shape(config),
-    )
-    try:
-        return {
-            "operator": build_cases(selection),
-            "layer": build_layer_cases(selection),
-            "ceiling": build_ceilings(selection),
-        }
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from None
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "subject(name): which cases of the grid a benchmark measures: operator, layer or ceiling"
+    )
     if getattr(config.option, "numprocesses", None):
         raise pytest.UsageError(
             "-n was given, but cases measured side by side disturb each other; leave it out"
@@ -142,22 +46,22 @@ def pytest_configure(config: pytest.Config) -> None:
     run: dict[str, Any] = {
         "grid": config.getoption("grid"),
         "seed": secrets.randbelow(2**31) if seed is None else seed,
-        "repetitions": int(_positive(config, "repetitions", preset.repetitions)),
+        "repetitions": int(positive(config, "repetitions", preset.repetitions)),
         "clock": config.getoption("clock"),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         **provenance.pair_fields(config),
     }
     config.stash[RUN] = run
-    config.stash[CASES] = _cases(config)
+    config.stash[CASES] = selected_cases(config)
     devices = chosen_devices(config) or present_devices()
     config.stash[MEASURER] = Measurer(
         ledger=Ledger(chain.from_iterable(config.stash[CASES].values())),
         watch=Watch(find_card if "cuda" in devices else None),
         clock=config.getoption("clock"),
         repetitions=run["repetitions"],
-        case_seconds=_positive(config, "case_seconds", preset.case_seconds),
-        round_seconds=_positive(config, "round_seconds", preset.round_seconds),
+        case_seconds=positive(config, "case_seconds", preset.case_seconds),
+        round_seconds=positive(config, "round_seconds", preset.round_seconds),
     )
 
 

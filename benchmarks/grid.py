@@ -31,7 +31,7 @@ def doublings(first: int, last: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Preset:
-    """What ``--grid`` stands for; every part can be overridden by its own option."""
+    """The cases of a ``--grid``; every part can be overridden by its own option."""
 
     seq_lens: tuple[int, ...]
     kernels: tuple[str, ...]
@@ -43,7 +43,7 @@ class Preset:
     grows_on_cuda: bool
 
 
-# torch picks one of its fused backends for standard-sdpa; cuDNN's is the strongest rival on recent
+# torch picks one of its fused backends for standard-sdpa; cuDNN's is the fastest on recent
 # cards and is not always the one picked, so it stands beside it where there is a GPU.
 _UNPINNED = ("standard-explicit", "standard-sdpa", "linear-*")
 _ON_CUDA = ("standard-sdpa-cudnn",)
@@ -100,7 +100,7 @@ def build_cases(selection: Selection) -> list[Case]:
 
 
 def _kernels(selection: Selection, device: str) -> list[str]:
-    """Those asked for by name, whatever they refuse; of a preset's, those that serve the device at all."""
+    """Kernels asked for by name, whatever they refuse; of a preset's, the ones that serve the device."""
     if selection.kernels:
         return select_kernels(selection.kernels)
     patterns = selection.preset.kernels + (_ON_CUDA if device == "cuda" else ())
@@ -156,7 +156,7 @@ def _seq_lens(preset: Preset, series: Case) -> tuple[int, ...]:
 
 
 def series_of(case: Case) -> Case:
-    """What a case shares with the other lengths of its series, as a case of length 0."""
+    """The series of a case, as a case of length 0."""
     return replace(case, seq_len=0)
 
 

@@ -19,7 +19,7 @@ MEMORY_RESERVE = 0.1
 
 
 class Ledger:
-    """What is known of the cases of a run so far."""
+    """The state of each case of a run so far."""
 
     def __init__(self, cases: Iterable[Case]) -> None:
         self.cases = {case.key: case for case in cases}
@@ -50,7 +50,7 @@ class Ledger:
         self._seconds[series_of(case)][case.seq_len] = seconds
 
     def predict_seconds(self, case: Case) -> float | None:
-        """Of a call: that of the longest shorter length known, times the ratio of the FLOPs."""
+        """Seconds of a call: those of the longest shorter length known, times the ratio of the FLOPs."""
         known = self._seconds[series_of(case)]
         shorter = [n for n in known if n <= case.seq_len]
         if not shorter:
@@ -92,7 +92,7 @@ class Ledger:
 
 
 def free_bytes(device: str) -> int:
-    """What a case may take: the memory that is free now, less a reserve."""
+    """Bytes that a case may take: the memory that is free now, less a reserve."""
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
         free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()

@@ -14,14 +14,14 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case
-from attention.kernels.reference import TOLERANCES
+from attention.kernels.references import TOLERANCES
 from attention.profiler import CLOCKS, clock_name, count_flops, peak_memory, warm_up
+from benchmarks.analysis.reading.fields import SCHEMA
 from benchmarks.conditions import Watch
 from benchmarks.grid import series_of
 from benchmarks.ledger import Ledger
 from benchmarks.subjects import SUBJECTS, prepare
 
-SCHEMA = 1
 # Three rounds give a median that one stall does not move; beyond some hundred the rounds of one
 # repetition say nothing new, since they are not independent.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200

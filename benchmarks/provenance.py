@@ -1,4 +1,4 @@
-"""Whose times a file holds: the commit of the kernels, not of the benchmark code, and the machine."""
+"""The origin of a file's times: the commit of the kernels, not of the benchmark code, and the machine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from pytest_benchmark.utils import get_commit_info
 
 import attention
-from benchmarks.analysis.reading.machines import describe_machine, differences
+from benchmarks.analysis.reading.machines import Machine, differences
 from benchmarks.cards import FACTS, find_card
 
 RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
-"""What a run says about itself."""
+"""The facts that a run records about itself."""
 
 KERNELS = Path(attention.__file__).resolve().parent
 OPTIONS = ("pair", "side")
@@ -33,7 +33,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def pair_fields(config: pytest.Config) -> dict[str, Any]:
-    """What is recorded of a run that is one of a pair."""
+    """The fields that a run of a pair records."""
     given = {name: config.getoption(name) for name in OPTIONS}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -80,7 +80,7 @@ def pytest_benchmark_compare_machine_info(
     card = find_card()(FACTS) if torch.cuda.is_available() else {}
     run: dict[str, Any] = config.stash[RUN]
     now = {"machine_info": machine_info, "run": {**run, **card}}
-    found = differences({"machine": describe_machine(compared_benchmark)}, {"machine": describe_machine(now)})
+    found = differences(Machine.of(compared_benchmark), Machine.of(now))
     if found:
         benchmarksession.logger.warning(
             f"The saved run is of another machine ({'; '.join(found)}), so the comparison says nothing "

@@ -26,7 +26,7 @@ SIDES = ("base", "head")
 
 @dataclass(frozen=True)
 class Pairs:
-    """What is measured: so many pairs of runs of two revisions, and where their files go."""
+    """A plan of pairs of runs of two revisions, and the folder of their files."""
 
     base: Revision
     head: Revision
@@ -99,7 +99,7 @@ def _settings(folder: Path) -> Any:
 
 
 def describe(plan: Pairs, root: Path = ROOT) -> str:
-    """What is compared, in a sentence or two."""
+    """The two revisions and the number of pairs, in a sentence or two."""
     text = f"attention/ of {plan.base.name} ({plan.base.label}) and of {plan.head.name} ({plan.head.label})"
     if plan.base.same_kernels(plan.head):
         return f"{text}: the same code, so whatever differs is the noise of this machine."

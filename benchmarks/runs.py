@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.scaling.crossover import Crossover
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS_FILE = "settings.json"
@@ -117,20 +117,17 @@ def _reason_to_stop(plan: Plan, done: Sequence[Path], seconds: float, measured_h
 
 def widest_interval(files: Sequence[Path]) -> float | None:
     """The largest half-width, relative to N*, among the time crossovers inside the measured lengths."""
-    crossovers: list[dict[str, Any]] = summarise(load(files))["crossovers"]
-    widths = [
-        _relative_half_width(crossover)
-        for crossover in crossovers
-        if crossover["quantity"] == "time" and crossover["kind"] == "inside" and crossover["low"] is not None
-    ]
+    crossovers = [pair.found for pair in summarise(load(files)).crossovers if pair.quantity == "time"]
+    widths = [width for width in map(_relative_half_width, crossovers) if width is not None]
     return max(widths, default=None)
 
 
-def _relative_half_width(crossover: dict[str, Any]) -> float:
-    shortest, longest = crossover["lengths"]
-    if crossover["low"] <= shortest or crossover["high"] >= longest:
-        return math.inf  # clipped at the measured lengths: nobody knows how far it reaches
-    return float(crossover["high"] - crossover["low"]) / (2 * float(crossover["n"]))
+def _relative_half_width(crossover: Crossover) -> float | None:
+    """Infinite where the measured lengths clip the interval: nobody knows how far it reaches."""
+    lengths, n, low, high = crossover.lengths, crossover.n, crossover.low, crossover.high
+    if lengths is None or n is None or low is None or high is None:
+        return None
+    return math.inf if low <= lengths[0] or high >= lengths[1] else (high - low) / (2 * n)
 
 
 def _progress(plan: Plan, done: int, seconds: float, measured_here: int) -> str:
@@ -140,7 +137,7 @@ def _progress(plan: Plan, done: int, seconds: float, measured_here: int) -> str:
 
 
 def time_left(seconds: float, measured: int, missing: int) -> str:
-    """As in "run 2 of 5, about 3 min left", with its comma; empty before anything was measured."""
+    """The time left with its comma, as in ", about 3 min left"; empty before anything was measured."""
     if not measured:
         return ""
     left = seconds / measured * missing

@@ -1,4 +1,4 @@
-"""What can be measured: the attention operator, a self-attention layer around it, a ceiling of the device."""
+"""The subjects of a measurement: the attention operator, a self-attention layer, a ceiling of the device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attention import Case, Costs, SelfAttention, get_kernel, make_inputs
-from attention.kernels.reference import (
+from attention.kernels.references import (
     REFERENCES,
     Errors,
     errors_against_reference,

@@ -1,4 +1,4 @@
-"""What the device allows: copy bandwidth and matrix rate, measured in the run that is held against them."""
+"""The ceilings of the device: copy bandwidth and matrix rate, measured in the run that they judge."""
 
 from __future__ import annotations
 

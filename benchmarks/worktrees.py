@@ -149,7 +149,7 @@ def _copy(names: Sequence[str], source: Path, target: Path) -> None:
 
 
 def _ask(root: Path, *arguments: str) -> str | None:
-    """What git answers, or None where it refuses."""
+    """The answer of git, or None where git refuses."""
     done = _git(root, *arguments)
     return None if done.returncode else done.stdout.strip()
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from benchmarks.analysis.comparison.answer import Judged
 from benchmarks.analysis.reading.records import Records, load
 from tests.synthetic import Law, Noise, Run
 
 Content = dict[str, Any]
+Found = TypeVar("Found", bound=Judged)
 Edit = Callable[[Content], object]
 NOISE = Noise(0.01, 0.01, 0.02)
 MODES = ("bidirectional", "causal")
@@ -55,8 +57,8 @@ def infos(content: Content, kernel: str) -> list[dict[str, Any]]:
     return [row["extra_info"] for row in content["benchmarks"] if row["extra_info"]["kernel"] == kernel]
 
 
-def having(rows: Sequence[Mapping[str, Any]], *verdicts: str) -> list[Mapping[str, Any]]:
-    return [row for row in rows if row["verdict"] in verdicts]
+def having(rows: Sequence[Found], *verdicts: str) -> list[Found]:
+    return [row for row in rows if row.verdict in verdicts]
 
 
 def other_machine(content: Content) -> None:

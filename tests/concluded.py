@@ -8,12 +8,15 @@ from typing import Any
 
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.reading.records import load
+from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
+from benchmarks.analysis.serialization import json_value
 from tests.synthetic import Law, Noise, Run
 
 MODES = ("bidirectional", "causal")
+SETTING = Setting("operator", "causal", "forward", "cpu", "A CPU", "", "float32", "wall", 1, 8, 64, 64)
 NOISE = Noise(0.01, 0.01, 0.02)
 
 PLAIN_FILES = {
@@ -32,7 +35,9 @@ FULL = Run(LAWS, noise=NOISE, not_measured=LEFT_OUT)
 
 
 def conclude(*paths: Path) -> dict[str, Any]:
-    return summarise(load(paths))
+    """What summary.json holds."""
+    summary: dict[str, Any] = json_value(summarise(load(paths)))
+    return summary
 
 
 def console(*paths: Path) -> str:

@@ -12,9 +12,9 @@ import torch
 
 from attention import list_kernels
 from attention.case import DTYPES
-from attention.kernels import reference
+from attention.kernels.references import errors
 from benchmarks.grid import serves
-from conftest import chosen, chosen_devices
+from benchmarks.options import chosen, chosen_devices
 
 KERNEL_FIXTURES = {"kernel": None, "linear_kernel": "linear"}
 HERE = Path(__file__).resolve().parent
@@ -64,7 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def oracle_once() -> Iterator[None]:
     """What is exact in a case is computed once for all kernels of its family."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "_exact", lru_cache(maxsize=128)(reference._exact))
+        patch.setattr(errors, "_exact", lru_cache(maxsize=128)(errors._exact))
         yield
 
 

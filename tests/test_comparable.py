@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.analysis.comparison.conclusions import UnitCounts
 from benchmarks.analysis.comparison.picture import comparison_picture
 from benchmarks.analysis.comparison.regression import compare
 from benchmarks.analysis.comparison.text import sections
@@ -23,8 +24,8 @@ from tests.synthetic import DOUBLINGS, Run
 def test_one_run_a_side_is_tentative_and_finds_what_is_large(tmp_path: Path) -> None:
     base, head = (replace(run, repetitions=3) for run in (PLAIN, slower(1.5, ("linear-explicit", "causal"))))
     found = compare(records(tmp_path, "base", base, 1), records(tmp_path, "head", head, 1))
-    assert found["tentative"] and found["unit"] == "repetition"
-    assert {(one["kernel"], one["mode"]) for one in having(found["cases"], "slower")} == {
+    assert found.tentative and found.unit == "repetition"
+    assert {(one.case.kernel, one.case.setting.mode) for one in having(found.cases, "slower")} == {
         ("linear-explicit", "causal")
     }
     assert "Tentative: there is one run a side, so 2 % are assumed" in as_text(sections(found))
@@ -33,8 +34,8 @@ def test_one_run_a_side_is_tentative_and_finds_what_is_large(tmp_path: Path) -> 
 def test_one_new_run_is_compared_with_several_old_ones(tmp_path: Path) -> None:
     head = slower(1.3, ("linear-explicit", "causal"))
     found = compare(records(tmp_path, "base", PLAIN, 5), records(tmp_path, "head", head, 1))
-    assert (found["unit"], found["units"]) == ("run", {"base": 5, "head": 1})
-    assert {one["kernel"] for one in having(found["cases"], "slower", "faster")} == {"linear-explicit"}
+    assert (found.unit, found.units) == ("run", UnitCounts(5, 1))
+    assert {one.case.kernel for one in having(found.cases, "slower", "faster")} == {"linear-explicit"}
 
 
 # What belongs together
@@ -48,8 +49,8 @@ def in_a_row(content: Content) -> None:
 
 def test_runs_measured_one_side_after_the_other_are_no_pairs(tmp_path: Path) -> None:
     base, head = (records(tmp_path, side, PLAIN, edit=in_a_row) for side in ("base", "head"))
-    assert compare(base, head)["unit"] == "run"
-    assert compare(base, head, paired=True)["unit"] == "pair"
+    assert compare(base, head).unit == "run"
+    assert compare(base, head, paired=True).unit == "pair"
 
 
 def test_numbered_pairs_are_pairs_whatever_their_order(tmp_path: Path) -> None:
@@ -68,9 +69,9 @@ def test_numbered_pairs_are_pairs_whatever_their_order(tmp_path: Path) -> None:
     base = load(files("base", PLAIN, (0, 1, 2, 3, 4)))
     head = load(files("head", slower(1.2), (3, 1, 4, 0, 2)))
     found = compare(base, head)
-    assert found["unit"] == "pair" and {one["verdict"] for one in found["cases"]} == {"slower"}
+    assert found.unit == "pair" and {one.verdict for one in found.cases} == {"slower"}
     apart = compare(base, head, paired=False)
-    assert {one["verdict"] for one in apart["cases"]} == {"inconclusive"}
+    assert {one.verdict for one in apart.cases} == {"inconclusive"}
 
 
 def test_pairs_of_unequal_numbers_are_refused(tmp_path: Path) -> None:
@@ -95,11 +96,9 @@ def test_cases_of_another_machine_are_incomparable_and_the_others_compared(tmp_p
         *write(tmp_path, "head", on_cpu), *write(tmp_path / "..", "head", elsewhere, 2, other_machine)
     ])  # fmt: skip
     found = compare(base, head)
-    assert {one["kernel"] for one in found["cases"]} == {"linear-chunked"}
-    assert {(one["kernel"], one["verdict"]) for one in found["outcomes"]} == {
-        ("linear-explicit", "incomparable")
-    }
-    assert "linear-explicit" in as_text(sections(found)) and not found["regressed"]
+    assert {one.case.kernel for one in found.cases} == {"linear-chunked"}
+    assert {(one.case.kernel, one.verdict) for one in found.outcomes} == {("linear-explicit", "incomparable")}
+    assert "linear-explicit" in as_text(sections(found)) and not found.regressed
 
 
 def test_cases_of_one_side_only_are_listed_and_no_alarm(tmp_path: Path) -> None:
@@ -110,9 +109,9 @@ def test_cases_of_one_side_only_are_listed_and_no_alarm(tmp_path: Path) -> None:
         not_measured=[("standard-sdpa", "causal", 4096, "over_time", "predicted 3 s a round")],
     )
     found = compare(records(tmp_path, "base", base), records(tmp_path, "head", head))
-    fates = {(one["seq_len"], one["verdict"]) for one in found["outcomes"]}
+    fates = {(one.case.seq_len, one.verdict) for one in found.outcomes}
     assert fates == {(512, "gained"), (4096, "left out"), (8192, "vanished"), (16384, "new")}
-    assert not found["regressed"]
+    assert not found.regressed
     text = as_text(sections(found))
     assert "left out now: predicted 3 s a round" in text and "not asked for in the base" in text
 
@@ -120,7 +119,7 @@ def test_cases_of_one_side_only_are_listed_and_no_alarm(tmp_path: Path) -> None:
 def test_everything_lost_is_a_regression_and_no_wrong_usage(tmp_path: Path) -> None:
     head = replace(PLAIN, not_measured=[(*name, n, "oom", "too large") for name in LAWS for n in DOUBLINGS])
     found = compare(records(tmp_path, "base", PLAIN, 2), records(tmp_path, "head", head, 2))
-    assert found["regressed"] and {one["verdict"] for one in found["outcomes"]} == {"lost"}
+    assert found.regressed and {one.verdict for one in found.outcomes} == {"lost"}
     comparison_picture(found)
 
 
@@ -139,10 +138,10 @@ def test_what_some_runs_lack_costs_the_other_cases_nothing(tmp_path: Path) -> No
         ]
 
     found = compare(base, records(tmp_path, "head", slower(1.3), edit=lose))
-    units = {(one["kernel"], one["seq_len"]): one["units"] for one in found["cases"]}
+    units = {(one.case.kernel, one.case.seq_len): one.units for one in found.cases}
     assert units["linear-explicit", 512] == 2 and units["standard-sdpa", 512] == 4
     assert units["linear-chunked", 256] == 1
-    assert {one["verdict"] for one in found["cases"] if one["units"] > 2} == {"slower"}
+    assert {one.verdict for one in found.cases if one.units > 2} == {"slower"}
     sections(found)
     comparison_picture(found)
 
@@ -154,14 +153,14 @@ def test_published_runs_of_the_same_code_rarely_raise_an_alarm(machine: str) -> 
 
     Each comparison may raise one with 5 %; more than 3 of 20 would, were they independent, in 1.6 %.
     """
-    files = sorted((Path(__file__).parents[1] / "benchmarks/published" / machine).glob("run-*.json"))
+    files = sorted((Path(__file__).parents[1] / "benchmarks/published" / machine).glob("run-*.json.gz"))
     assert len(files) == 5
     alarms = []
     for two in combinations(files, 2):
         others = [file for file in files if file not in two]
         for base, head in ((two, others), (two[:1], two[1:])):
             found = compare(load(base), load(head), paired=False)
-            alarms += having(found["cases"], "slower", "faster")[:1]
-            assert not having(found["counts"], "larger", "smaller"), (base, head)
-            assert not having(found["outcomes"], "lost"), (base, head)
+            alarms += having(found.cases, "slower", "faster")[:1]
+            assert not having(found.counts, "larger", "smaller"), (base, head)
+            assert not having(found.outcomes, "lost"), (base, head)
     assert len(alarms) <= 3, alarms

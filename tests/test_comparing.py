@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 
 import benchmarks.__main__ as command_line
 from benchmarks import revisions
-from benchmarks.analysis.comparison.writing import Comparison
+from benchmarks.analysis.comparison import regression
+from benchmarks.analysis.comparison.writing import WrittenComparison
 from benchmarks.comparing import LEAST_PAIRS, compare_files, compare_revisions
+from tests.compared import PLAIN, records
 from tests.repository import Repository
 from tests.synthetic import Law, Noise, Run
 
-LINEAR = "attention/kernels/linear.py"
+LINEAR = "attention/kernels/linear_explicit.py"
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 NOISE = Noise(run=0.02, repetition=0.005, round=0.01)
 
@@ -40,7 +43,7 @@ def measure(file: Path, options: Sequence[str], root: Path, environment: Mapping
     file.write_text(json.dumps(content))
 
 
-Compare = Callable[..., tuple[Comparison, str]]
+Compare = Callable[..., tuple[WrittenComparison, str]]
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def compare(tmp_path: Path) -> Compare:
     repository.edit(LINEAR, "from __future__", "# takes 1.15\nfrom __future__")
     repository.commit("slow")
 
-    def run(base: str = "HEAD~1", head: str = "HEAD", pairs: int = 6) -> tuple[Comparison, str]:
+    def run(base: str = "HEAD~1", head: str = "HEAD", pairs: int = 6) -> tuple[WrittenComparison, str]:
         lines: list[str] = []
         how: dict[str, Any] = {"margin": 0.05, "format": "text", "say": lines.append}
         output = tmp_path / "out"
@@ -62,9 +65,9 @@ def compare(tmp_path: Path) -> Compare:
 
 def test_a_slower_commit_is_a_regression(compare: Compare, cache: Path) -> None:
     comparison, said = compare()
-    assert comparison.regressed
-    assert {case["verdict"] for case in comparison.content["cases"]} == {"slower"}
-    assert comparison.content["unit"] == "pair" and comparison.content["units"]["base"] == 6
+    assert comparison.found.regressed
+    assert {case.verdict for case in comparison.found.cases} == {"slower"}
+    assert comparison.found.unit == "pair" and comparison.found.units.base == 6
     assert "noise" not in said and not cache.exists()
 
 
@@ -77,16 +80,16 @@ def test_a_commit_against_itself_measures_the_noise_that_is_then_the_least_margi
     # Of two means of six runs with 2 % noise each: 1.15 %, of which the 12 cases hold twice as much at most.
     assert 0.002 < stored["share"] < 0.04 and stored["pairs"] == 6 and stored["cases"] == 12
     assert f"changed by {stored['share']:.1%} or less" in said and str(file) in said
-    assert not comparison.regressed and comparison.content["noise"] is None
+    assert not comparison.found.regressed and comparison.found.noise is None
     file.write_text(json.dumps({**stored, "share": 0.3}))
     noisy, said = compare()
-    assert noisy.content["margin"] == noisy.content["noise"] == 0.3 and not noisy.regressed
+    assert noisy.found.margin == noisy.found.noise == 0.3 and not noisy.found.regressed
     assert "A/A noise of this machine: 30.0%, by 6 pairs" in said
     assert "Margin 30 % (A/A noise here: 30 %)" in noisy.text
     folder = tmp_path / "out" / "runs-002"
     base, head = (sorted(folder.glob(f"{side}-*.json")) for side in revisions.SIDES)
     files = compare_files(base, head, tmp_path / "out", margin=0.05, format="text", say=lambda line: None)
-    assert files.content["margin"] == 0.3
+    assert files.found.margin == 0.3
 
 
 def test_a_small_noise_leaves_the_margin_as_it_was_asked_for(compare: Compare, cache: Path) -> None:
@@ -94,7 +97,7 @@ def test_a_small_noise_leaves_the_margin_as_it_was_asked_for(compare: Compare, c
     (file,) = cache.iterdir()
     file.write_text(json.dumps({**json.loads(file.read_text()), "share": 0.01}))
     comparison, _ = compare()
-    assert comparison.content["margin"] == 0.05 and comparison.regressed
+    assert comparison.found.margin == 0.05 and comparison.found.regressed
 
 
 def test_a_few_pairs_tell_nothing_of_the_machine(compare: Compare, cache: Path) -> None:
@@ -105,17 +108,19 @@ def test_a_few_pairs_tell_nothing_of_the_machine(compare: Compare, cache: Path) 
 def test_a_cache_that_cannot_be_written_does_not_lose_the_comparison(compare: Compare, cache: Path) -> None:
     cache.parent.write_text("a file in the place of the folder")
     comparison, said = compare("HEAD", "HEAD")
-    assert comparison.content["cases"] and "warning: the noise floor cannot be stored" in said
+    assert comparison.found.cases and "warning: the noise floor cannot be stored" in said
 
 
 def test_beside_revisions_every_unknown_option_goes_to_pytest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     asked: list[Any] = []
+    base, head = (records(tmp_path, side, PLAIN, 1) for side in ("base", "head"))
+    found = regression.compare(base, head)
 
-    def answer(*arguments: Any, **how: Any) -> Comparison:
+    def answer(*arguments: Any, **how: Any) -> WrittenComparison:
         asked.extend([*arguments, how["margin"], how["format"]])
-        return Comparison("the text\n", [], {"regressed": True})
+        return WrittenComparison("the text\n", [], replace(found, regressed=True))
 
     monkeypatch.setattr(command_line, "compare_revisions", answer)
     words = ["compare", "--rev", "main", "--rev=.", "--pairs", "3", "--kernel", "linear-*", "-k", "causal"]

@@ -10,11 +10,13 @@ import pytest
 from matplotlib.text import Annotation
 
 from benchmarks.__main__ import main
+from benchmarks.analysis.comparison.conclusions import Comparison, Ratio, TimeVerdict, UnitCounts
 from benchmarks.analysis.comparison.naming import change
 from benchmarks.analysis.comparison.picture import MOST_ROWS, comparison_picture
 from benchmarks.analysis.comparison.regression import compare
 from benchmarks.analysis.comparison.text import MOST_OPEN, sections
 from benchmarks.analysis.document import as_text
+from benchmarks.analysis.plots.looks import look
 from benchmarks.analysis.reading.records import Records
 from tests.compared import LAWS, PLAIN, Content, Edit, having, infos, other_machine, records, slower, write
 from tests.synthetic import DOUBLINGS, Law, Machine, ceilings
@@ -27,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Records:
 
 
 @pytest.fixture(scope="module")
-def regressed(base: Records, tmp_path_factory: pytest.TempPathFactory) -> Content:
+def regressed(base: Records, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """linear-chunked 15 % slower in one mode, linear-explicit needs twice the memory, one case is lost."""
     folder = tmp_path_factory.mktemp("regressed")
 
@@ -42,68 +44,76 @@ def regressed(base: Records, tmp_path_factory: pytest.TempPathFactory) -> Conten
     return compare(base, records(folder, "head", head, edit=grow))
 
 
+def holds(change: Ratio, ratio: float, within: float = 1) -> bool:
+    """Whether an interval reaches to within a factor of a ratio."""
+    assert change.low and change.high
+    return change.low <= ratio * within and change.high >= ratio / within
+
+
 # Verdicts
 
 
-def test_what_was_planted_is_found_and_nothing_else(regressed: Content) -> None:
-    changed = having(regressed["cases"], "slower", "faster")
-    assert {(one["kernel"], one["mode"], one["verdict"]) for one in changed} == {
+def test_what_was_planted_is_found_and_nothing_else(regressed: Comparison) -> None:
+    changed = having(regressed.cases, "slower", "faster")
+    assert {(one.case.kernel, one.case.setting.mode, one.verdict) for one in changed} == {
         ("linear-chunked", "causal", "slower")
     }
     assert len(changed) == len(DOUBLINGS)
-    assert all(one["low"] <= 1.15 * 1.03 and one["high"] >= 1.15 / 1.03 for one in changed)
-    assert (regressed["unit"], regressed["units"]) == ("pair", {"base": 4, "head": 4})
-    assert regressed["regressed"] and not regressed["tentative"]
+    assert all(holds(one.change, 1.15, within=1.03) for one in changed)
+    assert (regressed.unit, regressed.units) == ("pair", UnitCounts(4, 4))
+    assert regressed.regressed and not regressed.tentative
 
 
-def test_memory_and_outcomes_are_compared_exactly(regressed: Content) -> None:
-    assert {(one["kernel"], one["quantity"], one["verdict"]) for one in regressed["counts"]} == {
+def test_memory_and_outcomes_are_compared_exactly(regressed: Comparison) -> None:
+    assert {(one.case.kernel, one.quantity, one.verdict) for one in regressed.counts} == {
         ("linear-explicit", "peak_bytes", "larger")
     }
-    assert all(one["head"] == 2 * one["base"] for one in regressed["counts"])
-    (lost,) = regressed["outcomes"]
-    assert (lost["kernel"], lost["seq_len"], lost["head"], lost["verdict"]) == (
+    assert all(one.head == 2 * one.base for one in regressed.counts)
+    (lost,) = regressed.outcomes
+    assert (lost.case.kernel, lost.case.seq_len, lost.head, lost.verdict) == (
         "standard-sdpa", 8192, "oom", "lost"
     )  # fmt: skip
 
 
-def test_a_crossover_moves_with_its_kernel_and_an_exponent_does_not(regressed: Content) -> None:
+def test_a_crossover_moves_with_its_kernel_and_an_exponent_does_not(regressed: Comparison) -> None:
     """Both kernels are pure powers 1 and 2, so N* moves by as much as the linear one slows down."""
-    (moved,) = having(regressed["crossovers"], "moved")
-    assert (moved["linear"], moved["mode"]) == ("linear-chunked", "causal")
-    assert moved["low"] < 1.15 < moved["high"]
-    assert moved["ratio"] == pytest.approx(moved["head"]["n"] / moved["base"]["n"], rel=0.01)
-    assert not having(regressed["exponents"], "moved")
+    (moved,) = having(regressed.crossovers, "moved")
+    assert (moved.linear, moved.setting.mode) == ("linear-chunked", "causal")
+    assert holds(moved.change, 1.15)
+    assert moved.head.n and moved.base.n
+    assert moved.change.ratio == pytest.approx(moved.head.n / moved.base.n, rel=0.01)
+    assert not having(regressed.exponents, "moved")
 
 
 def test_an_exponent_that_moved_is_told(base: Records, tmp_path: Path) -> None:
     head = replace(PLAIN, laws={**LAWS, ("linear-chunked", "causal"): Law(1.6e-5 / 256**0.2, 1.2)})
     found = compare(base, records(tmp_path, "head", head))
-    (moved,) = having(found["exponents"], "moved")
-    assert moved["low"] < 0.2 < moved["high"] and moved["kernel"] == "linear-chunked"
+    (moved,) = having(found.exponents, "moved")
+    assert moved.low and moved.high and moved.low < 0.2 < moved.high
+    assert moved.kernel == "linear-chunked"
 
 
 def test_a_crossover_that_left_the_measured_lengths_moved(base: Records, tmp_path: Path) -> None:
     head = slower(0.1, ("linear-chunked", "causal"))
     found = compare(base, records(tmp_path, "head", head))
-    (moved,) = having(found["crossovers"], "moved")
-    assert (moved["base"]["kind"], moved["head"]["kind"]) == ("inside", "below")
+    (moved,) = having(found.crossovers, "moved")
+    assert (moved.base.kind, moved.head.kind) == ("inside", "below")
 
 
 def test_swapping_the_sides_swaps_the_verdicts(base: Records, tmp_path: Path) -> None:
     head = records(tmp_path, "head", slower(1.3, ("linear-explicit", "causal")))
     there, back = compare(base, head), compare(head, base)
     swapped = {"slower": "faster", "faster": "slower"}
-    assert [swapped.get(one["verdict"], one["verdict"]) for one in there["cases"]] == [
-        one["verdict"] for one in back["cases"]
+    assert [swapped.get(one.verdict, one.verdict) for one in there.cases] == [
+        one.verdict for one in back.cases
     ]
-    assert there["regressed"] and not back["regressed"]
+    assert there.regressed and not back.regressed
 
 
 def test_a_commit_compared_with_itself_has_no_regression(base: Records, tmp_path: Path) -> None:
     found = compare(base, records(tmp_path, "head", PLAIN))
-    assert not having(found["cases"], "slower", "faster") and not found["regressed"]
-    assert not (found["counts"] or found["outcomes"])
+    assert not having(found.cases, "slower", "faster") and not found.regressed
+    assert not (found.counts or found.outcomes)
 
 
 # Everything moved
@@ -111,18 +121,18 @@ def test_a_commit_compared_with_itself_has_no_regression(base: Records, tmp_path
 
 def test_everything_moving_alike_is_told_apart(base: Records, tmp_path: Path) -> None:
     head = records(tmp_path, "head", slower(1.08))
-    (common,) = compare(base, head)["common"]
-    assert common["moved"] and common["low"] < 1.08 < common["high"]
+    (common,) = compare(base, head).common
+    assert common.moved and holds(common.change, 1.08)
     assert "Everything moved on cpu: the median case is slower" in as_text(sections(compare(base, head)))
 
 
 def test_half_of_the_cases_moving_is_not_everything(
-    regressed: Content, base: Records, tmp_path: Path
+    regressed: Comparison, base: Records, tmp_path: Path
 ) -> None:
-    assert not regressed["common"][0]["moved"]
+    assert not regressed.common[0].moved
     half = slower(1.3, *[name for name in LAWS if name[1] == "causal"])
     found = compare(base, records(tmp_path, "head", half))
-    assert not found["common"][0]["moved"]
+    assert not found.common[0].moved
 
 
 def test_cases_that_moved_by_different_amounts_did_not_move_alike(base: Records, tmp_path: Path) -> None:
@@ -130,7 +140,8 @@ def test_cases_that_moved_by_different_amounts_did_not_move_alike(base: Records,
     factors = {"standard-sdpa": 1.015, "linear-chunked": 1.055, "linear-explicit": 1.1}
     laws = {name: replace(law, coefficient=law.coefficient * factors[name[0]]) for name, law in LAWS.items()}
     found = compare(base, records(tmp_path, "head", replace(PLAIN, laws=laws)))
-    assert found["common"][0]["ratio"] > 1.05 and not found["common"][0]["moved"]
+    (common,) = found.common
+    assert common.change.ratio and common.change.ratio > 1.05 and not common.moved
 
 
 def test_ceilings_that_moved_point_at_the_machine(tmp_path: Path) -> None:
@@ -142,7 +153,7 @@ def test_ceilings_that_moved_point_at_the_machine(tmp_path: Path) -> None:
     base = records(tmp_path, "base", PLAIN, edit=with_ceilings(2e10))
     head = records(tmp_path, "head", PLAIN, edit=with_ceilings(1e10))
     found = compare(base, head)
-    assert "ceiling" not in {one["family"] for one in found["cases"]}
+    assert "ceiling" not in {one.case.family for one in found.cases}
     text = " ".join(as_text(sections(found)).split())
     assert "The machine itself changed" in text and "ceiling-copy" in text and "ceiling-matmul +" not in text
 
@@ -150,7 +161,7 @@ def test_ceilings_that_moved_point_at_the_machine(tmp_path: Path) -> None:
 # The text, the picture and the command line
 
 
-def test_the_answer_comes_first(regressed: Content) -> None:
+def test_the_answer_comes_first(regressed: Comparison) -> None:
     text = as_text(sections(regressed))
     assert text.startswith("35 cases compared: 6 slower, 12 larger, 1 lost\n")
     order = [
@@ -168,10 +179,10 @@ def test_the_answer_comes_first(regressed: Content) -> None:
 
 
 def test_changes_read_as_percent_or_as_factors() -> None:
-    assert change(1.103, 1.081, 1.126) == "+10.3 % [+8.1, +12.6]"
-    assert change(0.8, None, None) == "-20.0 %"
-    assert change(2.31, 2.2, 2.43) == "2.31x [2.20, 2.43]"
-    assert change(None, None, None) == "-"
+    assert change(Ratio(1.103, 1.081, 1.126)) == "+10.3 % [+8.1, +12.6]"
+    assert change(Ratio(0.8, None, None)) == "-20.0 %"
+    assert change(Ratio(2.31, 2.2, 2.43)) == "2.31x [2.20, 2.43]"
+    assert change(Ratio(None, None, None)) == "-"
 
 
 def test_a_small_difference_of_exact_bytes_is_told_in_full(base: Records, tmp_path: Path) -> None:
@@ -195,38 +206,43 @@ def test_what_the_allocator_of_cuda_leaves_unsplit_is_no_growth(tmp_path: Path) 
         return edit
 
     base = records(tmp_path, "base", run, 2)
-    assert not compare(base, records(tmp_path, "head", run, 2, grow(393216)))["counts"]
-    assert len(compare(base, records(tmp_path, "head", run, 2, grow(2**21)))["counts"]) == 36
+    assert not compare(base, records(tmp_path, "head", run, 2, grow(393216))).counts
+    assert len(compare(base, records(tmp_path, "head", run, 2, grow(2**21))).counts) == 36
 
 
 def test_the_margin_is_the_noise_of_the_machine_where_that_is_larger(base: Records, tmp_path: Path) -> None:
     head = records(tmp_path, "head", slower(1.1))
     for noise, margin in ((0.021, 0.05), (0.15, 0.15)):
         found = compare(base, head, noise=noise)
-        assert found["margin"] == margin
+        assert found.margin == margin
         words = f"Margin {100 * margin:.0f} % (A/A noise here: {100 * noise:.2g} %)"
         assert words in as_text(sections(found))
-        assert found["regressed"] == (margin < 0.1)
+        assert found.regressed == (margin < 0.1)
 
 
-def many_open(regressed: Content) -> Content:
+def many_open(regressed: Comparison) -> Comparison:
+    kinds: tuple[tuple[TimeVerdict, float], ...] = (("slower", 1), ("inconclusive", 1.2), ("same", 1))
     cases = [
-        {**case, "kernel": f"kernel-{copy}", "verdict": verdict, "high": case["high"] * spread}
-        for copy, (verdict, spread) in enumerate([("slower", 1), ("inconclusive", 1.2), ("same", 1)])
-        for case in regressed["cases"]
+        replace(
+            one,
+            case=replace(one.case, kernel=f"kernel-{copy}"),
+            verdict=verdict,
+            change=replace(one.change, high=(one.change.high or 1) * spread),
+        )
+        for copy, (verdict, spread) in enumerate(kinds)
+        for one in regressed.cases
     ]
-    return {**regressed, "cases": cases}
+    return replace(regressed, cases=cases)
 
 
-def test_long_tables_are_cut_and_say_so(regressed: Content) -> None:
+def test_long_tables_are_cut_and_say_so(regressed: Comparison) -> None:
     text = as_text(sections(many_open(regressed)))
     assert text.count(" inconclusive\n") == MOST_OPEN
     assert f"Not listed: {35 - MOST_OPEN} inconclusive, 35 the same within 5 %." in text
 
 
-def test_the_picture_shows_the_changes_first_and_says_what_it_leaves_out(regressed: Content) -> None:
-    content = many_open(regressed)
-    figure = comparison_picture(content)
+def test_the_picture_shows_the_changes_first_and_says_what_it_leaves_out(regressed: Comparison) -> None:
+    figure = comparison_picture(many_open(regressed))
     figure.canvas.draw()
     (axes,) = figure.axes
     names = [label.get_text() for label in axes.get_yticklabels()]
@@ -238,6 +254,14 @@ def test_the_picture_shows_the_changes_first_and_says_what_it_leaves_out(regress
     boxes = [label.get_window_extent() for label in labels if label.get_text()]
     for index, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+
+
+def test_every_row_of_the_picture_has_the_marker_of_its_kernel(regressed: Comparison) -> None:
+    (axes,) = comparison_picture(regressed).axes
+    names = [label.get_text().split()[0] for label in axes.get_yticklabels()]
+    drawn = {(float(line.get_ydata()[0]), line.get_marker(), line.get_color()) for line in axes.lines}  # type: ignore[index, arg-type]
+    for name, place in zip(names, axes.get_yticks(), strict=True):
+        assert (place, look(name).marker, look(name).color) in drawn
 
 
 def test_the_command_exits_with_1_and_writes_every_file(

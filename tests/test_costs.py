@@ -10,8 +10,9 @@ import torch
 
 from attention import Case, get_kernel, make_inputs
 from attention.case import MODES, PHASES
-from attention.kernels.chunked import BLOCK_ROWS, Passes, default_chunk_size, new_states
-from attention.kernels.costs import chunked_backward_terms, chunked_forward_terms
+from attention.kernels.linear_chunked.blocks import BLOCK_ROWS, default_chunk_size
+from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
+from attention.kernels.linear_chunked.passes import Passes, new_states
 from attention.profiler import count_flops, peak_memory
 from benchmarks.subjects import prepare
 
@@ -63,8 +64,8 @@ def test_the_formula_of_the_chunked_operator_is_what_its_passes_dispatch(mode: s
     else:
         forward = count_flops(lambda: passes.forward(out, den, 1e-6, states[0]))
         backward = count_flops(lambda: passes.backward(upstream, grads, states[0]))
-    assert forward == 2 * 6 * sum(chunked_forward_terms(*shape).values())
-    assert backward == 2 * 6 * sum(chunked_backward_terms(*shape).values())
+    assert forward == 2 * 6 * sum(forward_terms(*shape).values())
+    assert backward == 2 * 6 * sum(backward_terms(*shape).values())
 
 
 def test_causal_attention_is_counted_as_executed_and_as_useful() -> None:

@@ -20,11 +20,12 @@ from scipy.optimize import brentq
 from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
 from benchmarks.analysis.scaling.exponent import (
     NOT_REACHED,
-    TANGIBLE,
     UNDETERMINED,
     Exponent,
+    Verdict,
     estimate_exponent,
 )
+from benchmarks.analysis.scaling.growth import TANGIBLE
 from tests.noise import ALL, CALM, NOISES, CacheStep, Floats, Unrest, draw_tables, seconds
 from tests.synthetic import DOUBLINGS, Law
 
@@ -119,7 +120,7 @@ def test_the_exponents_interval_outlasts_every_noise_at_once(units: int) -> None
 def test_a_window_chosen_from_the_data_does_not_spoil_the_interval() -> None:
     """Where noise bends the slopes so far that the window is often cut short."""
     found = exponents(Law(1e-9, 2), Unrest(run=0.08, repetition=0.03), units=3)
-    cut = float(np.mean([one.window != [DOUBLINGS[0], DOUBLINGS[-1]] for one in found]))
+    cut = float(np.mean([one.window != (DOUBLINGS[0], DOUBLINGS[-1]) for one in found]))
     assert cut > 0.2
     what = f"exponent, 3 units, window cut short in {cut:.0%}"
     assert_rate(covers(found, 2), *PROMISED, DRAWS, what)
@@ -148,7 +149,7 @@ def test_the_interval_holds_a_crossover_of_laws_that_are_no_powers(
 @pytest.mark.parametrize(
     ("power", "right"), [(0, "constant"), (1, "linear"), (1.5, "undetermined"), (2, "quadratic")]
 )
-def test_verdicts_are_hardly_ever_wrong(power: float, right: str, units: int) -> None:
+def test_verdicts_are_hardly_ever_wrong(power: float, right: Verdict, units: int) -> None:
     verdicts = [one.verdict for one in exponents(Law(1e-9, power), ALL, units)]
     wrong = np.mean([verdict not in (right, *OPEN) for verdict in verdicts])
     told = verdicts.count(right) / DRAWS

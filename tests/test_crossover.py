@@ -11,8 +11,10 @@ import pytest
 from scipy import stats
 from scipy.interpolate import CubicSpline
 
-from benchmarks.analysis import wording
+from benchmarks.analysis.report.conclusions import PairCrossover
+from benchmarks.analysis.report.sentences import crossover
 from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
+from tests.concluded import SETTING
 from tests.synthetic import DOUBLINGS, Law
 
 LINEAR, STANDARD = Law(1e-6, 1), Law(1e-9, 2)  # both 1e-3 s at N = 1000
@@ -33,9 +35,8 @@ def ratios(*units: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return linear, linear * 0 + 1
 
 
-def sentence(crossover: Crossover) -> str:
-    names = {"linear": "linear-a", "standard": "standard-b", "quantity": "time"}
-    return wording.crossover({**names, **vars(crossover)})
+def sentence(found: Crossover) -> str:
+    return crossover(PairCrossover("linear-a", "standard-b", SETTING, "time", found, "open"))
 
 
 @pytest.mark.parametrize("where", [300.0, 1000.0, 8000.0])
@@ -94,7 +95,7 @@ def test_nothing_is_extrapolated_beyond_the_common_lengths() -> None:
         :, :2
     ]  # the laws cross at 1000, the standard kernel was measured up to 512
     found = find_crossover(table(LINEAR), standard)
-    assert (found.kind, found.n, found.lengths) == ("above", None, [256, 512])
+    assert (found.kind, found.n, found.lengths) == ("above", None, (256, 512))
 
 
 def test_the_interval_holds_the_true_crossover_as_often_as_it_says() -> None:
@@ -175,7 +176,7 @@ def test_a_length_that_some_units_lack_is_left_out_and_named() -> None:
     linear, standard = table(LINEAR), table(STANDARD)
     standard.iloc[1:, -1] = np.nan
     found = find_crossover(linear, standard)
-    assert found.units == 3 and found.lengths == [256, 4096]
+    assert found.units == 3 and found.lengths == (256, 4096)
     assert any("8192" in note for note in found.notes)
 
 
@@ -183,9 +184,9 @@ def test_the_ratios_shown_are_those_that_decide_and_are_1_at_the_crossover() -> 
     linear, standard = table(LINEAR, 0.3, seed=3), table(STANDARD, 0.3, seed=4)
     linear.iloc[0, -1] = np.nan  # this length decides nothing, but two units still show its ratio
     found = find_crossover(linear, standard)
-    assert found.seq_lens == list(DOUBLINGS) and found.lengths == [256, 4096]
+    assert found.seq_lens == list(DOUBLINGS) and found.lengths == (256, 4096)
     expected = np.exp(np.log(standard / linear).mean()).to_numpy()
     assert found.ratios == pytest.approx(expected, rel=EXACT)
     assert found.kind == "inside" and found.n is not None
-    place = np.interp(math.log(found.n), np.log(DOUBLINGS), np.log(found.ratios))
+    place = np.interp(math.log(found.n), np.log(DOUBLINGS), np.log(np.array(found.ratios, dtype=float)))
     assert place == pytest.approx(0, abs=EXACT)

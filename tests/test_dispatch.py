@@ -1,4 +1,4 @@
-"""An operator is called without torch's dispatcher, but never behind the back of who watches operators."""
+"""Dispatch: an operator is called past torch's dispatcher, but not while something observes operators."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from attention.kernels.dispatch import WATCHERS, Key, implements, watched
+from attention.kernels.dispatch import implements
 from attention.kernels.linear_native import linear_native
+from attention.torch_internals import FOREIGN_KEYS, needs_dispatcher
 
 torch.library.define("attention::test_double", "(Tensor q, Tensor k, Tensor v) -> Tensor")
-Watching = Callable[[], AbstractContextManager[object]]
+Mode = Callable[[], AbstractContextManager[object]]
+Key = torch._C.DispatchKey
 
 
 @implements("test_double", "cpu")
@@ -38,28 +40,29 @@ class Kind(Tensor):
 @pytest.mark.parametrize(
     "mode", [nullcontext, torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
 )
-def test_plain_tensors_are_nobodys_business(mode: Watching) -> None:
+def test_plain_tensors_need_no_dispatcher(mode: Mode) -> None:
     with mode():
         x = torch.ones(2)
-        assert not watched(x, x, x)
+        assert not needs_dispatcher(x, x, x)
 
 
-def test_so_are_plain_tensors_on_a_card() -> None:
-    """Told without one: a fake tensor has the keys of its device, and two that make it fake."""
+def test_plain_tensors_on_a_card_need_no_dispatcher() -> None:
+    """Told without a card: a fake tensor has the keys of its device, and two that make it fake."""
     with FakeTensorMode():
         keys = torch._C._dispatch_keys(torch.ones(2, device="cuda"))
     for of_fakes in (Key.Python, Key.PythonTLSSnapshot):
         keys = keys.remove(of_fakes)
-    assert keys.has(Key.CUDA) and keys.raw_repr() & WATCHERS == 0
+    assert FOREIGN_KEYS is not None
+    assert keys.has(Key.CUDA) and keys.raw_repr() & FOREIGN_KEYS == 0
 
 
 @pytest.mark.parametrize(
     "mode", [lambda: FlopCounterMode(display=False), TorchFunctionMode, lambda: profile(use_cpu=True)]
 )
-def test_counters_modes_and_profilers_watch(mode: Watching) -> None:
+def test_counters_modes_and_profilers_need_the_dispatcher(mode: Mode) -> None:
     x = torch.ones(2)
     with mode():
-        assert watched(x, x, x)
+        assert needs_dispatcher(x, x, x)
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -69,7 +72,7 @@ def test_tensors_that_are_not_plain_are_dispatched_wherever_they_stand(place: in
     for odd in (x.as_subclass(Kind), torch._neg_view(x), zeros, x.to_sparse(), x.to("meta")):
         arguments = [x] * 4
         arguments[place] = odd
-        assert watched(*arguments)
+        assert needs_dispatcher(*arguments)
 
 
 def test_a_backward_takes_the_sign_of_values_that_are_a_negated_view() -> None:

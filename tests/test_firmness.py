@@ -14,12 +14,12 @@ from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.exponent import Exponent
-from benchmarks.analysis.scaling.firmness import RULE, of_crossover, of_exponent
+from benchmarks.analysis.scaling.firmness import RULE, Unit, of_crossover, of_exponent
 from tests.synthetic import Law, Noise, Run
 
-INSIDE = Crossover("inside", 1000, 900, 1100, "linear", [256, 8192], units=3)
-BELOW = Crossover("below", ahead_beyond="linear", lengths=[256, 8192], units=3)
-QUADRATIC = Exponent(2.0, 1.95, 2.05, "quadratic", [256, 8192], 3)
+INSIDE = Crossover("inside", 1000, 900, 1100, "linear", (256, 8192), units=3)
+BELOW = Crossover("below", ahead_beyond="linear", lengths=(256, 8192), units=3)
+QUADRATIC = Exponent(2.0, 1.95, 2.05, "quadratic", (256, 8192), 3)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ QUADRATIC = Exponent(2.0, 1.95, 2.05, "quadratic", [256, 8192], 3)
     ],
 )
 def test_a_crossover_is_as_firm_as_its_units_and_its_interval(
-    found: Crossover, unit: str, expected: str
+    found: Crossover, unit: Unit, expected: str
 ) -> None:
     assert of_crossover(found, unit) == expected
 
@@ -63,7 +63,7 @@ def test_bytes_are_exact_and_firm() -> None:
     ],
 )
 def test_an_exponent_is_as_firm_as_its_units_and_its_verdict(
-    exponent: Exponent, unit: str, expected: str
+    exponent: Exponent, unit: Unit, expected: str
 ) -> None:
     assert of_exponent(exponent, unit) == expected
 

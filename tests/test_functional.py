@@ -11,7 +11,7 @@ import torch
 import attention
 from attention import Case, linear_attention, make_inputs, standard_attention
 from attention.case import MODES
-from attention.kernels.reference import relative_error
+from attention.kernels.references import relative_error
 from attention.kernels.registry import _KERNELS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,7 +103,7 @@ def refusal(message: str) -> pytest.RaisesExc[ValueError]:
 def test_unknown_backends_are_refused_with_the_list_of_known_ones() -> None:
     q, k, v = make_inputs(CASE)
     with refusal(
-        "backend 'flash' does not exist for linear attention; choose auto or one of explicit, chunked, native"
+        "backend 'flash' does not exist for linear attention; choose auto or one of chunked, explicit, native"
     ):
         linear_attention(q, k, v, backend="flash")
     with refusal("choose auto or one of explicit, sdpa, sdpa-math, sdpa-flash, sdpa-efficient, sdpa-cudnn"):
@@ -176,8 +176,8 @@ def test_kernels_are_registered_once_and_found_by_name(monkeypatch: pytest.Monke
     assert attention.get_kernel("linear-mine") is mine
     assert (mine.family, mine.backend) == ("linear", "mine")
     assert attention.list_kernels("linear") == [
-        "linear-explicit",
         "linear-chunked",
+        "linear-explicit",
         "linear-native",
         "linear-triton",
         "linear-mine",

@@ -16,14 +16,19 @@ from torch import Tensor
 
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
-from attention.kernels import costs
+from attention.kernels.linear_triton import card as card_at_hand
 from attention.kernels.linear_triton import linear_triton
-from attention.kernels.reference import TOLERANCES, gradient_error, linear_reference, relative_error
-from attention.kernels.triton import plan as triton_plan
-from attention.kernels.triton.choice import forget, launches
-from attention.kernels.triton.gluon.launches import GluonLaunches
-from attention.kernels.triton.launcher import Launch
-from attention.kernels.triton.operator import triton_forward, triton_gradients
+from attention.kernels.linear_triton import plan as triton_plan
+from attention.kernels.linear_triton.costs import triton_costs
+from attention.kernels.linear_triton.gluon.launches import GluonLaunches
+from attention.kernels.linear_triton.launch import Launch, Repeat
+from attention.kernels.linear_triton.operator import (
+    forget_launches,
+    launches,
+    triton_forward,
+    triton_gradients,
+)
+from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
 
 FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
 SHARED_MEMORY = 227 * 1024
@@ -36,12 +41,12 @@ def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A device on which they run, however short the sequence."""
     if device != "cuda":
         pytest.skip("compiled only, by the test that does so")
-    if not triton_plan.whole(128, 128, torch.bfloat16, torch.device(device)):
+    if not triton_plan.gluon_serves(128, 128, torch.bfloat16, torch.device(device)):
         pytest.skip("neither a Hopper card nor a Triton with which they ran")
     monkeypatch.setattr(triton_plan, "DESCRIBED", 0)
-    forget()
+    forget_launches()
     yield device
-    forget()
+    forget_launches()
 
 
 def inputs(device: str, shape: tuple[int, ...], value_dim: int) -> list[Tensor]:
@@ -123,9 +128,9 @@ from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 from triton.experimental.gluon.language.nvidia.hopper import tma
-from attention.kernels.triton.gluon.attend import attend
-from attention.kernels.triton.gluon.differentiate import differentiate
-from attention.kernels.triton.gluon.states import states, states_back
+from attention.kernels.linear_triton.gluon.attend import attend
+from attention.kernels.linear_triton.gluon.differentiate import differentiate
+from attention.kernels.linear_triton.gluon.states import states, states_back
 
 # For compiling only: names of Triton 3.6, with which the passes have run, that later versions changed.
 if not hasattr(gl, "thread_barrier"):
@@ -174,36 +179,36 @@ def test_they_compile_for_a_hopper_card_within_its_shared_memory(device: str) ->
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a Hopper card."""
-    monkeypatch.setattr(triton_plan, "_has_gluon", lambda device: device.type == "cuda")
+    monkeypatch.setattr(card_at_hand, "has_gluon", lambda device: device.type == "cuda")
 
 
 @pytest.mark.usefixtures("planned")
 def test_they_take_bfloat16_of_both_widths_beyond_64() -> None:
     device = torch.device("cuda")
-    assert triton_plan.whole(128, 72, torch.bfloat16, device)
+    assert triton_plan.gluon_serves(128, 72, torch.bfloat16, device)
     for width, value_dim, dtype, where in (
         (128, 64, torch.bfloat16, "cuda"),
         (136, 128, torch.bfloat16, "cuda"),
         (128, 128, torch.float16, "cuda"),
         (128, 128, torch.bfloat16, "cpu"),
     ):
-        assert not triton_plan.whole(width, value_dim, dtype, torch.device(where))
+        assert not triton_plan.gluon_serves(width, value_dim, dtype, torch.device(where))
 
 
 @pytest.mark.usefixtures("planned")
 def test_their_scores_are_computed_once_in_chunks_of_128() -> None:
     tokens, width = LONG.heads * LONG.seq_len, LONG.head_dim
-    terms = costs.linear_triton(LONG).terms
+    terms = triton_costs(LONG).terms
     assert terms["scores"] == terms["weighted_values"] == tokens * 128 * width
-    short = costs.linear_triton(replace(LONG, seq_len=1024)).terms
+    short = triton_costs(replace(LONG, seq_len=1024)).terms
     assert short["scores"] == 2 * short["weighted_values"]  # two blocks, each with the scores
 
 
 @pytest.mark.usefixtures("planned")
 def test_their_segments_are_whole_chunks_of_one_program_a_multiprocessor() -> None:
-    size, parts = triton_plan.segments(100_000, 16, torch.device("cuda"), gluon=True)
+    size, parts = triton_plan.cut(100_000, 16, torch.device("cuda"), gluon=True)
     assert size % 128 == 0 and 100_000 <= size * parts < 100_000 + size
-    assert 16 * parts <= triton_plan.MULTIPROCESSORS
+    assert 16 * parts <= card_at_hand.MULTIPROCESSORS
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -214,20 +219,24 @@ def test_a_launch_gives_its_pass_as_many_arguments_as_it_takes(
     if device == "cuda":
         pytest.skip("launched, by the other tests")
     pytest.importorskip("triton.experimental.gluon")
-    monkeypatch.setattr(triton_plan, "_has_gluon", lambda device: True)
+    monkeypatch.setattr(card_at_hand, "has_gluon", lambda device: True)
     monkeypatch.setattr(triton_plan, "DESCRIBED", 0)
     missing: dict[str, int] = {}
 
-    def note(launch: Launch, tensors: list[Tensor]) -> None:
-        taken = launch.kernel.arg_names
-        missing[launch.kernel.__name__] = len(taken) - len(tensors) - len(launch.values)
+    def note(launch: Launch, tensors: list[Tensor]) -> Repeat:
+        def launched(tensors: list[Tensor]) -> None:
+            taken = launch.kernel.arg_names
+            missing[launch.kernel.__name__] = len(taken) - len(tensors) - len(launch.values)
 
-    monkeypatch.setattr(Launch, "__call__", note)
-    forget()
+        launched(tensors)
+        return launched
+
+    monkeypatch.setattr(Launch, "first", note)
+    forget_launches()
     q, k, v, do = (torch.zeros(1, 2, 700, 128, dtype=torch.bfloat16) for _ in range(4))
     how = (causal, "elu", 1e-6, "ieee", False, True)
     out, inv, S, z, _, _ = triton_forward(q, k, v, None, None, *how)
     states = (out, inv, S, z, None, None, None, None)
     triton_gradients(do, q, k, v, *states, causal, "elu", "ieee", False)
-    forget()
+    forget_launches()
     assert missing == {"states": 0, "states_back": 0, "attend": 0, "differentiate": 0}

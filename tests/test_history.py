@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,17 @@ import pytest
 from matplotlib.text import Annotation
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.history.lines import log_crossings, timelines, without_length
+from benchmarks.analysis.history.conclusions import BaselineLine, Difference, History, Step
+from benchmarks.analysis.history.derived import log_crossings
+from benchmarks.analysis.history.lines import timelines
+from benchmarks.analysis.history.names import case_names
 from benchmarks.analysis.history.picture import PANELS, history_picture
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.traces import MARGIN, Traced, trace
 from benchmarks.analysis.history.writing import conclude
+from benchmarks.analysis.plots.looks import look
 from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.setting import SETTING, Case, Setting
 from tests.histories import EPOCH, OF_RUNS, commit_id, store
 from tests.synthetic import SILENT, Law, Machine
 
@@ -44,18 +50,52 @@ def test_the_interval_of_a_crossing_and_its_ends() -> None:
     assert (places[1], places[2]) == (x[2], x[0]) and math.isnan(places[3])
 
 
-def test_the_length_is_taken_out_of_a_name() -> None:
-    assert without_length("k/causal/forward/cpu/float32/B1-H8-N256-D64") == (
-        "k/causal/forward/cpu/float32/B1-H8-D64",
-        256,
-    )
-    assert without_length("k/causal/B1-H8-D64 N=512-2048") == ("k/causal/B1-H8-D64 N=512-2048", None)
+def test_the_name_of_a_case_is_its_key_and_knows_series_and_length(tmp_path: Path) -> None:
+    for number in range(2):
+        for subject in ("operator", "layer"):
+            store(tmp_path / subject, number, KERNELS, **{**SMALL, "subject": subject})
+    runs, _ = read_storage(tmp_path)
+    keys = {key for run in runs for key, _, _ in run.cases}
+    for line in (line for timeline in timelines(runs) for line in timeline.lines):
+        name = line.name
+        layer = name.startswith("layer/")
+        assert name.head == ("layer, " if layer else "") + " against ".join(name.kernels)
+        assert name.endswith(
+            f"{'/'.join(name.kernels) if len(name.kernels) == 1 else name.kernels[1]}/{name.tail}"
+        )
+        if name.seq_len is None:
+            assert line.quantity in ("exponent", "crossover")
+        else:
+            assert name in keys
+            assert name == name.series.replace("-D64", f"-N{name.seq_len}-D64")
+
+
+def test_a_kernel_whose_key_is_made_otherwise_keeps_its_key_as_name() -> None:
+    setting = Setting.of({**dict.fromkeys(SETTING), "subject": "operator", "machine": ""})
+    (name,) = case_names([("window/a key", "wall", "a CPU")], [Case("window-x", "window", setting, 512)])
+    assert (name, name.series, name.seq_len, name.head) == ("window/a key", "window/a key", None, "window-x")
+
+
+def test_compressed_runs_are_read_and_a_compressed_copy_counts_once(tmp_path: Path) -> None:
+    for number in range(2):
+        path = store(tmp_path, number, KERNELS, **SMALL)
+        packed = path.with_name(f"{path.name}.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    runs, left_out = read_storage(tmp_path)
+    assert len(runs) == 2 and len(left_out) == 1 and "is a copy of" in left_out[0]
 
 
 def slower(factor: float) -> dict[tuple[str, str], Law]:
     """The kernels, the linear one slowed."""
     slow = Law(1e-6 * factor, 1)
     return {**KERNELS, **{("linear-chunked", mode): slow for mode in MODES}}
+
+
+def holds(change: Difference, size: float) -> bool:
+    """Whether the interval of a change holds a size."""
+    assert change.low is not None and change.high is not None
+    return change.low <= size <= change.high
 
 
 @pytest.fixture(scope="module")
@@ -68,36 +108,39 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def history_of(folder: Path, baseline: str | None = None) -> dict[str, Any]:
+Of = TypeVar("Of", Step, BaselineLine)
+
+
+def history_of(folder: Path, baseline: str | None = None) -> History:
     runs, left_out = read_storage(folder)
     return conclude([trace(timeline) for timeline in timelines(runs)], left_out, baseline, MARGIN)
 
 
-def of(steps: Sequence[Mapping[str, Any]], quantity: str) -> list[Mapping[str, Any]]:
-    return [step for step in steps if step["quantity"] == quantity]
+def of(lines: Sequence[Of], quantity: str) -> list[Of]:
+    return [one for one in lines if one.quantity == quantity]
 
 
 def test_a_step_is_named_with_its_commits_its_size_and_its_consequences(storage: Path) -> None:
-    steps = history_of(storage)["steps"]
+    steps = history_of(storage).steps
     times = of(steps, "time")
-    assert {step["name"].partition("/")[0] for step in times} == {"linear-chunked"} and len(times) == 6
+    assert {step.name.partition("/")[0] for step in times} == {"linear-chunked"} and len(times) == 6
     for step in times:
-        assert step["verdict"] == "slower" and step["low"] <= 0.12 <= step["high"]
-        assert (step["after"]["commit"], step["since"]["commit"]) == (commit_id(16), commit_id(20))
+        assert step.change.verdict == "slower" and holds(step.change, 0.12)
+        assert (step.after.commit, step.since.commit) == (commit_id(16), commit_id(20))
     crossovers = of(steps, "crossover")
-    assert {crossover["verdict"] for crossover in crossovers} == {"later"} and len(crossovers) == 2
-    assert all(crossover["low"] <= 0.12 <= crossover["high"] for crossover in crossovers)
+    assert {crossover.change.verdict for crossover in crossovers} == {"later"} and len(crossovers) == 2
+    assert all(holds(crossover.change, 0.12) for crossover in crossovers)
     assert not of(steps, "exponent") and not of(steps, "flops")
     memory = of(steps, "peak_bytes")
-    assert {step["since"]["commit"] for step in memory} == {commit_id(25)}
-    assert all(step["verdict"] == "larger" and step["size"] == pytest.approx(0.5) for step in memory)
+    assert {step.since.commit for step in memory} == {commit_id(25)}
+    assert all(step.change.verdict == "larger" and step.change.size == pytest.approx(0.5) for step in memory)
     assert steps[: len(memory)] == memory, "newest first"
 
 
 def test_the_baseline_is_chosen_or_what_was_before_the_last_step(storage: Path) -> None:
     def verdict(baseline: str | None) -> set[str]:
-        lines = history_of(storage, baseline)["baseline"]["lines"]
-        return {one["verdict"] for one in of(lines, "time") if "linear" in one["name"]}
+        lines = history_of(storage, baseline).baseline.lines
+        return {one.change.verdict for one in of(lines, "time") if "linear" in one.name}
 
     assert verdict(None) == verdict(commit_id(3)) == {"slower"}
     assert verdict(commit_id(22)) == {"same"}
@@ -165,8 +208,8 @@ def test_machines_stay_apart(tmp_path: Path) -> None:
         machine = {"cpu": {"brand_raw": "Other", "count": 64}} if other else {}
         store(tmp_path, number, slower(2) if other else KERNELS, machine_info=machine, **SMALL)
     history = history_of(tmp_path)
-    assert [machine["runs"] for machine in history["machines"]] == [8, 8]
-    assert history["steps"] == []
+    assert [machine.runs for machine in history.machines] == [8, 8]
+    assert history.steps == []
 
 
 def test_everything_that_moves_together_is_laid_to_the_machine(tmp_path: Path) -> None:
@@ -174,9 +217,9 @@ def test_everything_that_moves_together_is_laid_to_the_machine(tmp_path: Path) -
         factor = 1.2 if number >= 12 else 1
         laws = {kernel: replace(law, coefficient=law.coefficient * factor) for kernel, law in KERNELS.items()}
         store(tmp_path, number, laws, **SMALL)
-    (moved,) = history_of(tmp_path)["moved_together"]
-    assert (moved["since"], moved["verdict"]) == (commit_id(12)[:7], "slower")
-    assert moved["count"] >= 0.8 * moved["of"]
+    (moved,) = history_of(tmp_path).moved_together
+    assert (moved.since, moved.verdict) == (commit_id(12)[:7], "slower")
+    assert moved.count >= 0.8 * moved.of
 
 
 def test_damaged_foreign_and_copied_files_are_named_and_left_out(tmp_path: Path) -> None:
@@ -201,8 +244,8 @@ def test_a_case_that_fails_since_a_commit_is_lost(tmp_path: Path) -> None:
             content["benchmarks"] = [row for row in content["benchmarks"] if row["extra_info"] not in gone]
             content["not_measured"] = [{**row, "outcome": "oom", "reason": "too much"} for row in gone]
             path.write_text(json.dumps(content))
-    lost = history_of(tmp_path)["lost"]
-    assert {(one["outcome"], one["since"]["commit"]) for one in lost} == {("oom", commit_id(2))}
+    lost = history_of(tmp_path).lost
+    assert {(one.outcome, one.since.commit) for one in lost} == {("oom", commit_id(2))}
     assert len(lost) == len(KERNELS)
 
 
@@ -256,6 +299,14 @@ def test_the_picture_shows_steps_first_and_names_them_where_there_is_room(storag
     assert any("+50.0 %" in text.get_text() for text in panels[0].texts)
 
 
+def test_every_panel_has_the_markers_of_the_kernels_in_its_title(storage: Path) -> None:
+    for axes in history_picture(traced(storage)).axes:
+        title = axes.get_title(loc="left").partition("\n")[0]
+        drawn = {(line.get_marker(), line.get_color()) for line in axes.lines}
+        for kernel in ("linear-chunked", "standard-sdpa"):
+            assert ((look(kernel).marker, look(kernel).color) in drawn) == (kernel in title)
+
+
 @pytest.mark.slow
 def test_five_hundred_runs_of_a_hundred_cases_are_reported_in_half_a_minute(tmp_path: Path) -> None:
     """Counted in time on the processors, two of which read side by side, for others may use them too."""
@@ -285,9 +336,9 @@ def test_in_silence_a_step_is_seen_and_nothing_else(tmp_path: Path) -> None:
         store(
             tmp_path, number, slower(1.1 if number >= 6 else 1 + 1e-4 * (number % 2)), noise=SILENT, **SMALL
         )
-    times = of(history_of(tmp_path)["steps"], "time")
-    assert len(times) == 6 and {step["since"]["commit"] for step in times} == {commit_id(6)}
-    assert all(step["size"] == pytest.approx(0.1, abs=1e-3) for step in times)
+    times = of(history_of(tmp_path).steps, "time")
+    assert len(times) == 6 and {step.since.commit for step in times} == {commit_id(6)}
+    assert all(step.change.size == pytest.approx(0.1, abs=1e-3) for step in times)
 
 
 def test_of_exact_counts_the_least_of_a_commits_runs_stands(tmp_path: Path) -> None:
@@ -309,12 +360,12 @@ def test_lengths_that_two_kernels_do_not_share_make_no_crossover(tmp_path: Path)
 
 
 def test_what_the_allocator_of_a_gpu_leaves_over_is_no_step(tmp_path: Path) -> None:
-    """Half a MiB more or less is none, five MiB are."""
+    """Half a MB more or less is none, five MB are."""
     gpu, short = Machine("cuda", "H200", batch=4), {**SMALL, "lengths": (2048,)}
     size = 4 * 4 * 8 * 2048 * 64
     for number in range(12):
-        more = 2**19 * (number % 2) + (5 * 2**20 if number >= 7 else 0)
+        more = 500_000 * (number % 2) + (5_000_000 if number >= 7 else 0)
         store(tmp_path, number, KERNELS, machine=gpu, peaks={"linear-chunked": 1 + more / size}, **short)
-    memory = of(history_of(tmp_path)["steps"], "peak_bytes")
-    assert [step["since"]["commit"] for step in memory] == [commit_id(7)] * len(MODES)
-    assert all(step["new"] - step["old"] == 5 * 2**20 for step in memory)
+    memory = of(history_of(tmp_path).steps, "peak_bytes")
+    assert [step.since.commit for step in memory] == [commit_id(7)] * len(MODES)
+    assert all(step.change.new - step.change.old == 5_000_000 for step in memory)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from attention import Case, get_kernel, make_inputs
 from attention.case import MODES
-from attention.kernels import chunked
-from attention.kernels.reference import (
+from attention.kernels.linear_chunked import blocks as chunked
+from attention.kernels.references import (
     REFERENCES,
     TOLERANCES,
     errors_against_reference,

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.analysis.scaling.exponent import estimate_exponent
-from benchmarks.analysis.scaling.laws import LAWS, dominance, judge
+from benchmarks.analysis.scaling.fitted import dominance
+from benchmarks.analysis.scaling.laws import LAWS, judge
 from tests.noise import ALL, CALM, NOISES, Unrest, draw_tables
 from tests.synthetic import DOUBLINGS, Law
 from tests.test_coverage import CAUTIOUS, DRAWS, PROMISED, UNITS, assert_rate, covers, lies_within, tables
@@ -97,8 +98,8 @@ def test_the_interval_of_where_the_quadratic_part_dominates_holds_it(units: int,
     found = []
     for table in drawn(both_parts, CALM, units, draws):
         where = dominance(judge(table, LAWS["mixed"]), np.array(DOUBLINGS, dtype=float))
-        assert where is not None
-        found.append(where["low"] <= 1000 <= where["high"])
+        assert where is not None and where.low is not None and where.high is not None
+        found.append(where.low <= 1000 <= where.high)
     assert_rate(float(np.mean(found)), *CAUTIOUS, draws, f"N from which N² dominates, {units} units")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,8 @@ import pytest
 from scipy import stats
 
 from benchmarks.analysis.scaling.fits import fit_sum
-from benchmarks.analysis.scaling.laws import LAWS, compare_laws, judge, overhead, predict
+from benchmarks.analysis.scaling.fitted import Laws, compare_laws
+from benchmarks.analysis.scaling.laws import LAWS, judge
 from tests.synthetic import DOUBLINGS, Law
 from tests.test_scaling import LENGTHS, table
 
@@ -30,7 +30,7 @@ def mixed(
     return noises.mul([MIXED.get(length, 1e-6 * length + 1e-9 * length**2) for length in lengths])
 
 
-def laws_of(times: pd.DataFrame) -> dict[str, Any]:
+def laws_of(times: pd.DataFrame) -> Laws:
     return compare_laws(times)[0]
 
 
@@ -84,14 +84,14 @@ def test_coefficients_are_never_negative() -> None:
 @pytest.mark.parametrize(("power", "constant"), [(2, 20e-6), (1, 4e-4), (1.5, 1e-3)])
 def test_the_overhead_is_found_beside_a_free_exponent(power: float, constant: float) -> None:
     times = table(Law(constant / 1000**power, power, constant))
-    assert overhead(laws_of(times)) == pytest.approx(constant, rel=1e-3)
+    assert laws_of(times).overhead == pytest.approx(constant, rel=1e-3)
 
 
 def test_an_overhead_that_cannot_be_told_is_not_given() -> None:
-    assert overhead(laws_of(table(Law(1e-9, 2, 1e-3), lengths=DOUBLINGS[:3]))) is None
-    assert overhead(laws_of(table(Law(1e-3, 0)))) is None
-    assert overhead(laws_of(table(Law(1e-9, 4)))) is None
-    assert overhead(laws_of(table(Law(1e-9, 2)))) == 0  # none is invented
+    assert laws_of(table(Law(1e-9, 2, 1e-3), lengths=DOUBLINGS[:3])).overhead is None
+    assert laws_of(table(Law(1e-3, 0))).overhead is None
+    assert laws_of(table(Law(1e-9, 4))).overhead is None
+    assert laws_of(table(Law(1e-9, 2))).overhead == 0  # none is invented
 
 
 @pytest.mark.parametrize("own", list(LAWS))
@@ -99,32 +99,43 @@ def test_without_noise_a_law_is_found_again_and_the_others_of_its_kind_are_not_t
     times = mixed() if own == "mixed" else table(OWN[own])
     laws, best = compare_laws(times)
     assert best == own
-    for name, law in laws.items():
-        assert law is not None and law["tenable"] == (name == own or (name == "free" and own != "mixed"))
-    again = laws[own]
-    assert again is not None and again["r2"] == pytest.approx(1) and again["relative_error"] < 1e-4
-    assert predict(own, again, LENGTHS) == pytest.approx(times.iloc[0].to_numpy(), rel=1e-4)
+    assert set(laws.known) == set(LAWS)
+    for name, law in laws.known.items():
+        assert law.formula == LAWS[name].formula
+        assert law.tenable == (name == own or (name == "free" and own != "mixed"))
+    again = laws.known[own]
+    assert again.r2 == pytest.approx(1) and again.relative_error < 1e-4
+    assert again.coefficients.seconds(LENGTHS) == pytest.approx(times.iloc[0].to_numpy(), rel=1e-4)
 
 
 def test_coefficients_are_named_by_their_units() -> None:
-    assert laws_of(table(OWN["quadratic"]))["quadratic"]["a_s_per_token2"] == pytest.approx(3e-9, rel=1e-4)
-    both = laws_of(mixed())["mixed"]
-    assert (both["a_s_per_token"], both["b_s_per_token2"]) == pytest.approx((1e-6, 1e-9), rel=1e-4)
-    assert laws_of(table(OWN["free"]))["free"]["power"] == pytest.approx(1.5, rel=1e-4)
+    quadratic, both, free = (
+        laws_of(table(OWN["quadratic"])).quadratic,
+        laws_of(mixed()).mixed,
+        laws_of(table(OWN["free"])).free,
+    )
+    assert quadratic is not None and both is not None and free is not None
+    assert quadratic.coefficients.a_s_per_token2 == pytest.approx(3e-9, rel=1e-4)
+    assert both.coefficients.a_s_per_token == pytest.approx(1e-6, rel=1e-4)
+    assert both.coefficients.b_s_per_token2 == pytest.approx(1e-9, rel=1e-4)
+    assert free.coefficients.power == pytest.approx(1.5, rel=1e-4)
 
 
 def test_too_few_lengths_or_units_judge_no_law() -> None:
     few = laws_of(table(Law(1e-9, 2), lengths=DOUBLINGS[:3]))
-    assert few["free"] is None and few["quadratic"]["tenable"] is True
-    assert compare_laws(table(Law(1e-9, 2), lengths=DOUBLINGS[:2])) == (dict.fromkeys(LAWS), None)
-    single = laws_of(table(Law(1e-9, 2), units=1))
-    assert {(law["tenable"], law["p_value"]) for law in single.values()} == {(None, None)}
+    assert few.free is None and few.quadratic is not None and few.quadratic.tenable is True
+    none, best = compare_laws(table(Law(1e-9, 2), lengths=DOUBLINGS[:2]))
+    assert none == Laws(None, None, None, None) and best is None
+    single = laws_of(table(Law(1e-9, 2), units=1)).known
+    assert len(single) == len(LAWS)
+    assert {(law.tenable, law.p_value) for law in single.values()} == {(None, None)}
 
 
 def test_a_step_leaves_no_smooth_law_tenable() -> None:
     times = table(Law(1e-9, 2), noise=0.01, units=5)
     times.loc[:, 2048:] *= 1.5
-    assert not any(law["tenable"] for law in laws_of(times).values())
+    laws = laws_of(times).known
+    assert len(laws) == len(LAWS) and not any(law.tenable for law in laws.values())
 
 
 def test_where_one_direction_is_left_the_test_is_students() -> None:
@@ -142,8 +153,8 @@ def test_what_slows_whole_units_changes_no_judgement() -> None:
     calm = table(Law(1e-9, 2, 1e-4), noise=0.02)
     slowed = calm.mul([1, 3, 0.5], axis=0)
     for name in LAWS:
-        before, after = laws_of(calm)[name], laws_of(slowed)[name]
-        assert before["p_value"] == pytest.approx(after["p_value"], abs=1e-4)
+        before, after = laws_of(calm).known[name], laws_of(slowed).known[name]
+        assert before.p_value == pytest.approx(after.p_value, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -152,18 +163,21 @@ def test_what_slows_whole_units_changes_no_judgement() -> None:
 def test_the_quadratic_part_dominates_from_a_over_b_on_where_that_was_measured(
     lengths: tuple[int, ...], kind: str
 ) -> None:
-    found = laws_of(mixed(lengths=lengths))["mixed"]["dominates_from"]
-    assert found["kind"] == kind
+    law = laws_of(mixed(lengths=lengths)).mixed
+    assert law is not None and law.dominates_from is not None
+    found = law.dominates_from
+    assert found.kind == kind
     if kind == "inside":
-        assert [found["n"], found["low"], found["high"]] == pytest.approx([1000] * 3, rel=1e-3)
+        assert [found.n, found.low, found.high] == pytest.approx([1000] * 3, rel=1e-3)
     else:
-        assert (found["n"], found["low"], found["high"]) == (None, None, None)
+        assert (found.n, found.low, found.high) == (None, None, None)
     end = lengths[0] if kind == "below" else lengths[-1]
     if kind != "inside":
         share = 1000 / (1000 + end)
-        assert found["lesser_share"] == pytest.approx(min(share, 1 - share), rel=1e-2)
+        assert found.lesser_share == pytest.approx(min(share, 1 - share), rel=1e-2)
 
 
 def test_one_part_alone_dominates_nothing() -> None:
-    assert laws_of(table(Law(1e-9, 2)))["mixed"]["dominates_from"] is None
-    assert laws_of(table(Law(1e-9, 1)))["mixed"]["dominates_from"] is None
+    for power in (1, 2):
+        law = laws_of(table(Law(1e-9, power))).mixed
+        assert law is not None and law.dominates_from is None

@@ -161,12 +161,11 @@ def test_a_layer_is_never_compared_with_an_operator(tmp_path: Path) -> None:
     alone = OPERATOR.write(tmp_path / "alone.json")
     beside = write_together(tmp_path / "beside.json", [OPERATOR, LAYER])
     expected, found = summarise(load([alone])), summarise(load([beside]))
-    operators = [one for one in found["series"] if one["subject"] == "operator"]
-    assert operators == expected["series"] and len(found["series"]) == len(operators) + 2
-    for name in ("crossovers", "warnings"):
-        same = [one for one in found[name] if name == "warnings" or one["subject"] == "operator"]
-        assert same == expected[name]
-    assert {one["subject"] for one in found["crossovers"]} == {"operator", "layer"}
+    operators = [one for one in found.series if one.setting.subject == "operator"]
+    assert operators == expected.series and len(found.series) == len(operators) + 2
+    pairs = [pair for pair in found.crossovers if pair.setting.subject == "operator"]
+    assert pairs == expected.crossovers and found.warnings == expected.warnings
+    assert {pair.setting.subject for pair in found.crossovers} == {"operator", "layer"}
     cases = [case_table(load([path])) for path in (alone, beside)]
     shown = [[(suffix, len(view.cases)) for suffix, view in views(summary, table)]
              for summary, table in zip((expected, found), cases, strict=True)]  # fmt: skip
@@ -179,7 +178,7 @@ def test_a_layer_is_never_compared_with_an_operator(tmp_path: Path) -> None:
 def test_the_picture_shows_every_kernel_on_every_device_with_its_errors(tmp_path: Path) -> None:
     path = write_together(tmp_path / "out.json", [LAYER, GPU])
     ((suffix, view),) = layer_views(cases := case_table(load([path])))
-    assert suffix == "" and [one["device"] for one in view.environments] == ["cpu", "cuda"]
+    assert suffix == "" and [one.device for one in view.environments] == ["cpu", "cuda"]
     figure = profiling_picture(view)
     time, memory, flops, rate = figure.axes
     assert all(axes.get_xscale() == axes.get_yscale() == "log" for axes in figure.axes)
@@ -218,7 +217,7 @@ def test_layers_of_different_width_have_pictures_of_their_own(tmp_path: Path) ->
     narrow = replace(LAYER, machine=Machine(heads=4), lengths=LENGTHS[:3])
     path = write_together(tmp_path / "out.json", [narrow, LAYER])
     found = layer_views(case_table(load([path])))
-    assert [(suffix, view.combination["heads"]) for suffix, view in found] == [("", 8), ("-H4", 4)]
+    assert [(suffix, view.environments[0].heads) for suffix, view in found] == [("", 8), ("-H4", 4)]
 
 
 def test_the_csv_holds_the_columns_of_layer_and_floor(report: Any) -> None:

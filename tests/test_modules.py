@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attention import Case, SelfAttention, count_flops_self_attention
-from attention.kernels.reference import REFERENCES, relative_error
+from attention.kernels.references import REFERENCES, relative_error
 from attention.modules import self_attention_costs
 from attention.profiler import count_flops, peak_memory
 from benchmarks.subjects import SUBJECTS, prepare

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from attention import Case, get_kernel, make_inputs
 from attention.case import MODES
-from attention.kernels.costs import native_backward_terms, native_forward_terms
-from attention.kernels.linear_native import linear_native
-from attention.kernels.native import library, plan
-from attention.kernels.reference import REFERENCES, relative_error
+from attention.kernels.linear_native import library, linear_native, plan
+from attention.kernels.linear_native.costs import backward_terms, forward_terms
+from attention.kernels.references import REFERENCES, relative_error
 
 
 @pytest.fixture(autouse=True)
@@ -181,8 +180,8 @@ def test_the_closed_form_of_its_flops_is_what_its_walks_multiply(
     forward = walk(D, E) + tokens * D + before * (E + 1) * D
     backward = 2 * walk(E + 1, D) + walk(D, E) + after * (E + 1) * D
     case = (tokens, D, E, heads, True, threads)
-    assert sum(native_forward_terms(*case).values()) == forward
-    assert sum(native_backward_terms(*case).values()) == backward
+    assert sum(forward_terms(*case).values()) == forward
+    assert sum(backward_terms(*case).values()) == backward
 
 
 def test_segments_are_whole_chunks_and_leave_no_core_idle() -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.analysis.comparison.noise_floor import (
-    NoiseFloor,
-    floor_file,
-    share_of,
-    store_floor,
-    stored_floor,
-)
+from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of
 from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.machines import Machine
+from benchmarks.noise_store import floor_file, store_floor, stored_floor
 
 FLOOR = NoiseFloor(share=0.021, cases=40, pairs=6, date="2026-01-31")
 
@@ -26,8 +22,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def machine(**facts: Any) -> dict[str, Any]:
-    return {"machine": {"cpu": "a CPU", "threads": 2, **facts}}
+def machine(threads: int = 2, python: str | None = None) -> Machine:
+    return Machine(cpu="a CPU", threads=threads, python=python)
 
 
 def test_a_floor_is_known_again_on_its_machine_and_on_no_other(cache: Path) -> None:
@@ -62,3 +58,8 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
     cache.write_text("a file in the place of the folder")
     with pytest.raises(InputError, match=r"cannot be stored in .*; name another folder with XDG_CACHE_HOME"):
         store_floor(machine(), FLOOR)
+
+
+def test_a_machine_without_torch_has_no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "attention.cache", None)
+    assert stored_floor(machine()) is None

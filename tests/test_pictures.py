@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from scipy import stats
 
-from benchmarks.analysis.plots.style import LOOKS, length_axis, looks
+from benchmarks.analysis.plots.looks import CHOSEN
+from benchmarks.analysis.plots.style import length_axis
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.pictures.memory import memory_picture
@@ -30,12 +31,12 @@ MODES = ("bidirectional", "causal")
 NOISE = Noise(0.01, 0.01, 0.02)
 
 
-KERNELS = tuple(LOOKS)
+KERNELS = tuple(CHOSEN)
 LONG = tuple(2**power for power in range(8, 18))
 
 
 def crowded() -> Run:
-    """Nine kernels over ten lengths, some of them close to each other, with lines that end early."""
+    """Kernels with a chosen look over ten lengths, some close to each other, with lines that end early."""
     laws: dict[tuple[str, str], Law] = {}
     not_measured = []
     for mode in MODES:
@@ -97,12 +98,6 @@ def test_titles_name_device_and_dtype_and_axes_their_units(view: View) -> None:
     assert any(tick.get_text().endswith(" ms") for tick in figure.axes[0].get_yticklabels())
 
 
-def test_every_kernel_has_a_look_of_its_own_in_every_report() -> None:
-    many = looks([*KERNELS, "linear-new", "standard-new"])
-    assert len({(look.color, look.marker) for look in many.values()}) == len(many)
-    assert all(many[name] == look for name, look in looks(KERNELS[3:5]).items())
-
-
 def test_the_most_measured_forward_combination_keeps_the_plain_names(tmp_path: Path) -> None:
     laws = {("standard-sdpa", "causal"): Law(1e-8, 2), ("linear-chunked", "causal"): Law(1e-6, 1)}
     cuda = Machine("cuda", "GPU", "bfloat16", "device", 4)
@@ -112,7 +107,7 @@ def test_the_most_measured_forward_combination_keeps_the_plain_names(tmp_path: P
         Run(laws, LONG[:3]),
     ]
     records = load([run.write(tmp_path / f"{index}.json") for index, run in enumerate(runs)])
-    found = [(suffix, view.combination["device"], view.combination["phase"])
+    found = [(suffix, view.setting.device, view.setting.phase)
              for suffix, view in views(summarise(records), case_table(records))]  # fmt: skip
     assert found == [
         ("", "cuda", "forward"),

@@ -15,7 +15,7 @@ import pytest
 
 from tests.repository import Repository
 
-LINEAR = "attention/kernels/linear.py"
+LINEAR = "attention/kernels/linear_explicit.py"
 CASES = (
     "-k", "test_attention", "--kernel=linear-explicit", "--kernel=linear-chunked", "--mode=bidirectional",
 )  # fmt: skip

@@ -18,15 +18,16 @@ from benchmarks.subjects import prepare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-KIB = 1024
+UNIT = 1024
+"""Bytes, a multiple of the 512 that a GPU's allocator rounds up to."""
 
 
-def vector(kib: int, device: str = "cpu") -> torch.Tensor:
-    return torch.ones(kib * KIB // 4, device=device)
+def vector(units: int, device: str = "cpu") -> torch.Tensor:
+    return torch.ones(units * UNIT // 4, device=device)
 
 
 def view(device: str) -> object:
-    """A vector of 8 KiB; its views hold nothing."""
+    """A vector of 8 units; its views hold nothing."""
     x = vector(8, device)
     return x.view(-1, 2).T[:1], x[::2]
 
@@ -86,12 +87,12 @@ def test_peak_memory_equals_the_value_worked_out_by_hand(
     program: Callable[[str], object], device: str
 ) -> None:
     peaks = [peak_memory(lambda: program(device), device).tensor_bytes for _ in range(2)]
-    assert peaks == [PROGRAMS[program] * KIB] * 2
+    assert peaks == [PROGRAMS[program] * UNIT] * 2
 
 
 def test_peak_memory_leaves_out_what_was_alive_before(device: str) -> None:
     before = vector(64, device)
-    assert peak_memory(lambda: before.exp(), device).tensor_bytes == 64 * KIB
+    assert peak_memory(lambda: before.exp(), device).tensor_bytes == 64 * UNIT
 
 
 def test_counting_flops_does_not_change_the_peak(kernel: str, device: str) -> None:
@@ -145,6 +146,7 @@ def test_a_profile_holds_every_round_and_what_follows_from_them(device: str) -> 
     assert json.loads(json.dumps(record)) == record
     assert not any(isinstance(value, dict | list | tuple) for value in record.values())
     assert len(str(measured)) == len(Profile.header())
+    assert "peak MB" in Profile.header() and f"{measured.peak_bytes / 1e6:.4g}" in str(measured).split()
     assert measured.clock == ("device" if device == "cuda" else "wall")
 
 

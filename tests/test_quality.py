@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.analysis.document import as_text
-from benchmarks.analysis.reading.machines import differences, fingerprint
+from benchmarks.analysis.reading.machines import Machine as RunMachine
+from benchmarks.analysis.reading.machines import differences
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.pictures.layers import layer_views
@@ -259,22 +261,22 @@ def test_rows_of_machines_that_differ_are_not_pooled(tmp_path: Path) -> None:
         content["benchmarks"] += ceilings(GPU, 4e12, 7e14)
     records = load(save(tmp_path, *contents))
     summary, cases = summarise(records), case_table(records)
-    assert len(summary["series"]) == 2 * len(LAWS) and len(summary["ceilings"]) == 2
-    assert {(one["machine"], one["unit"]) for one in summary["series"]} == {
+    assert len(summary.series) == 2 * len(LAWS) and len(summary.ceilings) == 2
+    assert {(one.setting.machine, one.unit) for one in summary.series} == {
         ("machine 1", "run"),
         ("machine 2", "repetition"),
     }
-    alone = summarise(load([tmp_path / "c.json"]))["crossovers"]
-    apart = [one for one in summary["crossovers"] if one["machine"] == "machine 2"]
-    assert [{**one, "machine": ""} for one in apart] == alone
-    (warning,) = [one for one in summary["warnings"] if "Not pooled" in one]
+    alone = summarise(load([tmp_path / "c.json"])).crossovers
+    apart = [pair for pair in summary.crossovers if pair.setting.machine == "machine 2"]
+    assert [replace(pair, setting=replace(pair.setting, machine="")) for pair in apart] == alone
+    (warning,) = [one for one in summary.warnings if "Not pooled" in one]
     assert "differ in threads: 8 and 4." in warning and "c.json" in warning
-    assert summary["quality"] == []
-    assert [one["machine"] for one in summary["runs"]["files"]] == [0, 0, 1]
+    assert summary.quality == []
+    assert [one.machine for one in summary.runs.files] == [0, 0, 1]
     found = views(summary, cases)
     assert [suffix for suffix, _ in found] == ["", "-machine_2"]
     for _, view in found:
-        assert view.cases["machine"].nunique() == 1 and view.ceiling is not None
+        assert view.cases["machine"].nunique() == 1 and view.roof is not None
     text = as_text(sections(summary, cases))
     assert "Causal forward on Synthetic GPU (cuda, machine 2), bfloat16" in text
 
@@ -289,7 +291,7 @@ def test_a_picture_of_the_layer_draws_two_machines_as_two_lines(tmp_path: Path) 
 def test_what_was_left_out_on_one_machine_is_not_excused_by_another(tmp_path: Path) -> None:
     left_out = [("standard-sdpa", "causal", 8192, "over_time", "too slow")]
     slow, fast = on({"threads": 1}, not_measured=left_out), on({}, 1)
-    assert summarise(load(save(tmp_path, slow, fast)))["not_measured"][0]["machine"] == "machine 1"
+    assert summarise(load(save(tmp_path, slow, fast))).not_measured["machine"].iloc[0] == "machine 1"
 
 
 def test_neither_the_hosts_name_nor_what_wobbles_makes_another_machine(tmp_path: Path) -> None:
@@ -299,19 +301,19 @@ def test_neither_the_hosts_name_nor_what_wobbles_makes_another_machine(tmp_path:
         content["machine_info"]["node"] = f"host-{seed}"
     records = load(save(tmp_path, *runs))
     summary = summarise(records)
-    assert len({fingerprint(run) for run in records.runs}) == 1
-    assert {one["machine"] for one in summary["series"]} == {""} and summary["runs"]["units"] == 2
-    assert [one["node"] for one in summary["runs"]["files"]] == ["container-0", "container-1"]
-    assert not any("machine" in one for one in summary["warnings"] + summary["quality"])
+    assert len({run.machine.fingerprint for run in records.runs}) == 1
+    assert {one.setting.machine for one in summary.series} == {""} and summary.runs.units == 2
+    assert [one.node for one in summary.runs.files] == ["container-0", "container-1"]
+    assert not any("machine" in one for one in summary.warnings + summary.quality)
 
 
 def test_a_fingerprint_is_made_from_what_a_file_tells(tmp_path: Path) -> None:
     old = {**steady(1), "run": {}}
     newer, other = on({}, 0), on({}, 2)
     other["machine_info"]["cpu"]["brand_raw"] = "Another CPU"
-    first, second, third = load(save(tmp_path, newer, old, other)).runs
-    assert fingerprint(first) == "CPU Synthetic, cores 2, driver 580.00.1, torch 2.12.0, threads 8"
-    assert fingerprint(second) == "CPU Synthetic, cores 2"
+    first, second, third = (run.machine for run in load(save(tmp_path, newer, old, other)).runs)
+    assert first.fingerprint == "CPU Synthetic, cores 2, driver 580.00.1, torch 2.12.0, threads 8"
+    assert second.fingerprint == "CPU Synthetic, cores 2"
     assert differences(first, first) == []
     assert differences(first, second) == [
         "driver: 580.00.1 and unknown",
@@ -319,7 +321,7 @@ def test_a_fingerprint_is_made_from_what_a_file_tells(tmp_path: Path) -> None:
         "threads: 8 and unknown",
     ]
     assert differences(first, third) == ["CPU: Synthetic and Another CPU"]
-    assert fingerprint({"machine": {}}) == "unknown"
+    assert RunMachine().fingerprint == "unknown"
 
 
 @pytest.mark.parametrize(

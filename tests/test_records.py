@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from benchmarks.analysis.reading.fields import AMOUNTS, INTEGERS, TEXTS, InputError
@@ -47,6 +49,34 @@ def test_there_is_one_row_per_benchmark_with_all_its_rounds(tmp_path: Path) -> N
 def test_unknown_fields_are_kept(tmp_path: Path) -> None:
     content = change(lambda first: first["extra_info"].update(temperature=61.5))
     assert load([save(tmp_path / "out.json", content)]).rows["temperature"].iloc[0] == 61.5
+
+
+@pytest.mark.parametrize("name", ["out.json.gz", "out.json", "out.gz"])
+def test_a_file_compressed_by_gzip_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
+    plain = save(tmp_path / "plain.json", SMALL.content())
+    (tmp_path / "packed").mkdir()
+    packed = tmp_path / "packed" / name
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    pd.testing.assert_frame_equal(
+        load([packed]).rows.drop(columns="file"), load([plain]).rows.drop(columns="file")
+    )
+    with pytest.raises(InputError, match="holds the same run as"):
+        load([plain, packed])
+
+
+@pytest.mark.parametrize("keep", [slice(4), slice(20), slice(-9)])
+def test_a_damaged_gzip_file_is_refused_as_such(keep: slice, tmp_path: Path) -> None:
+    path = tmp_path / "out.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(SMALL.content()).encode())[keep])
+    with pytest.raises(InputError, match=r"out\.json\.gz is a damaged gzip file"):
+        load([path])
+
+
+def test_a_gzip_file_of_no_json_is_refused_as_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "out.json.gz"
+    path.write_bytes(gzip.compress(b"no JSON"))
+    with pytest.raises(InputError, match="is not JSON"):
+        load([path])
 
 
 @pytest.mark.parametrize("field", ["schema", *TEXTS, *INTEGERS, *AMOUNTS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.conclusions import best_linear
 from benchmarks.analysis.report.pictures.views import views
-from benchmarks.analysis.report.summary import best_linear
+from benchmarks.analysis.report.summary import summarise
 from tests.concluded import FULL, LAWS, LEFT_OUT, MODES, NOISE, PLAIN_FILES, conclude, console
 from tests.synthetic import Law, Machine, Run, benchmark
 
@@ -96,19 +98,23 @@ def test_kernels_of_a_third_family_disturb_nothing(tmp_path: Path) -> None:
     assert summary["crossovers"] == expected["crossovers"] and summary["warnings"] == expected["warnings"]
     assert "copy" not in console(beside)
     assert {"copy", "product"} <= set(case_table(load([beside]))["kernel"])
-    ((_, view),) = views(summary, case_table(load([beside])))
+    ((_, view),) = views(summarise(load([beside])), case_table(load([beside])))
     assert "product" not in view.looks
 
 
 def test_the_headline_kernel_is_the_fastest_at_the_longest_length(tmp_path: Path) -> None:
-    summary = conclude(FULL.write(tmp_path / "out.json"))
-    by_mode = {mode: [one for one in summary["series"] if one["mode"] == mode] for mode in MODES}
+    series = summarise(load([FULL.write(tmp_path / "out.json")])).series
+    by_mode = {mode: [one for one in series if one.setting.mode == mode] for mode in MODES}
     assert {mode: best_linear(series) for mode, series in by_mode.items()} == {
         "bidirectional": "linear-explicit",
         "causal": "linear-chunked",
     }
-    early = [{**one, "seq_lens": one["seq_lens"][:2], "median_s": one["median_s"][:2]}
-             if one["kernel"] == "linear-explicit" else one for one in by_mode["bidirectional"]]  # fmt: skip
+    early = [
+        replace(one, seq_lens=one.seq_lens[:2], median_s=one.median_s[:2])
+        if one.kernel == "linear-explicit"
+        else one
+        for one in by_mode["bidirectional"]
+    ]
     assert best_linear(early) == "linear-chunked"
     assert best_linear([]) is None
 

@@ -20,7 +20,7 @@ from benchmarks.revisions import Pairs, describe, measure_pairs, order, plan_pai
 from benchmarks.worktrees import checked_out, find_revision
 from tests.repository import Repository
 
-CHUNKED = "attention/kernels/chunked.py"
+CHUNKED = "attention/kernels/linear_chunked/passes.py"
 
 
 @pytest.fixture(scope="module")

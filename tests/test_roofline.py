@@ -12,10 +12,12 @@ import pytest
 from matplotlib.axes import Axes
 
 from benchmarks.__main__ import main
+from benchmarks.analysis import wording
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.plots.style import IMPOSSIBLE, THEORY
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.ceilings import Ceiling
 from benchmarks.analysis.report.pictures.memory import memory_picture
 from benchmarks.analysis.report.pictures.roofline import roofline_picture
 from benchmarks.analysis.report.pictures.scaling import scaling_picture
@@ -73,8 +75,8 @@ def marked(axes: Axes, style: dict[str, Any]) -> list[tuple[float, float]]:
 
 def test_a_case_of_twice_its_floor_has_a_share_of_one_half(tmp_path: Path) -> None:
     path = at_share(tmp_path / "out.json", 0.5)
-    for series in summarise(load([path]))["series"]:
-        assert series["floor_share"] == pytest.approx([0.5] * len(LENGTHS))
+    for series in summarise(load([path])).series:
+        assert series.floor_share == pytest.approx([0.5] * len(LENGTHS))
     cases = case_table(load([path])).query("subject == 'operator'")
     assert cases["floor_share"].to_numpy() == pytest.approx(0.5)
     assert cases["floor_s"].to_numpy() == pytest.approx(cases["median_s"].to_numpy(dtype=float) / 2)
@@ -94,7 +96,7 @@ def test_bytes_set_the_floor_of_short_cases_and_flops_that_of_long_ones(tmp_path
 
 def test_a_case_at_its_floor_is_possible_and_one_above_is_flagged_with_what_to_check(tmp_path: Path) -> None:
     path = at_share(tmp_path / "out.json", 0.999, linear_chunked=1.25)
-    warnings = summarise(load([path]))["warnings"]
+    warnings = summarise(load([path])).warnings
     (flag,) = [one for one in warnings if one.startswith("Impossible") and "causal" in one]
     assert "linear-chunked at N = 16, 256, 4096 (125 % of the floor)" in flag and "standard" not in flag
     (advice,) = [one for one in warnings if one.startswith("What to check")]
@@ -124,12 +126,12 @@ def test_no_ceiling_of_another_device_clock_or_dtype_is_used(other: dict[str, st
     machine = replace(CPU, **other)  # type: ignore[arg-type]
     records = load([at_share(tmp_path / "out.json", 0.5, machine)])
     summary, cases = summarise(records), case_table(records)
-    assert all(share is None for series in summary["series"] for share in series["floor_share"])
+    assert all(share is None for series in summary.series for share in series.floor_share)
     assert cases["floor_s"].isna().all()
-    (warning,) = [one for one in summary["warnings"] if "ceilings" in one]
+    (warning,) = [one for one in summary.warnings if "ceilings" in one]
     assert f"No ceilings of {machine.device} {machine.dtype}, {machine.clock} clock" in warning
     ((_, view),) = views(summary, cases)
-    assert view.ceiling is None and roofline_picture(view) is None
+    assert view.roof is None and roofline_picture(view) is None
 
 
 def test_a_ceiling_is_the_median_over_units_of_the_fastest_size(tmp_path: Path) -> None:
@@ -141,13 +143,14 @@ def test_a_ceiling_is_the_median_over_units_of_the_fastest_size(tmp_path: Path) 
     content["benchmarks"] += slower
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
-    (ceiling,) = summarise(load([path]))["ceilings"]
-    assert {name: ceiling[name] for name in ("device", "device_name", "dtype", "clock")} == {
-        "device": "cpu", "device_name": "Synthetic CPU", "dtype": "float32", "clock": "wall",
-    }  # fmt: skip
-    for name, most in (("bytes_per_s", BANDWIDTH), ("flops_per_s", RATE)):
-        expected = {"value": most / 2, "low": most / 4, "high": most, "units": 3}
-        assert ceiling[name] == pytest.approx(expected)
+    (ceiling,) = summarise(load([path])).ceilings
+    assert replace(ceiling, bytes_per_s=None, flops_per_s=None) == Ceiling(
+        device="cpu", device_name="Synthetic CPU", machine="", clock="wall", dtype="float32",
+        bytes_per_s=None, flops_per_s=None,
+    )  # fmt: skip
+    for rate, most in ((ceiling.bytes_per_s, BANDWIDTH), (ceiling.flops_per_s, RATE)):
+        assert rate is not None
+        assert vars(rate) == pytest.approx({"value": most / 2, "low": most / 4, "high": most, "units": 3})
     assert "10.0 GB/s (5.00 to 20.0)" in console(path)
 
 
@@ -162,7 +165,7 @@ def test_narrow_inputs_may_be_multiplied_in_float32_where_that_is_faster(
     content["benchmarks"] += ceilings(CPU, BANDWIDTH, RATE)
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
-    rates = {one["dtype"]: one["flops_per_s"]["value"] for one in summarise(load([path]))["ceilings"]}
+    rates = {one.dtype: one.flops_per_s and one.flops_per_s.value for one in summarise(load([path])).ceilings}
     assert rates == pytest.approx({storage: expected, "float32": RATE})
 
 
@@ -173,14 +176,14 @@ def test_without_a_matrix_rate_there_is_no_floor_and_the_console_says_so(tmp_pat
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
     summary = summarise(load([path]))
-    assert summary["ceilings"][0]["flops_per_s"] is None
-    assert all(share is None for series in summary["series"] for share in series["floor_share"])
+    assert summary.ceilings[0].flops_per_s is None
+    assert all(share is None for series in summary.series for share in series.floor_share)
     assert "not measured" in console(path) and "No ceilings of cpu float32" in console(path)
 
 
 def test_without_ceilings_the_warning_says_how_to_get_them(tmp_path: Path) -> None:
     path = Run(LAWS, LENGTHS).write(tmp_path / "out.json")
-    (warning,) = [one for one in summarise(load([path]))["warnings"] if "ceilings" in one]
+    (warning,) = [one for one in summarise(load([path])).warnings if "ceilings" in one]
     assert "roofline.png" in warning and "test_ceilings" in warning
     assert roofline_picture(only_view(path)) is None and "Share of the floor" not in console(path)
 
@@ -193,11 +196,11 @@ def test_ceilings_beside_the_kernels_change_no_other_conclusion(tmp_path: Path) 
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(content))
         summaries.append(summarise(load([path])))
-    for summary in summaries:
-        for series in summary["series"]:
-            del series["floor_share"]
-    assert summaries[0]["series"] == summaries[1]["series"]
-    assert summaries[0]["crossovers"] == summaries[1]["crossovers"]
+    without, measured = (
+        [replace(series, floor_share=[]) for series in summary.series] for summary in summaries
+    )
+    assert without == measured
+    assert summaries[0].crossovers == summaries[1].crossovers
 
 
 def test_ceilings_alone_give_a_report_of_ceilings_without_complaints(
@@ -243,6 +246,21 @@ def test_a_point_of_the_roofline_lies_as_far_below_the_roof_as_its_share_says(tm
             assert y == pytest.approx(0.5 * min(BANDWIDTH * x, RATE))
         names = {text.get_text() for text in axes.texts}
         assert {"16", "4k"} <= names and any("GB/s" in name for name in names)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_no_length_is_written_above_the_roof_of_cases_beneath_it(share: float, tmp_path: Path) -> None:
+    figure = roofline_picture(only_view(at_share(tmp_path / "out.json", share)))
+    assert figure is not None
+    figure.canvas.draw()
+    named = {wording.length(length) for length in LENGTHS}
+    for axes in figure.axes:
+        names = [text for text in axes.texts if text.get_text() in named]
+        assert names
+        for text in names:
+            box = text.get_window_extent()
+            x, y = axes.transData.inverted().transform([box.x0, box.y1])
+            assert y < min(BANDWIDTH * x, RATE)
 
 
 def test_predicted_peaks_stand_at_their_values_and_equal_curves_stay_visible(tmp_path: Path) -> None:

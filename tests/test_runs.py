@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import runs
 from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.report.conclusions import PairCrossover, Quantity
+from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.runs import Plan, carry_out, widest_interval
+from tests.concluded import SETTING
 
 TINY = ("--device=cpu", "--kernel=*-explicit", "--mode=causal", "--seq-len=16,32,64", "--case-seconds=0.001")
 
@@ -115,15 +119,13 @@ def test_without_a_crossover_there_is_nothing_to_narrow(
 
 
 def test_the_widest_interval_is_relative_to_its_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
-    def crossover(n: float, low: float, high: float, quantity: str = "time") -> dict[str, object]:
-        lengths = [2, 4000]
-        return {
-            "kind": "inside", "quantity": quantity, "n": n, "low": low, "high": high, "lengths": lengths
-        }  # fmt: skip
+    def crossover(n: float, low: float, high: float, quantity: Quantity = "time") -> PairCrossover:
+        found = Crossover("inside", n, low, high, "linear", (2, 4000))
+        return PairCrossover("linear-a", "standard-b", SETTING, quantity, found, "firm")
 
     found = [crossover(100, 90, 130), crossover(1000, 990, 1010), crossover(10, 1, 100, "peak_bytes")]
     monkeypatch.setattr(runs, "load", lambda files: None)
-    monkeypatch.setattr(runs, "summarise", lambda records: {"crossovers": found})
+    monkeypatch.setattr(runs, "summarise", lambda records: SimpleNamespace(crossovers=found))
     assert widest_interval([]) == pytest.approx(0.2)
     found.append(crossover(2100, 2000, 4000))
     assert widest_interval([]) == float("inf")

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmarks.analysis.scaling.exponent import SLOPE_TOLERANCE, estimate_exponent, flat_window
+from benchmarks.analysis.scaling.exponent import estimate_exponent
+from benchmarks.analysis.scaling.growth import SLOPE_TOLERANCE, flat_window
 from benchmarks.analysis.scaling.units import (
     MIN_LENGTHS,
     complete_block,
@@ -39,7 +40,7 @@ def test_the_exponent_of_a_pure_power_is_that_power(power: float, verdict: str) 
     exponent = estimate_exponent(table(Law(1e-9, power)))
     assert exponent.value == pytest.approx(power, abs=EXACT)
     assert exponent.verdict == verdict
-    assert exponent.window == [256, 8192] and exponent.units == 3
+    assert exponent.window == (256, 8192) and exponent.units == 3
     assert (exponent.reason is None) == (verdict != "undetermined")
 
 
@@ -95,7 +96,7 @@ def test_an_overhead_that_has_faded_is_allowed_for(power: float, verdict: str) -
     )
     assert exponent.value == pytest.approx(power, abs=1e-4) and exponent.verdict == verdict
     assert exponent.overhead_s == pytest.approx(1e-3, rel=1e-3)
-    assert exponent.window == [256, 32768]
+    assert exponent.window == (256, 32768)
 
 
 def test_a_slope_that_leaves_its_verdict_at_the_longest_lengths_is_not_reached() -> None:
@@ -135,7 +136,7 @@ def test_without_a_flat_window_nothing_is_called_quadratic() -> None:
     bent = pd.DataFrame([[1, 2, 8, 16]] * 3, columns=[1, 2, 4, 8], dtype=float)
     exponent = estimate_exponent(bent)
     assert exponent.verdict == "undetermined" and "the slope goes from 2.00 to 1.00" in str(exponent.reason)
-    assert exponent.window == [2, 8]
+    assert exponent.window == (2, 8)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -167,7 +168,7 @@ def test_a_length_of_one_repetition_does_not_cost_the_others_their_units() -> No
     times.iloc[1:, -1] = np.nan
     exponent = estimate_exponent(times)
     assert exponent == estimate_exponent(times.iloc[:, :-1])
-    assert exponent.units == 3 and exponent.window == [256, 4096]
+    assert exponent.units == 3 and exponent.window == (256, 4096)
 
 
 def test_an_interrupted_repetition_does_not_cost_the_others_their_lengths() -> None:

@@ -1,6 +1,6 @@
 """Steps are found where they are, and quiet lines show none.
 
-`pytest tests/test_steps.py -m slow -s` prints the rates that the README shows.
+`pytest tests/test_steps.py -m slow -s` prints the rates in the README of the history.
 """
 
 from __future__ import annotations
@@ -11,15 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from benchmarks.analysis.history.steps import (
-    Noise,
-    Segment,
-    around,
-    change,
-    estimate_noises,
-    segments,
-    step_cost,
-)
+from benchmarks.analysis.history.levels import Segment, around, change, segments, step_cost
+from benchmarks.analysis.history.noises import Noise, estimate_noises
 from benchmarks.analysis.history.traces import MARGIN
 from benchmarks.analysis.scaling.units import Floats
 from tests.histories import DISQUIETS, Disquiet

@@ -22,16 +22,16 @@ from torch import Tensor
 
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
-from attention.kernels.linear_triton import linear_triton, supports
-from attention.kernels.reference import (
+from attention.kernels.linear_triton import plan as triton_plan
+from attention.kernels.linear_triton.kernel import linear_triton, supports
+from attention.kernels.linear_triton.operator import forget_launches
+from attention.kernels.references import (
     TOLERANCES,
     errors_against_reference,
     gradient_error,
     linear_reference,
     relative_error,
 )
-from attention.kernels.triton import plan as triton_plan
-from attention.kernels.triton.choice import forget
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -45,14 +45,14 @@ def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
         pytest.skip("run by test_all_of_this_passes_in_the_interpreter")
     yield
-    forget()
+    forget_launches()
 
 
 def plan(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
     """Other rules, and nothing remembered that was planned by those before."""
     for name, value in rules.items():
         monkeypatch.setattr(triton_plan, name, value)
-    forget()
+    forget_launches()
 
 
 def inputs(device: str, shape: tuple[int, ...] = (1, 1, 100, 16), value_dim: int = 16) -> list[Tensor]:

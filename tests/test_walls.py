@@ -6,6 +6,7 @@ Within what follows, report, comparison and history stand beside one another on 
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,12 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
+
+from attention import case
+from attention.kernels import references, registry
+from benchmarks import subjects
+from benchmarks.analysis.plots import looks
+from benchmarks.analysis.reading import fields
 
 ROOT = Path(__file__).parent.parent
 IMPORT_ALL = """
@@ -31,16 +38,27 @@ ANALYSIS = "benchmarks.analysis"
 SHARED = {"document", "plots", "reading", "scaling", "serialization", "wording"}
 MAY_IMPORT: dict[str, set[str]] = {
     "document": set(),
-    "reading": set(),
+    "reading": {"serialization"},
     "serialization": set(),
-    "wording": set(),
+    "wording": {"reading"},
     "plots": {"wording"},
-    "scaling": {"wording"},
+    "scaling": {"serialization", "wording"},
     "comparison": SHARED,
     "history": SHARED,
     "report": SHARED,
 }
 """The rooms of the analysis, and what else of this project each may import."""
+
+KERNELS = "attention.kernels"
+SHARED_BY_KERNELS = {
+    "autograd", "costs", "dispatch", "feature_maps", "references", "registry", "tensors"
+}  # fmt: skip
+"""What stands beside the rooms of the kernels, and knows none of them."""
+NEW_ROOM = """
+from attention.kernels.linear_explicit import explicit_costs, linear_explicit
+from attention.kernels.registry import register_kernel
+register_kernel("linear-new", linear_explicit, costs=explicit_costs)
+"""
 
 Imports = Mapping[str, set[str]]
 
@@ -77,6 +95,31 @@ def test_the_rooms_of_the_analysis_import_what_they_may() -> None:
 def test_no_module_imports_itself_by_a_detour() -> None:
     assert circle(imports_below(ROOT)) == []
     assert circle(MAY_IMPORT) == []
+
+
+def test_a_kernels_room_imports_no_other_kernels_and_nothing_shared_imports_a_room() -> None:
+    found = {
+        (module, other)
+        for module, names in imports_below(ROOT).items()
+        for other in {kernel_room(name) for name in names} - {"", kernel_room(module)} - SHARED_BY_KERNELS
+        if kernel_room(module) or module.startswith("attention.profiler")
+    }
+    assert found == set()
+
+
+def test_a_new_room_of_a_kernel_is_found_without_being_named(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "attention", tmp_path / "attention", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "attention" / "kernels" / "linear_new.py").write_text(NEW_ROOM)
+    ask = "from attention import list_kernels; print('linear-new' in list_kernels())"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True"]
+
+
+def test_both_sides_of_the_json_know_the_same_families_and_subjects() -> None:
+    assert registry.FAMILIES == fields.FAMILIES == tuple(references.REFERENCES) == tuple(looks.PALETTES)
+    assert case.SUBJECTS == fields.SUBJECTS == tuple(subjects.SUBJECTS)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +179,11 @@ def imports_below(root: Path) -> dict[str, set[str]]:
 def room(name: str) -> str:
     """The room of the analysis that a module, or what is imported of it, belongs to; empty outside."""
     return name.removeprefix(f"{ANALYSIS}.").partition(".")[0] if name.startswith(f"{ANALYSIS}.") else ""
+
+
+def kernel_room(name: str) -> str:
+    """The room of the kernels that a module, or what is imported of it, belongs to; empty outside."""
+    return name.removeprefix(f"{KERNELS}.").partition(".")[0] if name.startswith(f"{KERNELS}.") else ""
 
 
 def trespasses(imports: Imports) -> Iterator[str]:

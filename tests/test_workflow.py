@@ -47,7 +47,7 @@ def test_the_workflow_holds_what_the_other_tests_look_at() -> None:
 def test_every_command_runs_on_a_pull_request(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "repository")
     repository.git("checkout", "--quiet", "-b", "proposal")
-    repository.edit("attention/kernels/linear.py", "from __future__", "# proposed\nfrom __future__")
+    repository.edit("attention/kernels/linear_explicit.py", "from __future__", "# proposed\nfrom __future__")
     repository.commit("proposed")
     repository.git("checkout", "--quiet", "main")
     repository.git("merge", "--quiet", "--no-ff", "proposal", "-m", "merge")

@@ -1,4 +1,4 @@
-"""How operators of this package join torch's autograd: cheaply, and once."""
+"""How a backward of this package says that it can be differentiated no further."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Operator = Callable[..., tuple[Tensor, ...]]
 
 
 def once_differentiable(backward: Operator, kernel: str) -> Operator:
-    """The backward, which says that it has no gradients itself: torch alone would take them for zero."""
+    """The backward, which refuses to be differentiated: torch alone would take its gradients for zero."""
 
     class Gradients(torch.autograd.Function):
         @staticmethod
@@ -36,18 +36,3 @@ def once_differentiable(backward: Operator, kernel: str) -> Operator:
         return (guarded if recorded else backward)(*arguments)
 
     return gradients
-
-
-def applied(function: type[torch.autograd.Function]) -> Operator:
-    """``function.apply``; where nothing transforms it, without what that does for transforms.
-
-    It binds the arguments to the signature anew at each call, which takes as long as two launches.
-    """
-    bare: Operator = super(torch.autograd.Function, function).apply  # type: ignore[misc]
-    full: Operator = function.apply
-
-    def apply(*arguments: Any) -> tuple[Tensor, ...]:
-        transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        return (full if transformed else bare)(*arguments)
-
-    return apply

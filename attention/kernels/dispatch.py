@@ -1,49 +1,31 @@
-"""Operators of torch's, called directly where nobody watches operators.
+"""Operators of torch's, called directly where nothing observes operators.
 
 torch's dispatcher takes as long to call an operator written in Python as a launch on a card takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce, wraps
-from operator import or_
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from attention.torch_internals import needs_dispatcher
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
-Keys, Key = torch._C.DispatchKeySet, torch._C.DispatchKey
-PLAIN = (
-    Key.BackendSelect, Key.ADInplaceOrView,
-    Key.CPU, Key.AutogradCPU, Key.AutocastCPU, Key.CUDA, Key.AutogradCUDA, Key.AutocastCUDA,
-)  # fmt: skip
-"""Keys of plain tensors and threads; but for the two of a device these operators let a call fall through."""
-WATCHERS = ~reduce(or_, map(Keys, PLAIN)).raw_repr()
-
-
-def watched(*tensors: Tensor) -> bool:
-    """Whether a call on these is for the dispatcher: a compiler, a mode, a transform or a profiler watches.
-
-    Or one of them is not plain (a subclass, a negated view, a zero tensor), or they are of several devices.
-    Not noticed: a profiler started in another thread, and an execution trace.
-    """
-    if torch.compiler.is_compiling() or torch._C._is_torch_function_mode_enabled():
-        return True
-    device, keys = tensors[0].device, torch._C._dispatch_tls_local_include_set()
-    for x in tensors:
-        if type(x) is not Tensor or x.device != device:
-            return True
-        keys = keys | torch._C._dispatch_keys(x)
-    return keys.raw_repr() & WATCHERS != 0 or torch._C._autograd._profiler_enabled()
 
 
 def implements(
     name: str, devices: str | tuple[str, ...]
 ) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
-    """The decorated function serves ``attention::<name>`` on these devices; what comes of it calls either."""
+    """Decorate the function that serves ``attention::<name>`` on these devices.
+
+    The decorated function calls the operator where something observes operators, and itself elsewhere.
+    """
 
     def register(function: Callable[Given, Result]) -> Callable[Given, Result]:
         torch.library.impl(f"attention::{name}", devices, function)
@@ -51,10 +33,27 @@ def implements(
 
         @wraps(function)
         def call(*given: Given.args, **named: Given.kwargs) -> Result:
-            to_dispatch = watched(*[x for x in given if isinstance(x, Tensor)])
-            result: Result = (operator if to_dispatch else function)(*given, **named)
+            dispatched = needs_dispatcher(*[x for x in given if isinstance(x, Tensor)])
+            result: Result = (operator if dispatched else function)(*given, **named)
             return result
 
         return call
 
     return register
+
+
+def counts_macs(name: str, formula: Callable[..., Mapping[str, int]]) -> None:
+    """Tell torch's ``FlopCounterMode`` what ``attention::<name>`` computes.
+
+    Args:
+        name: of the operator.
+        formula: from the operator's arguments (the tensors themselves, as a plan depends on their devices) to
+            multiply-adds by term, of all heads together.
+    """
+    operator = getattr(torch.ops.attention, name)
+
+    def flops(*given: Any, out_val: Any = None, **named: Any) -> int:
+        return 2 * sum(formula(*given, **named).values())
+
+    if operator not in flop_registry:
+        register_flop_formula(operator, get_raw=True)(flops)

@@ -29,7 +29,7 @@ def identity(x: Tensor) -> Tensor:
 
 
 def _elu_(x: Tensor, scratch: Tensor) -> Tensor:
-    """As min(e^x, max(x + 1, 1)), in three passes: e^x is above x + 1, and torch lets the maximum prevail."""
+    """elu(x) + 1 as min(e^x, max(x + 1, 1)), in three passes: e^x > x + 1, and torch lets the maximum win."""
     torch.exp(x, out=scratch)
     return torch.clamp(x.add_(1), x.new_ones(()), scratch, out=x)
 
@@ -69,7 +69,7 @@ def mapped_before(
 
 
 def get_feature_map(feature_map: str | FeatureMap) -> FeatureMap:
-    """The map of this name, or the callable itself.
+    """The feature map of this name, or the callable itself.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.

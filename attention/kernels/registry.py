@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from attention.case import Case
+from attention.case import Case
 
 FAMILIES = ("standard", "linear")
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What one call of a kernel costs, in closed form.
+    """The costs of one call of a kernel, in closed form.
 
     ``terms`` are the multiply-adds of its matrix products by name, as executed; elementwise work
     (feature maps, exponentials, sums) is left out, as in torch's ``FlopCounterMode``. That counter
@@ -39,17 +37,17 @@ class Costs:
 
     @property
     def flops(self) -> int:
-        """Two a multiply-add."""
+        """FLOPs: two for each multiply-add."""
         return 2 * self.macs
 
     @property
     def useful_flops(self) -> int:
-        """Without the products of masked scores, which a causal kernel executes and throws away."""
+        """FLOPs without the products of masked scores, which a causal kernel executes and throws away."""
         return 2 * (self.macs - self.masked_macs)
 
     @property
     def countable_flops(self) -> int:
-        """What torch's counter finds."""
+        """FLOPs that torch's counter finds."""
         return 2 * (self.macs - sum(self.uncounted.values()) + sum(self.overcounted.values()))
 
 

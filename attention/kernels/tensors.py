@@ -1,4 +1,4 @@
-"""What more than one kernel asks of its tensors."""
+"""Questions that several kernels ask of their tensors."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def differentiated(*tensors: Tensor | None) -> bool:
 
 
 def contiguous_like(x: Tensor) -> Tensor:
-    """Room for a result, whatever the strides of x: an expanded tensor has none for a gradient."""
+    """An empty contiguous tensor like x: an expanded one, say, has no room for a gradient."""
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All in the widest dtype of the three: a feature map may return another one than it was given."""
+    """The three tensors in the widest of their dtypes: a feature map may return another than it was given."""
     if q.dtype == k.dtype == v.dtype:
         return q, k, v
     dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
-def plain(dtype: torch.dtype) -> str:
-    """Its name as a case has it."""
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a dtype as a case has it: ``float32``."""
     return str(dtype).removeprefix("torch.")
 
 
 def unit_stride(x: Tensor) -> Tensor:
-    """Itself if its last stride is 1, else a copy."""
+    """The tensor if its last stride is 1, else a contiguous copy."""
     return x if x.stride(-1) == 1 else x.contiguous()

@@ -84,7 +84,7 @@ def _host_seconds(call: Callable[[], object]) -> float:
 
 
 class Runway:
-    """What precedes a timed call on a CUDA device: a cold L2, and a host that runs ahead.
+    """The work that precedes a timed call on a CUDA device: a cold L2, and a host that runs ahead.
 
     Overwriting a buffer four times the size of the L2 evicts the inputs. With the device clock it
     is repeated until the device is busy for longer than the host needs to enqueue the call, so

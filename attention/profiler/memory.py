@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import accumulate
 
 import psutil
 import torch
+
+from attention.torch_internals import allocation_events
 
 # Some builds of torch's profiler announce each start and stop on stderr; it reads this when it first starts.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
@@ -61,12 +65,13 @@ def _cpu_peak(call: Callable[[], object]) -> Peak:
     with _ResidentSet() as resident, recorder:
         result = call()
     del result
-    assert recorder.kineto_results is not None
-    events = [event for event in recorder.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()  # type: ignore[attr-defined]
-        peak = max(peak, held)
+    events = allocation_events(recorder)
+    if events is None:
+        warnings.warn(
+            "this torch gives no allocation events; the resident set stands in for its peak", stacklevel=2
+        )
+        return Peak(resident.peak - resident.before, resident.before, resident.peak, resident.after)
+    peak = max(accumulate((size for _, size in events), initial=0))
     return Peak(peak, resident.before, resident.peak, resident.after)
 
 

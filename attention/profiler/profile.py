@@ -18,7 +18,7 @@ from attention.profiler.memory import peak_memory
 
 @dataclass(frozen=True)
 class Profile:
-    """What a call costs. Prints as a row of the table that :meth:`header` heads.
+    """Time, FLOPs and memory of a call. It prints as a row of the table that :meth:`header` heads.
 
     ``times_s`` are the rounds in seconds; ``flops`` counted, two a multiply-add; ``min_bytes`` the
     tensors given read once and the ones returned written once; ``peak_bytes`` the most memory held
@@ -37,7 +37,7 @@ class Profile:
 
     _columns: ClassVar[tuple[tuple[str, int], ...]] = (
         ("device", 6), ("clock", 6), ("rounds", 6), ("median ms", 10), ("mean ms", 10), ("± s.e.", 8),
-        ("GFLOP", 9), ("GFLOP/s", 9), ("GB/s", 8), ("peak MiB", 9), ("RSS MiB", 8),
+        ("GFLOP", 9), ("GFLOP/s", 9), ("GB/s", 8), ("peak MB", 9), ("RSS MB", 8),
     )  # fmt: skip
 
     @property
@@ -50,18 +50,18 @@ class Profile:
 
     @property
     def standard_error_s(self) -> float:
-        """Of the mean, as if rounds were independent, which they are not quite; nan for one round."""
+        """Standard error of the mean, as if rounds were independent, which they are not quite; nan for 1."""
         rounds = len(self.times_s)
         return statistics.stdev(self.times_s) / math.sqrt(rounds) if rounds > 1 else math.nan
 
     @property
     def flops_per_s(self) -> float:
-        """Achieved, at the median."""
+        """FLOPs a second achieved at the median."""
         return self.flops / self.median_s
 
     @property
     def bytes_per_s(self) -> float:
-        """Least bytes over the median: what the call would reach if it moved nothing twice."""
+        """Least bytes over the median time: the bandwidth of a call that moves nothing twice."""
         return self.min_bytes / self.median_s
 
     def asdict(self) -> dict[str, str | int | float | None]:
@@ -101,8 +101,8 @@ class Profile:
             f"{self.flops / 1e9:.4g}",
             f"{self.flops_per_s / 1e9:.4g}",
             f"{self.bytes_per_s / 1e9:.4g}",
-            f"{self.peak_bytes / 2**20:.4g}",
-            "-" if grown is None else f"{grown / 2**20:.4g}",
+            f"{self.peak_bytes / 1e6:.4g}",
+            "-" if grown is None else f"{grown / 1e6:.4g}",
         )
         return "  ".join(f"{value:>{width}}" for value, (_, width) in zip(values, self._columns, strict=True))
 

@@ -1,4 +1,4 @@
-"""What follows from measured runs: from their JSON files to tables, pictures and a machine-readable summary.
+"""The analysis of measured runs: from their JSON files to tables, pictures and a machine-readable summary.
 
 Nothing here imports torch or the kernels: the JSON file is the only door between measuring and concluding.
 `report`, `comparison` and `history` answer a question each and know nothing of one another. They stand on

@@ -63,9 +63,9 @@ def _underline(section: Section) -> list[str]:
 
 def _wrap(sentence: str, indent: str = "") -> str:
     # A number stays on one line with its name and its interval.
-    whole = re.sub(r"N = \d+( \[[^\]]*\])?", lambda found: found[0].replace(" ", "\xa0"), sentence)
+    unbroken = re.sub(r"N = \d+( \[[^\]]*\])?", lambda found: found[0].replace(" ", "\xa0"), sentence)
     lines = textwrap.fill(
-        whole, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
+        unbroken, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
     )
     return lines.replace("\xa0", " ")
 

@@ -5,18 +5,28 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+CONCLUSIONS_SCHEMA = 1
+"""Version of the objects in summary.json, comparison.json and history.json."""
+FLAT: Mapping[str, bool] = {"flat": True}
+"""Metadata of a dataclass's field whose own fields, or items, take its place in the JSON object."""
 
-def plain(value: Any) -> Any:
-    """Nothing but what JSON knows: Python's scalars, and None for NaN and infinity."""
+
+def json_value(value: Any) -> Any:
+    """A value as JSON knows it: dataclasses and mappings as objects, tables as lists of them, NaN as None."""
+    if is_dataclass(value):
+        return _json_object(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, pd.DataFrame):
+        return json_value(value.to_dict("records"))
     if isinstance(value, list | tuple | np.ndarray):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
@@ -24,10 +34,18 @@ def plain(value: Any) -> Any:
     return value
 
 
-def as_json(conclusions: Mapping[str, Any]) -> str:
+def _json_object(record: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in fields(record):
+        value = json_value(getattr(record, one.name))
+        found |= value if one.metadata.get("flat") else {one.name: value}
+    return found
+
+
+def json_text(conclusions: Any) -> str:
     """The text of a JSON file.
 
     Raises:
-        ValueError: It holds a NaN or an infinity, which `plain` would have replaced.
+        TypeError: JSON knows no such value.
     """
-    return json.dumps(conclusions, indent=2, allow_nan=False) + "\n"
+    return json.dumps(json_value(conclusions), indent=2, allow_nan=False) + "\n"

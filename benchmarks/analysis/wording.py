@@ -1,10 +1,12 @@
-"""How numbers, settings and conclusions read: one wording for the console, the markdown and the pictures."""
+"""Numbers and settings in words, the same on the console, in markdown and in pictures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
+
+from benchmarks.analysis.reading.setting import Setting
 
 OUTCOME_WORDS = {
     "over_time": "left out: time",
@@ -13,28 +15,51 @@ OUTCOME_WORDS = {
     "unsupported": "unsupported",
     "failed": "failed",
 }
-UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps"), (1e-15, "fs"))
+UNITS: tuple[tuple[float, str], ...] = (
+    (1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps"), (1e-15, "fs"),
+)  # fmt: skip
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
-QUANTITY_WORDS = {"time": ("beats", "is faster than"), "peak_bytes": ("needs less memory than",) * 2}
+PHASE_WORDS = {"forward_backward": "forward and backward"}
+
+
+class Placed(Protocol):
+    """Something measured on a device of a machine: a setting or a ceiling."""
+
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def device_name(self) -> str | None: ...
+    @property
+    def machine(self) -> str: ...
 
 
 def seconds(value: float | None) -> str:
     """A time in its natural unit with three digits: "4.45 s", "12.0 ms", "310 µs", "1.30 ns"."""
     if value is None or math.isnan(value):
         return "-"
-    if value == 0:
-        return "0 s"
-    scale, unit = next((one for one in UNITS if value >= 0.9995 * one[0]), UNITS[-1])
+    scale, unit = _unit_of_time(value)
     return f"{digits(value / scale)} {unit}"
 
 
 def mean(value: float, error: float) -> str:
     """A mean time and its standard error in one unit: "12.3 ± 0.41 ms"; without an error "12.3 ms"."""
-    number, unit = seconds(value).split()
     if math.isnan(error):
-        return f"{number} {unit}"
-    scale = next(scale for scale, name in UNITS if name == unit)
-    return f"{number} ± {digits(error / scale, 2)} {unit}"
+        return seconds(value)
+    scale, unit = _unit_of_time(value)
+    return f"{digits(value / scale)} ± {digits(error / scale, 2)} {unit}"
+
+
+def seconds_tick(value: float) -> str:
+    """A time at a tick of an axis, without idle zeros: "30 ms"."""
+    scale, unit = _unit_of_time(value)
+    return f"{float(digits(value / scale)):g} {unit}"
+
+
+def _unit_of_time(value: float) -> tuple[float, str]:
+    """The unit in which a time has one to three digits before the point, in seconds and by name."""
+    if value == 0:
+        return UNITS[0]
+    return next((one for one in UNITS if value >= 0.9995 * one[0]), UNITS[-1])
 
 
 def digits(value: float, count: int = 3) -> str:
@@ -48,16 +73,26 @@ def amount(value: float | None, unit: str) -> str:
     """A count of bytes, FLOPs or their rates with three digits: "512 B", "21.2 MFLOP", "4.27 TB/s"."""
     if value is None or math.isnan(value):
         return "-"
-    power = min(len(PREFIXES) - 1, max(0, math.floor(math.log10(max(value, 1) * 1.0005) / 3)))
-    scaled = value / 1000**power
-    return f"{digits(scaled) if power else f'{scaled:.0f}'} {PREFIXES[power]}{unit}"
+    scale, prefix = _prefix(value)
+    return f"{digits(value / scale) if scale > 1 else f'{value:.0f}'} {prefix}{unit}"
 
 
 def amount_range(value: float, low: float, high: float, unit: str) -> str:
     """A rate and between which it lay, in one unit: "20.7 GB/s (20.1 to 20.9)"."""
-    words = amount(value, unit)
-    scale = value / float(words.split()[0])
-    return f"{words} ({digits(low / scale)} to {digits(high / scale)})"
+    scale, _ = _prefix(value)
+    return f"{amount(value, unit)} ({digits(low / scale)} to {digits(high / scale)})"
+
+
+def amount_tick(value: float, unit: str) -> str:
+    """A count at a tick of an axis, without idle zeros: "30 MB"."""
+    scale, prefix = _prefix(value)
+    return f"{float(digits(value / scale)):g} {prefix}{unit}"
+
+
+def _prefix(value: float) -> tuple[float, str]:
+    """The power of 1000 that leaves one to three digits before the point, and its prefix."""
+    power = min(len(PREFIXES) - 1, max(0, math.floor(math.log10(max(value, 1) * 1.0005) / 3)))
+    return 1000**power, PREFIXES[power]
 
 
 def percent(share: float | None) -> str:
@@ -86,18 +121,6 @@ def interval(value: float | None, low: float | None, high: float | None, spec: s
     return f"{value:{spec}}" if alone else f"{value:{spec}} [{low:{spec}}, {high:{spec}}]"
 
 
-def law(record: Mapping[str, Any]) -> str:
-    """A fitted law with its numbers, without terms that are zero: "47.4 µs + 9.83 ns · N²"."""
-    terms = []
-    for term in record["formula"].split(" + "):
-        letter, _, growth = term.partition(" ")
-        coefficient = next(value for name, value in record.items() if name.startswith(f"{letter}_s"))
-        if coefficient:
-            growth = growth.replace("^p", f"^{record.get('power') or 0:.2f}")
-            terms.append(seconds(coefficient) + (f" · {growth}" if growth else ""))
-    return " + ".join(terms)
-
-
 def slope(value: float | None) -> str:
     """A local slope: "1.9"; "-" where it could not be measured."""
     return "-" if value is None else f"{round(value, 1) + 0.0:.1f}"
@@ -108,80 +131,34 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def shape(setting: Mapping[str, Any]) -> str:
+def shape(setting: Setting) -> str:
     """The shape: "B1 H8 D64", and Dv where the values have a width of their own."""
-    value_dim = setting.get("value_dim")
-    width = f" Dv{value_dim}" if value_dim not in (None, setting["head_dim"]) else ""
-    return f"B{setting['batch']} H{setting['heads']} D{setting['head_dim']}{width}"
+    own_width = setting.value_dim not in (None, setting.head_dim)
+    width = f" Dv{setting.value_dim}" if own_width else ""
+    return f"B{setting.batch} H{setting.heads} D{setting.head_dim}{width}"
 
 
-def machine(setting: Mapping[str, Any]) -> str:
+def machine(place: Placed) -> str:
     """The device: "NVIDIA H200 (cuda)"; "NVIDIA H200 (cuda, machine 2)" where there are several machines."""
-    name = setting["device_name"]
-    device = ", ".join(filter(None, [setting["device"], setting["machine"]]))
-    return f"{name} ({device})" if name and name != setting["device"] else device
+    device = ", ".join(filter(None, [place.device, place.machine]))
+    named = place.device_name and place.device_name != place.device
+    return f"{place.device_name} ({device})" if named else device
 
 
-def place(setting: Mapping[str, Any]) -> str:
+def place(setting: Setting) -> str:
     """Where and with what was measured: "NVIDIA H200 (cuda), bfloat16, B4 H8 D64, wall clock"."""
-    return f"{machine(setting)}, {setting['dtype']}, {shape(setting)}, {setting['clock']} clock"
+    return f"{machine(setting)}, {setting.dtype}, {shape(setting)}, {setting.clock} clock"
 
 
-def phase(setting: Mapping[str, Any]) -> str:
+def phase(setting: Setting) -> str:
     """A phase in words, and of what: "forward", "forward and backward of the layer"."""
-    words = str(setting["phase"]).replace("forward_backward", "forward and backward")
-    return words + (" of the layer" if setting["subject"] == "layer" else "")
+    words = PHASE_WORDS.get(str(setting.phase), str(setting.phase))
+    return words + (" of the layer" if setting.subject == "layer" else "")
 
 
-def what(setting: Mapping[str, Any]) -> str:
+def what(setting: Setting) -> str:
     """A mode and phase in words: "causal forward", "bidirectional forward of the layer"."""
-    return f"{setting['mode']} {phase(setting)}"
-
-
-def crossover(result: Mapping[str, Any], *, subject: bool = True) -> str:
-    """One crossover as a sentence without its full stop; without its subject it can follow the subject."""
-    verb, comparison = QUANTITY_WORDS[result["quantity"]]
-    sentence = _predicate(result, verb, comparison)
-    return f"{result['linear']} {sentence}" if subject else sentence
-
-
-def _predicate(result: Mapping[str, Any], verb: str, comparison: str) -> str:
-    standard, kind = result["standard"], result["kind"]
-    if kind == "none":
-        return f"has no length in common with {standard}"
-    if kind == "inside":
-        place = interval(result["n"], result["low"], result["high"], ".0f")
-        if result["ahead_beyond"] == "linear":
-            return f"{verb} {standard} from N = {place}"
-        return f"{comparison} {standard} only up to N = {place}, and not beyond"
-    noise = result["within_noise"]
-    where = _span(result) + (f", within the noise at {', '.join(map(str, noise))}" if noise else "")
-    if kind == "below":
-        return f"{verb} {standard} at every length measured ({where})"
-    if kind == "above":
-        return f"never {verb} {standard} ({where})"
-    ahead = result["linear"] if result["ahead_beyond"] == "linear" else standard
-    return f"changes places with {standard} more than once ({where}; in the end {ahead} is ahead)"
-
-
-def short_crossover(result: Mapping[str, Any]) -> str:
-    """One crossover in the few words of a legend."""
-    against, kind = f"{result['linear']} against {result['standard']}", result["kind"]
-    if kind == "inside":
-        place = f"N* = {interval(result['n'], result['low'], result['high'], '.0f')}"
-        return f"{against}: {place}" + ("" if result["ahead_beyond"] == "linear" else ", ahead only below")
-    words = {
-        "below": "ahead at every length",
-        "above": "never ahead",
-        "multiple": "several crossovers",
-        "none": "no common length",
-    }
-    return f"{against}: {words[kind]}"
-
-
-def _span(result: Mapping[str, Any]) -> str:
-    shortest, longest = result["lengths"]
-    return f"N = {shortest}" + (f" to {longest}" if longest > shortest else "")
+    return f"{setting.mode} {phase(setting)}"
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

@@ -129,7 +129,7 @@ def _moderate(variance: Floats, freedom: Floats) -> tuple[Floats, Floats]:
 
 
 def _trigamma(x: Any) -> Any:
-    """As special.polygamma(1, x) computes it, which takes thrice as long to tell this order from others."""
+    """The trigamma function as special.polygamma(1, x), which takes three times as long, computes it."""
     return special.zeta(2, x)
 
 

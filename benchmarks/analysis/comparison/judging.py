@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.analysis.comparison.conclusions import (
+    CaseChange,
+    CeilingChange,
+    CommonChange,
+    CrossoverShift,
+    ExponentShift,
+    Ratio,
+    ShiftVerdict,
+    TimeVerdict,
+)
 from benchmarks.analysis.comparison.inference import ALPHA, FAMILY, Change, find_change, holm
 from benchmarks.analysis.comparison.matching import Stratum
-from benchmarks.analysis.comparison.shifts import Shift, crossovers, exponents, find_shifts, in_doubt
-from benchmarks.analysis.reading.records import CASE
+from benchmarks.analysis.comparison.shifts import PairCrossovers, crossovers, exponents, find_shifts, in_doubt
 from benchmarks.analysis.scaling.units import Floats
 
 RUN_NOISE = 0.02
-"""What a run does to each of its cases, assumed where a side has one run: 1.5 to 2 % on shared machines."""
+"""Noise of a run in each of its cases, assumed where a side has one run: 1.5 to 2 % on shared machines."""
 WIDEST = 20.0
 """Log-ratio at which intervals end: two units can span more than any number holds."""
 TOGETHER = 0.75
@@ -61,99 +69,117 @@ def _join(changes: Sequence[Change]) -> Change:
     return Change(*(np.concatenate(part) if part else np.empty(0) for part in parts))
 
 
-def judge_cases(parts: Sequence[Stratum], margin: float) -> list[dict[str, Any]]:
+def judge_cases(parts: Sequence[Stratum], margin: float) -> list[CaseChange]:
     """Every case of both sides: its medians in seconds, the ratio with its interval, and the verdict."""
-    changes, rows = [], []
-    for part in parts:
-        base, head = log_tables(part)
-        changes.append(
-            find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=_unseen(part))
-        )
-        first = part.head.drop_duplicates("case").set_index("case")
-        for case in base:
-            rows.append({
-                **{field: first.at[case, field] for field in ("key", *CASE)},
-                "units": int(min(base[case].count(), head[case].count())),
-                "base_s": math.exp(base[case].median()),
-                "head_s": math.exp(head[case].median()),
-            })  # fmt: skip
+    tables = [log_tables(part) for part in parts]
+    changes = [
+        find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=_unseen(part))
+        for part, (base, head) in zip(parts, tables, strict=True)
+    ]
     change = _join(changes)
     found, p = verdicts(change, math.log1p(margin))
-    words = {"larger": "slower", "smaller": "faster"}
-    for row, numbers, name, chance in zip(rows, _ratios(change), found, p, strict=True):
-        row |= {**numbers, "p": chance, "verdict": words.get(name, name)}
-    return rows
+    judged = zip(_ratios(change), found, p, strict=True)
+    cases = []
+    for part, (base, head) in zip(parts, tables, strict=True):
+        known = part.cases()
+        for name in base:
+            key, case = known[str(name)]
+            ratio, verdict, chance = next(judged)
+            cases.append(CaseChange(
+                key=key,
+                case=case,
+                units=int(min(base[name].count(), head[name].count())),
+                base_s=_known(math.exp(base[name].median())),
+                head_s=_known(math.exp(head[name].median())),
+                change=ratio,
+                p=_known(chance),
+                verdict=_TIME_VERDICTS[verdict],
+            ))  # fmt: skip
+    return cases
+
+
+_TIME_VERDICTS: dict[str, TimeVerdict] = {
+    "larger": "slower", "smaller": "faster", "same": "same", "inconclusive": "inconclusive"
+}  # fmt: skip
+_SHIFT_VERDICTS: dict[str, ShiftVerdict] = {
+    "larger": "moved", "smaller": "moved", "same": "unchanged", "inconclusive": "inconclusive"
+}  # fmt: skip
 
 
 def _unseen(part: Stratum) -> float:
     return RUN_NOISE if part.unit == "repetition" else 0.0
 
 
-def _ratios(change: Change) -> Iterator[dict[str, float]]:
+def _ratios(change: Change) -> Iterator[Ratio]:
     for value, half in zip(change.value, change.half_width, strict=True):
         logs = np.clip([value, value - half, value + half], -WIDEST, WIDEST)
-        yield dict(zip(("ratio", "low", "high"), np.exp(logs), strict=True))
+        yield Ratio(*map(_known, np.exp(logs)))
 
 
-def judge_exponents(parts: Sequence[Stratum], margin: float) -> list[dict[str, Any]]:
+def _known(value: float) -> float | None:
+    """A number, or None where too few units tell it."""
+    return float(value) if math.isfinite(value) else None
+
+
+def judge_exponents(parts: Sequence[Stratum], margin: float) -> list[ExponentShift]:
     """Every exponent of both sides, the shift with its interval, and whether it moved."""
     found = [(part, list(exponents(part))) for part in parts]
-    shifts = [one for _, ours in found for one in ours]
-    change = _join([find_shifts(part, ours, _unseen(part)) for part, ours in found if ours])
-    names, p = verdicts(change, math.log1p(margin) * np.array([one.weight for one in shifts]))
+    series = [one for _, ours in found for one in ours]
+    changes = [find_shifts(part, [one.values for one in ours], _unseen(part)) for part, ours in found if ours]
+    change = _join(changes)
+    names, p = verdicts(change, math.log1p(margin) * np.array([one.values.weight for one in series]))
     return [
-        {
-            **one.fields,
-            "base": one.base.mean(),
-            "head": one.head.mean(),
-            "shift": value,
-            "low": value - half,
-            "high": value + half,
-            "p": chance,
-            "verdict": _moved(name),
-        }
+        ExponentShift(
+            kernel=one.kernel,
+            family=one.family,
+            setting=one.setting,
+            window=one.window,
+            base=float(one.values.base.mean()),
+            head=float(one.values.head.mean()),
+            shift=_known(value),
+            low=_known(value - half),
+            high=_known(value + half),
+            p=_known(chance),
+            verdict=_SHIFT_VERDICTS[name],
+        )
         for one, value, half, name, chance in zip(
-            shifts, change.value, change.half_width, names, p, strict=True
+            series, change.value, change.half_width, names, p, strict=True
         )
     ]
 
 
-def judge_crossovers(parts: Sequence[Stratum], margin: float) -> list[dict[str, Any]]:
+def judge_crossovers(parts: Sequence[Stratum], margin: float) -> list[CrossoverShift]:
     """Where both sides have one inside, by the interval of their ratio; else by whether they can be equal."""
-    rows: list[dict[str, Any]] = []
-    inside: list[tuple[dict[str, Any], Shift]] = []
-    changes = []
-    for part in parts:
-        found = list(crossovers(part))
-        ours = [shift for _, shift in found if shift]
-        changes += [find_shifts(part, ours, _unseen(part))] if ours else []
-        for fields, shift in found:
-            row = {**fields, "ratio": None, "low": None, "high": None, "p": None, "verdict": _beyond(fields)}
-            rows.append(row)
-            inside += [(row, shift)] if shift else []
-    change = _join(changes)
-    names, p = verdicts(change, math.log1p(margin) * np.array([shift.weight for _, shift in inside]))
-    for (row, _), numbers, name, chance in zip(inside, _ratios(change), names, p, strict=True):
-        row |= {**numbers, "p": chance, "verdict": _moved(name)}
-    return rows
+    found = [(part, list(crossovers(part))) for part in parts]
+    inside = [(part, [one.values for one in ours if one.values]) for part, ours in found]
+    change = _join([find_shifts(part, values, _unseen(part)) for part, values in inside if values])
+    weights = [one.weight for _, values in inside for one in values]
+    names, p = verdicts(change, math.log1p(margin) * np.array(weights))
+    judged = zip(_ratios(change), names, p, strict=True)
+    shifts = []
+    for pair in (pair for _, ours in found for pair in ours):
+        ratio, chance, verdict = Ratio(), None, _beyond(pair)
+        if pair.values:
+            ratio, name, value = next(judged)
+            chance, verdict = _known(value), _SHIFT_VERDICTS[name]
+        shifts.append(CrossoverShift(
+            pair.linear, pair.standard, pair.setting, pair.base, pair.head, ratio, chance, verdict
+        ))  # fmt: skip
+    return shifts
 
 
-def _moved(name: str) -> str:
-    return {"larger": "moved", "smaller": "moved", "same": "unchanged"}.get(name, name)
-
-
-def _beyond(fields: Mapping[str, Any]) -> str:
+def _beyond(pair: PairCrossovers) -> ShiftVerdict:
     """The verdict where a crossover does not lie inside the measured lengths on both sides."""
-    base, head = fields["base"], fields["head"]
+    base, head = pair.base, pair.head
     (low, high), (other_low, other_high) = in_doubt(base), in_doubt(head)
     if high < other_low or other_high < low:
         return "moved"
-    beyond = base["kind"] == head["kind"] and base["kind"] in ("below", "above")
-    return "unchanged" if beyond and not (base["within_noise"] or head["within_noise"]) else "inconclusive"
+    beyond = base.kind == head.kind and base.kind in ("below", "above")
+    return "unchanged" if beyond and not (base.within_noise or head.within_noise) else "inconclusive"
 
 
-def find_common(part: Stratum, margin: float) -> Iterator[dict[str, Any]]:
-    """What moves the median case, where there are cases enough to speak of all of them."""
+def find_common(part: Stratum, margin: float) -> Iterator[CommonChange]:
+    """The change of the median case, where there are enough cases to speak of all of them."""
     tables = log_tables(part)
     held = tables[0].notna().any() & tables[1].notna().any()
     base, head = (table.loc[:, held].to_numpy() for table in tables)
@@ -167,19 +193,24 @@ def find_common(part: Stratum, margin: float) -> Iterator[dict[str, Any]]:
     # Within half of it too: where one half of the cases moved by 10 %, the median case may have by 5 %.
     within = min(math.log1p(margin), abs(value) / 2)
     near = float(np.mean(np.abs(each - value) <= within))
-    yield {
-        **{field: part.head[field].iloc[0] for field in ("machine", "device", "device_name", "clock")},
-        **next(_ratios(change)),
-        "share": near,
-        "within": math.expm1(within),
-        "moved": bool(abs(value) > max(math.log1p(margin), half) and near >= TOGETHER),
-    }
+    first = part.head.iloc[0]
+    yield CommonChange(
+        machine=str(first["machine"]),
+        device=str(first["device"]),
+        device_name=str(first["device_name"]),
+        clock=str(first["clock"]),
+        change=next(_ratios(change)),
+        share=near,
+        within=math.expm1(within),
+        moved=bool(abs(value) > max(math.log1p(margin), half) and near >= TOGETHER),
+    )
 
 
-def find_controls(part: Stratum) -> Iterator[dict[str, Any]]:
-    """What no commit of a kernel changes: the ceilings, with the ratios of their times."""
+def find_controls(part: Stratum) -> Iterator[CeilingChange]:
+    """The changes of the ceilings, which no commit of a kernel touches."""
     base, head = log_tables(part, ceilings=True)
     change = find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=_unseen(part))
-    first = part.head.drop_duplicates("case").set_index("case")
-    for case, numbers in zip(base, _ratios(change), strict=True):
-        yield {**{field: first.at[case, field] for field in ("key", "kernel", "device", "dtype")}, **numbers}
+    known = part.cases()
+    for name, ratio in zip(base, _ratios(change), strict=True):
+        key, case = known[str(name)]
+        yield CeilingChange(key, case.kernel, str(case.setting.device), str(case.setting.dtype), ratio)

@@ -1,22 +1,23 @@
-"""What of two sets of runs may be compared: the same case on the same machine, in which units."""
+"""The parts of two sets of runs that may be compared: equal cases on one machine, in which units."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import machine_names
-from benchmarks.analysis.reading.records import CASE, Records
+from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.reading.run_info import RunInfo
+from benchmarks.analysis.reading.setting import CASE, Case
 
 PLACE = ("machine", "device", "clock")
-"""What shares its noise."""
+"""Fields of the rows that share their noise."""
 ANYWHERE = tuple(field for field in CASE if field not in ("machine", "device_name", "clock"))
-"""What is asked of a case, wherever and however it is then measured."""
+"""Fields of a case, wherever and by whatever clock it is measured."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Side:
 
     rows: pd.DataFrame
     left_out: pd.DataFrame
-    runs: Sequence[dict[str, Any]]
+    runs: Sequence[RunInfo]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Stratum:
         """Whether the units of both sides belong together one by one."""
         return self.unit == "pair"
 
+    def cases(self) -> dict[str, tuple[str, Case]]:
+        """Key and fields of each case of the head, by the name that equal cases of both sides share."""
+        first = self.head.drop_duplicates("case")
+        return {row["case"]: (str(row["key"]), Case.of(row)) for row in first.to_dict("records")}
+
     def aligned(self, base: pd.DataFrame, head: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The common columns of two tables of one row per unit; paired, also their common rows."""
         columns = base.columns.intersection(head.columns, sort=False)
@@ -64,12 +70,12 @@ class Stratum:
 
 def sides(base: Records, head: Records) -> tuple[Side, Side]:
     """Both sides, in which equal cases and machines have equal names."""
-    names = machine_names([*base.runs, *head.runs])
+    names = machine_names([run.machine for run in (*base.runs, *head.runs)])
     return _side(base, names[: len(base.runs)]), _side(head, names[len(base.runs) :])
 
 
 def _side(records: Records, names: Sequence[str]) -> Side:
-    named = dict(zip(machine_names(records.runs), names, strict=True))
+    named = dict(zip(machine_names([run.machine for run in records.runs]), names, strict=True))
     frames = [
         frame.assign(machine=frame["machine"].map(named)).pipe(_identify) if len(frame) else frame
         for frame in (records.rows, records.not_measured)
@@ -85,7 +91,7 @@ def _identify(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def strata(base: Side, head: Side, paired: bool | None) -> Iterator[Stratum]:
-    """What can be compared, device by device.
+    """The strata that can be compared, device by device.
 
     Args:
         base: One side.
@@ -108,8 +114,8 @@ def strata(base: Side, head: Side, paired: bool | None) -> Iterator[Stratum]:
 def _stratum(
     before: pd.DataFrame,
     after: pd.DataFrame,
-    base_runs: Sequence[dict[str, Any]],
-    head_runs: Sequence[dict[str, Any]],
+    base_runs: Sequence[RunInfo],
+    head_runs: Sequence[RunInfo],
     paired: bool | None,
 ) -> Stratum:
     ours, theirs = sorted(before["run"].unique()), sorted(after["run"].unique())
@@ -129,11 +135,11 @@ def _numbered(rows: pd.DataFrame, unit: str) -> pd.DataFrame:
 
 
 def _pairs(
-    base: Sequence[dict[str, Any]], head: Sequence[dict[str, Any]], wanted: bool
+    base: Sequence[RunInfo], head: Sequence[RunInfo], wanted: bool
 ) -> tuple[list[int], list[int]] | None:
     """The number of the pair of each run, by side; None where they are no pairs."""
-    numbers = [[run["run"].get("pair") for run in runs] for runs in (base, head)]
-    if all(isinstance(number, int) for side in numbers for number in side):
+    numbers = [[run.pair for run in runs if run.pair is not None] for runs in (base, head)]
+    if sum(map(len, numbers)) == len(base) + len(head):
         unique = all(len(set(side)) == len(side) for side in numbers)
         if unique and len(set(numbers[0]) & set(numbers[1])) > 1:
             return numbers[0], numbers[1]
@@ -144,9 +150,7 @@ def _pairs(
                 "head; give as many of either, or compare them unpaired"
             )
         return None
-    moments = pd.to_datetime(
-        pd.Series([run["datetime"] for run in (*base, *head)]), utc=True, errors="coerce"
-    )
+    moments = pd.to_datetime(pd.Series([run.datetime for run in (*base, *head)]), utc=True, errors="coerce")
     in_time = moments.argsort().to_numpy()
     side = np.repeat([0, 1], len(base))[in_time]
     in_turn = moments.notna().all() and moments.is_unique and (side[::2] != side[1::2]).all()

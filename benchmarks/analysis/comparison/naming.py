@@ -2,58 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from benchmarks.analysis import wording
+from benchmarks.analysis.comparison.conclusions import (
+    CaseChange,
+    Comparison,
+    OutcomeVerdict,
+    Ratio,
+    SideSummary,
+    TimeVerdict,
+)
+from benchmarks.analysis.reading.setting import Setting
 
-Row = Mapping[str, Any]
-
-ORDER = ("slower", "faster", "inconclusive", "same")
+ORDER: tuple[TimeVerdict, ...] = ("slower", "faster", "inconclusive", "same")
 """Verdicts on time, what is worth reading first."""
-LABEL: dict[str, Callable[[Row], str]] = {
-    "kernel": lambda row: str(row["kernel"]),
-    "mode": lambda row: str(row["mode"]),
-    "phase": lambda row: str(row["phase"]).replace("forward_backward", "forward+backward"),
-    "subject": lambda row: "" if row["subject"] == "operator" else str(row["subject"]),
-    "device": lambda row: str(row["device"]),
-    "machine": lambda row: str(row["machine"]),
-    "dtype": lambda row: str(row["dtype"]),
-    "shape": wording.shape,
-    "clock": lambda row: f"{row['clock']} clock",
+QUANTITIES = {
+    "flops": ("FLOPs", "FLOP"),
+    "macs": ("MACs", "MAC"),
+    "min_bytes": ("least bytes", "B"),
+    "peak_bytes": ("peak memory", "B"),
+    "counted_flops": ("counted FLOPs", "FLOP"),
+    "predicted_peak_bytes": ("predicted peak memory", "B"),
 }
-"""The parts of a case's name. The kernel is always named, the others where they differ between cases."""
+OUTCOMES: dict[OutcomeVerdict, str] = {
+    "lost": "no longer measured, a regression",
+    "left out": "left out now",
+    "gained": "measured only now",
+    "vanished": "not asked for in the head",
+    "new": "not asked for in the base",
+    "incomparable": "incomparable, measured on another machine or by another clock",
+}
+PARTS: tuple[Callable[[Setting], str], ...] = (
+    lambda setting: str(setting.mode),
+    lambda setting: str(setting.phase).replace("forward_backward", "forward+backward"),
+    lambda setting: "" if setting.subject == "operator" else setting.subject,
+    lambda setting: str(setting.device),
+    lambda setting: setting.machine,
+    lambda setting: str(setting.dtype),
+    wording.shape,
+    lambda setting: f"{setting.clock} clock",
+)
+"""The parts of a case's name behind its kernel, each named where cases differ in it."""
 
 
-def namer(comparison: Mapping[str, Any]) -> Callable[[Row], str]:
-    """How the cases of a comparison are called: by what tells them apart."""
-    rows = [*comparison["cases"], *comparison["outcomes"]]
-    telling = [
-        part
-        for part, word in LABEL.items()
-        if part == "kernel" or len({word(row) for row in rows if row["heads"]}) > 1
-    ]
+class Namer(Protocol):
+    """Names a case by its kernel, its setting and, if there is one, its length."""
 
-    def name(row: Row) -> str:
-        parts = [word(row) for part, word in LABEL.items() if part in telling and part in (*row, "shape")]
-        return " ".join([*filter(None, parts), *([f"N={row['seq_len']}"] if "seq_len" in row else [])])
+    def __call__(self, kernel: str, setting: Setting, seq_len: int | None = None) -> str: ...
+
+
+def namer(comparison: Comparison) -> Namer:
+    """The names of the cases of a comparison, by what tells them apart."""
+    settings = {one.case.setting for one in comparison.cases} | {
+        one.case.setting for one in comparison.outcomes
+    }
+    known = [setting for setting in settings if setting.heads]
+    telling = [part for part in PARTS if len({part(setting) for setting in known}) > 1]
+
+    def name(kernel: str, setting: Setting, seq_len: int | None = None) -> str:
+        length = [] if seq_len is None else [f"N={seq_len}"]
+        return " ".join([kernel, *filter(None, (part(setting) for part in telling)), *length])
 
     return name
 
 
-def by_verdict(cases: Sequence[Row]) -> list[Row]:
+def by_verdict(cases: Sequence[CaseChange]) -> list[CaseChange]:
     """Changes first, the largest ones first; then by how far a change may yet go."""
 
-    def rank(case: Row) -> tuple[int, float]:
-        ratio = case["ratio"] or 1.0
-        reach = max(case["high"] or 1e9, 1 / (case["low"] or 1e-9))
-        return ORDER.index(case["verdict"]), -(reach if case["verdict"] == "inconclusive" else abs(ratio - 1))
+    def rank(case: CaseChange) -> tuple[int, float]:
+        ratio = case.change.ratio or 1.0
+        reach = max(case.change.high or 1e9, 1 / (case.change.low or 1e-9))
+        return ORDER.index(case.verdict), -(reach if case.verdict == "inconclusive" else abs(ratio - 1))
 
     return sorted(cases, key=rank)
 
 
-def change(ratio: float | None, low: float | None, high: float | None) -> str:
+def change(found: Ratio) -> str:
     """A ratio and its interval: "+10.3 % [+8.1, +12.6]", large ones "2.31x [2.20, 2.43]"."""
+    ratio, low, high = found.ratio, found.low, found.high
     if ratio is None:
         return "-"
     if low is None or high is None:
@@ -68,7 +96,7 @@ def share(value: float) -> str:
     return f"{100 * value:.2g} %"
 
 
-def commits(side: Row) -> str:
+def commits(side: SideSummary) -> str:
     """The commits of a side in short, as far as they are known, and whether they were changed."""
-    known = wording.listed([str(commit)[:9] for commit in side["commits"] if commit])
-    return f"{known}+changes" if known and side.get("dirty") else known
+    known = wording.listed([commit[:9] for commit in side.commits if commit])
+    return f"{known}+changes" if known and side.dirty else known

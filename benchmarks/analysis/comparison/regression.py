@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from benchmarks.analysis.comparison.conclusions import Comparison, SideSummary, UnitCounts
 from benchmarks.analysis.comparison.counts import compare_counts, compare_outcomes
 from benchmarks.analysis.comparison.judging import (
     find_common,
@@ -14,11 +13,10 @@ from benchmarks.analysis.comparison.judging import (
 )
 from benchmarks.analysis.comparison.matching import Side, sides, strata
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.reading.machines import differences, fingerprint
+from benchmarks.analysis.reading.machines import differences
 from benchmarks.analysis.reading.records import Records
-from benchmarks.analysis.serialization import plain
+from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA
 
-SCHEMA = 1
 MARGIN = 0.05
 
 
@@ -29,7 +27,7 @@ def compare(
     margin: float = MARGIN,
     paired: bool | None = None,
     noise: float | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Compare two sets of runs.
 
     The unit of sampling is the pair of runs, or the run, or with a single run a side its repetitions; then
@@ -50,12 +48,6 @@ def compare(
         paired: Whether runs are pairs; None: see `matching.strata`.
         noise: The known noise of this machine between equal commits; a larger one replaces the margin.
 
-    Returns:
-        JSON-ready: `schema`, `margin`, `noise`, `unit`, `units`, `tentative`, `base` and `head` (their files,
-        commits and machine), `cases`, `counts`, `outcomes`, `exponents`, `crossovers`, `common` (what moved
-        all cases alike), `controls` (the ceilings, which no commit changes), `regressed`. Ratios are head /
-        base; shifts of exponents are differences; `p` is Holm's.
-
     Raises:
         InputError: Nothing is comparable, or pairs are wanted of different numbers of runs.
     """
@@ -64,56 +56,52 @@ def compare(
     parts = list(strata(before, after, paired))
     cases = judge_cases(parts, wide)
     outcomes = compare_outcomes(before, after)
-    if not cases and not any(one["verdict"] in ("lost", "gained") for one in outcomes):
+    if not cases and not any(one.verdict in ("lost", "gained") for one in outcomes):
         raise InputError(_why_nothing(before, after))
     counts = [one for part in parts for one in compare_counts(part)]
     units = sorted({part.unit for part in parts})
-    comparison: dict[str, Any] = plain(
-        {
-            "schema": SCHEMA,
-            "margin": wide,
-            "noise": noise,
-            "unit": units[0] if len(units) == 1 else "mixed",
-            "units": {
-                "base": max((part.base["unit"].nunique() for part in parts), default=0),
-                "head": max((part.head["unit"].nunique() for part in parts), default=0),
-            },
-            "tentative": "repetition" in units,
-            "base": _describe(before),
-            "head": _describe(after),
-            "cases": cases,
-            "counts": counts,
-            "outcomes": outcomes,
-            "exponents": judge_exponents(parts, wide),
-            "crossovers": judge_crossovers(parts, wide),
-            "common": [one for part in parts for one in find_common(part, wide)],
-            "controls": [one for part in parts for one in find_controls(part)],
-            "regressed": any(
-                one["verdict"] in ("slower", "larger", "lost") for one in [*cases, *counts, *outcomes]
-            ),
-        }
+    verdicts: set[str] = {one.verdict for one in cases}
+    verdicts |= {one.verdict for one in counts} | {one.verdict for one in outcomes}
+    return Comparison(
+        schema=CONCLUSIONS_SCHEMA,
+        margin=wide,
+        noise=noise,
+        unit=units[0] if len(units) == 1 else "mixed",
+        units=UnitCounts(
+            max((part.base["unit"].nunique() for part in parts), default=0),
+            max((part.head["unit"].nunique() for part in parts), default=0),
+        ),
+        tentative="repetition" in units,
+        base=_summary(before),
+        head=_summary(after),
+        cases=cases,
+        counts=counts,
+        outcomes=outcomes,
+        exponents=judge_exponents(parts, wide),
+        crossovers=judge_crossovers(parts, wide),
+        common=[one for part in parts for one in find_common(part, wide)],
+        controls=[one for part in parts for one in find_controls(part)],
+        regressed=not verdicts.isdisjoint(("slower", "larger", "lost")),
     )
-    return comparison
 
 
-def _describe(side: Side) -> dict[str, Any]:
-    commits = [run["commit"] for run in side.runs]
-    return {
-        "files": [run["file"] for run in side.runs],
-        "commits": list(dict.fromkeys(commits)),
-        "dirty": any(run["dirty"] for run in side.runs),
-        "machines": list(dict.fromkeys(map(fingerprint, side.runs))),
-    }
+def _summary(side: Side) -> SideSummary:
+    return SideSummary(
+        files=[run.file for run in side.runs],
+        commits=list(dict.fromkeys(run.commit.id for run in side.runs)),
+        dirty=any(run.commit.dirty for run in side.runs),
+        machines=list(dict.fromkeys(run.machine.fingerprint for run in side.runs)),
+    )
 
 
 def _why_nothing(base: Side, head: Side) -> str:
-    found = differences(base.runs[0], head.runs[0])
+    found = differences(base.runs[0].machine, head.runs[0].machine)
     if found:
         return (
-            f"nothing is comparable: {base.runs[0]['file']} and {head.runs[0]['file']} were measured on "
+            f"nothing is comparable: {base.runs[0].file} and {head.runs[0].file} were measured on "
             f"different machines ({'; '.join(found)}); measure both on one"
         )
     return (
-        f"nothing is comparable: {base.runs[0]['file']} and {head.runs[0]['file']} have no measured case in "
+        f"nothing is comparable: {base.runs[0].file} and {head.runs[0].file} have no measured case in "
         "common; measure both with the same options"
     )

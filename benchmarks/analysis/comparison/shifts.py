@@ -6,49 +6,70 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.analysis.comparison.conclusions import Place
 from benchmarks.analysis.comparison.inference import Change, find_change
 from benchmarks.analysis.comparison.matching import Stratum
-from benchmarks.analysis.reading.records import SERIES, SETTING, groups
+from benchmarks.analysis.reading.setting import Setting, by_series, by_setting
 from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
-from benchmarks.analysis.scaling.exponent import flat_window
+from benchmarks.analysis.scaling.growth import flat_window
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, complete_block, local_slopes, unit_table
 
 
-@dataclass(frozen=True)
-class Shift:
+@dataclass(frozen=True, eq=False)
+class UnitValues:
     """A quantity that follows from many cases, unit by unit on both sides.
 
     Attributes:
-        fields: What it is, JSON-ready.
-        base: Its value in each unit, by unit: an exponent, or the log of a crossover.
-        head: The same after the change.
+        base: Its value in each unit of the base, by unit: an exponent, or the log of a crossover.
+        head: Its value in each unit of the head.
         weight: By how much it moves when the log-times it rests on change by 1, in opposite directions.
         noise: Its standard deviation per unit of standard deviation of each log-time.
     """
 
-    fields: dict[str, Any]
-    base: pd.Series
-    head: pd.Series
+    base: pd.Series[float]
+    head: pd.Series[float]
     weight: float
     noise: float
 
 
-def exponents(stratum: Stratum) -> Iterator[Shift]:
+@dataclass(frozen=True, eq=False)
+class SeriesExponents:
+    """The exponent of one series in each unit of both sides, over one window of lengths."""
+
+    kernel: str
+    family: str
+    setting: Setting
+    window: list[int]
+    values: UnitValues
+
+
+@dataclass(frozen=True, eq=False)
+class PairCrossovers:
+    """The crossover of one pair of kernels on both sides; `values` where both lie inside the lengths."""
+
+    linear: str
+    standard: str
+    setting: Setting
+    base: Place
+    head: Place
+    values: UnitValues | None
+
+
+def exponents(stratum: Stratum) -> Iterator[SeriesExponents]:
     """The exponent of every series of both sides, each unit's slope over one common window.
 
-    The window is that of `exponent.flat_window` where both sides have one (the shorter of them), else the
+    The window is that of `growth.flat_window` where both sides have one (the shorter of them), else the
     longest 3 common lengths. An exponent moves when the ends of its window move apart.
     """
-    after = {_identity(fields): rows for fields, rows in groups(stratum.head, SERIES)}
-    for fields, rows in groups(stratum.base, SERIES):
-        if _identity(fields) not in after:
+    after = {(kernel, setting): rows for kernel, _, setting, rows in by_series(stratum.head)}
+    for kernel, family, setting, rows in by_series(stratum.base):
+        if (kernel, setting) not in after:
             continue
-        base, head = (complete_block(unit_table(one))[0] for one in (rows, after[_identity(fields)]))
+        base, head = (complete_block(unit_table(one))[0] for one in (rows, after[kernel, setting]))
         lengths = base.columns.intersection(head.columns)
         if len(lengths) < MIN_LENGTHS:
             continue
@@ -61,17 +82,17 @@ def exponents(stratum: Stratum) -> Iterator[Shift]:
             for table in (base, head)
         )
         spread = float(np.sqrt(np.sum((x - x.mean()) ** 2)))
-        ends = [int(window[0]), int(window[-1])]
-        yield Shift({**fields, "window": ends}, before, now, 2 / float(x[-1] - x[0]), 1 / spread)
+        values = UnitValues(before, now, 2 / float(x[-1] - x[0]), 1 / spread)
+        yield SeriesExponents(kernel, family, setting, [int(window[0]), int(window[-1])], values)
 
 
-def crossovers(stratum: Stratum) -> Iterator[tuple[dict[str, Any], Shift | None]]:
-    """Every crossover in time of both sides, with its shift where it lies inside the lengths of both."""
-    after = {_identity(fields): rows for fields, rows in groups(stratum.head, SETTING)}
-    for setting, rows in groups(stratum.base, SETTING):
-        if _identity(setting) not in after:
+def crossovers(stratum: Stratum) -> Iterator[PairCrossovers]:
+    """Every crossover in time of both sides."""
+    after = dict(by_setting(stratum.head))
+    for setting, rows in by_setting(stratum.base):
+        if setting not in after:
             continue
-        before, now = _times(rows), _times(after[_identity(setting)])
+        before, now = _times(rows), _times(after[setting])
         common = [name for name in before if name in now]
         kernels = (
             [kernel for family, kernel in common if family == wanted] for wanted in ("linear", "standard")
@@ -80,26 +101,23 @@ def crossovers(stratum: Stratum) -> Iterator[tuple[dict[str, Any], Shift | None]
             pairs = [(times["linear", linear], times["standard", standard]) for times in (before, now)]
             found = [find_crossover(*pair) for pair in pairs]
             if all(one.kind != "none" for one in found):
-                fields = {"linear": linear, "standard": standard, **setting}
-                fields |= {"base": _plain(found[0]), "head": _plain(found[1])}
-                yield fields, _shift_of(fields, pairs, found)
+                base, head = map(Place.of, found)
+                yield PairCrossovers(linear, standard, setting, base, head, _values(pairs, found))
 
 
-def _shift_of(
-    fields: dict[str, Any],
-    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]],
-    found: Sequence[Crossover],
-) -> Shift | None:
+def _values(
+    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], found: Sequence[Crossover]
+) -> UnitValues | None:
     if found[0].n is None or found[1].n is None:
         return None
     (base, slope), (head, other) = (
         _crossings(*pair, one.n) for pair, one in zip(pairs, found, strict=True) if one.n is not None
     )
     weight = 2 / min(abs(slope), abs(other))
-    return Shift(fields, base, head, weight, weight / math.sqrt(2))
+    return UnitValues(base, head, weight, weight / math.sqrt(2))
 
 
-def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[pd.Series, float]:
+def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[pd.Series[float], float]:
     """Log of each unit's crossover, and the slope of the log-ratio there.
 
     To first order: a unit whose log-ratio at the common crossover is r crosses r / slope before it.
@@ -115,25 +133,26 @@ def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[
     return pd.Series(place - there / slope, table.index), slope
 
 
-def find_shifts(stratum: Stratum, shifts: Sequence[Shift], run_noise: float) -> Change:
+def find_shifts(stratum: Stratum, values: Sequence[UnitValues], run_noise: float) -> Change:
     """The changes of these quantities; see `inference.find_change`."""
     base, head = stratum.aligned(
-        pd.DataFrame({index: one.base for index, one in enumerate(shifts)}),
-        pd.DataFrame({index: one.head for index, one in enumerate(shifts)}),
+        pd.DataFrame({index: one.base for index, one in enumerate(values)}),
+        pd.DataFrame({index: one.head for index, one in enumerate(values)}),
     )
-    unseen = run_noise * np.array([one.noise for one in shifts])
+    unseen = run_noise * np.array([one.noise for one in values])
     return find_change(base.to_numpy(), head.to_numpy(), paired=stratum.paired, unseen=unseen)
 
 
-def in_doubt(crossover: dict[str, Any]) -> tuple[float, float]:
+def in_doubt(place: Place) -> tuple[float, float]:
     """Between which lengths a crossover may lie, also where it lies beyond those measured."""
-    (shortest, longest), noise = crossover["lengths"], crossover["within_noise"]
-    if crossover["kind"] == "inside" and crossover["low"] is not None:
-        low, high = crossover["low"], crossover["high"]
-        return (0.0 if low <= shortest else low), (math.inf if high >= longest else high)
-    if crossover["kind"] == "below" and crossover["units"] > 1 and longest not in noise:
+    assert place.lengths is not None, "a crossover of kernels without common lengths is not compared"
+    (shortest, longest), noise = place.lengths, place.within_noise
+    if place.kind == "inside" and place.low is not None and place.high is not None:
+        low = 0.0 if place.low <= shortest else place.low
+        return low, (math.inf if place.high >= longest else place.high)
+    if place.kind == "below" and place.units > 1 and longest not in noise:
         return 0.0, float(max([shortest, *noise]))
-    if crossover["kind"] == "above" and crossover["units"] > 1 and shortest not in noise:
+    if place.kind == "above" and place.units > 1 and shortest not in noise:
         return float(min([longest, *noise])), math.inf
     return 0.0, math.inf
 
@@ -144,12 +163,3 @@ def _times(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
         (str(family), str(kernel)): unit_table(group)
         for (family, kernel), group in rows.groupby(["family", "kernel"])
     }
-
-
-def _identity(fields: dict[str, Any]) -> str:
-    return "|".join(map(str, fields.values()))
-
-
-def _plain(crossover: Crossover) -> dict[str, Any]:
-    names = ("kind", "n", "low", "high", "ahead_beyond", "lengths", "within_noise", "units")
-    return {name: getattr(crossover, name) for name in names}

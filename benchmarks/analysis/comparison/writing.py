@@ -5,37 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks.analysis.comparison.conclusions import Comparison
 from benchmarks.analysis.comparison.picture import save_comparison
 from benchmarks.analysis.comparison.regression import MARGIN, compare
 from benchmarks.analysis.comparison.text import sections
 from benchmarks.analysis.document import Section, as_markdown, as_text
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.serialization import as_json
+from benchmarks.analysis.serialization import json_text
 
 FORMATS = ("text", "markdown", "json")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A written comparison.
-
-    Attributes:
-        text: For the console, in the format asked for.
-        files: What was written.
-        content: What `regression.compare` found, as comparison.json holds it.
-    """
+class WrittenComparison:
+    """A written comparison: its text in the format asked for, its files, and what it concludes."""
 
     text: str
     files: list[Path]
-    content: dict[str, Any]
-
-    @property
-    def regressed(self) -> bool:
-        """Whether anything became slower or larger, or can no longer be measured."""
-        return bool(self.content["regressed"])
+    found: Comparison
 
 
 def write_comparison(
@@ -47,7 +36,7 @@ def write_comparison(
     paired: bool | None = None,
     noise: float | None = None,
     format: str = "text",
-) -> Comparison:
+) -> WrittenComparison:
     """Read two sets of runs, compare them, and write comparison.json, comparison.png and summary.md.
 
     Args:
@@ -62,19 +51,19 @@ def write_comparison(
     Raises:
         InputError: The input cannot be used or compared, or the folder cannot be written.
     """
-    content = compare(load(base_files), load(head_files), margin=margin, paired=paired, noise=noise)
-    parts, folder = sections(content), Path(output)
+    comparison = compare(load(base_files), load(head_files), margin=margin, paired=paired, noise=noise)
+    parts, folder = sections(comparison), Path(output)
     files = [folder / name for name in ("comparison.json", "summary.md", "comparison.png")]
-    json = as_json(content)
+    json = json_text(comparison)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files[0].write_text(json, encoding="utf-8")
         files[1].write_text(as_markdown(parts), encoding="utf-8")
-        save_comparison(content, files[2])
+        save_comparison(comparison, files[2])
     except OSError as error:
         raise InputError(
             f"the comparison cannot be written to {folder} ({error.strerror}); name another folder with -o"
         ) from None
     written = Section("Written", [", ".join(map(str, files))])
     texts = {"json": json, "markdown": as_markdown(parts), "text": as_text([*parts, written])}
-    return Comparison(texts[format], files, content)
+    return WrittenComparison(texts[format], files, comparison)

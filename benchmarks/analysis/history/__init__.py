@@ -1,1 +1,1 @@
-"""What changed at which commit? Stored runs become lines over commits; their steps are found and drawn."""
+"""Changes by commit: stored runs become lines over commits; their steps are found and drawn."""

@@ -1,13 +1,21 @@
-"""What changed in a history: its steps, the newest level against a baseline, and what was lost."""
+"""Changes of a history: its steps, the newest level against a baseline, and lost cases."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from benchmarks.analysis.history.conclusions import (
+    BaselineLine,
+    Difference,
+    LostCase,
+    MovedTogether,
+    RevisionLabel,
+    Step,
+    Unchanged,
+)
+from benchmarks.analysis.history.levels import Segment, change, step_cost
 from benchmarks.analysis.history.lines import Timeline
-from benchmarks.analysis.history.steps import Segment, change, step_cost
 from benchmarks.analysis.history.storage import Revision
 from benchmarks.analysis.history.traces import WORDS, Traced
 from benchmarks.analysis.reading.fields import InputError
@@ -15,14 +23,8 @@ from benchmarks.analysis.reading.fields import InputError
 WORSE = ("slower", "larger", "lost")
 
 
-def steps(traced: Sequence[Traced]) -> list[dict[str, Any]]:
-    """All steps, newest first, JSON-ready.
-
-    Returns:
-        Per step `machine`, `quantity`, `name`, `after` (the last revision of the old level), `since` (the
-        first of the new one), `verdict`, `size` with `low` and `high` (shares; of exponents differences),
-        `old` and `new` (the levels in s, bytes, FLOPs, tokens), `commits` (revisions of the new level).
-    """
+def steps(traced: Sequence[Traced]) -> list[Step]:
+    """All steps, newest first."""
     found = [
         (one, *step, segment)
         for one in traced
@@ -30,45 +32,51 @@ def steps(traced: Sequence[Traced]) -> list[dict[str, Any]]:
     ]
     found.sort(key=lambda step: [step[0].revision(step[3].start - back) for back in (0, 1)], reverse=True)
     return [
-        {
-            **_identity(one),
-            "after": _revision(one.revision(segment.start - 1)),
-            "since": _revision(one.revision(segment.start)),
-            **difference(one, old, new),
-            "commits": segment.stop - segment.start,
-        }
+        Step(
+            machine=one.timeline.name,
+            quantity=one.line.quantity,
+            name=one.line.name,
+            after=label(one.revision(segment.start - 1)),
+            since=label(one.revision(segment.start)),
+            change=difference(one, old, new),
+            commits=segment.stop - segment.start,
+        )
         for one, old, new, segment in found
     ]
 
 
-def against_baseline(traced: Sequence[Traced], commit: str | None = None) -> list[dict[str, Any]]:
+def against_baseline(traced: Sequence[Traced], commit: str | None = None) -> list[BaselineLine]:
     """The newest segment of every line against its baseline.
 
     The baseline is the segment that holds a chosen commit, or else the one before the last step, so that what
     has grown slower does not become the measure by itself.
-
-    Returns:
-        Per line `machine`, `quantity`, `name`, `baseline` and `newest` (first and last revision of the
-        segments; `baseline` is None where the commit did not measure the line), `verdict`, and unless it is
-        "same" or "unknown" also `size`, `low`, `high`, `old`, `new` as in `steps`.
     """
     return [_compared(one, commit) for one in traced]
 
 
-def _compared(one: Traced, commit: str | None) -> dict[str, Any]:
+def _compared(one: Traced, commit: str | None) -> BaselineLine:
     newest = one.segments[-1]
     if commit is None:
         baseline: Segment | None = one.segments[-2] if one.steps else newest
     else:
         baseline = next((segment for segment in one.segments if _holds(one, segment, commit)), None)
-    result = {**_identity(one), "baseline": _span(one, baseline), "newest": _span(one, newest)}
+    found: Difference | Unchanged
     if baseline is None:
-        return {**result, "verdict": "unknown"}
-    if one.steps and baseline is one.segments[-2]:
-        return {**result, **difference(one, *one.steps[-1])}
-    if baseline is newest or not _differ(one, baseline, newest):
-        return {**result, "verdict": "same"}
-    return {**result, **difference(one, baseline, newest)}
+        found = Unchanged("unknown")
+    elif one.steps and baseline is one.segments[-2]:
+        found = difference(one, *one.steps[-1])
+    elif baseline is newest or not _differ(one, baseline, newest):
+        found = Unchanged("same")
+    else:
+        found = difference(one, baseline, newest)
+    return BaselineLine(
+        machine=one.timeline.name,
+        quantity=one.line.quantity,
+        name=one.line.name,
+        baseline=_span(one, baseline) if baseline else None,
+        newest=_span(one, newest),
+        change=found,
+    )
 
 
 def _holds(one: Traced, segment: Segment, commit: str) -> bool:
@@ -83,50 +91,35 @@ def _differ(one: Traced, old: Segment, new: Segment) -> bool:
     return size >= one.margin and size**2 >= cost * (old.error**2 + new.error**2)
 
 
-def lost(timeline: Timeline) -> list[dict[str, Any]]:
-    """Cases that used to run and now run out of memory or fail, as far as the newest word on them goes."""
+def lost(timeline: Timeline) -> list[LostCase]:
+    """Cases that ran before, and whose newest outcome is that they run out of memory or fail."""
     return [
-        {
-            "machine": timeline.name,
-            "quantity": "outcome",
-            "name": key,
-            "since": _revision(timeline.revisions[place]),
-            "verdict": "lost",
-            "outcome": outcome,
-        }
-        for key, outcome, place in timeline.failures
+        LostCase(timeline.name, failure.key, label(timeline.revisions[failure.place]), failure.outcome)
+        for failure in timeline.failures
     ]
 
 
-def _identity(one: Traced) -> dict[str, Any]:
-    return {"machine": one.timeline.name, "quantity": one.line.quantity, "name": one.line.name}
+def label(revision: Revision) -> RevisionLabel:
+    """A revision as conclusions name it."""
+    return RevisionLabel(revision.commit, revision.name, revision.time.isoformat())
 
 
-def _revision(revision: Revision) -> dict[str, Any]:
-    return {"commit": revision.commit, "name": revision.name, "time": revision.time.isoformat()}
+def _span(one: Traced, segment: Segment) -> list[RevisionLabel]:
+    return [label(one.revision(index)) for index in (segment.start, segment.stop - 1)]
 
 
-def _span(one: Traced, segment: Segment | None) -> list[dict[str, Any]] | None:
-    if segment is None:
-        return None
-    return [_revision(one.revision(index)) for index in (segment.start, segment.stop - 1)]
-
-
-def difference(one: Traced, old: Segment, new: Segment) -> dict[str, Any]:
-    """What became of a level: `verdict`, `size`, `low`, `high`, `old` and `new` as in `steps`."""
-    ends: list[float | None]
+def difference(one: Traced, old: Segment, new: Segment) -> Difference:
+    """The change of a line from one level to another."""
     if one.line.exact:
         share = new.level / old.level - 1 if old.level else math.inf
-        ends = [share if math.isfinite(share) else None] * 3
+        size = low = high = share if math.isfinite(share) else None
     else:
-        ends = [math.expm1(end) if one.line.logarithmic else end for end in change(old, new, one.noise)]
+        size, low, high = (
+            math.expm1(end) if one.line.logarithmic else end for end in change(old, new, one.noise)
+        )
     rise, fall = WORDS.get(one.line.quantity, ("larger", "smaller"))
-    return {
-        "verdict": rise if new.level > old.level else fall,
-        **dict(zip(("size", "low", "high"), ends, strict=True)),
-        "old": one.natural(old.level),
-        "new": one.natural(new.level),
-    }
+    verdict = rise if new.level > old.level else fall
+    return Difference(verdict, size, low, high, one.natural(old.level), one.natural(new.level))
 
 
 def find_commit(traced: Sequence[Traced], prefix: str) -> str:
@@ -147,14 +140,14 @@ def find_commit(traced: Sequence[Traced], prefix: str) -> str:
     )
 
 
-def moved_together(found: Sequence[Mapping[str, Any]], timeline: Timeline) -> Iterator[dict[str, Any]]:
-    """Where most of a machine's times moved the same way in one place: no kernel does that, but a machine."""
+def moved_together(found: Sequence[Step], timeline: Timeline) -> Iterator[MovedTogether]:
+    """Places where most of a machine's times moved the same way: no kernel does that, but a machine."""
     total = sum(line.quantity == "time" for line in timeline.lines)
     places: dict[tuple[str, str], int] = {}
     for step in found:
-        if step["machine"] == timeline.name and step["quantity"] == "time":
-            place = step["since"]["name"], step["verdict"]
+        if step.machine == timeline.name and step.quantity == "time":
+            place = step.since.name, step.change.verdict
             places[place] = places.get(place, 0) + 1
     for (since, verdict), count in places.items():
         if total >= 6 and count >= 2 / 3 * total:
-            yield {"machine": timeline.name, "since": since, "verdict": verdict, "count": count, "of": total}
+            yield MovedTogether(timeline.name, since, verdict, count, total)

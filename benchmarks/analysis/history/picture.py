@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,18 +16,28 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.history.changes import WORSE, difference
-from benchmarks.analysis.history.lines import without_length
+from benchmarks.analysis.history.levels import Segment
 from benchmarks.analysis.history.text import ORDER, QUANTITY_WORDS, change_words, level
 from benchmarks.analysis.history.traces import Traced
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import DPI, FAINT, INK, MUTED, RC, headline
+from benchmarks.analysis.plots.style import (
+    BETTER_INK,
+    DPI,
+    FAINT,
+    INK,
+    MUTED,
+    RC,
+    WORSE_INK,
+    headline,
+    mark_kernel,
+)
 
 PANELS, COLUMNS = 12, 3
 KEPT_FOR_EACH = 2
 """Panels for exponents and for crossovers, however many cases have steps."""
 CROWD = 120
 """Beyond so many revisions points and bars grow thinner."""
-LEVEL, WORSE_LEVEL, BETTER_LEVEL, MOVED_LEVEL = "#0072B2", "#c1121f", "#009E73", "#8a4fbf"
+MOVED_INK = "#8a4fbf"
 TICKS = 5
 ABOVE, PANEL, GAP, BELOW = 0.7, 1.7, 0.8, 0.35
 """Inches: the headline, the height of a panel, between two of them, the legend."""
@@ -85,10 +94,10 @@ def choose(traced: Sequence[Traced]) -> list[Traced]:
     def prominence(one: Traced) -> tuple[bool, int, int, int]:
         stepped = len(one.segments) > 1
         newest = int(one.line.places[one.segments[-1].start]) if stepped else 0
-        return not stepped, -newest, ORDER.index(one.line.quantity), -(without_length(one.line.name)[1] or 0)
+        return not stepped, -newest, ORDER.index(one.line.quantity), -(one.line.name.seq_len or 0)
 
     ordered = sorted(traced, key=prominence)
-    of_series = {(one.line.quantity, without_length(one.line.name)[0]): one for one in reversed(ordered)}
+    of_series = {(one.line.quantity, one.line.name.series): one for one in reversed(ordered)}
     leading = sorted(of_series.values(), key=prominence)
     scaling = [
         one
@@ -124,10 +133,10 @@ def _draw(axes: Axes, one: Traced) -> None:
         )
     for _, place, _ in _steps(one):
         axes.axvline(place, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)
-    layer, _, name = one.line.name.rpartition("layer/")
-    kernel, _, rest = name.partition("/")
     what = QUANTITY_WORDS.get(line.quantity, line.quantity)
-    axes.set_title(f"{what}: {layer and 'layer, '}{kernel}\n{rest}", loc="left", fontsize=8.5, color=INK)
+    axes.set_title(f"{what}: {line.name.head}\n{line.name.tail}", loc="left", fontsize=8.5, color=INK)
+    for index, marked in enumerate(reversed(line.name.kernels)):
+        mark_kernel(axes, marked, (0, 1), (-9 - 11 * index, 21), axes.transAxes)
     revisions = one.timeline.revisions
     ticks = sorted({round(place) for place in np.linspace(0, len(revisions) - 1, TICKS)})
     axes.xaxis.set_major_locator(FixedLocator(ticks))
@@ -149,36 +158,36 @@ def _limit(axes: Axes, one: Traced) -> None:
 
 def _levels(one: Traced) -> Iterator[tuple[str, float, float, float]]:
     """Colour, ends and height of each segment."""
-    color = LEVEL
+    color = INK
     edges = [-0.5, *(place for _, place, _ in _steps(one)), one.line.places[-1] + 0.5]
     for index, (segment, ends) in enumerate(zip(one.segments, pairwise(edges), strict=True)):
         if index:
-            color = _color(difference(one, *one.steps[index - 1])["verdict"])
+            color = _color(difference(one, *one.steps[index - 1]).verdict)
         yield color, *ends, one.natural(segment.level)
 
 
 def _color(verdict: str) -> str:
     if verdict in WORSE:
-        return WORSE_LEVEL
-    return BETTER_LEVEL if verdict in ("faster", "smaller") else MOVED_LEVEL
+        return WORSE_INK
+    return BETTER_INK if verdict in ("faster", "smaller") else MOVED_INK
 
 
-def _steps(one: Traced) -> Iterator[tuple[Any, float, Any]]:
-    """What is before each step, its place, what is after it."""
+def _steps(one: Traced) -> Iterator[tuple[Segment, float, Segment]]:
+    """The level before each step, the place of the step, the level after it."""
     for old, new in one.steps:
         places = one.line.places
         yield old, (places[new.start - 1] + places[new.start]) / 2, new
 
 
 def _name_steps(axes: Axes, one: Traced) -> None:
-    """Its size, and the first commit that has it, at the top of the panel."""
+    """The size of each step, and the first commit that has it, at the top of the panel."""
     top = axes.get_ylim()[1]
     labeller = Labeller(axes)
     for old, place, new in reversed(list(_steps(one))):
         found = difference(one, old, new)
-        size = change_words({**found, "quantity": one.line.quantity}, interval=False)
+        size = change_words(one.line.quantity, found, interval=False)
         words = f"{size}\n{one.revision(new.start).name}"
-        color = _color(found["verdict"])
+        color = _color(found.verdict)
         right = place < 0.7 * len(one.timeline.revisions)
         offset, align = ((4, -12), "left") if right else ((-4, -12), "right")
         labeller.write(Label(words, place, top, color, (offset,), align))
@@ -186,10 +195,10 @@ def _name_steps(axes: Axes, one: Traced) -> None:
 
 def _legend() -> list[Line2D]:
     levels = {
-        "level": LEVEL,
-        "slower or larger than before": WORSE_LEVEL,
-        "faster or smaller": BETTER_LEVEL,
-        "exponent or crossover moved": MOVED_LEVEL,
+        "level": INK,
+        "slower or larger than before": WORSE_INK,
+        "faster or smaller": BETTER_INK,
+        "exponent or crossover moved": MOVED_INK,
     }
     return [
         Line2D([], [], color=MUTED, marker=".", linewidth=1.2, label="a revision, 95 % interval"),

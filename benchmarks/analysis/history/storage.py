@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.analysis.reading.fields import LOST, InputError
-from benchmarks.analysis.reading.machines import as_object, describe_machine, fingerprint
-from benchmarks.analysis.reading.records import SERIES
-from benchmarks.analysis.reading.run_file import RunFile, read_run
+from benchmarks.analysis.reading.machines import usable_cores
+from benchmarks.analysis.reading.run_file import ENDINGS, RunFile, read_run
+from benchmarks.analysis.reading.setting import CASE, Case
 from benchmarks.analysis.scaling.units import Floats
 
 EXACT = ("peak_bytes", "flops", "min_bytes")
 """Quantities without noise."""
-CASE = (*(name for name in SERIES if name != "machine"), "seq_len")
-"""Fields by which cases belong to series; the machine is the run's."""
 BYTES_PER_PROCESS = 50e6
 """Starting another process takes about as long as reading so much."""
 
@@ -56,14 +52,14 @@ class Revision:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What the history needs of one run.
+    """The part of one run that a history needs.
 
     Attributes:
         path: Its file.
         digest: By which a copy is known.
         revision: The measured state of the code.
         machine: Fingerprint; runs of different ones stay apart.
-        fields: `CASE` of each case.
+        cases: Each case by its identity; the machine is the run's, and no case names one.
         seconds: Median over the repetitions of the median round.
         exact: The quantities of `EXACT` of each case, NaN where unknown; of repetitions the least, for what
             an allocator leaves over only adds.
@@ -74,14 +70,14 @@ class StoredRun:
     digest: str
     revision: Revision
     machine: str
-    fields: dict[CaseId, dict[str, Any]]
+    cases: dict[CaseId, Case]
     seconds: dict[CaseId, float]
     exact: dict[CaseId, Floats]
     failed: dict[str, str] = field(default_factory=dict)
 
 
 def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
-    """Read all JSON files of a folder and of its subfolders.
+    """Read all JSON files of a folder and of its subfolders, plain ones and those compressed by gzip.
 
     Args:
         folder: A storage folder of pytest-benchmark, or any other.
@@ -97,7 +93,7 @@ def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
             f"{folder} is no folder; give the one where `pytest benchmarks --benchmark-autosave` saved runs, "
             "which is .benchmarks unless --benchmark-storage says otherwise"
         )
-    paths = sorted(path for path in folder.rglob("*.json") if path.is_file())
+    paths = sorted(path for ending in ENDINGS for path in folder.rglob(f"*{ending}") if path.is_file())
     runs: dict[str, StoredRun] = {}
     left_out = []
     for found in _read_all(paths):
@@ -131,7 +127,7 @@ def _dated(runs: Sequence[StoredRun]) -> list[StoredRun]:
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[StoredRun | str]:
-    processes = min(_cores(), int(sum(path.stat().st_size for path in paths) / BYTES_PER_PROCESS))
+    processes = min(len(usable_cores()), int(sum(path.stat().st_size for path in paths) / BYTES_PER_PROCESS))
     if processes < 2:
         yield from map(_read, paths)
         return
@@ -140,40 +136,36 @@ def _read_all(paths: Sequence[Path]) -> Iterator[StoredRun | str]:
         yield from pool.map(_read, paths, chunksize=8)
 
 
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _read(path: Path) -> StoredRun | str:
     """The run, or why there is none."""
     try:
         return _stored(read_run(path))
     except InputError as error:
-        return str(error).partition("; ")[0]
+        return error.found
 
 
 def _stored(file: RunFile) -> StoredRun:
     seconds: dict[CaseId, list[float]] = {}
-    fields: dict[CaseId, dict[str, Any]] = {}
+    cases: dict[CaseId, Case] = {}
     exact: dict[CaseId, Floats] = {}
     for row in file.measured:
-        case = row["key"], row["clock"], row["device_name"]
-        seconds.setdefault(case, []).append(row["median_s"])
-        fields[case] = {name: row.get(name) for name in CASE}
-        amounts = np.array([np.nan if row[name] is None else float(row[name]) for name in EXACT])
+        known = row.fields
+        case = known["key"], known["clock"], known["device_name"]
+        seconds.setdefault(case, []).append(row.median_s)
+        cases[case] = Case.of({**{name: known.get(name) for name in CASE}, "machine": ""})
+        amounts = np.array([np.nan if known[name] is None else float(known[name]) for name in EXACT])
         exact[case] = np.fmin(exact.get(case, amounts), amounts)
     failed = {
-        row["key"]: row["outcome"]
+        row.fields["key"]: row.outcome
         for row in (*file.left_out, *file.broken)
-        if row.get("key") and row["outcome"] in LOST
+        if row.fields.get("key") and row.outcome in LOST
     }
     return StoredRun(
         path=file.path,
         digest=file.digest,
         revision=_revision(file),
-        machine=fingerprint({"machine": describe_machine(file.content)}),
-        fields=fields,
+        machine=file.run.machine.fingerprint,
+        cases=cases,
         seconds={case: float(np.median(medians)) for case, medians in seconds.items()},
         exact=exact,
         failed=failed,
@@ -181,23 +173,22 @@ def _stored(file: RunFile) -> StoredRun:
 
 
 def _revision(file: RunFile) -> Revision:
-    info = as_object(file.content.get("commit_info"))
-    measured = _time(file.content, "datetime")
-    # A rebase orders commits anew and leaves the author's time as it was, which tells those of one second.
-    authored = _time(info, "author_time")
-    time = _time(info, "time") or authored or measured
+    commit = file.run.commit
+    measured = _time(file.run.datetime)
+    # A rebase dates commits again and leaves the author's time as it was, which tells those of one second.
+    authored = _time(commit.author_time)
+    time = _time(commit.time) or authored or measured
     if time is None:
         raise InputError(f"{file.path} says neither when it was measured nor of which commit")
-    commit = info.get("id")
-    if not isinstance(commit, str) or commit in ("unknown", "unversioned"):
+    if commit.id in (None, "unknown", "unversioned"):
         return Revision(measured or time)
-    dirty = bool(info.get("dirty"))
-    return Revision(time, authored or NEVER, commit, dirty, (measured or NEVER) if dirty else NEVER)
+    since = (measured or NEVER) if commit.dirty else NEVER
+    return Revision(time, authored or NEVER, commit.id, commit.dirty, since)
 
 
-def _time(values: Mapping[str, Any], name: str) -> datetime | None:
+def _time(text: str | None) -> datetime | None:
     try:
-        time = datetime.fromisoformat(values[name])
-    except (KeyError, TypeError, ValueError):
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)

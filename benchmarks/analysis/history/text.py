@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section
 from benchmarks.analysis.history.changes import WORSE
-from benchmarks.analysis.history.lines import without_length
+from benchmarks.analysis.history.conclusions import BaselineLine, Difference, History, RevisionLabel, Step
 
 MOST_LINES = 20
-"""Of a section; history.json holds all."""
+"""Lines of a section; history.json holds all."""
 MOST_PLACES = 12
 """Steps at older commits are counted only."""
 ORDER = ("time", "crossover", "exponent", "peak_bytes", "flops", "min_bytes")
@@ -21,109 +20,106 @@ LOST_WORDS = {"oom": "runs out of memory", "failed": "fails", "unsupported": "is
 QUANTITY_WORDS = {"min_bytes": "least bytes", "peak_bytes": "peak memory", "flops": "FLOPs"}
 
 
-def sections(history: Mapping[str, Any]) -> list[Section]:
+def sections(history: History) -> list[Section]:
     """The whole text of what `writing.conclude` concluded."""
     return [
         _head(history),
         *_steps(history),
         *_baseline(history),
-        *_left_out(history["left_out"]),
+        *_left_out(history.left_out),
     ]
 
 
-def _head(history: Mapping[str, Any]) -> Section:
+def _head(history: History) -> Section:
     sentences = []
-    machines = history["machines"]
+    machines = history.machines
     for machine in machines:
-        first, last = machine["revisions"][0], machine["revisions"][-1]
-        runs = wording.count(machine["runs"], "run")
-        revisions = wording.count(len(machine["revisions"]), "revision")
+        first, last = machine.revisions[0], machine.revisions[-1]
+        runs = wording.count(machine.runs, "run")
+        revisions = wording.count(len(machine.revisions), "revision")
         sentences.append(
-            f"{machine['name'].capitalize()} ({machine['fingerprint']}): {runs} "
-            f"of {revisions}, {_label(first)} to {_label(last)}; {wording.count(machine['lines'], 'line')}."
+            f"{machine.name.capitalize()} ({machine.fingerprint}): {runs} "
+            f"of {revisions}, {_label(first)} to {_label(last)}; {wording.count(machine.lines, 'line')}."
         )
     if len(machines) > 1:
         sentences.append("Machines that differ stay apart.")
     sentences.append(
-        f"Steps of {wording.percent(history['margin'])} or more, in exponents of {history['margin']:g}, are "
+        f"Steps of {wording.percent(history.margin)} or more, in exponents of {history.margin:g}, are "
         "named; of bytes and FLOPs any. Brackets hold 95 % intervals."
     )
     return Section("History", sentences, level=1)
 
 
-def _label(revision: Mapping[str, Any]) -> str:
-    day = revision["time"][:10]
-    return revision["name"] if revision["name"].startswith(day) else f"{revision['name']} ({day})"
+def _label(revision: RevisionLabel) -> str:
+    day = revision.time[:10]
+    return revision.name if revision.name.startswith(day) else f"{revision.name} ({day})"
 
 
-def _place(step: Mapping[str, Any]) -> tuple[str, str, str]:
-    return step["machine"], step["after"]["name"], step["since"]["name"]
+def _place(step: Step) -> tuple[str, str, str]:
+    return step.machine, step.after.name, step.since.name
 
 
-def _steps(history: Mapping[str, Any]) -> Iterator[Section]:
+def _steps(history: History) -> Iterator[Section]:
     """A section for each place in the history, and in it a row for each step."""
-    found = history["steps"]
+    found = history.steps
     if not found:
         yield Section("Steps", ["None: no line changed its level."])
         return
-    several = len(history["machines"]) > 1
+    several = len(history.machines) > 1
     places = [list(group) for _, group in groupby(found, key=_place)]
     for place in places[:MOST_PLACES]:
         first = place[0]
-        where = f" on {first['machine']}" if several else ""
-        title = f"{first['after']['name']} .. {_label(first['since'])}{where}"
-        yield Section(title, [*_together(history, first), *_capped(_lines(place))])
+        where = f" on {first.machine}" if several else ""
+        title = f"{first.after.name} .. {_label(first.since)}{where}"
+        yield Section(
+            title, [*_together(history, first), *_capped(_lines([(step, step.change) for step in place]))]
+        )
     if len(places) > MOST_PLACES:
         older = sum(map(len, places[MOST_PLACES:]))
         yield Section("Older steps", [f"{older} at {len(places) - MOST_PLACES} places: see history.json."])
 
 
-def _together(history: Mapping[str, Any], step: Mapping[str, Any]) -> Iterator[str]:
-    for moved in history["moved_together"]:
-        if (moved["machine"], moved["since"]) == (step["machine"], step["since"]["name"]):
+def _together(history: History, step: Step) -> Iterator[str]:
+    for moved in history.moved_together:
+        if (moved.machine, moved.since) == (step.machine, step.since.name):
             yield (
-                f"{moved['count']} of {moved['of']} times became {moved['verdict']} together: "
+                f"{moved.count} of {moved.of} times became {moved.verdict} together: "
                 "rather the machine or a library than one kernel."
             )
 
 
-def _lines(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+def _lines(changes: Sequence[tuple[Step | BaselineLine, Difference]]) -> list[str]:
     """A line for each series and quantity that changed, its lengths together; what is worse first."""
-    together: dict[tuple[str, str, str], list[tuple[int | None, Mapping[str, Any]]]] = {}
-    for change in changes:
-        name, length = without_length(change["name"])
-        together.setdefault((change["quantity"], change["verdict"], name), []).append((length, change))
+    together: dict[tuple[str, str, str], list[tuple[int | None, Difference]]] = {}
+    for one, change in changes:
+        key = one.quantity, change.verdict, one.name.series
+        together.setdefault(key, []).append((one.name.seq_len, change))
 
-    def prominence(item: tuple[tuple[str, str, str], Sequence[tuple[int | None, Mapping[str, Any]]]]) -> Any:
-        (quantity, verdict, name), own = item
-        return (
-            verdict not in WORSE,
-            ORDER.index(quantity),
-            -max(abs(one["size"] or math.inf) for _, one in own),
-            name,
-        )
+    def prominence(key: tuple[str, str, str]) -> tuple[bool, int, float, str]:
+        quantity, verdict, name = key
+        largest = max(abs(change.size or math.inf) for _, change in together[key])
+        return verdict not in WORSE, ORDER.index(quantity), -largest, name
 
-    return [
-        f"{verdict}: {name}{_lengths(own)}, {QUANTITY_WORDS.get(quantity, quantity)} "
-        + _sizes([one for _, one in own])
-        for (quantity, verdict, name), own in sorted(together.items(), key=prominence)
-    ]
+    lines = []
+    for quantity, verdict, name in sorted(together, key=prominence):
+        lengths, own = zip(*together[quantity, verdict, name], strict=True)
+        what = QUANTITY_WORDS.get(quantity, quantity)
+        lines.append(f"{verdict}: {name}{_lengths(lengths)}, {what} {_sizes(quantity, own)}")
+    return lines
 
 
-def _lengths(changes: Sequence[tuple[int | None, Mapping[str, Any]]]) -> str:
-    lengths = [length for length, _ in changes if length is not None]
-    return f" at N = {wording.ranges(lengths)}" if lengths else ""
+def _lengths(lengths: Sequence[int | None]) -> str:
+    known = [length for length in lengths if length is not None]
+    return f" at N = {wording.ranges(known)}" if known else ""
 
 
-def _sizes(changes: Sequence[Mapping[str, Any]]) -> str:
+def _sizes(quantity: str, changes: Sequence[Difference]) -> str:
     """One change with its interval and levels, the smallest and the largest of several."""
-    ordered = sorted((one for one in changes if one["size"] is not None), key=lambda one: one["size"])
+    ordered = sorted((one for one in changes if one.size is not None), key=lambda one: one.size or 0.0)
     if len(changes) == 1 or not ordered:
         one = changes[0]
-        quantity = one["quantity"]
-        levels = f" ({level(quantity, one['old'])} -> {level(quantity, one['new'])})"
-        return change_words(one) + levels
-    ends = [change_words(one, interval=False) for one in (ordered[0], ordered[-1])]
+        return f"{change_words(quantity, one)} ({level(quantity, one.old)} -> {level(quantity, one.new)})"
+    ends = [change_words(quantity, one, interval=False) for one in (ordered[0], ordered[-1])]
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
@@ -133,12 +129,12 @@ def _capped(lines: Sequence[str]) -> Iterator[str]:
         yield f"and {len(lines) - MOST_LINES} more: see history.json"
 
 
-def change_words(row: Mapping[str, Any], *, interval: bool = True) -> str:
+def change_words(quantity: str, change: Difference, *, interval: bool = True) -> str:
     """A size and its interval: "+10.2 % [9.1, 11.4]", "+0.12 [0.09, 0.15]", "larger" from nothing."""
-    if row["size"] is None:
-        return str(row["verdict"])
-    scale, digits, unit = (1, 2, "") if row["quantity"] == "exponent" else (100, 1, " %")
-    size, low, high = (scale * row[name] for name in ("size", "low", "high"))
+    if change.size is None or change.low is None or change.high is None:
+        return change.verdict
+    scale, digits, unit = (1, 2, "") if quantity == "exponent" else (100, 1, " %")
+    size, low, high = (scale * value for value in (change.size, change.low, change.high))
     bounds = f" [{low:.{digits}f}, {high:.{digits}f}]" if interval and low < high else ""
     return f"{size:+.{digits}f}{unit}{bounds}"
 
@@ -154,25 +150,27 @@ def level(quantity: str, value: float) -> str:
     return wording.amount(value, "FLOP" if quantity == "flops" else "B")
 
 
-def _baseline(history: Mapping[str, Any]) -> Iterator[Section]:
-    """What the newest segment is, against the baseline: what changed as a table, the rest as a count."""
-    verdicts = history["baseline"]["lines"]
-    chosen = history["baseline"]["revision"]
+def _baseline(history: History) -> Iterator[Section]:
+    """The newest segments against the baseline: the changes line by line, the rest as a count."""
+    verdicts = history.baseline.lines
+    chosen = history.baseline.revision
     what = (
         f"the segment of {chosen[:7]}, as chosen"
         if chosen
         else "the segment before the last step of each line"
     )
     sentences = [f"The baseline is {what}."]
-    changed = [one for one in verdicts if one["verdict"] not in ("same", "unknown")]
-    counts = {verdict: sum(one["verdict"] == verdict for one in verdicts) for verdict in ("same", "unknown")}
+    changed = [(one, one.change) for one in verdicts if isinstance(one.change, Difference)]
+    counts = {
+        verdict: sum(one.change.verdict == verdict for one in verdicts) for verdict in ("same", "unknown")
+    }
     if counts["same"]:
         sentences.append(f"{wording.count(counts['same'], 'line')} of {len(verdicts)} did not change.")
     if counts["unknown"]:
         sentences.append(f"{wording.count(counts['unknown'], 'line')} were not measured at the baseline.")
     sentences += [
-        f"Lost: {one['name']} used to run, and since {_label(one['since'])} it {LOST_WORDS[one['outcome']]}."
-        for one in history["lost"]
+        f"Lost: {one.name} used to run, and since {_label(one.since)} it {LOST_WORDS[one.outcome]}."
+        for one in history.lost
     ]
     yield Section("Newest against baseline", [*sentences, *_capped(_lines(changed))])
 

@@ -9,16 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from benchmarks.analysis.history.levels import Segment, around, constant_runs, segments
 from benchmarks.analysis.history.lines import Line, Timeline
-from benchmarks.analysis.history.steps import (
-    LINES_TO_POOL,
-    Noise,
-    Segment,
-    around,
-    constant_runs,
-    estimate_noises,
-    segments,
-)
+from benchmarks.analysis.history.noises import LINES_TO_POOL, Noise, estimate_noises
 from benchmarks.analysis.history.storage import Revision
 from benchmarks.analysis.scaling.units import Floats, student_quantile
 
@@ -31,7 +24,7 @@ WORDS = {
     "exponent": ("steeper", "flatter"),
     "crossover": ("later", "earlier"),
 }
-"""Of a rise and of a fall; other quantities grow "larger" or "smaller"."""
+"""The words for a rise and a fall; other quantities grow "larger" or "smaller"."""
 EXACT_NOISE = Noise(0.0, 0.0, 1.0)
 
 
@@ -51,7 +44,7 @@ class Traced:
 
     @cached_property
     def steps(self) -> list[tuple[Segment, Segment]]:
-        """What is near each step, before and after it."""
+        """The levels near each step, before and after it."""
         if self.line.exact:
             return list(pairwise(self.segments))
         values = scaled(self.line), self.weights
@@ -59,11 +52,11 @@ class Traced:
 
     @cached_property
     def weights(self) -> Floats:
-        """Of the values: their numbers of runs."""
+        """The weight of each value."""
         return weights(self.line)
 
     def revision(self, index: int) -> Revision:
-        """That of a value."""
+        """The revision of the value of this index."""
         return self.timeline.revisions[int(self.line.places[index])]
 
     def natural(self, value: float) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,23 +15,23 @@ from benchmarks.analysis.history.changes import (
     WORSE,
     against_baseline,
     find_commit,
+    label,
     lost,
     moved_together,
     steps,
 )
+from benchmarks.analysis.history.conclusions import Baseline, History, MachineHistory
 from benchmarks.analysis.history.lines import timelines
 from benchmarks.analysis.history.picture import draw_history
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.text import sections
 from benchmarks.analysis.history.traces import MARGIN, Traced, trace
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.serialization import as_json
-
-SCHEMA = 1
+from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA, json_text
 
 
 @dataclass(frozen=True)
-class History:
+class WrittenHistory:
     """A written history: its text for the console, its files, and whether anything is worse than before."""
 
     text: str
@@ -42,7 +41,7 @@ class History:
 
 def write_history(
     storage: str | Path, folder: str | Path, *, baseline: str | None = None, margin: float = MARGIN
-) -> History:
+) -> WrittenHistory:
     """Read a storage folder, find the steps, and write everything into another folder.
 
     Args:
@@ -64,58 +63,46 @@ def write_history(
         pictures = draw_history(traced, folder)
         files = [*pictures, folder / "history.csv", folder / "history.json"]
         pd.concat([_frame(one) for one in chain(*traced)]).to_csv(files[-2], index=False)
-        files[-1].write_text(as_json(history), encoding="utf-8")
+        files[-1].write_text(json_text(history), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"the history cannot be written to {folder} ({error.strerror}); name another folder with -o"
         ) from None
     written = Section("Written", [", ".join(map(str, files))])
-    worse = bool(history["lost"]) or any(one["verdict"] in WORSE for one in history["baseline"]["lines"])
-    return History(as_text([*sections(history), written]), files, worse)
+    worse = bool(history.lost) or any(one.change.verdict in WORSE for one in history.baseline.lines)
+    return WrittenHistory(as_text([*sections(history), written]), files, worse)
 
 
 def conclude(
     machines: Sequence[Sequence[Traced]], left_out: Sequence[str], baseline: str | None, margin: float
-) -> dict[str, Any]:
-    """All that is said of a history, JSON-ready: what history.json holds and the console shows.
+) -> History:
+    """All that is said of a history.
 
     Args:
         machines: The traced lines of each.
         left_out: A sentence for each file that is not in it.
         baseline: As for `write_history`.
         margin: With which the lines were traced.
-
-    Returns:
-        `schema`, `margin`, `machines` (name, fingerprint, counts, revisions), `steps` (see `changes.steps`),
-        `moved_together`, `baseline` (the `revision` chosen or None, and of its `lines` what
-        `changes.against_baseline` returns), `lost` and `left_out`.
     """
     every = list(chain(*machines))
     found = steps(every)
     timelines = [own[0].timeline for own in machines]
     commit = None if baseline is None else find_commit(every, baseline)
-    return {
-        "schema": SCHEMA,
-        "margin": margin,
-        "machines": [
-            {
-                "name": one.name,
-                "fingerprint": one.fingerprint,
-                "runs": one.runs,
-                "lines": len(one.lines),
-                "revisions": [
-                    {"commit": revision.commit, "name": revision.name, "time": revision.time.isoformat()}
-                    for revision in one.revisions
-                ],
-            }
+    return History(
+        schema=CONCLUSIONS_SCHEMA,
+        margin=margin,
+        machines=[
+            MachineHistory(
+                one.name, one.fingerprint, one.runs, len(one.lines), list(map(label, one.revisions))
+            )
             for one in timelines
         ],
-        "steps": found,
-        "moved_together": [moved for one in timelines for moved in moved_together(found, one)],
-        "baseline": {"revision": commit, "lines": against_baseline(every, commit)},
-        "lost": [case for one in timelines for case in lost(one)],
-        "left_out": list(left_out),
-    }
+        steps=found,
+        moved_together=[moved for one in timelines for moved in moved_together(found, one)],
+        baseline=Baseline(commit, against_baseline(every, commit)),
+        lost=[case for one in timelines for case in lost(one)],
+        left_out=list(left_out),
+    )
 
 
 def _frame(one: Traced) -> pd.DataFrame:

@@ -1,1 +1,1 @@
-"""What all pictures share: their look, and labels that find a free place."""
+"""The parts of all pictures: the look of a kernel, axes and marks, and labels that find a free place."""

@@ -1,9 +1,9 @@
-"""One look for all pictures: a kernel keeps its colour, marker and line in every one of them."""
+"""The style of all pictures: fonts and sizes, axes, marks, legends and headlines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,11 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from benchmarks.analysis import wording
+from benchmarks.analysis.plots.looks import Look, Style, look
 
 DPI = 150
 INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
+WORSE_INK, BETTER_INK, UNDECIDED_INK, ALIKE_INK = "#c1121f", "#2166ac", "#b07d00", "#8a8a8a"
+"""Colours of verdicts, which no kernel has."""
 
 RC: dict[Any, Any] = {
     "font.size": 10,
@@ -43,57 +47,13 @@ RC: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a kernel is drawn: standard kernels warm and full, linear ones cold and dashed."""
-
-    color: str
-    marker: str
-    line: Any
-
-    @property
-    def drawn(self) -> dict[str, Any]:
-        """As matplotlib's keyword arguments."""
-        return {"color": self.color, "marker": self.marker, "linestyle": self.line}
-
-
-IMPOSSIBLE: dict[str, Any] = {
-    "marker": "x", "markersize": 10, "markeredgewidth": 2, "color": "#c1121f", "linestyle": "none",
+IMPOSSIBLE: Style = {
+    "marker": "x", "markersize": 10, "markeredgewidth": 2, "color": WORSE_INK, "linestyle": "none",
 }  # fmt: skip
 """The mark of what is faster than its device allows, an error to be found and never a success."""
-THEORY: dict[str, Any] = {"marker": "_", "markersize": 15, "markeredgewidth": 1.4, "linestyle": "none"}
+THEORY: Style = {"marker": "_", "markersize": 15, "markeredgewidth": 1.4, "linestyle": "none"}
 """The mark of what theory says, wider than the measured point that it should pass through."""
 IMPOSSIBLE_WORDS = "impossible: faster than its ceiling allows"
-
-DASHED = (0, (5, 1.5))
-# Okabe and Ito's colours, but brown for their yellow, which is too pale on white; grey is the ninth.
-LOOKS = {
-    "standard-explicit": Look("#D55E00", "o", "-"),
-    "standard-sdpa": Look("#000000", "s", "-"),
-    "standard-sdpa-math": Look("#8c8c8c", "v", "-"),
-    "standard-sdpa-flash": Look("#E69F00", "^", "-"),
-    "standard-sdpa-efficient": Look("#7f4f24", "<", "-"),
-    "standard-sdpa-cudnn": Look("#CC79A7", "p", "-"),
-    "linear-explicit": Look("#56B4E9", "D", DASHED),
-    "linear-chunked": Look("#0072B2", "X", DASHED),
-    "linear-triton": Look("#009E73", "P", DASHED),
-}
-SPARE_COLORS = ("#999933", "#882255", "#44AA99", "#332288", "#AA4499", "#117733")
-SPARE_MARKERS = ("h", "d", ">", "*", "H", "8")
-
-
-def looks(kernels: Iterable[str]) -> dict[str, Look]:
-    """The look of each kernel, those without one of their own in the order of their names."""
-    known = set(kernels)
-    spare = {
-        name: Look(
-            SPARE_COLORS[index % len(SPARE_COLORS)],
-            SPARE_MARKERS[index % len(SPARE_MARKERS)],
-            DASHED if name.startswith("linear") else "-",
-        )
-        for index, name in enumerate(sorted(known - set(LOOKS)))
-    }
-    return {name: look for name, look in {**LOOKS, **spare}.items() if name in known}
 
 
 def length_axis(axes: Axes, lengths: Sequence[int], most: int = 11) -> None:
@@ -130,15 +90,18 @@ def log_axis(
     axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
 
 
-def short(words: str) -> str:
-    """The label of a tick without idle zeros: "30 ms" for "30.0 ms"."""
-    number, unit = words.split()
-    return f"{float(number):g} {unit}"
-
-
 def legend_handle(look: Look, **changes: Any) -> Line2D:
     """The sample of a line in a legend."""
     return Line2D([], [], **{**look.drawn, **changes})
+
+
+def mark_kernel(
+    axes: Axes, kernel: str, point: tuple[float, float], offset: tuple[float, float], transform: Transform
+) -> None:
+    """Draw the marker of a kernel beside its name, so many points right of and above a point."""
+    shift = ScaledTranslation(offset[0] / 72, offset[1] / 72, axes.figure.dpi_scale_trans)
+    style = {**look(kernel).drawn, "linestyle": "none", "clip_on": False}
+    axes.plot([point[0]], [point[1]], **style, transform=transform + shift)
 
 
 def mark_impossible(axes: Axes, x: Any, y: Any) -> None:
@@ -152,23 +115,24 @@ def theory_handle() -> Line2D:
 
 
 def impossible_handle() -> Line2D:
-    """The same in a legend."""
+    """The mark of an impossible case in a legend."""
     return Line2D([], [], **{**IMPOSSIBLE, "markersize": 8})
 
 
 def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int = 5) -> None:
-    """One legend for all panels, below them."""
+    """One legend for all panels below them, in rows of nearly equal length."""
     if handles:
+        rows = math.ceil(len(handles) / columns)
         figure.legend(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=min(columns, len(handles)),
+            ncols=math.ceil(len(handles) / rows),
         )
 
 
 def headline(figure: Figure, title: str, subtitle: str) -> None:
-    """What the picture shows in bold, and beneath it where and how it was measured."""
+    """A title in bold, and beneath it where and how the picture's data were measured."""
     inches = figure.get_figheight()
     parts: tuple[tuple[str, float, dict[str, Any]], ...] = (
         (title, 0.1, {"fontsize": 13, "fontweight": "bold", "color": INK}),

@@ -1,1 +1,1 @@
-"""What was measured: the JSON file of a run, its fields, its machine, and the records of several runs."""
+"""The measurements: the JSON file of a run, its fields, its machine, and the records of several runs."""

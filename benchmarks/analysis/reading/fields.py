@@ -15,7 +15,7 @@ AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
 OPTIONAL_INTEGERS = ("value_dim", "embed_dim")
 OPTIONAL_AMOUNTS = ("counted_flops", "predicted_peak_bytes")
 SUBJECTS = ("operator", "layer", "ceiling")
-"""What was measured: attention alone, a whole self-attention layer around it, or what the device can do."""
+"""Subjects of a measurement: attention alone, a self-attention layer around it, a ceiling of the device."""
 LEFT_OUT = (
     "kernel", "mode", "phase", "device", "dtype", "batch", "heads", "seq_len", "head_dim",
     "outcome", "reason",
@@ -36,7 +36,15 @@ HOW_TO_MEASURE = "measure one with `pytest benchmarks --benchmark-json=out.json`
 
 
 class InputError(Exception):
-    """The input cannot be used; the text is one sentence: what was asked, what was found, what to do."""
+    """The input cannot be used; the text is one sentence: what was asked, what was found, what to do.
+
+    Attributes:
+        found: The sentence without what to do, where the two are given apart.
+    """
+
+    def __init__(self, found: str, to_do: str | None = None) -> None:
+        super().__init__(found if to_do is None else f"{found}; {to_do}")
+        self.found = found
 
 
 def require(info: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
@@ -44,7 +52,7 @@ def require(info: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
     missing = next((field for field in fields if field not in info), None)
     if missing:
         raise InputError(
-            f"{where} has no field {missing!r}, so it is no record of this suite; {HOW_TO_MEASURE}"
+            f"{where} has no field {missing!r}, so it is no record of this suite", HOW_TO_MEASURE
         )
 
 
@@ -74,7 +82,7 @@ def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dic
         else:
             fine, wanted = is_number(value) and value >= 0, "a number of at least 0, or null"
         if not fine:
-            raise InputError(f"{where} has {field} = {value!r}, but {wanted} is needed; {HOW_TO_MEASURE}")
+            raise InputError(f"{where} has {field} = {value!r}, but {wanted} is needed", HOW_TO_MEASURE)
     return record
 
 

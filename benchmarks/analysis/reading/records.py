@@ -1,4 +1,4 @@
-"""Read runs: pytest-benchmark's JSON files become tidy frames, or one sentence says what is wrong."""
+"""The records of several runs: pytest-benchmark's JSON files as tidy frames, or an error of one sentence."""
 
 from __future__ import annotations
 
@@ -11,20 +11,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.analysis.reading.fields import INTEGERS, OPTIONAL_INTEGERS, InputError
-from benchmarks.analysis.reading.machines import as_object, describe_machine, machine_names
-from benchmarks.analysis.reading.run_file import RunFile, read_run
-
-SETTING = (
-    "subject", "mode", "phase",
-    "device", "device_name", "machine", "dtype", "clock", "batch", "heads", "head_dim", "value_dim",
-)  # fmt: skip
-"""Fields in which two rows must agree to be compared."""
-
-SERIES = ("kernel", "family", *SETTING)
-"""Fields in which the rows of one series agree: everything but the length."""
-
-CASE = (*SERIES, "seq_len")
-"""Fields in which the rows of one case agree."""
+from benchmarks.analysis.reading.machines import machine_names
+from benchmarks.analysis.reading.run_file import Fields, RunFile, read_run
+from benchmarks.analysis.reading.run_info import RunInfo
+from benchmarks.analysis.reading.setting import CASE, SETTING
 
 KNOWN_BY_DEVICE = ("clock", "device_name")
 
@@ -39,14 +29,13 @@ class Records:
             `seconds` (float64 array of the rounds), `median_s`, `rounds`, and the unit of
             sampling: `unit_kind` ("run" | "repetition") and `unit` (its number).
         not_measured: One row per case that was asked for and not measured: case fields, `outcome`, `reason`.
-        runs: Per file: name, date, commit and whether it was changed (`dirty`), host, machine and what the
-            run says about itself.
+        runs: What each file says about its run.
         warnings: Sentences naming what the files lack.
     """
 
     rows: pd.DataFrame
     not_measured: pd.DataFrame
-    runs: list[dict[str, Any]]
+    runs: list[RunInfo]
     warnings: list[str]
 
 
@@ -64,17 +53,11 @@ def load(paths: Sequence[str | Path]) -> Records:
     """
     files = [read_run(Path(path)) for path in paths]
     _refuse_copies(files)
-    runs = [_describe(file) for file in files]
-    names = machine_names(runs)
-    rows = [
-        {**row, "run": index, "machine": names[index]}
-        for index, file in enumerate(files)
-        for row in file.measured
-    ]
-    left_out = [
-        {**row, "machine": name} for file, name in zip(files, names, strict=True) for row in _left_out(file)
-    ]
-    frame = _assign_units(as_frame(rows).drop(columns="has_rounds")) if rows else pd.DataFrame()
+    runs = [file.run for file in files]
+    names = machine_names([run.machine for run in runs])
+    rows = [row for index, file in enumerate(files) for row in _measured(file, index, names[index])]
+    left_out = [row for file, name in zip(files, names, strict=True) for row in _left_out(file, name)]
+    frame = _assign_units(as_frame(rows)) if rows else pd.DataFrame()
     return Records(frame, _drop_repeats(left_out, frame), runs, _warn(files))
 
 
@@ -89,20 +72,32 @@ def _refuse_copies(files: Sequence[RunFile]) -> None:
         seen[file.digest] = file.path
 
 
-def _left_out(file: RunFile) -> list[dict[str, Any]]:
-    """Cases of one file without times; what they do not know of their device, its other rows do."""
-    known = {row["device"]: row for row in file.measured}
-    rows = [*file.left_out, *file.broken]
-    told = [{field: known.get(row["device"], {}).get(field, "") for field in KNOWN_BY_DEVICE} for row in rows]
-    return [
-        {**row, **{field: row.get(field) or words[field] for field in KNOWN_BY_DEVICE}}
-        for row, words in zip(rows, told, strict=True)
-    ]
+def _measured(file: RunFile, run: int, machine: str) -> Iterator[Fields]:
+    """A row for each benchmark of one file."""
+    for one in file.measured:
+        yield {
+            **one.fields,
+            "seconds": one.seconds,
+            "median_s": one.median_s,
+            "rounds": one.rounds,
+            "file": file.run.file,
+            "run": run,
+            "machine": machine,
+        }
 
 
-def _drop_repeats(left_out: list[dict[str, Any]], measured: pd.DataFrame) -> pd.DataFrame:
+def _left_out(file: RunFile, machine: str) -> Iterator[Fields]:
+    """A row for each case of one file without times; its benchmarks may tell the clock and device's name."""
+    known = {one.fields["device"]: one.fields for one in file.measured}
+    for one in (*file.left_out, *file.broken):
+        beside = known.get(one.fields["device"], {})
+        told = {field: one.fields.get(field) or beside.get(field, "") for field in KNOWN_BY_DEVICE}
+        yield {**one.fields, "outcome": one.outcome, "reason": one.reason, **told, "machine": machine}
+
+
+def _drop_repeats(left_out: list[Fields], measured: pd.DataFrame) -> pd.DataFrame:
     """One row per case left out, unless another repetition or run did measure it."""
-    identity = [*SERIES, "seq_len"]
+    identity = list(CASE)
     if not left_out:
         return pd.DataFrame(columns=[*identity, "outcome", "reason"])
     frame = as_frame(left_out).drop_duplicates(identity, ignore_index=True)
@@ -110,17 +105,10 @@ def _drop_repeats(left_out: list[dict[str, Any]], measured: pd.DataFrame) -> pd.
     return frame[[case not in done for case in frame[identity].itertuples(index=False, name=None)]]
 
 
-def as_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def as_frame(rows: Sequence[Mapping[Any, object]]) -> pd.DataFrame:
     """A frame of records whose integers stay integers beside nulls."""
     frame = pd.DataFrame(rows)
     return frame.astype({field: "Int64" for field in (*INTEGERS, *OPTIONAL_INTEGERS) if field in frame})
-
-
-def groups(rows: pd.DataFrame, fields: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The rows that agree in these fields, with what they agree on."""
-    if len(rows):
-        for key, group in rows.groupby(list(fields), dropna=False):
-            yield dict(zip(fields, key, strict=True)), group
 
 
 def _assign_units(rows: pd.DataFrame) -> pd.DataFrame:
@@ -133,23 +121,10 @@ def _assign_units(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _describe(file: RunFile) -> dict[str, Any]:
-    info, commit, run = (as_object(file.content.get(name)) for name in ("machine_info", "commit_info", "run"))
-    return {
-        "file": str(file.path),
-        "datetime": file.content.get("datetime"),
-        "commit": commit.get("id"),
-        "dirty": commit.get("dirty") is True,
-        "node": run.get("node", info.get("node")),
-        "machine": describe_machine(file.content),
-        "run": run,
-    }
-
-
 def _warn(files: Sequence[RunFile]) -> list[str]:
     warnings = []
-    unusable = [f"{row['key']} in {file.path}" for file in files for row in file.broken]
-    without_rounds = [str(file.path) for file in files if not all(row["has_rounds"] for row in file.measured)]
+    unusable = [f"{one.fields['key']} in {file.path}" for file in files for one in file.broken]
+    without_rounds = [str(file.path) for file in files if not all(one.has_rounds for one in file.measured)]
     if unusable:
         more = f" and {len(unusable) - 3} more" if len(unusable) > 3 else ""
         warnings.append(

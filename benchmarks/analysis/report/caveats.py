@@ -1,19 +1,20 @@
-"""Sentences naming what is missing, what stands on weak ground, and what cannot be."""
+"""The warnings of a report: what is missing, what rests on little, and what cannot be true."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import differences, machine_names
-from benchmarks.analysis.reading.records import SETTING, Records, groups
-from benchmarks.analysis.report.ceilings import ceiling_of
+from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.reading.run_info import RunInfo
+from benchmarks.analysis.reading.setting import by_setting
+from benchmarks.analysis.report.ceilings import Ceiling, roof_of
+from benchmarks.analysis.report.conclusions import PairCrossover, Series
 
-WHERE = tuple(field for field in SETTING if field != "mode")
 BOTH_MODES = {"bidirectional", "causal"}
 WHAT_TO_CHECK = (
     "What to check where a case is faster than its ceilings allow: the clock; whether the working set stays "
@@ -24,11 +25,11 @@ WHAT_TO_CHECK = (
 
 def name_caveats(
     records: Records,
-    series: Sequence[Mapping[str, Any]],
-    crossovers: Sequence[Mapping[str, Any]],
-    ceilings: Sequence[Mapping[str, Any]],
+    series: Sequence[Series],
+    crossovers: Sequence[PairCrossover],
+    ceilings: Sequence[Ceiling],
 ) -> list[str]:
-    """All of them, as a report shows them."""
+    """All warnings of a report, in the order in which it shows them."""
     if records.rows.empty:
         return ["Nothing was measured."]
     return [
@@ -41,18 +42,18 @@ def name_caveats(
     ]
 
 
-def _impossible(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What took less time than its floor."""
+def _impossible(series: Sequence[Series]) -> Iterator[str]:
+    """Cases that took less time than their floor."""
     found: dict[str, list[str]] = {}
     for one in series:
-        shares = zip(one["seq_lens"], one["floor_share"], strict=True)
-        above = {length: share for length, share in shares if share > 1}
+        shares = zip(one.seq_lens, one.floor_share, strict=True)
+        above = {length: share for length, share in shares if share is not None and share > 1}
         if above:
-            where = f"{wording.what(one)} on {wording.place(one)}"
+            where = f"{wording.what(one.setting)} on {wording.place(one.setting)}"
             lengths = (
                 f"N = {', '.join(map(str, above))} ({wording.percent(max(above.values()))} of the floor)"
             )
-            found.setdefault(where, []).append(f"{one['kernel']} at {lengths}")
+            found.setdefault(where, []).append(f"{one.kernel} at {lengths}")
     for where, cases in found.items():
         yield f"Impossible, faster than the ceilings allow, {where}: {'; '.join(cases)}."
     if found:
@@ -61,33 +62,35 @@ def _impossible(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _apart(records: Records) -> Iterator[str]:
     """The machines whose rows are not pooled, and what makes them several."""
-    machines: dict[str, list[Mapping[str, Any]]] = {}
-    for name, run in zip(machine_names(records.runs), records.runs, strict=True):
+    machines: dict[str, list[RunInfo]] = {}
+    names = machine_names([run.machine for run in records.runs])
+    for name, run in zip(names, records.runs, strict=True):
         machines.setdefault(name, []).append(run)
     (one, runs), *others = machines.items()
     for other, its_runs in others:
         both = " and ".join(
-            f"{name} ({wording.listed([run['file'] for run in files])})"
+            f"{name} ({wording.listed([run.file for run in files])})"
             for name, files in ((one, runs), (other, its_runs))
         )
-        yield (
-            f"Not pooled and not compared: {both} differ in {'; '.join(differences(runs[0], its_runs[0]))}."
-        )
+        facts = differences(runs[0].machine, its_runs[0].machine)
+        yield f"Not pooled and not compared: {both} differ in {'; '.join(facts)}."
 
 
 def _differences(records: Records) -> Iterator[str]:
     """Files whose rows are pooled although the code differs."""
     pooled = records.rows[records.rows["unit_kind"] == "run"]
     runs = [records.runs[index] for index in sorted(pooled["run"].unique())]
-    if len({run["commit"] for run in runs}) > 1:
+    if len({run.commit.id for run in runs}) > 1:
         yield "The files pooled here were measured at different commits."
 
 
 def _missing(rows: pd.DataFrame) -> Iterator[str]:
-    """What else must be measured before there is something to compare."""
-    for place, group in groups(rows[rows["family"].isin(FAMILIES)], WHERE):
-        where = f"{wording.phase(place)} on {wording.place(place)}"
-        if place["subject"] == "operator":
+    """Modes, families, lengths and units that must be measured before there is something to compare."""
+    in_any_mode = rows[rows["family"].isin(FAMILIES)].assign(mode=None)
+    for setting, without_modes in by_setting(in_any_mode):
+        group = rows.loc[without_modes.index]
+        where = f"{wording.phase(setting)} on {wording.place(setting)}"
+        if setting.subject == "operator":
             for mode in sorted(BOTH_MODES - set(group["mode"])):
                 yield f"No {mode} case was measured, {where}."
         for family in FAMILIES:
@@ -101,13 +104,13 @@ def _missing(rows: pd.DataFrame) -> Iterator[str]:
             yield f"A single {unit} allows no intervals, {where}: measure at least 3 repetitions."
 
 
-def _without_ceilings(
-    series: Sequence[Mapping[str, Any]], ceilings: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
+def _without_ceilings(series: Sequence[Series], ceilings: Sequence[Ceiling]) -> Iterator[str]:
     """Operators that cannot be compared with what their device can do."""
-    operators = [one for one in series if one["subject"] == "operator" and one["family"] in FAMILIES]
-    without = [one for one in operators if not ceiling_of(one, ceilings)]
-    places = [f"{one['device']} {one['dtype']}, {one['clock']} clock" for one in without]
+    operators = [
+        one.setting for one in series if one.setting.subject == "operator" and one.family in FAMILIES
+    ]
+    without = [setting for setting in operators if roof_of(setting, ceilings) is None]
+    places = [f"{setting.device} {setting.dtype}, {setting.clock} clock" for setting in without]
     if places:
         where = f" of {' and '.join(dict.fromkeys(places))}" if ceilings else ""
         yield (
@@ -116,11 +119,12 @@ def _without_ceilings(
         )
 
 
-def _of_crossovers(crossovers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _of_crossovers(crossovers: Sequence[PairCrossover]) -> Iterator[str]:
+    """The notes on crossovers, each with all pairs that have it."""
     notes: dict[str, list[str]] = {}
-    for result in crossovers:
-        pair = f"{result['linear']} against {result['standard']} ({wording.what(result)})"
-        for note in result["notes"]:
-            notes.setdefault(note, []).append(pair)
+    for pair in crossovers:
+        name = f"{pair.linear} against {pair.standard} ({wording.what(pair.setting)})"
+        for note in pair.found.notes:
+            notes.setdefault(note, []).append(name)
     for note, pairs in notes.items():
         yield f"{', '.join(pairs)}: {note}."

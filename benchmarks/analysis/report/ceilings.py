@@ -1,15 +1,16 @@
-"""What a device can do at most, measured beside the kernels, and how near each case comes to it."""
+"""The ceilings of a device, measured beside the kernels, and how near each case comes to them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.records import groups
+from benchmarks.analysis.reading.setting import Setting, by_setting
 from benchmarks.analysis.scaling.units import Floats
 
 DEVICE = ("device", "device_name", "machine", "clock")
@@ -18,66 +19,104 @@ NARROW = ("bfloat16", "float16")
 """Dtypes that a kernel may widen to float32 for its products: a CPU without narrow ones is faster so."""
 
 
-def find_ceilings(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The ceilings of every device, clock and dtype.
+@dataclass(frozen=True)
+class Rate:
+    """A measured rate: the median over its units, the lowest and the highest of them, and their number."""
 
-    Args:
-        rows: All measured rows.
+    value: float
+    low: float
+    high: float
+    units: int
 
-    Returns:
-        Per device and dtype `device`, `device_name`, `machine`, `clock`, `dtype`, and as {value, low, high,
-        units}, or None where it was not measured: `bytes_per_s`, the copy bandwidth, read + written, which is
-        the device's whatever the dtype copied; and `flops_per_s`, the matrix rate of that dtype, or where a
-        narrow one is slower of float32. The value is the median over units, `low` and `high` are the lowest
-        and the highest unit. Of several sizes, or dtypes copied, the fastest counts.
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The ceilings of one device with one dtype, by one clock.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        device_name: The name that the device gives itself.
+        machine: Short name of the machine; empty where all runs are of one.
+        clock: "device" or "wall".
+        dtype: Name of the dtype.
+        bytes_per_s: The copy bandwidth, read + written, which is the device's whatever the dtype copied.
+        flops_per_s: The matrix rate of that dtype, or where a narrow one is slower of float32.
+
+    A rate is None where it was not measured.
+    """
+
+    device: str | None
+    device_name: str | None
+    machine: str
+    clock: str | None
+    dtype: str
+    bytes_per_s: Rate | None
+    flops_per_s: Rate | None
+
+    def is_of(self, setting: Setting) -> bool:
+        """Whether a setting has the device, clock and dtype of this ceiling: no other device's will do."""
+        return all(getattr(self, field) == getattr(setting, field) for field in (*DEVICE, "dtype"))
+
+
+@dataclass(frozen=True)
+class Roof:
+    """A complete ceiling: the copy bandwidth in bytes/s and the matrix rate in FLOP/s."""
+
+    bandwidth: float
+    matrix_rate: float
+
+    def times(self, min_bytes: ArrayLike, flops: ArrayLike) -> tuple[Floats, Floats]:
+        """The least seconds that moving the least bytes takes, and those of the FLOPs."""
+        return (
+            np.asarray(min_bytes, dtype=float) / self.bandwidth,
+            np.asarray(flops, dtype=float) / self.matrix_rate,
+        )
+
+    def floor(self, min_bytes: ArrayLike, flops: ArrayLike) -> Floats:
+        """The larger of these times: no call can rightly take less."""
+        return np.maximum(*self.times(min_bytes, flops))
+
+
+def find_ceilings(rows: pd.DataFrame) -> list[Ceiling]:
+    """The ceilings of every device, clock and dtype among all measured rows.
+
+    Of several sizes, or dtypes copied, the fastest counts.
     """
     if rows.empty:
         return []
-    found = []
-    for device, group in groups(rows[rows["subject"] == "ceiling"], DEVICE):
-        bandwidth = _fastest(group[group["kernel"] == COPY], "min_bytes")
-        for dtype in sorted(group["dtype"].unique()):
-            computed_in = (dtype, "float32") if dtype in NARROW else (dtype,)
-            products = group[(group["kernel"] == PRODUCT) & group["dtype"].isin(computed_in)]
-            rate = _fastest(products, "flops")
-            found.append({**device, "dtype": dtype, "bytes_per_s": bandwidth, "flops_per_s": rate})
-    return found
+    measured = rows[rows["subject"] == "ceiling"]
+    devices = measured.groupby(list(DEVICE), dropna=False)
+    return [ceiling for _, group in devices for ceiling in _of_device(group)]
 
 
-def _fastest(rows: pd.DataFrame, amount: str) -> dict[str, Any] | None:
+def _of_device(rows: pd.DataFrame) -> Iterator[Ceiling]:
+    one = Setting.of(rows.iloc[0])
+    device = one.device, one.device_name, one.machine, one.clock
+    bandwidth = _fastest(rows[rows["kernel"] == COPY], "min_bytes")
+    for dtype in sorted(rows["dtype"].unique()):
+        computed_in = (dtype, "float32") if dtype in NARROW else (dtype,)
+        products = rows[(rows["kernel"] == PRODUCT) & rows["dtype"].isin(computed_in)]
+        yield Ceiling(*device, dtype, bandwidth, _fastest(products, "flops"))
+
+
+def _fastest(rows: pd.DataFrame, amount: str) -> Rate | None:
     rates = []
     for _, case in rows.groupby("key"):
         seconds = case.groupby("unit")["median_s"].median()
         units = float(case[amount].iloc[0]) / seconds.to_numpy(dtype=float)
-        spread = {"low": float(units.min()), "high": float(units.max()), "units": len(units)}
-        rates.append({"value": float(np.median(units)), **spread})
-    known = [rate for rate in rates if rate["value"] > 0]
-    return max(known, key=lambda rate: rate["value"]) if known else None
+        rates.append(Rate(float(np.median(units)), float(units.min()), float(units.max()), len(units)))
+    return max((rate for rate in rates if rate.value > 0), key=lambda rate: rate.value, default=None)
 
 
-def ceiling_of(setting: Mapping[str, Any], ceilings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The complete ceiling of the same device, clock and dtype: no other device's will do."""
-    for ceiling in ceilings:
-        if all(ceiling[field] == setting[field] for field in (*DEVICE, "dtype")):
-            return ceiling if ceiling["bytes_per_s"] and ceiling["flops_per_s"] else None
-    return None
+def roof_of(setting: Setting, ceilings: Iterable[Ceiling]) -> Roof | None:
+    """The roof over a setting; None where its ceiling is missing or not complete."""
+    ceiling = next((one for one in ceilings if one.is_of(setting)), None)
+    if ceiling is None or ceiling.bytes_per_s is None or ceiling.flops_per_s is None:
+        return None
+    return Roof(ceiling.bytes_per_s.value, ceiling.flops_per_s.value)
 
 
-def floor_seconds(ceiling: Mapping[str, Any], min_bytes: Any, flops: Any) -> tuple[Floats, Floats]:
-    """The least seconds that moving the least bytes takes, and those of the FLOPs; the floor is the larger.
-
-    Args:
-        ceiling: What `ceiling_of` found.
-        min_bytes: Bytes of each case that must move at least.
-        flops: FLOPs of each case.
-    """
-    return (
-        np.asarray(min_bytes, dtype=float) / ceiling["bytes_per_s"]["value"],
-        np.asarray(flops, dtype=float) / ceiling["flops_per_s"]["value"],
-    )
-
-
-def with_floors(cases: pd.DataFrame, ceilings: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def with_floors(cases: pd.DataFrame, ceilings: Iterable[Ceiling]) -> pd.DataFrame:
     """Cases with the columns of the floor.
 
     Returns:
@@ -87,10 +126,10 @@ def with_floors(cases: pd.DataFrame, ceilings: Sequence[Mapping[str, Any]]) -> p
     """
     cases = cases.assign(floor_s=np.nan, floor_bound=None, floor_share=np.nan)
     measured = cases[(cases["outcome"] == "measured") & cases["family"].isin(FAMILIES)]
-    for setting, group in groups(measured, (*DEVICE, "dtype")):
-        ceiling = ceiling_of(setting, ceilings)
-        if ceiling:
-            by_bytes, by_flops = floor_seconds(ceiling, group["min_bytes"], group["flops"])
+    for setting, group in by_setting(measured):
+        roof = roof_of(setting, ceilings)
+        if roof:
+            by_bytes, by_flops = roof.times(group["min_bytes"], group["flops"])
             floor = np.maximum(by_bytes, by_flops)
             cases.loc[group.index, "floor_s"] = floor
             cases.loc[group.index, "floor_bound"] = np.where(by_bytes > by_flops, "bytes", "flops")

@@ -1,19 +1,19 @@
-"""The tables that the conclusions about one setting rest on."""
+"""The tables on which the conclusions about one setting rest."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.report.cases import spread
+from benchmarks.analysis.reading.setting import Setting
+from benchmarks.analysis.report import sentences
+from benchmarks.analysis.report.cases import agreeing, spread
+from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary
 from benchmarks.analysis.report.experiment import agreement, experiment
-from benchmarks.analysis.report.summary import agreeing, same
-from benchmarks.analysis.scaling.laws import PALPABLE
 
 ABOUT_SPEEDUPS = (
     "Geometric mean over the units of standard / linear, each unit compared with itself; where it passes 1x "
@@ -24,29 +24,29 @@ ABOUT_LAWS = (
     "by more than their scatter explains (F test of repeated measures, 5 %). Several may be tenable; * marks "
     "the least error for its number of coefficients."
 )
+PALPABLE = 0.1
+"""The share of the time from which on a part of a law is worth a sentence."""
 TENABLE_WORDS = {True: "tenable", False: "untenable", None: "cannot be told"}
 ABOUT_SHARES = "100 % is the shortest time that the ceilings of this device allow."
 IMPOSSIBLE = "! More than 100 % is impossible, and no success; the warnings say what to check."
 
 
-def evidence(
-    summary: Mapping[str, Any], cases: pd.DataFrame, setting: Mapping[str, Any]
-) -> Iterator[Section]:
+def evidence(summary: Summary, cases: pd.DataFrame, setting: Setting) -> Iterator[Section]:
     """All tables of one setting."""
     ours = agreeing(cases, setting)
-    series = [one for one in summary["series"] if same(one, setting)]
-    name, is_layer = wording.what(setting), setting["subject"] == "layer"
+    series = [one for one in summary.series if one.setting == setting]
+    name = wording.what(setting)
     yield Section(f"{name.capitalize()} on {wording.place(setting)}: the numbers")
-    if is_layer:
+    if setting.subject == "layer":
         yield experiment(ours, name)
     else:
         yield Section(f"Median time and its spread, {name}", table=_medians(ours), level=3)
-    pairs = [one for one in summary["crossovers"] if same(one, setting) and one["quantity"] == "time"]
+    pairs = [pair for pair in summary.crossovers if pair.setting == setting and pair.quantity == "time"]
     if pairs:
-        notes = [ABOUT_SPEEDUPS] if any(pair["units"] > 1 for pair in pairs) else []
+        notes = [ABOUT_SPEEDUPS] if any(pair.found.units > 1 for pair in pairs) else []
         title = f"Speedup of linear over standard, {name}"
         yield Section(title, table=_speedups(pairs), notes=notes, level=3)
-    if any(share is not None for one in series for share in one["floor_share"]):
+    if any(share is not None for one in series for share in one.floor_share):
         notes = [ABOUT_SHARES, *([IMPOSSIBLE] if (ours["floor_share"] > 1).any() else [])]
         yield Section(f"Share of the floor, {name}", table=_shares(ours), notes=notes, level=3)
     exponents, notes = _exponents(series), [*_open(series), *_allowances(series), *agreement(ours)]
@@ -56,7 +56,7 @@ def evidence(
 
 
 def _shares(cases: pd.DataFrame) -> Table:
-    """How near each case comes to what its device can do."""
+    """The floor of each case over its time."""
     measured = cases[cases["outcome"] == "measured"]
     lengths = sorted(measured["seq_len"].unique())
     rows = []
@@ -72,7 +72,7 @@ def _share_cell(share: float) -> str:
 
 
 def _bound(cases: pd.DataFrame) -> str:
-    """Whether bytes or FLOPs set the floor; where that changes with the length, up to which."""
+    """The bound that sets the floor; where it changes with the length, the length up to which it holds."""
     words = {"bytes": "bytes", "flops": "FLOPs"}
     known = cases[cases["floor_bound"].notna()]
     bounds = known["floor_bound"].to_list()
@@ -100,73 +100,73 @@ def _median_cell(case: pd.Series) -> str:
     return f"{wording.seconds(case['median_s'])} ±{words}%"
 
 
-def _speedups(pairs: Sequence[Mapping[str, Any]]) -> Table:
-    lengths = sorted({length for pair in pairs for length in pair["seq_lens"]})
+def _speedups(pairs: Sequence[PairCrossover]) -> Table:
+    lengths = sorted({length for pair in pairs for length in pair.found.seq_lens})
     rows = []
     for pair in pairs:
-        ratios = dict(zip(pair["seq_lens"], pair["ratios"], strict=True))
-        cells = [wording.times(ratios[n]) if ratios.get(n) else "-" for n in lengths]
-        rows.append([f"{pair['linear']} over {pair['standard']}", *cells])
+        ratios = dict(zip(pair.found.seq_lens, pair.found.ratios, strict=True))
+        cells = ["-" if ratio is None else wording.times(ratio) for ratio in map(ratios.get, lengths)]
+        rows.append([f"{pair.linear} over {pair.standard}", *cells])
     return Table(["", *(f"N={length}" for length in lengths)], rows)
 
 
-def _exponents(series: Sequence[Mapping[str, Any]]) -> Table:
+def _exponents(series: Sequence[Series]) -> Table:
     headers = ["kernel", "p", "verdict", "window", "FLOPs", "peak bytes", "overhead", "local slopes"]
     rows = []
     for one in series:
-        p = one["exponent"]
+        p = one.exponent
         rows.append([
-            one["kernel"],
-            wording.interval(p["value"], p["low"], p["high"]),
-            f"{p['verdict']} ({p['firmness']})",
-            "-" if p["window"] is None else f"{p['window'][0]}..{p['window'][1]}",
-            wording.interval(one["flops_exponent"], None, None),
-            wording.interval(one["peak_bytes_exponent"], None, None),
-            wording.seconds(one["overhead_s"]),
-            " ".join(map(wording.slope, one["local_slopes"])) or "-",
+            one.kernel,
+            wording.interval(p.value, p.low, p.high),
+            f"{p.verdict} ({p.firmness})",
+            "-" if p.window is None else f"{p.window[0]}..{p.window[1]}",
+            wording.interval(one.flops_exponent, None, None),
+            wording.interval(one.peak_bytes_exponent, None, None),
+            wording.seconds(one.overhead_s),
+            " ".join(map(wording.slope, one.local_slopes)) or "-",
         ])  # fmt: skip
     return Table(headers, rows)
 
 
-def _open(series: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why an exponent is undetermined or not reached, once per reason."""
+def _open(series: Sequence[Series]) -> list[str]:
+    """The reasons why exponents are undetermined or not reached, each with all kernels that have it."""
     kernels: dict[str, list[str]] = {}
     for one in series:
-        p = one["exponent"]
-        if p["reason"]:
-            kernels.setdefault(f"{p['verdict']}, because {p['reason']}", []).append(one["kernel"])
+        p = one.exponent
+        if p.reason:
+            kernels.setdefault(f"{p.verdict}, because {p.reason}", []).append(one.kernel)
     return [f"{', '.join(names)}: {why}." for why, names in kernels.items()]
 
 
-def _allowances(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Whose exponent is that of t = c + a N^p rather than the slope over a window."""
-    names = [one["kernel"] for one in series if one["exponent"]["overhead_s"]]
+def _allowances(series: Sequence[Series]) -> Iterator[str]:
+    """The kernels whose exponent is the p of c + a N^p rather than the slope over a window."""
+    names = [one.kernel for one in series if one.exponent.overhead_s]
     if names:
         yield f"{', '.join(names)}: p is that of c + a N^p over all lengths, which allows for the overhead c."
 
 
-def _laws(series: Sequence[Mapping[str, Any]]) -> Table:
+def _laws(series: Sequence[Series]) -> Table:
     rows = []
     for one in series:
-        for name, law in one["laws"].items():
-            if law is not None:
-                formula = law["formula"] + (" *" if name == one["best_law"] else "")
-                r2 = "-" if law["r2"] is None else f"{law['r2']:.4f}"
-                error, tenable = f"{100 * law['relative_error']:.1f} %", TENABLE_WORDS[law["tenable"]]
-                rows.append([f"{one['kernel']}: {formula}", tenable, error, r2, wording.law(law)])
+        for name, law in one.laws.known.items():
+            formula = law.formula + (" *" if name == one.best_law else "")
+            r2 = "-" if law.r2 is None else f"{law.r2:.4f}"
+            error, tenable = f"{100 * law.relative_error:.1f} %", TENABLE_WORDS[law.tenable]
+            fit = sentences.law(law.coefficients.terms)
+            rows.append([f"{one.kernel}: {formula}", tenable, error, r2, fit])
     return Table(["", "", "error", "R²", "fit"], rows)
 
 
-def _about_laws(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """How to read the table, where no law holds, and from where on the quadratic part dominates."""
-    judged = {one["kernel"]: [law for law in one["laws"].values() if law] for one in series}
+def _about_laws(series: Sequence[Series]) -> Iterator[str]:
+    """Notes on the table of laws: how to read it, which kernels no law fits, and where N² dominates."""
+    judged = {one.kernel: list(one.laws.known.values()) for one in series}
     if not any(judged.values()):
         yield "Laws need 3 lengths, and c + a N^p needs 4."
         return
     yield ABOUT_LAWS
-    if any(law["tenable"] is None for laws in judged.values() for law in laws):
+    if any(law.tenable is None for laws in judged.values() for law in laws):
         yield "With a single unit nobody can tell which laws are tenable: measure at least 3 repetitions."
-    none = [name for name, laws in judged.items() if laws and all(law["tenable"] is False for law in laws)]
+    none = [name for name, laws in judged.items() if laws and all(law.tenable is False for law in laws)]
     if none:
         yield (
             f"{', '.join(none)}: no such law is tenable; steps, as where a cache overflows, or a change of "
@@ -176,16 +176,16 @@ def _about_laws(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from _dominance(one)
 
 
-def _dominance(series: Mapping[str, Any]) -> Iterator[str]:
-    mixed, lengths = series["laws"]["mixed"], series["seq_lens"]
-    if not mixed or not mixed["tenable"] or not mixed["dominates_from"]:
+def _dominance(series: Series) -> Iterator[str]:
+    mixed, lengths = series.laws.mixed, series.seq_lens
+    if mixed is None or not mixed.tenable or mixed.dominates_from is None:
         return
-    found, law = mixed["dominates_from"], f"{series['kernel']}: as a N + b N², its quadratic part"
-    if found["kind"] == "inside":
-        yield f"{law} dominates from N = {wording.interval(found['n'], found['low'], found['high'], '.0f')}."
-    elif found["lesser_share"] >= PALPABLE:
-        share = wording.percent(found["lesser_share"])
-        if found["kind"] == "below":
+    found, law = mixed.dominates_from, f"{series.kernel}: as a N + b N², its quadratic part"
+    if found.kind == "inside":
+        yield f"{law} dominates from N = {wording.interval(found.n, found.low, found.high, '.0f')}."
+    elif found.lesser_share >= PALPABLE:
+        share = wording.percent(found.lesser_share)
+        if found.kind == "below":
             yield f"{law} dominates at every length measured; at N = {lengths[0]} the linear part is {share}."
         else:
             yield f"{law} dominates at no length measured; at N = {lengths[-1]} it is {share}."

@@ -1,4 +1,4 @@
-"""The experiment of a whole self-attention layer: time, memory and FLOPs by length, beside their theory."""
+"""The experiment of a self-attention layer: time, memory and FLOPs by length, beside their theory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THEORY = (
     ("counted_flops", "flops", "counted / closed-form FLOPs"),
     ("peak_bytes", "predicted_peak_bytes", "measured / predicted peak memory"),
 )
-"""What was measured, its theory, and their ratio in words."""
+"""A measured quantity, its theory, and their ratio in words."""
 
 ABOUT_ERRORS = (
     "s.e. is the standard error over all rounds. Rounds of one process are not independent, so it is too "
@@ -68,7 +68,7 @@ def _ratio_cell(measured: float, theory: float) -> str:
 
 
 def agreement(cases: pd.DataFrame) -> Iterator[str]:
-    """Where counts and peaks keep to their theory and where not, as far as both are known."""
+    """Sentences on the ratio of counts and peaks to their theory, as far as both are known."""
     for measured, theory, name in THEORY:
         if not {measured, theory} <= set(cases.columns):
             continue

@@ -1,9 +1,9 @@
-"""What was unstable, and what to try: from the times here, from what was sensed in `conditions`."""
+"""Unstable measurements by their times, and what to try; `conditions` tells of what disturbed them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,26 +12,27 @@ from scipy import stats
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.records import CASE, Records, groups
+from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.reading.setting import CASE, Case, Setting
 from benchmarks.analysis.report.cases import standard_error
 from benchmarks.analysis.report.conditions import name_conditions
 from benchmarks.analysis.scaling.units import Floats
 
 FEW_ROUNDS = 3
-"""With fewer the median cannot outvote a single stall."""
+"""The least number of rounds whose median a single stall cannot move."""
 WIDE_SPREAD = 0.135
 """Width of the middle half of the rounds over their median: for normal noise that of a standard deviation of
 10 %, from which on pyperf calls a benchmark unstable."""
 DRIFT = math.log(1.05)
-"""Half the drift with which the intervals were proven to hold what they promise."""
+"""The drift that is named: half of the drift with which tests show that the intervals keep their promise."""
 UNEVEN_RUN = math.log(1.1)
 """Five times what the run usually does to all its times on shared machines."""
 CONFIDENCE = 0.99
-"""Of each drift that is named; there is one per run and device, and few are to be false."""
+"""The confidence of each drift that is named: there is one per run and device, and few shall be false."""
 
 
 def name_quality(records: Records) -> list[str]:
-    """Everything unstable in a few sentences, each with what to try.
+    """Name everything unstable in a few sentences, each with what to try.
 
     Args:
         records: What `records.load` read.
@@ -56,7 +57,7 @@ def _few_rounds(rows: pd.DataFrame) -> Iterator[str]:
     fewest = counts.groupby(list(CASE), dropna=False).min().reset_index()
     few = fewest[fewest["rounds"] < FEW_ROUNDS]
     if len(few):
-        worst = _first(few.sort_values("rounds"))
+        worst = few.sort_values("rounds").iloc[0]
         yield (
             f"Few rounds: {_of_cases(few, fewest)} had fewer than {FEW_ROUNDS} rounds in a unit of sampling, "
             f"{_name(worst)} only {worst['rounds']}. Give them longer with --case-seconds, the layer fewer "
@@ -69,7 +70,7 @@ def _wide_spread(rows: pd.DataFrame) -> Iterator[str]:
     cases = spreads.groupby(list(CASE), dropna=False)["spread"].median().reset_index()
     wide = cases[cases["spread"] > WIDE_SPREAD]
     if len(wide):
-        worst = _first(wide.sort_values("spread", ascending=False))
+        worst = wide.sort_values("spread", ascending=False).iloc[0]
         yield (
             f"Wide spread: in {_of_cases(wide, cases)} the middle half of the rounds spans more than "
             f"{100 * WIDE_SPREAD:g} % of the median, the most in {_name(worst)}, "
@@ -86,7 +87,7 @@ def _spread(seconds: Floats) -> float:
 def _drift(rows: pd.DataFrame) -> Iterator[str]:
     """All cases of a run growing slower, or faster, from repetition to repetition."""
     found: dict[str, float] = {}
-    for _, group in groups(rows, ("run", "device")):
+    for _, group in rows.groupby(["run", "device"], dropna=False):
         change, file = _trend(_levels(group, "repetition")), group["file"].iloc[0]
         if abs(change) > max(DRIFT, abs(found.get(file, 0))):
             found[file] = change
@@ -102,16 +103,17 @@ def _drift(rows: pd.DataFrame) -> Iterator[str]:
 
 def _uneven_runs(rows: pd.DataFrame, records: Records) -> Iterator[str]:
     """All cases of a run off from the other runs of the machine, or drifting from run to run."""
-    for place, group in groups(rows, ("machine", "device")):
-        in_time = sorted(group["run"].unique(), key=lambda run: str(records.runs[run]["datetime"]))
+    for _, group in rows.groupby(["machine", "device"], dropna=False):
+        place = Setting.of(group.iloc[0])
+        in_time = sorted(group["run"].unique(), key=lambda run: str(records.runs[run].datetime))
         levels = _levels(group, "run")[in_time].dropna()
-        where = f"on {', '.join(filter(None, (place['device'], place['machine'])))}"
+        where = f"on {', '.join(filter(None, (place.device, place.machine)))}"
         offsets = levels.sub(levels.median(axis="columns"), axis="index")
         common = {run: _common(offsets[run].to_numpy(dtype=float)) for run in in_time}
         worst = max(common, key=lambda run: abs(common[run]))
         if abs(common[worst]) > UNEVEN_RUN:
             yield (
-                f"Uneven runs: {where} all cases of {records.runs[worst]['file']} together were "
+                f"Uneven runs: {where} all cases of {records.runs[worst].file} together were "
                 f"{_change(common[worst])} than in the run in the middle. See what was different then, and "
                 "measure that run again."
             )
@@ -156,9 +158,6 @@ def _of_cases(some: pd.DataFrame, every: pd.DataFrame) -> str:
     return f"{len(some)} of {wording.count(len(every), 'case')}"
 
 
-def _first(cases: pd.DataFrame) -> dict[str, Any]:
-    return {str(field): value for field, value in cases.iloc[0].items()}
-
-
-def _name(case: Mapping[str, Any]) -> str:
-    return f"{case['kernel']}, {wording.what(case)}, N = {case['seq_len']}"
+def _name(row: pd.Series[Any]) -> str:
+    case = Case.of(row)
+    return f"{case.kernel}, {wording.what(case.setting)}, N = {case.seq_len}"

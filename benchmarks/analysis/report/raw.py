@@ -1,4 +1,4 @@
-"""The layer's experiment as plain arrays, for whoever wants to look at every round."""
+"""All rounds of the layer's experiment as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save_raw(records: Records, path: Path) -> Path | None:
     - `batch`, `heads`, `head_dim`, `seq_len`, `embed_dim`, `repetition`, `run` (int64, -1 where a record does
       not hold it; `run` is the index of the file);
     - `flops`, `macs`, `min_bytes`, `peak_bytes`, `peak_rss_bytes`, `counted_flops`, `predicted_peak_bytes`
-      (float64, NaN where a record does not hold it): those of the round's case.
+      (float64, NaN where a record does not hold it), of the round's case.
 
     The same names with `ceiling_` before them hold the rounds of the ceilings, and `left_out_` with the
     texts, the integers but `repetition` and `run`, and `left_out_outcome`, `left_out_reason` the cases of the

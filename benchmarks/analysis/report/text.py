@@ -1,129 +1,112 @@
-"""The text of a report: the answer in sentences first, then the tables it rests on."""
+"""The text of a report: the answer in sentences first, then the tables on which it rests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.reading.records import SETTING
+from benchmarks.analysis.reading.setting import Setting
+from benchmarks.analysis.report.ceilings import Ceiling, Rate
+from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, best_linear
 from benchmarks.analysis.report.evidence import evidence
-from benchmarks.analysis.report.summary import best_linear, same
+from benchmarks.analysis.report.sentences import joined, predicate
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
 
 MOST_NAMES = 5
-"""Files are named up to here; many runs of one experiment need no list."""
+"""The most files that are named; many runs of one experiment need no list."""
 QUANTITIES = {"time": "Time", "peak_bytes": "Peak memory"}
 
 
-def sections(summary: Mapping[str, Any], cases: pd.DataFrame) -> list[Section]:
-    """The whole text.
+def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
+    """All sections of a report.
 
     Args:
         summary: What `summary.summarise` concluded.
         cases: What `cases.case_table` made of the same records.
     """
-    settings = [{field: one[field] for field in SETTING} for one in summary["series"] if one["mode"]]
-    settings.sort(key=lambda setting: setting["subject"] != "operator")
-    unique = list({tuple(setting.values()): setting for setting in settings}.values())
+    settings = list(dict.fromkeys(one.setting for one in summary.series if one.setting.mode))
+    settings.sort(key=lambda setting: setting.subject != "operator")
     return [
         _head(summary),
-        *(_answer(summary, setting) for setting in unique),
+        *(_answer(summary, setting) for setting in settings),
         _warned(summary),
         *_quality(summary),
-        *_ceilings(summary["ceilings"]),
-        *(section for setting in unique for section in evidence(summary, cases, setting)),
+        *_ceilings(summary.ceilings),
+        *(section for setting in settings for section in evidence(summary, cases, setting)),
         *_left_out(summary),
     ]
 
 
-def _head(summary: Mapping[str, Any]) -> Section:
-    names = [one["file"] for one in summary["runs"]["files"]]
+def _head(summary: Summary) -> Section:
+    names = [one.file for one in summary.runs.files]
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     files = f"From {wording.count(len(names), 'file')}: {', '.join(names[:MOST_NAMES])}{more}."
-    only_ceilings = summary["ceilings"] and not summary["series"]
+    only_ceilings = summary.ceilings and not summary.series
     title = "What the devices can do" if only_ceilings else "Linear against standard attention"
-    return Section(title, [files, *_units(summary["runs"])], level=1)
+    return Section(title, [files, *_units(summary.runs)], level=1)
 
 
-def _units(runs: Mapping[str, Any]) -> Iterator[str]:
-    """What a unit of sampling is, without which no interval means anything."""
-    if runs["unit"] == "mixed":
+def _units(runs: Runs) -> Iterator[str]:
+    """Sentences on the unit of sampling, the intervals and the firmness of what follows."""
+    if runs.unit == "mixed":
         yield "The unit of sampling is the run where several files measured a setting, else the repetition."
-    elif runs["unit"]:
-        yield f"The unit of sampling is the {runs['unit']}; there are {runs['units']} of them."
-    if runs["unit"] and runs["units"] > 1:
+    elif runs.unit:
+        yield f"The unit of sampling is the {runs.unit}; there are {runs.units} of them."
+    if runs.unit and runs.units > 1:
         yield "Brackets hold 95 % intervals over the units."
-    if runs["unit"]:
+    if runs.unit:
         yield f"How firm is it? {RULE}"
 
 
-def _answer(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> Section:
-    """Who wins from which length on, the best linear kernel first."""
-    crossovers = [one for one in summary["crossovers"] if same(one, setting)]
-    series = [one for one in summary["series"] if same(one, setting)]
+def _answer(summary: Summary, setting: Setting) -> Section:
+    """Sentences on who is ahead from which length on, the best linear kernel first."""
+    pairs = [pair for pair in summary.crossovers if pair.setting == setting]
+    series = [one for one in summary.series if one.setting == setting]
     best = best_linear(series)
     sentences = []
     for quantity, name in QUANTITIES.items():
-        ours = [one for one in crossovers if one["quantity"] == quantity]
-        ours.sort(key=lambda one: (one["linear"] != best, one["linear"]))
-        for linear, firmness in dict.fromkeys((one["linear"], one["firmness"]) for one in ours):
-            alike = [one for one in ours if (one["linear"], one["firmness"]) == (linear, firmness)]
-            sentences.append(f"{name} ({firmness}): {linear} {_merged(alike)}.")
+        ours = [pair for pair in pairs if pair.quantity == quantity]
+        ours.sort(key=lambda pair: (pair.linear != best, pair.linear))
+        for linear, firmness in dict.fromkeys((pair.linear, pair.firmness) for pair in ours):
+            alike = [pair for pair in ours if (pair.linear, pair.firmness) == (linear, firmness)]
+            sentences.append(f"{name} ({firmness}): {linear} {joined(map(predicate, alike))}.")
     where = f"{wording.what(setting).capitalize()} on {wording.place(setting)}"
     sentences = sentences or ["No linear and standard kernel were measured at the same lengths."]
     return Section(where, [*sentences, *_growth(series)])
 
 
-def _growth(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """How the time of each kernel grows, the firm statements first."""
+def _growth(series: Sequence[Series]) -> Iterator[str]:
+    """Sentences on the growth of each kernel's time, the firm ones first."""
     for firmness in FIRMNESS:
         words = []
         for one in series:
-            p = one["exponent"]
-            if p["firmness"] == firmness:
-                value = wording.interval(p["value"], p["low"], p["high"])
-                words.append(
-                    f"{one['kernel']} {p['verdict']}" + ("" if firmness == "open" else f", p = {value}")
-                )
+            p = one.exponent
+            if p.firmness == firmness:
+                value = wording.interval(p.value, p.low, p.high)
+                words.append(f"{one.kernel} {p.verdict}" + ("" if firmness == "open" else f", p = {value}"))
         if words:
             yield f"Growth ({firmness}): {'; '.join(words)}."
 
 
-def _merged(crossovers: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence for one linear kernel: rivals with the same fate together, and no verb twice in a row."""
-    fates: dict[tuple[str, str], list[str]] = {}
-    for one in crossovers:
-        head, _, tail = wording.crossover(one, subject=False).partition(f" {one['standard']}")
-        fates.setdefault((head, tail), []).append(one["standard"])
-    sentence, verb = "", ""
-    for (head, tail), standards in sorted(fates.items(), key=lambda fate: fate[0][0]):
-        rivals = " and ".join(filter(None, [", ".join(standards[:-1]), standards[-1]])) + tail
-        joint = ", " if head == verb else f"; {head} " if sentence else f"{head} "
-        sentence, verb = sentence + joint + rivals, head
-    return sentence
+def _warned(summary: Summary) -> Section:
+    return Section("Warnings", summary.warnings or ["None."])
 
 
-def _warned(summary: Mapping[str, Any]) -> Section:
-    return Section("Warnings", summary["warnings"] or ["None."])
+def _quality(summary: Summary) -> Iterator[Section]:
+    """The section on unsteady measurements; none where all were steady."""
+    if summary.quality:
+        yield Section("Quality of the measurements", summary.quality)
 
 
-def _quality(summary: Mapping[str, Any]) -> Iterator[Section]:
-    """What was unstable, and what to try; nothing where all was steady."""
-    if summary["quality"]:
-        yield Section("Quality of the measurements", summary["quality"])
-
-
-def _ceilings(ceilings: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
-    """The copy bandwidth and the matrix rate of every device and dtype."""
+def _ceilings(ceilings: Sequence[Ceiling]) -> Iterator[Section]:
+    """The table of the copy bandwidth and the matrix rate of every device and dtype."""
     rows = []
     for one in ceilings:
-        where = f"{wording.machine(one)}, {one['dtype']}, {one['clock']} clock"
-        bandwidth = _ceiling_cell(one["bytes_per_s"], "B/s")
-        rows.append([where, bandwidth, _ceiling_cell(one["flops_per_s"], "FLOP/s")])
+        where = f"{wording.machine(one)}, {one.dtype}, {one.clock} clock"
+        rows.append([where, _rate_cell(one.bytes_per_s, "B/s"), _rate_cell(one.flops_per_s, "FLOP/s")])
     if rows:
         table = Table(["device", "copy bandwidth, read + written", "matrix rate"], rows)
         notes = [
@@ -133,28 +116,31 @@ def _ceilings(ceilings: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
         yield Section("Ceilings", table=table, notes=notes)
 
 
-def _ceiling_cell(ceiling: Mapping[str, Any] | None, unit: str) -> str:
-    if ceiling is None:
-        return "not measured"
-    return wording.amount_range(ceiling["value"], ceiling["low"], ceiling["high"], unit)
+def _rate_cell(rate: Rate | None, unit: str) -> str:
+    return "not measured" if rate is None else wording.amount_range(rate.value, rate.low, rate.high, unit)
 
 
-def _left_out(summary: Mapping[str, Any]) -> Iterator[Section]:
-    """What was not measured and why, lengths of the same reason together."""
-    attention = [*summary["series"], *(one for one in summary["not_measured"] if one["subject"] != "ceiling")]
-    places = {wording.place(one) for one in attention if one["heads"]}
-    lengths: dict[tuple[str, str, str], list[int]] = {}
-    for one in summary["not_measured"]:
-        ending = f"({wording.OUTCOME_WORDS[one['outcome']]}): {one['reason'].rstrip('.')}."
-        if one["subject"] == "ceiling":
-            name = f"{one['kernel']}, {wording.machine(one)}, {one['dtype']}"
+def _left_out(summary: Summary) -> Iterator[Section]:
+    """The section on cases without times, each reason with all its lengths."""
+    gone = [LeftOut.of(row) for row in summary.not_measured.to_dict("records")]
+    attention = [one.setting for one in summary.series]
+    attention += [one.case.setting for one in gone if one.case.setting.subject != "ceiling"]
+    places = {wording.place(setting) for setting in attention if setting.heads}
+    lengths: dict[tuple[str, str], list[int]] = {}
+    for one in gone:
+        case, setting = one.case, one.case.setting
+        ending = f"({wording.OUTCOME_WORDS[one.outcome]}): {one.reason.rstrip('.')}."
+        if setting.subject == "ceiling":
+            name = f"{case.kernel}, {wording.machine(setting)}, {setting.dtype}"
         else:
-            name = f"{one['kernel']}, {wording.what(one)}"
-            ending += f" [{wording.place(one)}]" if len(places) > 1 else ""
-        lengths.setdefault((one["subject"], name, ending), []).append(one["seq_len"])
+            name = f"{case.kernel}, {wording.what(setting)}"
+            ending += f" [{wording.place(setting)}]" if len(places) > 1 else ""
+        alike = lengths.setdefault((name, ending), [])
+        if setting.subject != "ceiling" and case.seq_len is not None:
+            alike.append(case.seq_len)
     sentences = [
-        f"{name} {ending}" if subject == "ceiling" else f"{name}, N = {wording.ranges(ns)} {ending}"
-        for (subject, name, ending), ns in lengths.items()
+        name + (f", N = {wording.ranges(ns)}" if ns else "") + f" {ending}"
+        for (name, ending), ns in lengths.items()
     ]
     if sentences:
         yield Section("Not measured", sentences)

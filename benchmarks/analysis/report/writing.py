@@ -16,7 +16,7 @@ from benchmarks.analysis.report.pictures.drawing import draw_pictures
 from benchmarks.analysis.report.raw import save_raw
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
-from benchmarks.analysis.serialization import as_json
+from benchmarks.analysis.serialization import json_text
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def write_report(paths: Sequence[str | Path], folder: str | Path) -> Report:
             *(folder / name for name in ("complexity_analysis.csv", "summary.json", "summary.md")),
         ]
         _integers(cases).to_csv(files[-3], index=False)
-        files[-2].write_text(as_json(summary), encoding="utf-8")
+        files[-2].write_text(json_text(summary), encoding="utf-8")
         files[-1].write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
     except OSError as error:
         raise InputError(

@@ -1,10 +1,11 @@
-"""From which length on one kernel beats another, with an interval."""
+"""The length from which on one kernel beats another, with its interval."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
 from scipy.optimize import brentq
 
-from benchmarks.analysis.scaling.units import complete_block, student_quantile
+from benchmarks.analysis.scaling.units import complete_block, numbers, student_quantile
 
 Floats = NDArray[np.float64]
+Kind = Literal["inside", "below", "above", "multiple", "none"]
 
 POINTS_PER_STEP = 32
-"""How finely the stretch in doubt is searched between two lengths before its ends are refined."""
+"""Places tried between two lengths in search of the ends of an interval, before the ends are refined."""
 
 
 @dataclass(frozen=True)
@@ -25,30 +27,30 @@ class Crossover:
     """Where a linear and a standard kernel take the same time (or memory).
 
     Attributes:
-        kind: "inside": they change places once, at `n`; "below": linear is ahead at every common length;
-            "above": at none; "multiple": they change places more than once; "none": no common lengths.
+        kind: "inside": the lead changes once, at `n`; "below": linear is ahead at every common length;
+            "above": at none; "multiple": the lead changes more than once; "none": no common lengths.
         n: The crossover N*, None unless inside.
         low: Lower end of its 95 % interval, None unless inside with at least two units.
-        high: Upper end of it.
-        ahead_beyond: "linear" or "standard", whoever is ahead at the longest common length. Mostly "linear";
-            "inside" with "standard" says that linear is ahead only below `n`.
-        lengths: Shortest and longest common length.
+        high: Upper end of its 95 % interval, likewise.
+        ahead_beyond: The kernel that is ahead at the longest common length, mostly "linear"; "inside" with
+            "standard" says that linear is ahead only below `n`.
+        lengths: Shortest and longest common length, None without any.
         seq_lens: All common lengths.
-        ratios: There, standard over linear: the geometric mean over the paired units, which is above 1 where
-            linear is ahead. The crossover is where it is 1.
-        within_noise: Common lengths where the interval of the ratio holds 1, so that nobody is surely ahead.
-        units: Paired units.
+        ratios: Standard over linear at each of `seq_lens`: the geometric mean over the paired units, which is
+            above 1 where linear is ahead; None where no unit holds both. The crossover is where it is 1.
+        within_noise: Common lengths where the interval of the ratio holds 1, so that neither is surely ahead.
+        units: Number of paired units.
         notes: What a reader should know about the interval.
     """
 
-    kind: str
+    kind: Kind
     n: float | None = None
     low: float | None = None
     high: float | None = None
-    ahead_beyond: str | None = None
-    lengths: list[int] | None = None
+    ahead_beyond: Literal["linear", "standard"] | None = None
+    lengths: tuple[int, int] | None = None
     seq_lens: list[int] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
+    ratios: list[float | None] = field(default_factory=list)
     within_noise: list[int] = field(default_factory=list)
     units: int = 0
     notes: list[str] = field(default_factory=list)
@@ -57,7 +59,7 @@ class Crossover:
 def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool = False) -> Crossover:
     """Compare two kernels unit by unit.
 
-    Both were measured in the same units, so what slows a whole unit cancels in its log-ratio
+    Both were measured in the same units, so what slows all of a unit cancels in its log-ratio
     log(linear/standard). The ratio is interpolated linearly over log N, and the crossover is the zero of the
     mean over the units.
 
@@ -73,7 +75,7 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
 
     Args:
         linear: Positive values per unit (rows) and length (columns) of the linear kernel.
-        standard: The same of the standard kernel.
+        standard: Positive values of the standard kernel, likewise.
         exact: The values have no noise, so `low` and `high` equal `n` even for a single unit.
 
     Returns:
@@ -87,12 +89,11 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
     lengths, ratios = table.columns.to_numpy(dtype=float), np.log(table.to_numpy(dtype=float))
     mean = ratios.mean(axis=0)
     ahead = mean < 0
-    changes = np.flatnonzero(ahead[1:] != ahead[:-1])
-    kind = {0: "below" if ahead[0] else "above", 1: "inside"}.get(len(changes), "multiple")
+    kind = _kind(ahead)
     n = low = high = None
     if kind == "inside":
         x = np.log(lengths)
-        before = int(changes[0])
+        before = int(np.argmax(ahead[1:] != ahead[:-1]))
         share = mean[before] / (mean[before] - mean[before + 1])
         zero = float(x[before] + share * (x[before + 1] - x[before]))
         n = math.exp(zero)
@@ -106,7 +107,7 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
     return Crossover(
         kind, n, low, high,
         ahead_beyond="linear" if ahead[-1] else "standard",
-        lengths=[int(lengths[0]), int(lengths[-1])],
+        lengths=(int(lengths[0]), int(lengths[-1])),
         seq_lens=[int(length) for length in common],
         ratios=_shown(table, linear, standard),
         within_noise=[int(length) for length in lengths[_within_noise(ratios)]],
@@ -115,8 +116,16 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
     )  # fmt: skip
 
 
+def _kind(ahead: NDArray[np.bool_]) -> Kind:
+    """The kind of a crossover, from whether linear is ahead at each length."""
+    changes = np.count_nonzero(ahead[1:] != ahead[:-1])
+    if changes:
+        return "inside" if changes == 1 else "multiple"
+    return "below" if ahead[0] else "above"
+
+
 def _ratios(linear: pd.DataFrame, standard: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Ratios per unit and length, as many as are complete."""
+    """Linear over standard per unit and length, as far as they are complete, and notes on what is missing."""
     ratios = linear / standard
     block, notes = complete_block(ratios[~np.isnan(ratios.to_numpy(float)).all(axis=1)])
     if block.size:
@@ -125,17 +134,17 @@ def _ratios(linear: pd.DataFrame, standard: pd.DataFrame) -> tuple[pd.DataFrame,
     return medians, ["they share no units, so their medians are compared, without an interval"]
 
 
-def _shown(table: pd.DataFrame, linear: pd.DataFrame, standard: pd.DataFrame) -> list[float]:
-    """Standard over linear; lengths that some units lack decide nothing, but have the ratio of the others."""
+def _shown(table: pd.DataFrame, linear: pd.DataFrame, standard: pd.DataFrame) -> list[float | None]:
+    """Standard over linear at every length; where some units lack one, over the units that hold it."""
     if len(table.columns) == len(linear.columns):
-        return [float(ratio) for ratio in np.exp(-np.log(table.to_numpy(dtype=float)).mean(axis=0))]
+        return numbers(np.exp(-np.log(table.to_numpy(dtype=float)).mean(axis=0)))
     others = np.exp(np.log(standard / linear).mean())
     ratios = np.exp(-np.log(table).mean()).combine_first(others)
-    return [float(ratio) for ratio in ratios[linear.columns]]
+    return numbers(ratios[linear.columns])
 
 
 def _within_noise(ratios: Floats) -> NDArray[np.bool_]:
-    """At which lengths the mean's interval holds 0."""
+    """Whether the interval of the mean log-ratio holds 0, at each length."""
     units = len(ratios)
     if units < 2:
         return np.zeros(ratios.shape[1], dtype=bool)
@@ -145,7 +154,7 @@ def _within_noise(ratios: Floats) -> NDArray[np.bool_]:
 
 @cache
 def _interpolation(x: tuple[float, ...], degree: int) -> tuple[BSpline, Floats, Floats]:
-    """The weight of each measured place at any place between, a fine grid of places, the weights there."""
+    """A spline that gives the weight of each measured place anywhere, a fine grid, and the weights on it."""
     weights: BSpline = make_interp_spline(x, np.eye(len(x)), k=degree)
     steps = np.arange((len(x) - 1) * POINTS_PER_STEP + 1) / POINTS_PER_STEP
     grid = np.interp(steps, np.arange(len(x)), x)
@@ -153,17 +162,18 @@ def _interpolation(x: tuple[float, ...], degree: int) -> tuple[BSpline, Floats, 
 
 
 def _stretch_in_doubt(x: Floats, ratios: Floats, before: int, degree: int) -> tuple[float, float]:
-    """Where the mean's interval holds 0, around its zero beyond place `before`; infinite where it has no end.
+    """The stretch around a zero of the mean log-ratio in which its interval holds 0, infinite without an end.
 
-    The ratios are interpolated by the spline of this degree. Its weights depend on the lengths alone, so the
-    interpolated units have the interpolated mean.
+    The zero lies between the places `before` and `before + 1`. The ratios are interpolated by the spline of
+    this degree, whose weights depend on the lengths alone, so that the interpolated units have the
+    interpolated mean.
     """
     weights, grid, weights_on_grid = _interpolation(tuple(x.tolist()), degree)
     mean, cov = ratios.mean(axis=0), np.cov(ratios.T)
     scale = student_quantile(len(ratios)) ** 2 / len(ratios)
 
     def excess(at: Floats) -> Floats:
-        """Above 0 where somebody is surely ahead."""
+        """A number above 0 where one kernel is surely ahead."""
         return np.asarray((at @ mean) ** 2 - scale * (at @ cov * at).sum(axis=-1))
 
     def end(sure: NDArray[np.intp], outward: int) -> float | None:

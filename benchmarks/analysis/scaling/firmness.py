@@ -1,35 +1,40 @@
-"""How firm a conclusion is: the same few rules for every exponent and crossover."""
+"""The firmness of exponents and crossovers, by a few rules fixed beforehand."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.exponent import NOT_REACHED, UNDETERMINED, Exponent
 
-FIRMNESS = ("firm", "tentative", "open")
+Firmness = Literal["firm", "tentative", "open"]
+Unit = Literal["run", "repetition"]
+FIRMNESS: tuple[Firmness, ...] = ("firm", "tentative", "open")
 FIRM_UNITS = 3
 """Intervals of fewer runs are so wide, or so lucky, that a next run may well contradict them."""
 WIDE = 1.5
 """A crossover known to no more than this factor is not pinned down: lengths mostly double."""
 RULE = (
-    f"firm: at least {FIRM_UNITS} runs agree, to within 95 % intervals that leave no other conclusion, and "
-    f"crossovers to within a factor of {WIDE}; tentative: the data say so, but as repetitions of one run, or "
-    "fewer or less exactly; open: they do not decide."
+    f"firm: at least {FIRM_UNITS} runs, whose 95 % intervals leave no other conclusion and hold a crossover "
+    f"to within a factor of {WIDE}; tentative: the data point to it, but they are repetitions of one run or "
+    f"fewer than {FIRM_UNITS} runs, or their intervals are wider; open: the data do not decide."
 )
 
 
-def of_exponent(exponent: Exponent, unit: str) -> str:
-    """One of `FIRMNESS`, where the unit of sampling is "run" or "repetition"."""
+def of_exponent(exponent: Exponent, unit: Unit) -> Firmness:
+    """The firmness of an exponent over units of this kind."""
     if exponent.verdict in (UNDETERMINED, NOT_REACHED):
         return "open"
     return "firm" if unit == "run" and exponent.units >= FIRM_UNITS else "tentative"
 
 
-def of_crossover(found: Crossover, unit: str, *, exact: bool = False) -> str:
-    """The same; `exact` says that the values have no noise, so that nothing about them is in doubt.
+def of_crossover(found: Crossover, unit: Unit, *, exact: bool = False) -> Firmness:
+    """The firmness of a crossover over units of this kind.
 
-    A crossover is open where a single unit shows no noise to judge by, and where both the shortest and the
-    longest length are within it. It is firm only if all other kinds are excluded: nobody's lead is within the
-    noise, but beside a crossover that the interval pins down.
+    Exact values have no noise, so that nothing about them is in doubt. Else a crossover is open where a
+    single unit shows no noise to judge by, and where both the shortest and the longest length are within it.
+    It is firm only if all other kinds are excluded: nobody's lead is within the noise, but beside a crossover
+    that the interval pins down.
     """
     if found.lengths is None:
         return "open"

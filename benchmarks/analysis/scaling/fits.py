@@ -13,13 +13,13 @@ from scipy import optimize, special
 from benchmarks.analysis.scaling.units import Floats
 
 POWERS = (0.25, 3.0)
-"""Between which a free power is searched."""
+"""The least and the largest free power that is tried."""
 GRID = 12, 41
 """Powers and offsets of the coarse search, whose best point is then refined."""
 NEGLIGIBLE = np.log(1000)
-"""How far the coarse search goes on where one term is already everywhere smaller by this log-ratio."""
+"""The log-ratio of the two terms up to which the coarse search goes, at every length."""
 INDIFFERENT = 1e-5
-"""A coefficient is zero if that raises the error by less: it cannot be told from none."""
+"""The rise of the error up to which a coefficient is taken to be zero."""
 
 
 class Fit(NamedTuple):
@@ -84,7 +84,7 @@ def _without_constant(x: Floats, times: Floats, power: float | None) -> Fit:
 
 
 def _fit(x: Floats, times: Floats, share: float, power: float, columns: list[Floats]) -> Fit:
-    """The level is the mean remainder; `share` is the constant's at the middle of the lengths."""
+    """The fit of a shape, whose `share` is that of the constant at the middle of the lengths."""
     remains = times - np.log((1 - share) * np.exp(power * x) + share)
     # Sums rather than means, here and below: of so few numbers, a mean takes numpy far longer to set up.
     level = float(remains.sum() / len(x))
@@ -112,7 +112,7 @@ def _search(x: Floats, times: Floats, power: float | None) -> tuple[float, float
 
 
 def _refine(x: Floats, times: Floats, offset: float, power: float, free: bool) -> tuple[float, float]:
-    """Levenberg's and Marquardt's method from there."""
+    """The best shape near a given one, by the method of Levenberg and Marquardt."""
 
     def residuals(shape: Floats) -> Floats:
         remains = times - np.logaddexp((shape[1] if free else power) * x, shape[0])

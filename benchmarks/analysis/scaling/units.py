@@ -7,6 +7,7 @@ with a single run, its repetitions: a table of one row per unit and one column p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -38,10 +39,10 @@ def unit_table(rows: pd.DataFrame, quantity: str = "median_s") -> pd.DataFrame:
 def complete_block(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The largest part of a table in which every unit holds every length, and notes on what it lacks.
 
-    A length measured in one repetition only shall not cost the other lengths their units, nor an interrupted
-    repetition the others their lengths: what leaves most values stays, and of equals the one with most units.
+    The part has the most values, and of equals the most units: a length measured in one repetition only shall
+    not cost the other lengths their units, nor an interrupted repetition the others their lengths.
     """
-    # Most tables are whole, and numpy tells so ten times as fast as pandas.
+    # Most tables are complete, and numpy tells so ten times as fast as pandas.
     if not np.isnan(table.to_numpy(float)).any():
         return table, []
     held, blocks = table.notna(), []
@@ -58,7 +59,7 @@ def complete_block(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 @cache
 def student_quantile(units: int) -> float:
-    """How many standard errors the 95 % interval of the mean of so many units reaches."""
+    """The half-width of the 95 % interval of the mean of so many units, in standard errors."""
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, units - 1))
 
 
@@ -69,6 +70,11 @@ def student_interval(values: Floats) -> tuple[float, float | None, float | None]
         return mean, None, None
     half = student_quantile(len(values)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half
+
+
+def numbers(values: Iterable[float]) -> list[float | None]:
+    """Values as Python's floats, None where they are not finite."""
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def local_slopes(table: pd.DataFrame) -> Floats:

@@ -1,4 +1,4 @@
-"""What the pictures share: panels, points with bars, guides and their axes."""
+"""The parts of a report's pictures: panels, points with bars, guides and their axes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,9 @@ from benchmarks.analysis.plots.style import (
     legend_handle,
     length_axis,
     mark_impossible,
-    short,
 )
+from benchmarks.analysis.report.conclusions import Series
 from benchmarks.analysis.report.pictures.views import View
-
-Series = Mapping[str, Any]
-
 
 Point = tuple[float, float]
 GUIDE, GUIDE_TEXT = "#d9d9d9", "#999999"
@@ -51,7 +48,7 @@ def make_panels(
 
 def kernels_below(figure: Figure, view: View, more: Mapping[str, Line2D]) -> None:
     """The legend: the kernels shown, and what else is given."""
-    shown = {one["kernel"] for series in view.series.values() for one in series}
+    shown = {one.kernel for series in view.series.values() for one in series}
     handles = {name: legend_handle(look) for name, look in view.looks.items() if name in shown}
     legend_below(figure, {**handles, **more})
 
@@ -67,7 +64,7 @@ def time_range(view: View, below: float, above: float) -> tuple[float, float]:
 
 
 def what_bars_span(view: View) -> str:
-    """What the bars mean, for the axis; rounds of one unit are not independent and have none."""
+    """The meaning of the bars, for the axis; a single unit has none, as its rounds are not independent."""
     most = int(view.measured["units"].max())
     return f"bars: 95 % interval over {most} {view.unit}s" if most > 1 else f"no bars: a single {view.unit}"
 
@@ -75,12 +72,12 @@ def what_bars_span(view: View) -> str:
 def draw_times(axes: Axes, view: View, series: Series, **changes: Any) -> None:
     """Draw the measured medians of one series with their bars."""
     cases = view.measured
-    ours = (cases["kernel"] == series["kernel"]) & (cases["mode"] == series["mode"])
+    ours = (cases["kernel"] == series.kernel) & (cases["mode"] == series.setting.mode)
     times = cases[ours].sort_values("seq_len")
     names = ("interval_low_s", "median_s", "interval_high_s")
     low, median, high = (times[name].to_numpy(dtype=float) for name in names)
     bars = np.maximum([median - low, high - median], 0)
-    style = {**view.looks[series["kernel"]].drawn, "capsize": 2.5, "elinewidth": 1.2, "zorder": 3, **changes}
+    style = {**view.looks[series.kernel].drawn, "capsize": 2.5, "elinewidth": 1.2, "zorder": 3, **changes}
     axes.errorbar(times["seq_len"].to_numpy(dtype=float), median, yerr=bars, **style)
     impossible = times[times["floor_share"] > 1]
     mark_impossible(axes, impossible["seq_len"], impossible["median_s"])
@@ -88,19 +85,19 @@ def draw_times(axes: Axes, view: View, series: Series, **changes: Any) -> None:
 
 def time_tick(value: float) -> str:
     """The label of a tick: "30 ms"."""
-    return short(wording.seconds(value))
+    return wording.seconds_tick(value)
 
 
 def bytes_tick(value: float) -> str:
     """The label of a tick: "30 MB"."""
-    return short(wording.amount(value, "B"))
+    return wording.amount_tick(value, "B")
 
 
 def reason_at_end(left_out: pd.DataFrame, end: Point, color: str) -> Iterator[Label]:
     """Why a line ends at this point, if longer lengths are among the cases left out."""
     words = {**wording.OUTCOME_WORDS, "over_time": "time limit", "over_memory": "memory limit"}
     places = (
-        (8, 0),
+        # Beyond the mark of theory, where there is one.
         (12, 0),
         (8, 6),
         (8, -6),

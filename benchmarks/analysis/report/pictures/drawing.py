@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -14,6 +13,7 @@ from benchmarks.analysis.plots.style import (
     DPI,
     RC,
 )
+from benchmarks.analysis.report.conclusions import Summary
 from benchmarks.analysis.report.pictures.layers import layer_views
 from benchmarks.analysis.report.pictures.memory import memory_picture
 from benchmarks.analysis.report.pictures.profiling import profiling_picture
@@ -32,7 +32,7 @@ OF_OPERATORS: dict[str, Callable[[View], Figure | None]] = {
 }
 
 
-def draw_pictures(summary: Mapping[str, Any], cases: pd.DataFrame, folder: Path) -> list[Path]:
+def draw_pictures(summary: Summary, cases: pd.DataFrame, folder: Path) -> list[Path]:
     """Draw the pictures of every combination of phase, device, dtype, clock and shape.
 
     Args:

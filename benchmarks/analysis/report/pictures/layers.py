@@ -1,27 +1,26 @@
-"""What goes into a picture of the layer: unlike an operator's, one picture holds all devices."""
+"""The content of a picture of the layer, which holds all devices, unlike a picture of an operator."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.style import Look, looks
+from benchmarks.analysis.plots.looks import Look, Style, looks
 from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.records import groups
+from benchmarks.analysis.reading.setting import Setting
+from benchmarks.analysis.report.cases import agreeing
 from benchmarks.analysis.report.pictures.memory import numbers
 from benchmarks.analysis.report.pictures.views import suffix
-from benchmarks.analysis.report.summary import agreeing
 
 COMBINATION = ("phase", "mode", "heads", "head_dim", "value_dim")
 """Fields in which everything inside one picture agrees."""
 ENVIRONMENT = ("device", "device_name", "machine", "dtype", "clock", "batch")
 """Fields that tell lines of one kernel apart."""
 NUMBERS = ("flops", "counted_flops", "peak_bytes", "predicted_peak_bytes", "rounds_mean_s", "rounds_stderr_s")
-FILLS: tuple[dict[str, Any], ...] = (
+FILLS: tuple[Style, ...] = (
     {"markersize": 5.5},
     {"markersize": 9.5, "markerfacecolor": "white", "linewidth": 1.2, "markeredgewidth": 1.4},
     {"markersize": 9.5, "fillstyle": "left", "markerfacecoloralt": "white", "linewidth": 1.2},
@@ -41,8 +40,8 @@ class Curve:
     left_out: pd.DataFrame
 
     @property
-    def drawn(self) -> dict[str, Any]:
-        """As matplotlib's keyword arguments."""
+    def drawn(self) -> Style:
+        """The look as keyword arguments of matplotlib."""
         return {
             **self.look.drawn,
             **FILLS[self.environment % len(FILLS)],
@@ -52,10 +51,9 @@ class Curve:
 
 @dataclass(frozen=True)
 class LayerView:
-    """One combination of phase, mode and shape in all its environments."""
+    """One combination of phase, mode and shape, in one or more environments, each of them a setting."""
 
-    combination: Mapping[str, Any]
-    environments: list[dict[str, Any]]
+    environments: list[Setting]
     curves: list[Curve]
     looks: Mapping[str, Look]
 
@@ -66,16 +64,16 @@ class LayerView:
 
     @property
     def subtitle(self) -> str:
-        """What was measured, and where if that is one place only."""
-        width = self.combination["heads"] * self.combination["head_dim"]
-        words = f"{self.combination['mode']} {wording.phase(self.combination)}"
-        words += f", d_model {width}, {self.combination['heads']} heads"
+        """The setting of the picture; its environment too, if there is a single one."""
+        first = self.environments[0]
+        width = (first.heads or 0) * (first.head_dim or 0)
+        words = f"{wording.what(first)}, d_model {width}, {first.heads} heads"
         return words + (f", {self.name(0)}" if len(self.environments) == 1 else "")
 
     def name(self, environment: int) -> str:
         """One environment in words."""
         one = self.environments[environment]
-        return f"{wording.machine(one)}, {one['dtype']}, batch {one['batch']}, {one['clock']} clock"
+        return f"{wording.machine(one)}, {one.dtype}, batch {one.batch}, {one.clock} clock"
 
 
 def layer_views(cases: pd.DataFrame) -> list[tuple[str, LayerView]]:
@@ -84,30 +82,31 @@ def layer_views(cases: pd.DataFrame) -> list[tuple[str, LayerView]]:
     if layers.empty:
         return []
     layers = numbers(layers, *NUMBERS)
-    found = [view for view in map(_view, *zip(*groups(layers, COMBINATION), strict=True)) if view.curves]
-    found.sort(key=lambda view: (view.combination["phase"] != "forward", -len(view.lengths)))
-    combinations = [view.combination for view in found]
+    found = [_view(group) for _, group in layers.groupby(list(COMBINATION), dropna=False)]
+    found = [view for view in found if view.curves]
+    found.sort(key=lambda view: (view.environments[0].phase != "forward", -len(view.lengths)))
+    settings = [view.environments[0] for view in found]
     return [
-        (suffix(view.combination, combinations, COMBINATION) if index else "", view)
-        for index, view in enumerate(found)
+        (suffix(setting, settings, COMBINATION) if index else "", view)
+        for index, (setting, view) in enumerate(zip(settings, found, strict=True))
     ]
 
 
-def _view(combination: dict[str, Any], cases: pd.DataFrame) -> LayerView:
+def _view(cases: pd.DataFrame) -> LayerView:
     measured = cases[cases["rounds_mean_s"].notna()]
-    environments = list(groups(measured, ENVIRONMENT))
     of_kernel = looks(measured["kernel"])
+    groups = measured.groupby(list(ENVIRONMENT), dropna=False)
+    environments = [Setting.of(group.iloc[0]) for _, group in groups]
     curves = [
         curve
-        for index, (environment, _) in enumerate(environments)
+        for index, environment in enumerate(environments)
         for curve in _curves(index, environment, cases, of_kernel)
     ]
-    named = {**combination, "subject": "layer"}
-    return LayerView(named, [environment for environment, _ in environments], curves, of_kernel)
+    return LayerView(environments, curves, of_kernel)
 
 
 def _curves(
-    index: int, environment: Mapping[str, Any], cases: pd.DataFrame, of_kernel: Mapping[str, Look]
+    index: int, environment: Setting, cases: pd.DataFrame, of_kernel: Mapping[str, Look]
 ) -> Iterator[Curve]:
     here = agreeing(cases, environment, ENVIRONMENT)
     # In the order of the looks: dashed lines come after full ones, which would hide them.

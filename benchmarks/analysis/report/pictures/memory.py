@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.analysis.plots.labels import Labeller
+from benchmarks.analysis.plots.looks import Style
 from benchmarks.analysis.plots.style import THEORY, log_axis, theory_handle
 from benchmarks.analysis.report.pictures.canvas import (
     bytes_tick,
@@ -55,7 +54,7 @@ def _draw_peaks(axes: Axes, view: View, mode: str, curves: dict[str, pd.DataFram
         inside = sum(_alike(cases, curves[other]) for other in later)
         look = view.looks[kernel]
         lengths = cases["seq_len"].to_numpy(dtype=float)
-        sizes: dict[str, Any] = {"linewidth": 1.8 + 1.7 * inside, "markersize": 5.5 + 2.6 * inside}
+        sizes: Style = {"linewidth": 1.8 + 1.7 * inside, "markersize": 5.5 + 2.6 * inside}
         axes.plot(lengths, cases["peak_bytes"].to_numpy(), **look.drawn, **sizes, zorder=3)
         theory = {**THEORY, "markersize": THEORY["markersize"] + 2.6 * inside, "color": look.color}
         axes.plot(lengths, cases["predicted_peak_bytes"].to_numpy(), **theory, zorder=4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -26,7 +25,6 @@ from benchmarks.analysis.plots.style import (
     length_axis,
     log_axis,
     mark_impossible,
-    short,
     theory_handle,
 )
 from benchmarks.analysis.report.pictures.canvas import (
@@ -42,12 +40,12 @@ from benchmarks.analysis.report.pictures.layers import FILLS, Curve, LayerView
 Line = tuple[list[float], list[float]]
 TIME, MEMORY, FLOPS = "rounds_mean_s", "peak_bytes", "flops"
 BESIDE = {MEMORY: "predicted_peak_bytes", FLOPS: "counted_flops"}
-"""What is marked beside a line: the theory of what was measured, or the count of what theory says."""
+"""Columns marked beside a line: the prediction of a measured quantity, or the count of a predicted one."""
 
 
 def flops_tick(value: float) -> str:
     """The label of a tick: "30 GFLOP"."""
-    return short(wording.amount(value, "FLOP"))
+    return wording.amount_tick(value, "FLOP")
 
 
 TICKS = {TIME: time_tick, MEMORY: bytes_tick, FLOPS: flops_tick}
@@ -106,7 +104,7 @@ def _draw(axes: Axes, view: LayerView, x: str, y: str) -> None:
 
 
 def _draw_curve(axes: Axes, curve: Curve, x: str, y: str) -> Iterator[Line]:
-    """One line with its bars, and what stands beside it."""
+    """Draw one line with its bars and the marks beside it."""
     cases = curve.cases[curve.cases[[x, y]].gt(0).all(axis=1)]
     if cases.empty:
         return
@@ -140,13 +138,13 @@ def _rates(axes: Axes, labeller: Labeller, lines: list[Line]) -> None:
         axes.plot([start, end], [start / rate, end / rate], color=GUIDE, linewidth=1.2, zorder=1)
         for share in (0.93, 0.07, 0.85, 0.15, 0.75, 0.25, 0.5):
             x = start ** (1 - share) * end**share
-            words = wording.amount(rate, "FLOP/s")
-            if labeller.write(Label(short(words), x, x / rate, GUIDE_TEXT, ((-5, 8), (5, -8)), "right")):
+            words = wording.amount_tick(rate, "FLOP/s")
+            if labeller.write(Label(words, x, x / rate, GUIDE_TEXT, ((-5, 8), (5, -8)), "right")):
                 break
 
 
-def _legend(view: LayerView) -> dict[str, Any]:
-    handles: dict[str, Any] = {name: legend_handle(look) for name, look in view.looks.items()}
+def _legend(view: LayerView) -> dict[str, Line2D]:
+    handles = {name: legend_handle(look) for name, look in view.looks.items()}
     if len(view.environments) > 1:
         for index in range(len(view.environments)):
             fill = FILLS[index % len(FILLS)]

@@ -11,19 +11,23 @@ from matplotlib.figure import Figure
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import INK, MUTED, log_axis, mark_impossible, short
-from benchmarks.analysis.report.pictures.canvas import impossible_entry, kernels_below, make_panels
+from benchmarks.analysis.plots.style import INK, MUTED, log_axis, mark_impossible
+from benchmarks.analysis.report.pictures.canvas import Point, impossible_entry, kernels_below, make_panels
 from benchmarks.analysis.report.pictures.memory import numbers
 from benchmarks.analysis.report.pictures.views import View
 
-BESIDE = tuple((side * 16, height) for height in (0, 8, -8, 16, -16) for side in (1, -1))
-AROUND = ((0, -10), (0, 10), (0, -20), (0, 20))
+Places = tuple[tuple[float, float], ...]
+
+BESIDE: Places = tuple((side * 16, height) for height in (0, 8, -8, 16, -16) for side in (1, -1))
+AROUND: Places = ((0, -10), (0, 10), (0, -20), (0, 20))
 """Where a length can be named, in points from its mark."""
+REACH = (9, 5)
+"""Half the width and half the height of a label of a length, in points."""
 
 
 def roofline_picture(view: View) -> Figure | None:
     """Every case under the roof of its device and dtype; None where no ceilings were measured for it."""
-    if view.ceiling is None:
+    if view.roof is None:
         return None
     cases = numbers(view.measured, "flops", "min_bytes")
     cases = cases.assign(
@@ -32,7 +36,7 @@ def roofline_picture(view: View) -> Figure | None:
     cases = cases[np.isfinite(cases["intensity"]) & (cases["rate"] > 0)].sort_values("seq_len")
     if cases.empty:
         return None
-    bandwidth, most = (view.ceiling[name]["value"] for name in ("bytes_per_s", "flops_per_s"))
+    bandwidth, most = view.roof.bandwidth, view.roof.matrix_rate
     figure, panels = make_panels(view, "Roofline: what was achieved of what this device can do", None, 7)
     ridge = most / bandwidth
     left, right = min(cases["intensity"].min() / 3, ridge / 10), max(cases["intensity"].max(), ridge) * 3
@@ -50,11 +54,11 @@ def roofline_picture(view: View) -> Figure | None:
 
 
 def _rate_tick(value: float) -> str:
-    return short(wording.amount(value, "FLOP/s"))
+    return wording.amount_tick(value, "FLOP/s")
 
 
 def _draw_roof(axes: Axes, bandwidth: float, most: float) -> None:
-    """The roof, and above it the land of no return, shaded."""
+    """Draw the roof, and shade what lies above it."""
     x = np.geomspace(*axes.get_xlim(), 200)
     roof = np.minimum(bandwidth * x, most)
     axes.plot(x, roof, color=INK, linewidth=1.6, zorder=2)
@@ -78,13 +82,24 @@ def _draw_cases(axes: Axes, view: View, cases: pd.DataFrame, bandwidth: float, m
         for kernel, (x, y, lengths) in curves.items():
             upright = max(x) < 1.2 * min(x)
             places = (*BESIDE, *AROUND) if upright else (*AROUND, *BESIDE)
-            if end == -1 or len(lengths) > 1:
+            if y[end] <= min(bandwidth * x[end], most):
+                places = _beneath_roof(axes, (x[end], y[end]), places, bandwidth, most)
+            if places and (end == -1 or len(lengths) > 1):
                 name = wording.length(lengths[end])
                 labeller.write(Label(name, x[end], y[end], view.looks[kernel].color, places))
 
 
+def _beneath_roof(axes: Axes, point: Point, places: Places, bandwidth: float, most: float) -> Places:
+    """The places from which a short label does not reach above the roof: there it would seem impossible."""
+    corners = np.asarray(places) + (-REACH[0], REACH[1])
+    at = axes.transData.transform(point) + corners * axes.figure.dpi / 72
+    x, y = axes.transData.inverted().transform(at).T
+    beneath = y < np.minimum(bandwidth * x, most)
+    return tuple(place for place, kept in zip(places, beneath, strict=True) if kept)
+
+
 def _name_roof(axes: Axes, labeller: Labeller, bandwidth: float, most: float) -> None:
-    """Write the two ceilings along their lines, the matrix rate wherever no case stands in its way."""
+    """Write the two ceilings along their lines, the matrix rate where no case is in its way."""
     left, right = axes.get_xlim()
     ridge = most / bandwidth
     places = (((-4, 8), right, "right"), ((4, 8), ridge, "left"), ((-4, 26), right, "right"))

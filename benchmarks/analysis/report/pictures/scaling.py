@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import log_axis
+from benchmarks.analysis.report.conclusions import Series
 from benchmarks.analysis.report.pictures.canvas import (
     draw_times,
     impossible_entry,
@@ -23,8 +23,6 @@ from benchmarks.analysis.report.pictures.canvas import (
 )
 from benchmarks.analysis.report.pictures.views import View
 
-Series = Mapping[str, Any]
-
 
 def scaling_picture(view: View) -> Figure:
     """Time over length, every kernel a line."""
@@ -37,7 +35,7 @@ def scaling_picture(view: View) -> Figure:
     for mode, axes in panels:
         for one in view.series[mode]:
             draw_times(axes, view, one)
-        labeller = Labeller(axes, ((one["seq_lens"], one["median_s"]) for one in view.series[mode]))
+        labeller = Labeller(axes, ((one.seq_lens, one.median_s) for one in view.series[mode]))
         for label in _reasons_at_ends(view, mode):
             labeller.write(label)
         if len(view.lengths) > 1:
@@ -48,16 +46,16 @@ def scaling_picture(view: View) -> Figure:
 def _reasons_at_ends(view: View, mode: str) -> Iterator[Label]:
     """Why a line ends where it ends, the upper lines first."""
     cases = view.cases[(view.cases["mode"] == mode) & (view.cases["outcome"] != "measured")]
-    for one in sorted(view.series[mode], key=lambda one: -one["median_s"][-1]):
-        end = one["seq_lens"][-1], one["median_s"][-1]
-        ours = cases[cases["kernel"] == one["kernel"]]
-        yield from reason_at_end(ours, end, view.looks[one["kernel"]].color)
+    for one in sorted(view.series[mode], key=lambda one: -one.median_s[-1]):
+        end = one.seq_lens[-1], one.median_s[-1]
+        ours = cases[cases["kernel"] == one.kernel]
+        yield from reason_at_end(ours, end, view.looks[one.kernel].color)
 
 
 def _guides(axes: Axes, labeller: Labeller, series: Sequence[Series]) -> None:
     """Slope 2 above the slowest standard kernel and slope 1 below the fastest kernel."""
-    standard = [one for one in series if one["family"] == "standard"] or series
-    slow = max(standard, key=lambda one: one["median_s"][-1] / one["seq_lens"][-1] ** 2)
-    fast = min(series, key=lambda one: one["median_s"][-1] / one["seq_lens"][-1])
-    steep, flat = ((one["seq_lens"][-1], one["median_s"][-1]) for one in (slow, fast))
+    standard = [one for one in series if one.family == "standard"] or series
+    slow = max(standard, key=lambda one: one.median_s[-1] / one.seq_lens[-1] ** 2)
+    fast = min(series, key=lambda one: one.median_s[-1] / one.seq_lens[-1])
+    steep, flat = ((one.seq_lens[-1], one.median_s[-1]) for one in (slow, fast))
     reference_slopes(axes, labeller, steep, flat)

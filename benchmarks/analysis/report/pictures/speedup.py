@@ -19,9 +19,9 @@ from benchmarks.analysis.plots.style import (
     log_axis,
     mark_impossible,
 )
+from benchmarks.analysis.report.conclusions import best_linear
 from benchmarks.analysis.report.pictures.canvas import impossible_entry, make_panels
 from benchmarks.analysis.report.pictures.views import View
-from benchmarks.analysis.report.summary import best_linear
 
 FEW_LINES = 3
 """With up to so many lines every point can carry its value; with more, only the outermost lines can."""
@@ -69,13 +69,16 @@ def speedup_picture(view: View) -> Figure:
 def _speedups(view: View, mode: str) -> Iterator[Speedup]:
     """The best linear kernel over every standard one, then the textbook forms, at their common lengths."""
     best, textbook = best_linear(view.series[mode]), ("linear-explicit", "standard-explicit")
-    pairs = [one for one in view.crossovers if (one["mode"], one["quantity"]) == (mode, "time")]
-    pairs.sort(key=lambda one: one["linear"] != best)
-    for one in pairs:
-        points = [point for point in zip(one["seq_lens"], one["ratios"], strict=True) if point[1] is not None]
-        if points and (one["linear"] == best or (one["linear"], one["standard"]) == textbook):
-            lengths, ratios = map(list, zip(*points, strict=True))
-            yield Speedup(one["linear"], one["standard"], one["linear"] == best, lengths, ratios)
+    pairs = [pair for pair in view.crossovers if (pair.setting.mode, pair.quantity) == (mode, "time")]
+    pairs.sort(key=lambda pair: pair.linear != best)
+    for pair in pairs:
+        known = {
+            length: ratio
+            for length, ratio in zip(pair.found.seq_lens, pair.found.ratios, strict=True)
+            if ratio is not None
+        }
+        if known and (pair.linear == best or (pair.linear, pair.standard) == textbook):
+            yield Speedup(pair.linear, pair.standard, pair.linear == best, list(known), list(known.values()))
 
 
 def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:

@@ -1,19 +1,21 @@
-"""What goes into one picture, and what the picture's file is called."""
+"""The content of each picture of operators, and the name of its file."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.style import Look, looks
+from benchmarks.analysis.plots.looks import Look, looks
 from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.report.ceilings import ceiling_of
-from benchmarks.analysis.report.summary import agreeing, same
+from benchmarks.analysis.reading.setting import Setting
+from benchmarks.analysis.report.cases import agreeing
+from benchmarks.analysis.report.ceilings import Roof, roof_of
+from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary
+from benchmarks.analysis.scaling.firmness import Unit
 
 MODES = ("bidirectional", "causal")
 COMBINATION = (
@@ -21,19 +23,21 @@ COMBINATION = (
     "machine",
 )  # fmt: skip
 """Fields in which everything inside one picture agrees; the modes are its panels."""
+SHORT = {"batch": "B", "heads": "H", "head_dim": "D", "value_dim": "Dv"}
+"""Letters of the fields that a number alone would not tell, in names of files."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What one picture shows: one combination of phase, device, dtype, clock and shape."""
+    """The content of one picture: all modes of one setting, whose own `mode` is None."""
 
-    combination: Mapping[str, Any]
-    series: Mapping[str, list[dict[str, Any]]]
-    crossovers: Sequence[Mapping[str, Any]]
+    setting: Setting
+    series: Mapping[str, list[Series]]
+    crossovers: Sequence[PairCrossover]
     cases: pd.DataFrame
     looks: Mapping[str, Look]
-    unit: str
-    ceiling: Mapping[str, Any] | None = None
+    unit: Unit
+    roof: Roof | None = None
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -49,16 +53,16 @@ class View:
     def lengths(self) -> list[int]:
         """All measured lengths."""
         return sorted(
-            {length for series in self.series.values() for one in series for length in one["seq_lens"]}
+            {length for series in self.series.values() for one in series for length in one.seq_lens}
         )
 
     @property
     def subtitle(self) -> str:
-        """Where and how."""
-        return f"{wording.phase(self.combination)}, {wording.place(self.combination)}"
+        """The setting of the picture in words."""
+        return f"{wording.phase(self.setting)}, {wording.place(self.setting)}"
 
 
-def views(summary: Mapping[str, Any], cases: pd.DataFrame) -> list[tuple[str, View]]:
+def views(summary: Summary, cases: pd.DataFrame) -> list[tuple[str, View]]:
     """One view of the operator per combination of phase, device, dtype, clock and shape.
 
     With each comes the suffix of its files' names.
@@ -66,42 +70,49 @@ def views(summary: Mapping[str, Any], cases: pd.DataFrame) -> list[tuple[str, Vi
     The combination with the most measured cases, forward ones first, has no suffix. The others are
     told apart by as few fields as it takes, as in "-cpu" or "-cuda-forward_backward".
     """
-    series = [one for one in summary["series"] if one["subject"] == "operator" and one["family"] in FAMILIES]
-    of_kernel = looks(one["kernel"] for one in series)
-    combinations = list({tuple(one[field] for field in COMBINATION): one for one in series}.values())
+    shown = [one for one in summary.series if one.setting.subject == "operator" and one.family in FAMILIES]
+    of_kernel = looks(one.kernel for one in shown)
+    series: dict[Setting, list[Series]] = {}
+    for one in shown:
+        series.setdefault(_without_mode(one.setting), []).append(one)
 
-    def prominence(combination: Mapping[str, Any]) -> tuple[bool, int]:
-        points = sum(len(one["seq_lens"]) for one in series if same(one, combination, COMBINATION))
-        return combination["phase"] != "forward", -points
+    def prominence(setting: Setting) -> tuple[bool, int]:
+        return setting.phase != "forward", -sum(len(one.seq_lens) for one in series[setting])
 
-    combinations.sort(key=prominence)
+    settings = sorted(series, key=prominence)
     found = []
-    for index, combination in enumerate(combinations):
-        ours = [one for one in series if same(one, combination, COMBINATION)]
-        modes = sorted({one["mode"] for one in ours}, key=lambda mode: (mode not in MODES, mode))
+    for index, setting in enumerate(settings):
+        ours = series[setting]
+        modes = sorted({str(one.setting.mode) for one in ours}, key=lambda mode: (mode not in MODES, mode))
         view = View(
-            {field: combination[field] for field in COMBINATION},
-            {mode: [one for one in ours if one["mode"] == mode] for mode in modes},
-            [one for one in summary["crossovers"] if same(one, combination, COMBINATION)],
-            agreeing(cases, combination, COMBINATION),
+            setting,
+            {mode: [one for one in ours if one.setting.mode == mode] for mode in modes},
+            [pair for pair in summary.crossovers if _without_mode(pair.setting) == setting],
+            agreeing(cases, setting, COMBINATION),
             of_kernel,
-            combination["unit"],
-            ceiling_of(combination, summary["ceilings"]),
+            ours[0].unit,
+            roof_of(setting, summary.ceilings),
         )
-        found.append((suffix(combination, combinations, COMBINATION) if index else "", view))
+        found.append((suffix(setting, settings, COMBINATION) if index else "", view))
     return found
 
 
-def suffix(
-    combination: Mapping[str, Any], combinations: Sequence[Mapping[str, Any]], fields: tuple[str, ...]
-) -> str:
-    """The fewest of these fields, in their order, that no other combination shares, as a file's suffix."""
-    short = {"batch": "B", "heads": "H", "head_dim": "D", "value_dim": "Dv"}
-    others = [one for one in combinations if not same(one, combination, fields)]
+def _without_mode(setting: Setting) -> Setting:
+    return replace(setting, mode=None)
+
+
+def suffix(setting: Setting, settings: Sequence[Setting], fields: Sequence[str]) -> str:
+    """The fewest of these fields, in their order, that no other setting shares, as a file's suffix."""
+
+    def differ(one: Setting) -> bool:
+        return any(getattr(one, field) != getattr(setting, field) for field in fields)
+
+    others = [one for one in settings if differ(one)]
     words = ""
     for field in fields:
-        alike = [one for one in others if one[field] == combination[field]]
+        alike = [one for one in others if getattr(one, field) == getattr(setting, field)]
         if len(alike) < len(others):
-            words += f"-{short.get(field, '')}" + re.sub(r"[^A-Za-z0-9_.]+", "_", str(combination[field]))
+            value = re.sub(r"[^A-Za-z0-9_.]+", "_", str(getattr(setting, field)))
+            words += f"-{SHORT.get(field, '')}{value}"
         others = alike
     return words

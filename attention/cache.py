@@ -1,0 +1,37 @@
+"""The folder that keeps what one process makes for the next, and how a file gets there complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/attention-scaling``, by default below ``~/.cache``; it need not exist.
+
+    Raises:
+        RuntimeError: there is neither the variable nor a home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attention-scaling"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A provisional path beside a file, which takes the file's place when the block ends well.
+
+    Others may read or write the same file meanwhile: they find the old one or a new one, each complete.
+
+    Raises:
+        OSError: the folder of the file cannot be made or written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=path.parent))
+    try:
+        yield folder / path.name
+        (folder / path.name).replace(path)
+    finally:
+        shutil.rmtree(folder)

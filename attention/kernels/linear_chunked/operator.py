@@ -1,0 +1,117 @@
+"""The operator of linear-chunked: a compiler need not unroll its blocks.
+
+``torch.compile`` calls it as a whole, autograd knows its backward, and ``FlopCounterMode`` its formula.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention.kernels.costs import times
+from attention.kernels.dispatch import counts_macs
+from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
+from attention.kernels.linear_chunked.passes import Passes, new_states
+from attention.kernels.tensors import contiguous_like
+
+
+@torch.library.custom_op("attention::linear_chunked", mutates_args=())
+def chunked_forward(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output ``[B, H, N, Dv]``, its normalisers ``[B, H, N, 1]``, and the states that a backward reads.
+
+    States are sums of phi(k) [v | 1]', ``[states, B H, D, columns]``: of all tokens, or where causal of
+    those before each chunk; none unless they are to be kept. Differentiable in q, k and v through the
+    output alone.
+    """
+    out = v.new_empty(*q.shape[:3], v.shape[-1])
+    den = q.new_empty(*q.shape[:3], 1, dtype=torch.promote_types(q.dtype, torch.float32))
+    work = Passes(q, k, v, phi, chunk_size)
+    states = new_states(_kept(q, causal, chunk_size, keep), q, v)
+    if causal:
+        work.causal_forward(out, den, eps, states)
+    else:
+        work.forward(out, den, eps, states[0])
+    return out, den, states
+
+
+def _kept(q: Tensor, causal: bool, chunk_size: int, keep: bool) -> int:
+    return (-(-q.shape[2] // chunk_size) if keep else 0) if causal else 1
+
+
+@chunked_forward.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return (
+        v.new_empty(*q.shape[:3], v.shape[-1]),
+        q.new_empty(*q.shape[:3], 1, dtype=wide),
+        new_states(_kept(q, causal, chunk_size, keep), q, v),
+    )
+
+
+@torch.library.custom_op("attention::linear_chunked_backward", mutates_args=())
+def chunked_backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    den: Tensor,
+    states: Tensor,
+    causal: bool,
+    phi: str,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dq, dk, dv, from what :func:`chunked_forward` took and returned, its states kept."""
+    dq, dk, dv = grads = contiguous_like(q), contiguous_like(k), contiguous_like(v)
+    work = Passes(q, k, v, phi, chunk_size)
+    upstream = (grad_out, out, den)
+    if causal:
+        work.causal_backward(upstream, grads, states)
+    else:
+        work.backward(upstream, grads, states[0])
+    return dq, dk, dv
+
+
+@chunked_backward.register_fake
+def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, ctx.causal, ctx.phi, _, ctx.chunk_size, _ = inputs
+    ctx.save_for_backward(q, k, v, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad_out is None:
+        return (None,) * 8
+    grads = chunked_backward(grad_out, *ctx.saved_tensors, ctx.causal, ctx.phi, ctx.chunk_size)
+    return *grads, None, None, None, None, None
+
+
+chunked_forward.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _forward_macs(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:
+    batch, heads, seq_len, head_dim = q.shape
+    causal, _phi, _eps, chunk_size, _keep = rest
+    terms = forward_terms(seq_len, head_dim, v.shape[-1], causal, chunk_size, q.device.type)
+    return times(batch * heads, terms)
+
+
+def _backward_macs(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:
+    batch, heads, seq_len, head_dim = q.shape
+    *_, causal, _phi, chunk_size = rest
+    terms = backward_terms(seq_len, head_dim, v.shape[-1], causal, chunk_size, q.device.type)
+    return times(batch * heads, terms)
+
+
+counts_macs("linear_chunked", _forward_macs)
+counts_macs("linear_chunked_backward", _backward_macs)

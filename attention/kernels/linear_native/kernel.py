@@ -1,0 +1,64 @@
+"""The kernel ``linear-native``: compiled for the CPU at hand, chunk by chunk in the cache of each core."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attention.case import Case
+from attention.kernels.feature_maps import FeatureMap, mapped_before
+from attention.kernels.linear_native.costs import native_costs
+from attention.kernels.linear_native.library import STORAGE, missing
+from attention.kernels.linear_native.operator import native_differentiable, native_forward
+from attention.kernels.registry import register_kernel
+from attention.kernels.tensors import differentiated, dtype_name, unit_stride
+
+
+def linear_native(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+) -> Tensor:
+    """phi(q)S / (phi(q).z + eps), fused: each chunk is read once, and its result written once.
+
+    Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``, of any widths and strides (only
+    a last stride other than 1 costs a copy). Products and sums are in float32, for float64 in float64.
+    Memory O(N D), gradients included; two calls with the same number of threads give the same bits. A
+    callable as feature map is applied before. Differentiable once, in reverse mode. A NaN reaches the tokens
+    that see it, and others of its chunk of 64. Built on first use, about a second for each dtype, and kept in
+    ``$XDG_CACHE_HOME/attention-scaling``.
+
+    Raises:
+        ValueError: a device other than the CPU, a dtype it does not have, or no C++ compiler to build it.
+    """
+    dtype = v.dtype
+    q, k, v, name = mapped_before(feature_map, q, k, v)
+    if reason := _refusal(q.device.type, q.dtype):
+        raise ValueError(f"linear-native cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
+    q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
+    out: Tensor
+    if differentiated(q, k, v):
+        out = native_differentiable(q, k, v, causal, name, eps)[0]
+    else:
+        out = native_forward(q, k, v, causal, name, eps, False)[0]
+    return out.to(dtype)
+
+
+def supports(case: Case) -> str | None:
+    """CPUs, where a C++ compiler is or was at hand."""
+    return _refusal(case.device, case.torch_dtype)
+
+
+def _refusal(device: str, dtype: torch.dtype) -> str | None:
+    if device != "cpu":
+        return f"it is compiled for CPUs, and the case is on {device}"
+    if dtype not in STORAGE:
+        return f"it computes in {', '.join(map(dtype_name, STORAGE))}, not {dtype_name(dtype)}"
+    return missing(dtype)
+
+
+register_kernel("linear-native", linear_native, costs=native_costs, supports=supports)

@@ -1,0 +1,104 @@
+"""The way of a Gluon program through its segment, and the sums from which it begins."""
+
+# Types are those of Triton's compiler.
+# mypy: ignore-errors
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+from attention.kernels.linear_triton.gluon.tiles import PRODUCT, ROWS, WIDTH
+
+
+class Walk(NamedTuple):
+    """The segment of a program: ``chunks`` chunks of 128 tokens, the first at token ``begin``.
+
+    From one to the next it is ``step`` tokens. ``sequence`` counts batch and head together, 0 to B H - 1.
+    """
+
+    batch: Any
+    head: Any
+    sequence: Any
+    segment: Any
+    segments: Any
+    N: Any
+    D: Any
+    E: Any
+    begin: Any
+    step: Any
+    chunks: Any
+
+
+@gluon.jit
+def walk_of(H, N, D, E, segments, segment_tokens, REVERSE: gl.constexpr):
+    """The walk of this program, in a grid of ``segments`` programs a sequence."""
+    program = gl.program_id(0)
+    segment = program % segments
+    batch, head = program // segments // H, program // segments % H
+    sequence = (program // segments).to(gl.int64)
+    first = segment * segment_tokens
+    chunks = gl.cdiv(gl.minimum(first + segment_tokens, N) - first, WIDTH)
+    step = -WIDTH if REVERSE else WIDTH
+    begin = first + (chunks - 1) * WIDTH if REVERSE else first
+    return Walk(batch, head, sequence, segment, segments, N, D, E, begin, step, chunks)
+
+
+class Sums(NamedTuple):
+    """Pointers to the sums ``S`` and ``z`` of segments and to ``S0`` and ``z0`` of what preceded, or None."""
+
+    S: Any
+    z: Any
+    S0: Any
+    z0: Any
+
+
+@gluon.jit
+def slots(walk, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr):
+    """Slots of the sums before a segment, first and last + 1; in reverse behind it, not causal all."""
+    if SCANNED:
+        slot = walk.sequence * (walk.segments + 1)
+        if CAUSAL:
+            slot += walk.segment + 1 if REVERSE else walk.segment
+        elif not REVERSE:
+            slot += walk.segments
+        return slot, slot + 1
+    else:
+        slot = walk.sequence * walk.segments
+        begin = slot + walk.segment + 1 if CAUSAL and REVERSE else slot
+        end = slot + walk.segment if CAUSAL and not REVERSE else slot + walk.segments
+        return begin, end
+
+
+@gluon.jit
+def gather_state(sums, walk, d, e, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr):
+    """The state where a segment begins, [D, E] or transposed: as d and e are given, rows or columns."""
+    D, E = walk.D, walk.E
+    exists = (d < D) & (e < E)
+    at = d * E + e
+    state = gl.zeros([WIDTH, WIDTH], gl.float32, PRODUCT)
+    if sums.S0 is not None:
+        state = gl.load(sums.S0 + walk.sequence * D * E + at, mask=exists, other=0.0)
+    if sums.S is not None:
+        begin, end = slots(walk, CAUSAL, REVERSE, SCANNED)
+        for slot in range(begin, end):
+            state += gl.load(sums.S + slot * D * E + at, mask=exists, other=0.0)
+    return state
+
+
+@gluon.jit
+def gather_z(sums, walk, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr):
+    """The normaliser's sum where a segment begins, in the first of eight rows: chunks add to all of them."""
+    row = gl.arange(0, 8, gl.SliceLayout(1, ROWS))[:, None]
+    column = gl.arange(0, WIDTH, gl.SliceLayout(0, ROWS))[None, :]
+    first = (row == 0) & (column < walk.D)
+    column = row * 0 + column
+    z_sum = gl.zeros([8, WIDTH], gl.float32, ROWS)
+    if sums.z0 is not None:
+        z_sum = gl.load(sums.z0 + walk.sequence * walk.D + column, mask=first, other=0.0)
+    if sums.z is not None:
+        begin, end = slots(walk, CAUSAL, REVERSE, SCANNED)
+        for slot in range(begin, end):
+            z_sum += gl.load(sums.z + slot * walk.D + column, mask=first, other=0.0)
+    return z_sum

@@ -1,0 +1,137 @@
+"""The kernel ``linear-triton``: the whole operator in two launches, forward."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from attention.case import Case
+from attention.kernels.feature_maps import FeatureMap, mapped_before
+from attention.kernels.linear_triton.costs import triton_costs
+from attention.kernels.linear_triton.operator import triton_differentiable, triton_forward, triton_inference
+from attention.kernels.linear_triton.plan import WIDEST
+from attention.kernels.registry import register_kernel
+from attention.kernels.tensors import differentiated, dtype_name, unit_stride
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+PRECISIONS = ("ieee", "tf32x3", "tf32")
+# float16 holds no more digits than tf32. For float32 three products of tf32 are as exact as one of
+# float32, and run on the matrix units.
+PRECISION = {torch.float32: "tf32x3", torch.bfloat16: "ieee", torch.float16: "tf32"}
+
+LinearState = tuple[Tensor, Tensor]
+
+
+def linear_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+    input_precision: str | None = None,
+) -> Tensor:
+    """phi(q)S / (phi(q).z + eps), fused: phi, state, normaliser and output in one pass over each segment.
+
+    Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``; any strides (only a last stride
+    other than 1 costs a copy). float32, bfloat16, float16; S and z are summed in float32, and the operands
+    of matrix products are bfloat16 for bfloat16, else float32 in ``input_precision``: ``ieee``, ``tf32x3``
+    (float32's default) or ``tf32`` (float16's). Memory O(N D), gradients included; two calls give the same
+    bits. A callable as feature map is applied before. Differentiable once, in reverse mode.
+
+    Raises:
+        ValueError: an unknown input_precision, a dtype or width it does not have, or no CUDA device.
+    """
+    dtype = v.dtype
+    q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
+    if v.numel() == 0:
+        return (q @ (k.mT @ v)).to(dtype)
+    out: Tensor
+    if differentiated(q, k, v):
+        out = triton_differentiable(q, k, v, None, None, causal, phi, eps, precision, False)[0]
+    else:
+        out = triton_inference(q, k, v, causal, phi, eps, precision)
+    return out.to(dtype)
+
+
+def linear_triton_with_state(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    initial_state: LinearState | None = None,
+    *,
+    causal: bool = True,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+    input_precision: str | None = None,
+) -> tuple[Tensor, LinearState]:
+    """Linear attention continued from a state, which returns the next: parts of a sequence one by one.
+
+    Tensors and options as in :func:`linear_triton`. A state is S ``[B, H, D, Dv]`` and z ``[B, H, D]`` in
+    float32; gradients flow through both.
+    """
+    dtype = v.dtype
+    q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
+    shape = (*q.shape[:2], q.shape[-1], v.shape[-1])
+    S0, z0 = (None, None) if initial_state is None else _flat(initial_state, shape)
+    if v.numel() == 0:
+        S = v.new_zeros(shape, dtype=torch.float32)
+        return (q @ (k.mT @ v)).to(dtype), initial_state or (S, S[..., 0])
+    arguments = q, k, v, S0, z0, causal, phi, eps, precision, True
+    if differentiated(q, k, v, S0, z0):
+        out, *_, S, z = triton_differentiable(*arguments)
+    else:
+        out, *_, S, z = triton_forward(*arguments, False)
+    return out.to(dtype), (S.view(shape), z.view(shape[:3]))
+
+
+def _served(
+    q: Tensor, k: Tensor, v: Tensor, feature_map: str | FeatureMap, precision: str | None
+) -> tuple[Tensor, Tensor, Tensor, str, str]:
+    """The tensors, the name of the map and the precision as the passes take them, or a refusal."""
+    q, k, v, name = mapped_before(feature_map, q, k, v)
+    if reason := _refusal(q.device.type, q.dtype, max(q.shape[-1], v.shape[-1])):
+        raise ValueError(f"linear-triton cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
+    if precision is None:
+        precision = PRECISION[q.dtype]
+    elif precision not in PRECISIONS:
+        raise ValueError(
+            f"input_precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
+        )
+    if not q.stride(-1) == k.stride(-1) == v.stride(-1) == 1:
+        q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
+    return q, k, v, name, precision
+
+
+def _flat(state: LinearState, shape: tuple[int, int, int, int]) -> LinearState:
+    S, z = state
+    if S.shape != shape or z.shape != shape[:3]:
+        raise ValueError(
+            f"a state is S [B, H, D, Dv] = {shape} and z [B, H, D] = {shape[:3]}; "
+            f"got {tuple(S.shape)} and {tuple(z.shape)}"
+        )
+    return S.float().flatten(0, 1).contiguous(), z.float().flatten(0, 1).contiguous()
+
+
+def supports(case: Case) -> str | None:
+    """CUDA, three dtypes, widths up to 256; a CPU only under Triton's interpreter."""
+    return _refusal(case.device, case.torch_dtype, max(case.head_dim, case.value_dim))
+
+
+def _refusal(device: str, dtype: torch.dtype, widest: int) -> str | None:
+    if not HAS_TRITON:
+        return "Triton is not installed: pip install triton"
+    if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"Triton compiles for CUDA devices only, and the case is on {device}"
+    if dtype not in PRECISION:
+        return f"it computes in {', '.join(map(dtype_name, PRECISION))}, not {dtype_name(dtype)}"
+    if widest > WIDEST:
+        return f"head_dim and value_dim may be {WIDEST} at most, got {widest}"
+    return None
+
+
+register_kernel("linear-triton", linear_triton, costs=triton_costs, supports=supports)

@@ -1,0 +1,204 @@
+"""linear-triton as operators of torch's: the passes in order, forward and backward."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention.kernels.autograd import once_differentiable
+from attention.kernels.costs import times
+from attention.kernels.dispatch import counts_macs, implements
+from attention.kernels.linear_triton.costs import backward_terms, forward_terms
+from attention.kernels.linear_triton.gluon.launches import GluonLaunches
+from attention.kernels.linear_triton.launches import Launches, State
+from attention.kernels.linear_triton.plan import begin_aligned, facts, make_plan, plan_of, scanned
+from attention.kernels.linear_triton.triton.launches import TritonLaunches
+from attention.kernels.tensors import contiguous_like, unit_stride
+from attention.torch_internals import fast_apply
+
+# Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
+torch.library.define(
+    "attention::linear_triton_inference",
+    "(Tensor q, Tensor k, Tensor v, bool causal, str phi, float eps, str precision) -> Tensor",
+)
+torch.library.define(
+    "attention::linear_triton",
+    "(Tensor q, Tensor k, Tensor v, Tensor? S0, Tensor? z0, bool causal, str phi, float eps, str precision, "
+    "bool final, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "attention::linear_triton_backward",
+    "(Tensor do, Tensor q, Tensor k, Tensor v, Tensor out, Tensor inv, Tensor S, Tensor z, Tensor? S0, "
+    "Tensor? z0, Tensor? dS, Tensor? dz, bool causal, str phi, str precision, bool final) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+def launches(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, precision: str, *,
+    eps: float = 0.0, others: tuple[Tensor | None, ...] = (),
+) -> Launches:  # fmt: skip
+    """The launches of a call on these tensors, ``others`` that the caller gave among them."""
+    shape, value_width, layouts, given = facts(q, k, v, others)
+    return _launches(shape, value_width, layouts, begin_aligned(given), causal, phi, precision, eps)
+
+
+@lru_cache(maxsize=4096)
+def _launches(
+    shape: tuple[int, ...], value_width: int, layouts: tuple[Any, ...], aligned: bool, *how: Any
+) -> Launches:
+    """Planned once for calls that are alike: a short sequence cannot wait for it at each call."""
+    plan = make_plan(shape, value_width, layouts, aligned)
+    return (GluonLaunches if plan.gluon else TritonLaunches)(plan, *how)
+
+
+forget_launches = _launches.cache_clear
+"""Forget every plan: a test that changes the rules wants new ones."""
+
+
+@implements("linear_triton_inference", ("cpu", "cuda"))
+def triton_inference(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
+) -> Tensor:  # fmt: skip
+    """The output alone: a short sequence cannot wait for what a backward or a continuation would want."""
+    run, out = launches(q, k, v, causal, phi, precision, eps=eps), contiguous_like(v)
+    state = run.before(k, v, (None, None), run.plan.summed(causal=causal, final=False))
+    run.attend(q, k, v, out, out, state, reverse=False)
+    return out
+
+
+@torch.library.register_fake("attention::linear_triton_inference")  # type: ignore[untyped-decorator]
+def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
+    return contiguous_like(v)
+
+
+@implements("linear_triton", ("cpu", "cuda"))
+def triton_forward(
+    q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
+    causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The output, and what a backward or a continuation wants of it; what nobody wants is empty.
+
+    out ``[B, H, N, Dv]``; to ``keep``: inverse normalisers ``[B H, N]`` and the sums of :class:`State`; if
+    ``final``: S ``[B H, D, Dv]`` and z ``[B H, D]`` after the last token.
+    """
+    run = launches(q, k, v, causal, phi, precision, eps=eps, others=(S0, z0))
+    out = contiguous_like(v)
+    state = run.before(k, v, (S0, z0), run.plan.summed(causal=causal, final=final))
+    inv = run.buffer(run.plan.tokens if keep else 0)
+    run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
+    sums = (x if x is not None and keep else run.buffer(0) for x in state[:2])
+    last = (x.clone() for x in state.total(reverse=False)) if final else (run.buffer(0), run.buffer(0))
+    return out, inv, *sums, *last
+
+
+@torch.library.register_fake("attention::linear_triton")  # type: ignore[untyped-decorator]
+def _(
+    q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
+    causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    plan = plan_of(q, k, v)
+    count = plan.summed(causal=causal, final=final)
+    slots, D, E = plan.slots(count), plan.key_width, plan.value_width
+
+    def empty(*shape: int) -> Tensor:
+        return q.new_empty(plan.all_heads, *shape, dtype=torch.float32)
+
+    sums = (empty(slots, D, E), empty(slots, D)) if keep and count else (empty(0), empty(0))
+    last = (empty(D, E), empty(D)) if final else (empty(0), empty(0))
+    return contiguous_like(v), empty(plan.tokens if keep else 0), *sums, *last
+
+
+@implements("linear_triton_backward", ("cpu", "cuda"))
+def _backward(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, S: Tensor, z: Tensor,
+    S0: Tensor | None, z0: Tensor | None, dS: Tensor | None, dz: Tensor | None,
+    causal: bool, phi: str, precision: str, final: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """dq, dk, dv, dS0, dz0, from what the forward took and returned, and dS, dz of its end."""
+    run = launches(q, k, v, causal, phi, precision, others=(do, S0, z0, dS, dz))
+    dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
+    minus_delta = torch.empty_like(inv)
+    count = run.plan.summed(causal=causal, final=final)
+    before = State(S if count else None, z if count else None, S0, z0, scanned=scanned(count))
+    if before.scanned:
+        before = before._replace(S0=None, z0=None)
+    sums = run.gradient_states(q, do, out, inv, minus_delta)
+    behind = run.gather(sums, (dS, dz), run.plan.segments, reverse=True)
+    run.differentiate(do, v, q, k, dq, (inv, minus_delta), before, reverse=False)
+    run.differentiate(v, do, k, q, dk, (inv, minus_delta), behind, reverse=True)
+    run.attend(k, q, do, dv, inv, behind, reverse=True)
+    first = (
+        (x.clone() for x in behind.total(reverse=True)) if S0 is not None else (run.buffer(0), run.buffer(0))
+    )
+    return dq, dk, dv, *first
+
+
+@torch.library.register_fake("attention::linear_triton_backward")  # type: ignore[untyped-decorator]
+def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    S0, z0 = rest[4:6]
+    heads = q.shape[0] * q.shape[1]
+    first = [
+        q.new_empty(heads, 0, dtype=torch.float32) if x is None else torch.empty_like(x) for x in (S0, z0)
+    ]
+    return (*(contiguous_like(x) for x in (q, k, v)), *first)
+
+
+class LinearTriton(torch.autograd.Function):
+    """The operator with its gradients; what ``register_autograd`` wraps around one takes 100 us a call."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = triton_forward(*(*arguments, True))
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        q, k, v, S0, z0, ctx.causal, ctx.phi, _, ctx.precision, ctx.final = inputs
+        out, inv, S, z, _, _ = output
+        ctx.save_for_backward(q, k, v, out, inv, S, z, S0, z0)
+        ctx.mark_non_differentiable(inv, S, z)
+        ctx.set_materialize_grads(ctx.final)  # else zeros would be made for what nobody differentiates
+
+    @staticmethod
+    def backward(ctx: Any, do: Tensor | None, *others: Tensor) -> tuple[Tensor | None, ...]:
+        if do is None:
+            return (None,) * 10
+        *saved, S0, z0 = ctx.saved_tensors
+        dS, dz = (x.contiguous() if ctx.final else None for x in others[3:])
+        dq, dk, dv, dS0, dz0 = triton_gradients(
+            unit_stride(do), *saved, S0, z0, dS, dz, ctx.causal, ctx.phi, ctx.precision, ctx.final
+        )
+        initial = (None, None) if S0 is None else (dS0, dz0)
+        return dq, dk, dv, *initial, *(None,) * 5
+
+
+triton_differentiable = fast_apply(LinearTriton)
+triton_gradients = once_differentiable(_backward, "linear-triton")
+
+
+def _inference_macs(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any) -> dict[str, int]:
+    plan = plan_of(q, k, v)
+    return times(plan.all_heads, forward_terms(plan, causal))
+
+
+def _forward_macs(
+    q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
+    causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
+) -> dict[str, int]:  # fmt: skip
+    plan = plan_of(q, k, v, (S0, z0))
+    return times(plan.all_heads, forward_terms(plan, causal, final=final))
+
+
+def _backward_macs(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:
+    *_, S0, z0, dS, dz, causal, _phi, _precision, _final = rest
+    plan = plan_of(q, k, v, (do, S0, z0, dS, dz))
+    return times(plan.all_heads, backward_terms(plan, causal))
+
+
+counts_macs("linear_triton_inference", _inference_macs)
+counts_macs("linear_triton", _forward_macs)
+counts_macs("linear_triton_backward", _backward_macs)

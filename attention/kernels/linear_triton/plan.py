@@ -1,0 +1,222 @@
+"""How linear-triton cuts a call and moves its tiles: one plan, from which launches, costs and FLOPs follow.
+
+Plain arithmetic, no Triton. Nothing is tuned on first use: a search would cost seconds at each new length.
+The rules were measured on an H200; what they cost elsewhere is speed, not correctness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attention.kernels.linear_triton import card
+
+WIDEST = 256
+"""Largest D and Dv: beyond it a tile of a chunk no longer fits in shared memory."""
+PROGRAMS = 2
+"""Programs a multiprocessor: as many as are resident, so that all start at once and none comes late."""
+LEAST_TOKENS = 256
+"""Tokens of the shortest segment: its state, written and read, shall not cost more than its tokens."""
+FOLDED = 32
+"""Up to so many segments each program adds up the states before its own; more are scanned first."""
+DESCRIBED = 2**18
+"""From so many tokens of all heads on, the copy engine moves tiles: to describe them takes the host 20 us."""
+GLUON_WIDTH = 128
+"""Width of a Gluon tile, and tokens of a chunk: what two warpgroups hold without a second block."""
+Strides = tuple[int, ...]
+Layout = tuple[torch.device, torch.dtype, Strides]
+"""Device, dtype and strides of a tensor: all that a plan asks beside its shape."""
+
+
+class Tiles(NamedTuple):
+    """Tiles of a pass on chunks of ``C`` tokens: a program holds all of one width, a block of the other."""
+
+    C: int
+    held: int
+    block: int
+    blocks: int
+    num_warps: int
+    num_stages: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one call is cut and moved.
+
+    Attributes:
+        batch, heads, tokens, key_width, value_width: B, H, N, D and Dv.
+        device: of all tensors.
+        narrow: whether the operands of matrix products are bfloat16; else they are float32.
+        aligned: whether all tensors begin at multiples of 16 bytes, which Triton's compiler makes use of.
+        described: whether descriptors move the tiles, by the card's copy engine; else pointers do.
+        gluon: whether the Gluon passes serve the call; else Triton's do.
+        segments: into how many parts the sequence is cut.
+        segment_tokens: of each but the last, a multiple of those of a chunk.
+    """
+
+    batch: int
+    heads: int
+    tokens: int
+    key_width: int
+    value_width: int
+    device: torch.device
+    narrow: bool
+    aligned: bool
+    described: bool
+    gluon: bool
+    segments: int
+    segment_tokens: int
+
+    @property
+    def all_heads(self) -> int:
+        """B H."""
+        return self.batch * self.heads
+
+    @property
+    def states_tiles(self) -> Tiles:
+        """Tiles of the pass that sums segments; it holds all of Dv."""
+        return self._tiles(self.value_width, self.key_width)
+
+    @property
+    def attend_tiles(self) -> Tiles:
+        """Tiles of the pass that makes the output, and dv; it holds all of D."""
+        return self._tiles(self.key_width, self.value_width)
+
+    @property
+    def differentiate_tiles(self) -> Tiles:
+        """Tiles of the pass that makes dq and dk; it holds all of Dv."""
+        tiles = self._tiles(self.value_width, self.key_width)
+        if self.described and not self.gluon and tiles.held <= 128:
+            return tiles._replace(num_stages=3)  # a program fills a multiprocessor with two as well
+        return tiles
+
+    def _tiles(self, held: int, split: int) -> Tiles:
+        return gluon_tiles() if self.gluon else triton_tiles(held, split, self.narrow)
+
+    def summed(self, *, causal: bool, final: bool) -> int:
+        """How many segments are summed before the walk: the last only where all or the end is asked for."""
+        return self.segments if final or not causal else self.segments - 1
+
+    def slots(self, count: int) -> int:
+        """Slots for the sums of ``count`` segments: scanned ones stand before, between and after segments."""
+        return self.segments + 1 if scanned(count) else self.segments
+
+
+def make_plan(shape: tuple[int, ...], value_width: int, layouts: tuple[Layout, ...], aligned: bool) -> Plan:
+    """The plan of one call.
+
+    Args:
+        shape: ``[B, H, N, D]`` of q and k.
+        value_width: Dv.
+        layouts: of q, k, v and what else the caller gave (the gradient of the output first, states).
+        aligned: whether all of these begin at multiples of 16 bytes.
+
+    Raises:
+        ValueError: tensors of several devices.
+    """
+    (device, dtype, _), devices = layouts[0], {device for device, _, _ in layouts}
+    if len(devices) > 1:
+        raise ValueError(f"all tensors must be on one device; got {', '.join(sorted(map(str, devices)))}")
+    batch, heads, tokens, width = shape
+    strides = [stride for _, _, stride in layouts]
+    widths = gluon_serves(width, value_width, dtype, device)
+
+    def moved(given: list[Strides]) -> bool:
+        return _described(
+            batch * heads * tokens, dtype, _tile_strides(given, tokens, width, value_width), device
+        )
+
+    # Segments follow from q, k and v alone, and not from their addresses: so a backward finds those of its
+    # forward, and a compiler those of the call to come.
+    segment_tokens, segments = cut(tokens, batch * heads, device, gluon=widths and moved(strides[:3]))
+    described = aligned and moved(strides)
+    return Plan(
+        batch, heads, tokens, width, value_width, device, dtype == torch.bfloat16,
+        aligned, described, widths and described, segments, segment_tokens,
+    )  # fmt: skip
+
+
+def plan_of(q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = ()) -> Plan:
+    """The plan of a call on these tensors; those that a compiler makes, without memory, count as aligned."""
+    shape, value_width, layouts, given = facts(q, k, v, others)
+    fake = any(x.untyped_storage().device.type == "meta" for x in given)
+    return make_plan(shape, value_width, layouts, fake or begin_aligned(given))
+
+
+def facts(
+    q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = ()
+) -> tuple[tuple[int, ...], int, tuple[Layout, ...], list[Tensor]]:
+    """Shape, value width and layouts as :func:`make_plan` takes them, and the tensors themselves."""
+    given = [q, k, v, *[x for x in others if x is not None]]
+    return q.shape, v.shape[-1], tuple([(x.device, x.dtype, x.stride()) for x in given]), given
+
+
+def begin_aligned(tensors: list[Tensor]) -> bool:
+    """Whether all begin at multiples of 16 bytes."""
+    return sum([x.data_ptr() % 16 for x in tensors]) == 0
+
+
+def cut(tokens: int, heads: int, device: torch.device, *, gluon: bool) -> tuple[int, int]:
+    """Tokens of a segment, and how many segments.
+
+    A Gluon pass fills the shared memory of a multiprocessor with one program.
+    """
+    programs, chunk = (1, GLUON_WIDTH) if gluon else (PROGRAMS, 64)
+    wanted = max(1, programs * card.multiprocessors(device) // max(1, heads))
+    size = max(LEAST_TOKENS, -(-tokens // wanted))
+    size = -(-size // chunk) * chunk
+    return size, max(1, -(-tokens // size))
+
+
+def gluon_tiles() -> Tiles:
+    """Tiles of a Gluon pass, which holds all of both widths."""
+    return Tiles(GLUON_WIDTH, GLUON_WIDTH, GLUON_WIDTH, 1, 8, 2)
+
+
+@lru_cache(maxsize=1024)
+def triton_tiles(held: int, split: int, narrow: bool) -> Tiles:
+    """Tiles of a Triton pass that holds all of the width ``held``, and blocks of the width ``split``.
+
+    Operands of float32 fill the shared memory twice as fast as ``narrow`` ones of two bytes.
+    """
+    held, block = padded(held), min(padded(split), 64)
+    C = 64 if narrow and held <= 128 else 32 if narrow or held <= 128 else 16
+    small = narrow and held <= 64
+    return Tiles(C, held, block, -(-split // block), 4 if held <= 128 else 8, 3 if small else 2)
+
+
+def padded(width: int) -> int:
+    """The power of two that holds a width, and at least the 16 of a matrix unit."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+def scanned(count: int) -> bool:
+    """Whether so many sums are scanned, or each program adds up those before its own."""
+    return count > FOLDED
+
+
+def gluon_serves(width: int, value_width: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the Gluon passes are written for such tensors: bfloat16 of 65 to 128 columns.
+
+    Narrower ones fit the registers of Triton's passes, where they are as fast.
+    """
+    least = GLUON_WIDTH // 2
+    fits = least < width <= GLUON_WIDTH and least < value_width <= GLUON_WIDTH
+    return dtype == torch.bfloat16 and fits and card.has_gluon(device)
+
+
+def _described(tokens: int, dtype: torch.dtype, strides: Iterable[int], device: torch.device) -> bool:
+    """Whether descriptors can move tiles, and are worth it: no registers hold addresses then."""
+    if tokens < DESCRIBED or not card.has_descriptors(device):
+        return False
+    return all(stride > 0 and stride * dtype.itemsize % 16 == 0 for stride in strides)
+
+
+def _tile_strides(given: Iterable[Strides], N: int, D: int, E: int) -> list[int]:
+    """Strides of what is moved tile by tile: of the tensors given, not of states, and of results."""
+    return [*(s for each in given if len(each) == 4 for s in each[:3]), N * D, N * E, D, E]

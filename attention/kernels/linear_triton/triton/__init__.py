@@ -1,0 +1,1 @@
+"""The passes in Triton, for every width and dtype."""

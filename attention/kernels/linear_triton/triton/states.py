@@ -1,0 +1,152 @@
+"""Sums over segments in Triton: of each one, of all before each, and as a later pass gathers them."""
+
+# Types are those of Triton's compiler.
+# mypy: ignore-errors
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from attention.kernels.linear_triton.triton.tiles import (
+    Chunk,
+    features,
+    fold,
+    load_rows,
+    load_tile,
+    moved,
+    store_rows,
+    walk_of,
+)
+
+
+@triton.jit
+def states(
+    x, y, o, inv, minus_delta, S, z,
+    x_b, x_h, x_n, y_b, y_h, y_n, o_b, o_h, o_n,
+    H, N, D, E, segments, segment_tokens, counted,
+    GRADIENT: tl.constexpr, MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
+    DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
+):  # fmt: skip
+    """S = sum phi(x) y', z = sum phi(x) of each segment.
+
+    For gradients x = q, y = do, phi is scaled by ``inv``, and z weighed by -delta = -do.o, which is stored.
+    One program a segment, of the ``counted`` first, and block of D: each holds all of y, which delta needs.
+
+    Of D = Dv = 64 in bfloat16, by pointers: shared memory 5 tiles of x and y x 8192 + operand 8192 = 49152
+    bytes, for gradients 6 tiles x 8192 + inv 512 + operand 8192 = 57856; registers of a thread by ptxas 121
+    and 157 of 255, none spilled.
+    """
+    walk = walk_of(H, N, E, D, counted, segment_tokens, C, BE, BD, BLOCKS)
+    d, e = walk.split, walk.held
+    x = moved(x, x_b, x_h, x_n, walk, DESCRIBED)
+    y = moved(y, y_b, y_h, y_n, walk, DESCRIBED)
+    o = moved(o, o_b, o_h, o_n, walk, DESCRIBED)
+    state = tl.zeros([BE, BD], tl.float32)
+    z_sum = tl.zeros([16, BD], tl.float32)
+    for i in tl.range(0, tl.cdiv(walk.last - walk.first, C), num_stages=STAGES):
+        start = walk.first + i * C
+        chunk = Chunk(walk.batch, walk.head, start, start.to(tl.int64), walk.rows, N - start)
+        phi = features(load_tile(x, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP)
+        tile = load_tile(y, chunk, e, DESCRIBED, RAGGED, PAD_E)
+        if GRADIENT:
+            out = load_tile(o, chunk, e, DESCRIBED, RAGGED, PAD_E).to(tl.float32)
+            bias = -tl.sum(tile.to(tl.float32) * out, 1)
+            store_rows(minus_delta + walk.sequence * N, bias, chunk, RAGGED)
+            phi *= load_rows(inv + walk.sequence * N, chunk, RAGGED)[:, None]
+            z_sum += fold(phi * bias[:, None])
+        else:
+            if RAGGED and MAP == "elu":
+                phi = tl.where(chunk.rows[:, None] < chunk.left, phi, 0.0)
+            z_sum += fold(phi)
+        state = tl.dot(tl.trans(tile.to(T)), phi.to(T), state, input_precision=PRECISION)
+    slot = walk.sequence * segments + walk.segment
+    exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
+    tl.store(S + slot * D * E + d.numbers[None, :] * E + e.numbers[:, None], state, mask=exists)
+    tl.store(z + slot * D + d.numbers, tl.sum(z_sum, 0), mask=d.numbers < D)
+
+
+@triton.jit
+def scan(
+    partial, prefix, initial, L, blocks, segments, positions,
+    INITIAL: tl.constexpr, REVERSE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Sums of segments into the sums before each: slot s of ``segments`` + 1 holds those of all j < s.
+
+    In reverse slot s holds those of all j >= s. ``positions`` segments have a sum, counted from where
+    the scan begins. One program a sequence and WIDTH of its L columns.
+    """
+    head = (tl.program_id(0) // blocks).to(tl.int64)
+    columns = (tl.program_id(0) % blocks) * WIDTH + tl.arange(0, WIDTH)
+    exists = columns < L
+    partial += head * segments * L
+    prefix += head * (segments + 1) * L
+    total = tl.zeros([WIDTH], tl.float32)
+    if INITIAL:
+        total = tl.load(initial + head * L + columns, mask=exists, other=0.0)
+    begin = segments if REVERSE else 0
+    tl.store(prefix + begin * L + columns, total, mask=exists)
+    for first in range(0, positions, ROWS):
+        position = first + tl.arange(0, ROWS)
+        source = segments - 1 - position if REVERSE else position
+        target = source if REVERSE else source + 1
+        mask = (position[:, None] < positions) & exists[None, :]
+        sums = tl.load(partial + source[:, None] * L + columns[None, :], mask=mask, other=0.0)
+        tl.store(
+            prefix + target[:, None] * L + columns[None, :], total[None, :] + tl.cumsum(sums, 0), mask=mask
+        )
+        total += tl.sum(sums, 0)
+
+
+class Sums(NamedTuple):
+    """Pointers to the sums ``S`` and ``z`` of segments and to ``S0`` and ``z0`` of what preceded, or None."""
+
+    S: Any
+    z: Any
+    S0: Any
+    z0: Any
+
+
+@triton.jit
+def gather(
+    sums, walk, segments, d, e, CAUSAL: tl.constexpr, REVERSE: tl.constexpr, SCANNED: tl.constexpr
+):  # fmt: skip
+    """State ``[BE, BD]`` and z ``[BD]`` before a segment; in reverse behind it, not causal of all.
+
+    Few sums are added up here, by each program its own; many were SCANNED.
+    """
+    D, E = d.width, e.width
+    BD: tl.constexpr = d.numbers.shape[0]
+    BE: tl.constexpr = e.numbers.shape[0]
+    exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
+    at = d.numbers[None, :] * E + e.numbers[:, None]
+    state = tl.zeros([BE, BD], tl.float32)
+    z_sum = tl.zeros([BD], tl.float32)
+    if SCANNED:
+        slot = walk.segment
+        if not CAUSAL:
+            slot = 0 if REVERSE else segments
+        elif REVERSE:
+            slot = walk.segment + 1
+        slot += walk.sequence * (segments + 1)
+        state = tl.load(sums.S + slot * D * E + at, mask=exists, other=0.0)
+        z_sum = tl.load(sums.z + slot * D + d.numbers, mask=d.numbers < D, other=0.0)
+    else:
+        if sums.S0 is not None:
+            state = tl.load(sums.S0 + walk.sequence * D * E + at, mask=exists, other=0.0)
+            z_sum = tl.load(sums.z0 + walk.sequence * D + d.numbers, mask=d.numbers < D, other=0.0)
+        if sums.S is not None:
+            begin, end = 0, segments
+            if CAUSAL:
+                if REVERSE:
+                    begin = walk.segment + 1
+                else:
+                    end = walk.segment
+            # Loaded ahead where that takes 49 kB of shared memory, not four times as much.
+            for j in tl.range(begin, end, num_stages=4 if BD * BE <= 4096 else 1):
+                slot = walk.sequence * segments + j
+                state += tl.load(sums.S + slot * D * E + at, mask=exists, other=0.0)
+                z_sum += tl.load(sums.z + slot * D + d.numbers, mask=d.numbers < D, other=0.0)
+    return state, z_sum

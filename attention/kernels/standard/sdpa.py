@@ -1,0 +1,147 @@
+"""Standard attention through torch's ``scaled_dot_product_attention``, its backend free or pinned."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import (
+    flop_registry,
+    register_flop_formula,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+from attention.case import Case, make_inputs
+from attention.kernels.costs import costs_of_heads, result_elements
+from attention.kernels.registry import Costs, register_kernel
+from attention.kernels.standard.explicit import explicit_costs
+
+
+def standard_sdpa(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """``scaled_dot_product_attention`` as torch picks its backend.
+
+    Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``. ``scale`` is 1/sqrt(D) unless
+    given.
+    """
+    return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+
+
+def standard_sdpa_pinned(
+    q: Tensor, k: Tensor, v: Tensor, *, pinned: SDPBackend, causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """``scaled_dot_product_attention`` with one backend pinned; shapes and ``scale`` as torch has them.
+
+    Raises:
+        ValueError: the backend does not serve these inputs; the message holds torch's own reasons.
+    """
+    try:
+        with sdpa_kernel([pinned]):
+            return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    except RuntimeError as error:
+        if not re.match(r"No (available kernel|viable backend)", str(error)):
+            raise
+        with warnings.catch_warnings(record=True) as caught, sdpa_kernel([pinned]):
+            warnings.simplefilter("always")
+            with suppress(RuntimeError):
+                scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+        reasons = _reasons(pinned, [str(warning.message) for warning in caught])
+        raise ValueError(f"torch refuses {pinned.name} here: {reasons or str(error).strip()}") from None
+
+
+def _reasons(pinned: SDPBackend, said: list[str]) -> str:
+    """The reasons among torch's warnings that concern one backend: from its heading to the next heading."""
+    said = [re.sub(r" ?\(Triggered internally.*", "", text).strip() for text in said]
+    name = pinned.name.partition("_")[0].lower()
+    headings = [i for i, text in enumerate(said) if "not used because" in text]
+    for start, stop in pairwise([*headings, len(said)]):
+        if name in said[start].lower():
+            return " ".join(said[start + 1 : stop])
+    return ""
+
+
+@lru_cache
+def _refusal(pinned: SDPBackend, probe: Case) -> str | None:
+    try:
+        standard_sdpa_pinned(*make_inputs(probe), causal=probe.causal, pinned=pinned)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _supports(pinned: SDPBackend, case: Case) -> str | None:
+    # torch decides by dtype, widths and device, so that a probe of a few tokens answers for all longer ones.
+    probe = replace(case, kernel="standard-sdpa", batch=1, heads=1, seq_len=min(case.seq_len, 8))
+    return _refusal(pinned, probe)
+
+
+def fused_costs(case: Case) -> Costs:
+    """QK' and PV on tiles; the backward computes QK' once more.
+
+    A causal fused kernel skips the masked half, so N (N + 1) / 2 scores are counted; torch's
+    counter counts N^2. Peak: the results, and a float32 per token.
+    """
+    n, d, dv = case.seq_len, case.head_dim, case.value_dim
+    scores = n * (n + 1) // 2 if case.causal else n * n
+    per_score = {"scores": d, "weighted_values": dv}
+    if case.backward:
+        per_score = {"scores": 4 * d, "weighted_values": 3 * dv}
+    terms = {name: scores * width for name, width in per_score.items()}
+    skipped = {"masked_half": (n * n - scores) * sum(per_score.values())}
+    return costs_of_heads(case, terms, result_elements(case) * case.itemsize + 4 * n, overcounted=skipped)
+
+
+def sdpa_costs(case: Case) -> Costs:
+    """The costs of what torch picks: a fused form, or the explicit one where no fused one serves.
+
+    No fused one serves on a CPU where values have their own width, and on CUDA in float64.
+    """
+    if case.device == "cpu":
+        explicit = case.value_dim != case.head_dim
+    else:
+        explicit = case.dtype == "float64"
+    return explicit_costs(case) if explicit else fused_costs(case)
+
+
+def _count_forward(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
+
+
+def _count_backward(
+    grad_out: torch.Size, q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any
+) -> int:
+    return int(sdpa_backward_flop_count(grad_out, q, k, v))  # type: ignore[no-untyped-call]
+
+
+# torch's counter has formulas for the fused attention of CUDA, and counts nothing for that of a CPU.
+for _operator, _formula in (
+    (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, _count_forward),
+    (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward, _count_backward),
+):
+    if _operator not in flop_registry:
+        register_flop_formula(_operator)(_formula)
+
+register_kernel("standard-sdpa", standard_sdpa, costs=sdpa_costs)
+for _backend, _pinned, _costs in (
+    ("math", SDPBackend.MATH, explicit_costs),
+    ("flash", SDPBackend.FLASH_ATTENTION, fused_costs),
+    ("efficient", SDPBackend.EFFICIENT_ATTENTION, fused_costs),
+    ("cudnn", SDPBackend.CUDNN_ATTENTION, fused_costs),
+):
+    register_kernel(
+        f"standard-sdpa-{_backend}",
+        partial(standard_sdpa_pinned, pinned=_pinned),
+        costs=_costs,
+        supports=partial(_supports, _pinned),
+    )

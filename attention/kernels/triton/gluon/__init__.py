@@ -1,1 +1,0 @@
-"""Passes in Gluon, for widths of 65 to 128 on Hopper cards."""

@@ -1,0 +1,181 @@
+"""The one door to private names of torch and Triton; what each is replaced by where it is missing.
+
+| private | used to | where it is missing |
+|---|---|---|
+| dispatch keys, function mode, profiler state | call an operator past the dispatcher | torch's dispatcher |
+| state of functorch's transforms, C++'s ``apply`` | record a function of autograd fast | ``Function.apply`` |
+| a mark that torch's compiler reads | keep a check out of compiled graphs | the compiler breaks its graph |
+| allocation events of the profiler | read peak memory exactly | the resident set, with a warning |
+| Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from inspect import signature
+from operator import or_
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+DirectLaunch = Callable[[int, Sequence[Any]], bool]
+
+PLAIN_KEYS = (
+    "BackendSelect", "ADInplaceOrView",
+    "CPU", "AutogradCPU", "AutocastCPU", "CUDA", "AutogradCUDA", "AutocastCUDA",
+)  # fmt: skip
+"""Dispatch keys of ordinary tensors and threads. Of these only CPU and CUDA do anything for our operators."""
+CHECKED_LAUNCHERS = ("3.6.",)
+"""Versions of Triton whose launcher was called directly on a card."""
+LAUNCHER_PARAMETERS = ["gridX", "gridY", "gridZ", "stream", "function"]
+"""The first parameters of such a launcher."""
+
+
+def private(path: str) -> Any | None:
+    """The object at a dotted path below torch, or None where this torch has none there."""
+    found: Any = torch
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+# --- the dispatcher ----------------------------------------------------------------------------------
+
+
+def _foreign_keys() -> int | None:
+    """The bits of all dispatch keys but the plain ones; None where torch does not tell its keys."""
+    key_set, keys = private("_C.DispatchKeySet"), private("_C.DispatchKey")
+    plain = [getattr(keys, name, None) for name in PLAIN_KEYS]
+    if key_set is None or None in plain:
+        return None
+    return int(~reduce(or_, map(key_set, plain)).raw_repr())
+
+
+FOREIGN_KEYS = _foreign_keys()
+_thread_keys = private("_C._dispatch_tls_local_include_set")
+_tensor_keys = private("_C._dispatch_keys")
+_function_mode = private("_C._is_torch_function_mode_enabled")
+_profiling = private("_C._autograd._profiler_enabled")
+_CAN_TELL = None not in (FOREIGN_KEYS, _thread_keys, _tensor_keys, _function_mode, _profiling)
+
+
+def needs_dispatcher(*tensors: Tensor) -> bool:
+    """Whether a call on these tensors must go through torch's dispatcher.
+
+    True while a compiler, a mode, a transform or a profiler observes operators, where a tensor is not plain
+    (a subclass, a negated view, a zero tensor), where the tensors are of several devices, and where this
+    torch lacks a name that tells. A profiler of another thread and an execution trace are not noticed.
+    """
+    if torch.compiler.is_compiling() or not _CAN_TELL or _function_mode():  # type: ignore[misc]
+        return True
+    device, keys = tensors[0].device, _thread_keys()  # type: ignore[misc]
+    for x in tensors:
+        if type(x) is not Tensor or x.device != device:
+            return True
+        keys = keys | _tensor_keys(x)  # type: ignore[misc]
+    return bool(keys.raw_repr() & FOREIGN_KEYS or _profiling())  # type: ignore[misc]
+
+
+# --- autograd and the compiler -----------------------------------------------------------------------
+
+_transforming = private("_C._are_functorch_transforms_active")
+
+
+def fast_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """``function.apply`` without the work that it does for transforms, where nothing transforms it.
+
+    ``Function.apply`` binds the arguments to the signature at each call, which takes as long as two launches.
+    """
+    full: Callable[..., Any] = function.apply
+    bare = getattr(super(torch.autograd.Function, function), "apply", None)
+    if bare is None or _transforming is None:
+        return full
+
+    def apply(*arguments: Any) -> Any:
+        transformed = torch.compiler.is_compiling() or _transforming()
+        return (full if transformed else bare)(*arguments)
+
+    return apply
+
+
+def constant_when_compiled(function: Function) -> Function:
+    """The function, whose result torch's compiler takes as a constant instead of tracing into it.
+
+    ``torch.compiler.assume_constant_result`` sets the same mark, and imports the whole compiler first, for
+    two seconds.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+# --- the profiler ------------------------------------------------------------------------------------
+
+
+def allocation_events(recorder: Any) -> list[tuple[int, int]] | None:
+    """Time in ns and bytes (negative when freed) of each allocation that a profiler recorded, in order.
+
+    Args:
+        recorder: ``torch.autograd.profiler.profile(profile_memory=True)`` after its end.
+
+    Returns:
+        The events, or None where this torch does not give them.
+    """
+    events = getattr(getattr(recorder, "kineto_results", None), "events", None)
+    if events is None:
+        return None
+    try:
+        found = [(event.start_ns(), event.nbytes()) for event in events() if event.name() == "[memory]"]
+    except AttributeError:
+        return None
+    return sorted(found, key=lambda event: event[0])
+
+
+# --- Triton's launcher -------------------------------------------------------------------------------
+
+
+def direct_launch(compiled: Any, programs: int, values: tuple[Any, ...]) -> DirectLaunch | None:
+    """A launch of what Triton compiled, on the current stream of a device; None where it is not known.
+
+    ``kernel[grid](*arguments)`` looks at each of fifty arguments, asks for the device, describes the launch,
+    calls chains of hooks that are empty, and asks each tensor and then the driver for the tensor's address:
+    that takes the host longer than a short sequence takes the card. The launcher below it is called directly,
+    as torch's compiler does, in versions of Triton whose launcher was checked.
+
+    Args:
+        compiled: what ``kernel[grid](...)`` returned.
+        programs: size of the one-dimensional grid.
+        values: the arguments after the tensors.
+
+    Returns:
+        A function of the device's index and the tensors' addresses (or their descriptors). It returns whether
+        it launched: not while somebody listens to launches, who must hear of this one from Triton.
+    """
+    import triton
+
+    if not triton.__version__.startswith(CHECKED_LAUNCHERS):
+        return None
+    try:
+        from triton import knobs
+        from triton.runtime import driver
+
+        launch, hooks, stream_of = compiled.run, knobs.runtime, driver.active.get_current_stream
+        kernel = compiled.function, compiled.packed_metadata, None, None, None  # no description, no hooks
+        known = list(signature(launch).parameters)[: len(LAUNCHER_PARAMETERS)] == LAUNCHER_PARAMETERS
+        known = known and hasattr(hooks, "launch_enter_hook") and hasattr(hooks, "launch_exit_hook")
+    except (ImportError, AttributeError):
+        return None
+    if not known:
+        return None
+
+    def direct(device: int, pointers: Sequence[Any]) -> bool:
+        enter, leave = hooks.launch_enter_hook, hooks.launch_exit_hook
+        # A hook is a function or None, or a chain of functions that may be empty.
+        if getattr(enter, "calls", enter) or getattr(leave, "calls", leave):
+            return False
+        launch(programs, 1, 1, stream_of(device), *kernel, *pointers, *values)
+        return True
+
+    return direct

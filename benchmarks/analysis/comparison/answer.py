@@ -1,0 +1,122 @@
+"""The answer of a comparison in sentences: what changed, and what that rests on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.comparison.conclusions import Comparison, Ratio, SideSummary
+from benchmarks.analysis.comparison.judging import RUN_NOISE
+from benchmarks.analysis.comparison.naming import ORDER, QUANTITIES, change, commits, share
+
+NUMBER_WORDS = {"pair": "pair of runs measured in turn", "run": "run", "repetition": "repetition"}
+
+
+class Judged(Protocol):
+    """A conclusion with a verdict."""
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in a word."""
+
+
+def count_verdicts(rows: Sequence[Judged]) -> Counter[str]:
+    """How many conclusions have each verdict."""
+    return Counter(row.verdict for row in rows)
+
+
+def title(comparison: Comparison) -> str:
+    """How many cases were compared, and how many of them changed."""
+    found = {
+        **{verdict: count_verdicts(comparison.cases)[verdict] for verdict in ("slower", "faster")},
+        **{verdict: len({row.key for row in comparison.counts if row.verdict == verdict})
+           for verdict in ("larger", "smaller")},
+        "lost": count_verdicts(comparison.outcomes)["lost"],
+    }  # fmt: skip
+    parts = [f"{number} {verdict}" for verdict, number in found.items() if number]
+    cases = wording.count(len(comparison.cases), "case")
+    if any(one.moved for one in comparison.common):
+        parts.append("everything moved")
+    firm = any(case.verdict != "inconclusive" for case in comparison.cases)
+    return f"{cases} compared: {', '.join(parts) or ('no change found' if firm else 'nothing can be told')}"
+
+
+def answer(comparison: Comparison) -> Iterator[str]:
+    """The findings, a sentence each."""
+    margin, cases = share(comparison.margin), count_verdicts(comparison.cases)
+    words = {"same": f"the same within {margin}"}
+    parts = [f"{cases[verdict]} {words.get(verdict, verdict)}" for verdict in ORDER if cases[verdict]]
+    if parts:
+        yield f"Time: {', '.join(parts)}."
+    for verdict in ("larger", "smaller"):
+        rows = [row for row in comparison.counts if row.verdict == verdict]
+        quantities = Counter(QUANTITIES[row.quantity][0] for row in rows)
+        if quantities:
+            where = ", ".join(f"{name} in {wording.count(n, 'case')}" for name, n in quantities.items())
+            yield f"{verdict.capitalize()}: {where}."
+    outcomes = count_verdicts(comparison.outcomes)
+    if outcomes["lost"]:
+        lost = wording.count(outcomes["lost"], "case")
+        yield f"Lost: {lost} of the base that can no longer be measured."
+    moved = [count_verdicts(shifts)["moved"] for shifts in (comparison.exponents, comparison.crossovers)]
+    if any(moved):
+        yield f"Moved: {wording.count(moved[0], 'exponent')} and {wording.count(moved[1], 'crossover')}."
+    yield from _everything(comparison)
+
+
+def _everything(comparison: Comparison) -> Iterator[str]:
+    """Changes of all cases alike, which may not be the commit's."""
+    for one in comparison.common:
+        if one.moved:
+            speed = "slower" if (one.change.ratio or 1) > 1 else "faster"
+            yield (
+                f"Everything moved on {one.device}: the median case is {speed}, "
+                f"{change(one.change)}, and {wording.percent(one.share)} of "
+                f"the cases are within {share(one.within)} of that. Another state of the machine (its "
+                "clock, its temperature, other work) does this more often than a commit; measure both sides "
+                "in turn."
+            )
+    ceilings = [one for one in comparison.controls if _surely(one.change, comparison.margin)]
+    if ceilings:
+        which = ", ".join(f"{one.kernel} {change(one.change)}" for one in ceilings)
+        yield (
+            "The machine itself changed: its ceilings, which no kernel touches, moved by more than the "
+            f"margin ({which})."
+        )
+
+
+def _surely(found: Ratio, margin: float) -> bool:
+    ratio, low, high = found.ratio, found.low, found.high
+    if ratio is None or low is None or high is None:
+        return False
+    return max(ratio, 1 / ratio) > 1 + margin and not low <= 1 <= high
+
+
+def ground(comparison: Comparison) -> Iterator[str]:
+    """The runs, units and margin that the answer rests on."""
+    base, head = (_side(side) for side in (comparison.base, comparison.head))
+    places = list(dict.fromkeys(wording.place(case.case.setting) for case in comparison.cases))
+    where = f" On {wording.listed(places)}." if places else ""
+    yield f"Base: {base}. Head: {head}.{where}"
+    units = comparison.units
+    many = f"{units.base}" if units.base == units.head else f"{units.base} and {units.head}"
+    unit = NUMBER_WORDS.get(comparison.unit, "pair, run or repetition, by device")
+    yield (
+        f"The unit of sampling is the {unit}; there are {many}. Changes are head against base, with 95 % "
+        "intervals; alarms are corrected for the number of cases."
+    )
+    noise = comparison.noise
+    known = f" (A/A noise here: {share(noise)})" if noise is not None else ""
+    yield f"Margin {share(comparison.margin)}{known}: smaller changes raise no alarm."
+    if comparison.tentative:
+        yield (
+            f"Tentative: there is one run a side, so {share(RUN_NOISE)} are assumed for what a run "
+            "does to each of its cases. Several runs a side, best measured in turn, say what it is."
+        )
+
+
+def _side(side: SideSummary) -> str:
+    of = f" of {commits(side)}" if commits(side) else ""
+    return f"{wording.count(len(side.files), 'run')}{of}"

@@ -1,0 +1,162 @@
+"""The conclusions of a report: series, crossovers and their summary, as summary.json holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+from benchmarks.analysis.reading.machines import Machine
+from benchmarks.analysis.reading.setting import Case, Row, Setting
+from benchmarks.analysis.report.ceilings import Ceiling
+from benchmarks.analysis.scaling.crossover import Crossover
+from benchmarks.analysis.scaling.exponent import Exponent
+from benchmarks.analysis.scaling.firmness import Firmness, Unit
+from benchmarks.analysis.scaling.fitted import Laws
+from benchmarks.analysis.serialization import FLAT
+
+Quantity = Literal["time", "peak_bytes"]
+
+
+@dataclass(frozen=True)
+class RatedExponent(Exponent):
+    """An exponent and how firm it is."""
+
+    firmness: Firmness = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Series:
+    """All lengths of one kernel in one setting.
+
+    Attributes:
+        kernel: Its name.
+        family: The part of the name before the first "-".
+        setting: What all its cases agree in.
+        unit: The unit of sampling.
+        seq_lens: Its lengths, ascending.
+        median_s: Median seconds at each.
+        floor_share: The floor over the median, at each; None without ceilings.
+        exponent: How its time grows.
+        local_slopes: Slopes of log time on log N between neighbouring lengths; None where no unit has both.
+        overhead_s: The c of t = c + a N^p, None where it cannot be told.
+        flops_exponent: Exponent of its FLOPs, None where they are not known at two lengths.
+        peak_bytes_exponent: Exponent of its peak memory, likewise.
+        laws: What it says of the laws of growth.
+        best_law: Name of the law of least error, None where none can be judged.
+    """
+
+    kernel: str
+    family: str
+    setting: Setting = field(metadata=FLAT)
+    unit: Unit
+    seq_lens: list[int]
+    median_s: list[float]
+    floor_share: list[float | None]
+    exponent: RatedExponent
+    local_slopes: list[float | None]
+    overhead_s: float | None
+    flops_exponent: float | None
+    peak_bytes_exponent: float | None
+    laws: Laws
+    best_law: str | None
+
+
+@dataclass(frozen=True)
+class PairCrossover:
+    """The crossover of a linear and a standard kernel in one setting, in time or in peak memory."""
+
+    linear: str
+    standard: str
+    setting: Setting = field(metadata=FLAT)
+    quantity: Quantity
+    found: Crossover = field(metadata=FLAT)
+    firmness: Firmness
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A case that was asked for and not measured."""
+
+    case: Case
+    outcome: str
+    reason: str
+
+    @classmethod
+    def of(cls, row: Row) -> LeftOut:
+        """The case of a row of `Summary.not_measured`."""
+        return cls(Case.of(row), str(row["outcome"]), str(row["reason"]))
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """One file of a report: what it says of its run, and the index of its machine in the summary."""
+
+    file: str
+    datetime: str | None
+    commit: str | None
+    node: str | None
+    run: Mapping[str, object]
+    machine: int
+
+
+@dataclass(frozen=True)
+class MachineSummary:
+    """One machine of a report, and the words that tell it from others."""
+
+    machine: Machine = field(metadata=FLAT)
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The files, machines and units of sampling of a report.
+
+    Attributes:
+        files: Its files.
+        machines: The different machines among them.
+        unit: The unit of sampling, "mixed" where it differs between settings, None without measured rows.
+        units: The most units of any setting.
+    """
+
+    files: list[FileSummary]
+    machines: list[MachineSummary]
+    unit: Unit | Literal["mixed"] | None
+    units: int
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """All conclusions of a report.
+
+    Attributes:
+        schema: Version of this object in summary.json.
+        runs: What it rests on.
+        series: Every series, in the order of its fields.
+        crossovers: Every pair of a linear and a standard kernel in each setting.
+        ceilings: What each device can do at most.
+        warnings: Sentences naming what is missing, and what cannot be.
+        quality: Sentences naming what was unstable, and what to try.
+        not_measured: One row per case that was asked for and not measured.
+    """
+
+    schema: int
+    runs: Runs
+    series: list[Series]
+    crossovers: list[PairCrossover]
+    ceilings: list[Ceiling]
+    warnings: list[str]
+    quality: list[str]
+    not_measured: pd.DataFrame
+
+
+def best_linear(series: Sequence[Series]) -> str | None:
+    """The headline kernel of one setting: the fastest linear one at the longest length of any."""
+    linear = [one for one in series if one.family == "linear"]
+    if not linear:
+        return None
+    longest = max(one.seq_lens[-1] for one in linear)
+    finalists = [one for one in linear if one.seq_lens[-1] == longest]
+    return min(finalists, key=lambda one: one.median_s[-1]).kernel

@@ -1,0 +1,92 @@
+"""How crossovers and laws read in a report: in its text and in its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.report.conclusions import PairCrossover
+from benchmarks.analysis.scaling.forms import Term
+
+VERBS = {"time": ("beats", "is faster than"), "peak_bytes": ("needs less memory than",) * 2}
+"""How a linear kernel is ahead of a standard one, from some length on and up to some length."""
+
+
+class Predicate(NamedTuple):
+    """A statement about a linear kernel: a verb, the standard kernel as its object, and the rest."""
+
+    verb: str
+    standard: str
+    rest: str
+
+
+def predicate(pair: PairCrossover) -> Predicate:
+    """The statement of a crossover about its linear kernel."""
+    found, standard = pair.found, pair.standard
+    verb, comparison = VERBS[pair.quantity]
+    if found.lengths is None:
+        return Predicate("has no length in common with", standard, "")
+    if found.kind == "inside":
+        place = wording.interval(found.n, found.low, found.high, ".0f")
+        if found.ahead_beyond == "linear":
+            return Predicate(verb, standard, f" from N = {place}")
+        return Predicate(comparison, standard, f" only up to N = {place}, and not beyond")
+    shortest, longest = found.lengths
+    where = f"N = {shortest}" + (f" to {longest}" if longest > shortest else "")
+    if found.within_noise:
+        where += f", within the noise at {', '.join(map(str, found.within_noise))}"
+    if found.kind == "below":
+        return Predicate(verb, standard, f" at every length measured ({where})")
+    if found.kind == "above":
+        return Predicate(f"never {verb}", standard, f" ({where})")
+    ahead = pair.linear if found.ahead_beyond == "linear" else standard
+    return Predicate(
+        "changes places with", standard, f" more than once ({where}; in the end {ahead} is ahead)"
+    )
+
+
+def crossover(pair: PairCrossover) -> str:
+    """A crossover as a sentence without its full stop."""
+    verb, standard, rest = predicate(pair)
+    return f"{pair.linear} {verb} {standard}{rest}"
+
+
+def joined(predicates: Iterable[Predicate]) -> str:
+    """Predicates of one linear kernel in one sentence without its subject.
+
+    Standard kernels of which the same is said stand together, and no verb stands twice in a row.
+    """
+    alike: dict[tuple[str, str], list[str]] = {}
+    for verb, standard, rest in predicates:
+        alike.setdefault((verb, rest), []).append(standard)
+    sentence, last = "", ""
+    for (verb, rest), standards in sorted(alike.items(), key=lambda item: item[0][0]):
+        objects = " and ".join(filter(None, [", ".join(standards[:-1]), standards[-1]])) + rest
+        joint = ", " if verb == last else f"; {verb} " if sentence else f"{verb} "
+        sentence, last = sentence + joint + objects, verb
+    return sentence
+
+
+def short_crossover(pair: PairCrossover) -> str:
+    """A crossover in the few words of a legend."""
+    against, found = f"{pair.linear} against {pair.standard}", pair.found
+    if found.kind == "inside":
+        place = f"N* = {wording.interval(found.n, found.low, found.high, '.0f')}"
+        return f"{against}: {place}" + ("" if found.ahead_beyond == "linear" else ", ahead only below")
+    words = {
+        "below": "ahead at every length",
+        "above": "never ahead",
+        "multiple": "several crossovers",
+        "none": "no common length",
+    }
+    return f"{against}: {words[found.kind]}"
+
+
+def law(terms: Iterable[Term]) -> str:
+    """A fitted law with its numbers, without terms that are zero: "47.4 µs + 9.83 ns · N²"."""
+    return " + ".join(
+        wording.seconds(term.seconds) + (f" · {term.growth}" if term.growth else "")
+        for term in terms
+        if term.seconds
+    )

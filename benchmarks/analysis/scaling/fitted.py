@@ -1,0 +1,159 @@
+"""The laws of growth with the numbers of a series: which are tenable, and which is the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.analysis.scaling.fits import POWERS, Fit
+from benchmarks.analysis.scaling.forms import Coefficients, Free, Linear, Mixed, Quadratic
+from benchmarks.analysis.scaling.laws import LAWS, RESOLUTION, Judged, Law, judge
+from benchmarks.analysis.scaling.units import Floats, complete_block, student_interval
+from benchmarks.analysis.serialization import FLAT
+
+Own = TypeVar("Own", bound=Coefficients, covariant=True)
+
+
+@dataclass(frozen=True)
+class FittedLaw(Generic[Own]):
+    """A law with the numbers of one series.
+
+    Attributes:
+        formula: The law in letters, as in "c + a N²".
+        coefficients: Its numbers.
+        r2: Share of the variance of log t that it explains; None where there is none.
+        relative_error: Root mean square of the log-errors; 0.05 is 5 %.
+        tenable: Whether noise explains its misfit; None with a single unit.
+        p_value: How probable so large a misfit is if the law is true; None with a single unit.
+    """
+
+    formula: str
+    coefficients: Own = field(metadata=FLAT)
+    r2: float | None
+    relative_error: float
+    tenable: bool | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Dominance:
+    """From which length on the quadratic part of a N + b N² is the larger, N = a / b.
+
+    Attributes:
+        kind: "inside" the measured lengths, "below": at every one of them, "above": at none.
+        n: That length; None unless inside, as nothing is extrapolated.
+        low: Lower end of its 95 % interval over the units, no wider than the measured lengths.
+        high: Upper end of it.
+        lesser_share: The largest share of the time that the smaller part reaches at any length.
+    """
+
+    kind: Literal["inside", "below", "above"]
+    n: float | None
+    low: float | None
+    high: float | None
+    lesser_share: float
+
+
+@dataclass(frozen=True)
+class MixedLaw(FittedLaw[Mixed]):
+    """The mixed law with its dominance, which is None where one of the parts is zero."""
+
+    dominates_from: Dominance | None
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The four laws of one series, None where there are too few lengths to judge one by."""
+
+    linear: FittedLaw[Linear] | None
+    quadratic: FittedLaw[Quadratic] | None
+    mixed: MixedLaw | None
+    free: FittedLaw[Free] | None
+
+    @property
+    def known(self) -> Mapping[str, FittedLaw[Coefficients]]:
+        """The laws that could be judged, by name."""
+        every = {"linear": self.linear, "quadratic": self.quadratic, "mixed": self.mixed, "free": self.free}
+        return {name: law for name, law in every.items() if law is not None}
+
+    @property
+    def overhead(self) -> float | None:
+        """The c in seconds of t = c + a N^p with all three free.
+
+        None where it cannot be told: with fewer than 4 lengths, or where the power is at the edge of what is
+        searched or without meaning, so that the law does not describe the times, or c and a N^p look alike.
+        """
+        power = None if self.free is None else self.free.coefficients.power
+        if self.free is None or power is None or power in POWERS:
+            return None
+        return self.free.coefficients.c_s
+
+
+def compare_laws(table: pd.DataFrame) -> tuple[Laws, str | None]:
+    """Fit the four laws and judge each.
+
+    Args:
+        table: Seconds per unit (rows) and length (columns), as `unit_table` gives them.
+
+    Returns:
+        The laws, and the name of the best, which has the least error for its degrees of freedom; of those
+        that err alike it is the simplest. None where no law can be judged.
+    """
+    block, _ = complete_block(table)
+    judged = {
+        name: judge(block, law)
+        for name, law in LAWS.items()
+        if block.size and block.shape[1] >= law.least_lengths
+    }
+    errors = {name: float(f"{max(one.adjusted_error, RESOLUTION):.2g}") for name, one in judged.items()}
+    best = min(errors, key=lambda name: errors[name], default=None)
+    variance = float(np.log(block).mean().var(ddof=0)) if judged else 0.0
+
+    def fitted(name: str, coefficients: Callable[[Fit], Own]) -> FittedLaw[Own] | None:
+        return _fitted(LAWS[name], judged[name], coefficients, variance) if name in judged else None
+
+    lengths = block.columns.to_numpy(dtype=float)
+    mixed = fitted("mixed", lambda fit: Mixed(fit.c, fit.a))
+    laws = Laws(
+        linear=fitted("linear", lambda fit: Linear(fit.c, fit.a)),
+        quadratic=fitted("quadratic", lambda fit: Quadratic(fit.c, fit.a)),
+        mixed=None
+        if mixed is None
+        else MixedLaw(**vars(mixed), dominates_from=dominance(judged["mixed"], lengths)),
+        free=fitted("free", lambda fit: Free(fit.c, fit.a, fit.power if fit.a else None)),
+    )
+    return laws, best
+
+
+def _fitted(law: Law, judged: Judged, coefficients: Callable[[Fit], Own], variance: float) -> FittedLaw[Own]:
+    fit, tenable = judged.fit, judged.tenable
+    return FittedLaw(
+        law.formula,
+        coefficients(fit),
+        r2=1 - fit.error**2 / variance if variance > 1e-12 else None,
+        relative_error=fit.error,
+        tenable=tenable,
+        p_value=None if tenable is None else judged.p_value,
+    )
+
+
+def dominance(mixed: Judged, lengths: Floats) -> Dominance | None:
+    """From which of these lengths on the quadratic part dominates; None where one of the parts is zero."""
+    a, b = mixed.fit.c, mixed.fit.a
+    if not a or not b:
+        return None
+    n, shortest, longest = a / b, float(lengths[0]), float(lengths[-1])
+    shares = n / (n + lengths)
+    lesser_share = float(np.minimum(shares, 1 - shares).max())
+    if not shortest <= n <= longest:
+        return Dominance("below" if n < shortest else "above", None, None, None, lesser_share)
+    _, *ends = student_interval(mixed.per_unit(1))
+    low, high = (
+        None if end is None else float(np.clip(n * math.exp(end), shortest, longest)) for end in ends
+    )
+    return Dominance("inside", n, low, high, lesser_share)

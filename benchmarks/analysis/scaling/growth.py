@@ -1,0 +1,123 @@
+"""The growth of a series: its slope over a window of lengths, or the power beside its fixed costs."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.analysis.scaling.laws import LAWS, Judged, judge
+from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, student_interval
+
+SLOPE_TOLERANCE = 0.3
+"""How far the local slopes of a window may lie apart.
+
+Two neighbouring medians that are each 5 % off, as on a shared machine, move a doubling slope by
+sqrt(2) 0.05 / ln 2 = 0.1, and half a dozen such slopes then span about 0.3. The smallest difference that
+must be told apart, between N and N^2, is 1.
+"""
+Power = Literal["constant", "linear", "quadratic"]
+NAMED_POWERS: dict[Power, float] = {"constant": 0.0, "linear": 1.0, "quadratic": 2.0}
+MARGIN = 0.1
+"""The distance from a named power up to which an exponent has its name."""
+FAR_FROM_TENABLE = 0.005
+"""The p-value below which a series is not taken for one of c + a N^p.
+
+It is less than the 0.05 that makes the law untenable, by which 1 in 20 series of that law would get the slope
+of a window instead, which their overhead bends.
+"""
+TANGIBLE = 0.05
+"""The share of fixed costs in the time that lowers the local slope of N² by 0.1, the margin."""
+
+
+class Growth(NamedTuple):
+    """An exponent from the length of index `start` on; `rise` is how much the slope changes from there on."""
+
+    value: float
+    low: float | None
+    high: float | None
+    start: int
+    is_flat: bool
+    rise: float = 0.0
+    is_rising: bool = False
+
+    @property
+    def called(self) -> Power | None:
+        """The power whose margin holds the interval."""
+        if self.low is None or self.high is None or not self.is_flat:
+            return None
+        for power, exponent in NAMED_POWERS.items():
+            if exponent - MARGIN <= self.low and self.high <= exponent + MARGIN:
+                return power
+        return None
+
+    def rises_out_of(self, power: Power) -> bool:
+        """Whether the slope has left the power's margin at the longest length."""
+        at_end = self.value + self.rise / 2
+        return self.is_rising and abs(at_end - NAMED_POWERS[power]) > MARGIN
+
+
+class FixedCosts(NamedTuple):
+    """The c of t = c + a N^p in seconds, its share of the time at the longest length, and the exponent p."""
+
+    seconds: float
+    share: float
+    growth: Growth
+
+    @property
+    def tangible(self) -> bool:
+        """Whether they still bend the growth at the longest length."""
+        return self.share >= TANGIBLE
+
+
+def flat_window(slopes: Floats) -> int | None:
+    """Index of the first length of the window, or None.
+
+    The rule, fixed before any measurement: the window is the longest stretch of lengths that ends at the
+    longest one, holds at least 3 lengths, and whose local slopes lie within 0.3 of each other. It ends at the
+    longest length because an exponent speaks of growth, and short lengths are where fixed costs hide it.
+    """
+    for start in range(len(slopes) - MIN_LENGTHS + 2):
+        if np.ptp(slopes[start:]) <= SLOPE_TOLERANCE:
+            return start
+    return None
+
+
+def over_window(block: pd.DataFrame, slopes: Floats) -> Growth:
+    """The slope of log time on log N over the flat window; without one, over the longest 3 lengths."""
+    lengths = block.columns.to_numpy(dtype=float)
+    flat = flat_window(slopes)
+    start = len(lengths) - MIN_LENGTHS if flat is None else flat
+    x, logs = np.log(lengths[start:]), np.log(block.to_numpy(dtype=float)[:, start:])
+    value, low, high = student_interval(np.polyfit(x, logs.T, 1)[0])
+    # The derivative of a parabola in log N, at the window's end less at its start.
+    rise, least, _ = student_interval(2 * (x[-1] - x[0]) * np.polyfit(x, logs.T, 2)[0])
+    is_rising = least is not None and least > 0 and rise > MARGIN
+    return Growth(value, low, high, start, flat is not None, rise, is_rising)
+
+
+def fixed_costs(block: pd.DataFrame) -> FixedCosts | None:
+    """The fixed costs by t = c + a N^p, if it is not far from tenable and c, a and p can be told apart."""
+    if block.shape[1] < LAWS["free"].least_lengths or not _bends_up(block):
+        return None
+    judged = judge(block, LAWS["free"])
+    if judged.fit.tangent.shape[1] < 3 or (judged.tenable is False and judged.p_value < FAR_FROM_TENABLE):
+        return None
+    fit, longest = judged.fit, float(block.columns[-1])
+    share = fit.c / (fit.c + fit.a * longest**fit.power)
+    return FixedCosts(fit.c, share, _power(judged))
+
+
+def _bends_up(block: pd.DataFrame) -> bool:
+    """Whether log time over log N is convex, which is all that fixed costs do to it."""
+    x, logs = np.log(block.columns.to_numpy(dtype=float)), np.log(block.to_numpy(dtype=float))
+    return bool(np.polyfit(x, logs.mean(axis=0), 2)[0] > 0)
+
+
+def _power(judged: Judged) -> Growth:
+    step, low, high = student_interval(judged.per_unit(2))
+    power = judged.fit.power
+    if low is None or high is None:
+        return Growth(power, None, None, 0, is_flat=True)
+    return Growth(power + step, power + low, power + high, 0, is_flat=True)

@@ -1,0 +1,78 @@
+"""The noise floor of each machine on which one was measured, kept in the cache folder.
+
+A machine without torch has measured none: comparing files there needs neither torch nor `attention/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.analysis.comparison.noise_floor import NoiseFloor
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.machines import Machine
+
+
+def floor_file(machine: Machine) -> Path:
+    """The file of a machine's noise floor.
+
+    Raises:
+        ImportError: torch is not installed.
+    """
+    from attention.cache import cache_folder
+
+    name = hashlib.sha256(machine.fingerprint.encode()).hexdigest()[:16]
+    return cache_folder() / f"noise-{name}.json"
+
+
+def store_floor(machine: Machine, floor: NoiseFloor) -> Path:
+    """Keep the noise floor of a machine in the place of an earlier one.
+
+    Args:
+        machine: Where it was measured.
+        floor: What was found.
+
+    Returns:
+        The file that holds it.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    from attention.cache import replacing
+
+    file = floor_file(machine)
+    content = json.dumps({"machine": machine.fingerprint, **asdict(floor)}, indent=2) + "\n"
+    try:
+        with replacing(file) as provisional:
+            provisional.write_text(content)
+    except OSError as error:
+        raise InputError(
+            f"the noise floor cannot be stored in {file} ({error.strerror}); "
+            "name another folder with XDG_CACHE_HOME"
+        ) from None
+    return file
+
+
+def stored_floor(machine: Machine) -> NoiseFloor | None:
+    """The noise floor of a machine, or None where it was never measured.
+
+    Raises:
+        InputError: The file that holds it is damaged.
+    """
+    try:
+        file = floor_file(machine)
+    except ImportError:
+        return None
+    try:
+        content = json.loads(file.read_text())
+        return NoiseFloor(
+            float(content["share"]), int(content["cases"]), int(content["pairs"]), str(content["date"])
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError):
+        raise InputError(
+            f"{file} holds no noise floor that can be read; remove it, or measure it again"
+        ) from None

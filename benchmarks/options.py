@@ -1,0 +1,178 @@
+"""The options of the suite, and the cases that they choose."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+
+from attention import Case
+from attention.case import DTYPES, MODES, PHASES
+from benchmarks.grid import PRESETS, Selection, build_cases, build_ceilings, build_layer_cases
+
+
+def words(text: str) -> list[str]:
+    """The parts of a comma-separated option."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def present_devices() -> list[str]:
+    """The devices this machine has, the CPU first."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def add_shared_options(parser: pytest.Parser) -> None:
+    """The options that tests and benchmarks share, once: either may be collected without the other."""
+    group = parser.getgroup("attention")
+    try:
+        group.addoption(
+            "--device",
+            metavar="DEVICES",
+            help="cpu, cuda, or both with a comma. Benchmarks: every one present unless given; tests: cpu.",
+        )
+    except ValueError:
+        return
+    group.addoption(
+        "--dtype",
+        metavar="DTYPES",
+        help=f"Out of {', '.join(DTYPES)}, several with commas. "
+        "Benchmarks: float32 on the CPU and bfloat16 on CUDA unless given; tests: all.",
+    )
+
+
+def chosen(config: pytest.Config, option: str, known: list[str]) -> list[str] | None:
+    """The words given to an option, each of them known; None where it was not given.
+
+    Raises:
+        pytest.UsageError: a word that is not known.
+    """
+    text = config.getoption(option)
+    if text is None:
+        return None
+    picked = words(text)
+    wrong = [word for word in picked if word not in known]
+    if wrong or not picked:
+        found = f"does not know {', '.join(map(repr, wrong))}" if wrong else "got nothing"
+        raise pytest.UsageError(f"--{option.replace('_', '-')} {found}; choose out of {', '.join(known)}")
+    return list(dict.fromkeys(picked))
+
+
+def chosen_devices(config: pytest.Config) -> list[str] | None:
+    """The devices asked for.
+
+    Raises:
+        pytest.UsageError: an unknown device, or one that this machine does not have.
+    """
+    devices = chosen(config, "device", ["cpu", "cuda"])
+    for device in devices or []:
+        if device not in present_devices():
+            raise pytest.UsageError(
+                f"--device {device} was asked for, but torch {torch.__version__} finds no CUDA device here; "
+                f"choose out of {', '.join(present_devices())}"
+            )
+    return devices
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """The options by which a run chooses what it measures, and how long."""
+    add_shared_options(parser)
+    group = parser.getgroup("attention")
+    add = group.addoption
+    add(
+        "--grid",
+        choices=tuple(PRESETS),
+        default="default",
+        help="How much to measure: smoke (seconds), default (minutes), full (every kernel and phase).",
+    )
+    add(
+        "--kernel",
+        action="append",
+        metavar="PATTERN",
+        help="Kernels by name, as a shell pattern; repeatable. Example: --kernel 'linear-*'",
+    )
+    add("--mode", metavar="MODES", help=f"Out of {', '.join(MODES)}, with commas. Default: both.")
+    add("--phase", metavar="PHASES", help=f"Out of {', '.join(PHASES)}, with commas. Default: forward.")
+    add("--seq-len", metavar="N,N,...", help="Lengths. Default: 256 to 8192 by doubling, more on CUDA.")
+    add("--shape", metavar="BxHxD", help="Batch, heads and head dimension. Default: 1x8x64, on CUDA 4x8x64.")
+    add(
+        "--repetitions",
+        type=int,
+        metavar="R",
+        help="How often the whole grid is measured, in a new order each time. Default: 3.",
+    )
+    add("--shuffle-seed", type=int, metavar="SEED", help="Seed of that order. Default: a new one, recorded.")
+    add(
+        "--clock",
+        choices=("device", "wall"),
+        default="device",
+        help="CUDA: device leaves launch latency out, wall holds it. A CPU has wall only. Default: device.",
+    )
+    add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 1.")
+    add(
+        "--round-seconds",
+        type=float,
+        metavar="S",
+        help="A case predicted to take longer a round is left out. Default: 2.",
+    )
+
+
+def positive(config: pytest.Config, option: str, default: float) -> float:
+    """The number given to an option, or the default.
+
+    Raises:
+        pytest.UsageError: A number that is not above 0.
+    """
+    value = config.getoption(option)
+    if value is None:
+        return default
+    if not (value > 0 and math.isfinite(value)):
+        raise pytest.UsageError(f"--{option.replace('_', '-')} must be above 0, got {value}")
+    return float(value)
+
+
+def _seq_lens(config: pytest.Config) -> list[int] | None:
+    text = config.getoption("seq_len")
+    if text is None:
+        return None
+    if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
+        raise pytest.UsageError(f"--seq-len takes lengths above 0 with commas, like 256,512; got {text!r}")
+    return [int(word) for word in text.split(",")]
+
+
+def _shape(config: pytest.Config) -> tuple[int, int, int] | None:
+    text = config.getoption("shape")
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise pytest.UsageError(f"--shape takes batch x heads x head dimension, like 1x8x64; got {text!r}")
+    batch, heads, head_dim = map(int, match.groups())
+    return batch, heads, head_dim
+
+
+def selected_cases(config: pytest.Config) -> dict[str, list[Case]]:
+    """The cases of each subject that the options choose.
+
+    Raises:
+        pytest.UsageError: An option that says nothing, or a choice without a case.
+    """
+    selection = Selection(
+        preset=PRESETS[config.getoption("grid")],
+        devices=chosen_devices(config) or present_devices(),
+        dtypes=chosen(config, "dtype", list(DTYPES)),
+        kernels=config.getoption("kernel"),
+        modes=chosen(config, "mode", list(MODES)),
+        phases=chosen(config, "phase", list(PHASES)),
+        seq_lens=_seq_lens(config),
+        shape=_shape(config),
+    )
+    try:
+        return {
+            "operator": build_cases(selection),
+            "layer": build_layer_cases(selection),
+            "ceiling": build_ceilings(selection),
+        }
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None

@@ -1,0 +1,82 @@
+"""What Triton compiled is launched directly where its launcher is known, else by Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from attention.torch_internals import direct_launch
+
+triton = pytest.importorskip("triton")
+
+
+class Compiled:
+    """A compiled kernel that writes down how it is launched."""
+
+    function, packed_metadata = "function", "metadata"
+
+    def __init__(self, run: Callable[..., None]) -> None:
+        self.run = run
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    active = SimpleNamespace(get_current_stream=lambda device: f"stream of {device}")
+    monkeypatch.setattr(triton.runtime.driver, "_active", active)
+    monkeypatch.setattr(triton, "__version__", "3.6.0")
+    return []
+
+
+def known(seen: list[Any]) -> Compiled:
+    def run(gridX: int, gridY: int, gridZ: int, stream: str, function: str, *arguments: Any) -> None:
+        seen.append((gridX, gridY, gridZ, stream, function, *arguments))
+
+    return Compiled(run)
+
+
+def test_a_known_launcher_is_called_directly_on_the_current_stream(seen: list[Any]) -> None:
+    direct = direct_launch(known(seen), 7, (1.5, True))
+    assert direct is not None and direct(2, [10, 20])
+    assert seen == [(7, 1, 1, "stream of 2", "function", "metadata", None, None, None, 10, 20, 1.5, True)]
+
+
+def test_a_launch_is_left_to_triton_while_a_launch_hook_is_set(
+    seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct = direct_launch(known(seen), 7, (1.5,))
+    assert direct is not None
+    for hook in ("launch_enter_hook", "launch_exit_hook"):
+        with monkeypatch.context() as listening:
+            listening.setattr(triton.knobs.runtime, hook, lambda metadata: None)
+            assert not direct(0, [10])
+        assert seen == []
+        assert direct(0, [10])
+        assert seen.pop()[3] == "stream of 0"
+
+
+def test_a_launcher_of_other_parameters_is_not_called_directly(seen: list[Any]) -> None:
+    def run(stream: str, gridX: int, *arguments: Any) -> None:
+        raise AssertionError
+
+    assert direct_launch(Compiled(run), 7, (1.5,)) is None
+
+
+@pytest.mark.parametrize("missing", ["run", "function", "packed_metadata"])
+def test_a_compiled_kernel_without_the_launchers_names_is_left_to_triton(
+    missing: str, seen: list[Any]
+) -> None:
+    kernel = known(seen)
+    members = {name: getattr(kernel, name) for name in ("run", "function", "packed_metadata")}
+    assert direct_launch(SimpleNamespace(**members), 7, ()) is not None
+    del members[missing]
+    assert direct_launch(SimpleNamespace(**members), 7, ()) is None
+
+
+def test_a_version_of_triton_that_was_not_checked_launches_itself(
+    seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton, "__version__", "3.60.0")
+    assert direct_launch(known(seen), 7, (1.5,)) is None

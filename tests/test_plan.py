@@ -1,0 +1,143 @@
+"""linear-triton decides once: launches, FLOPs and costs follow from one plan, of misaligned tensors too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from attention import Case
+from attention.case import MODES
+from attention.kernels.linear_triton import card, plan
+from attention.kernels.linear_triton.costs import backward_terms, forward_terms, plan_of_case, triton_costs
+from attention.kernels.linear_triton.gluon.launches import GluonLaunches
+from attention.kernels.linear_triton.launch import Launch, Repeat
+from attention.kernels.linear_triton.operator import (
+    forget_launches,
+    launches,
+    triton_forward,
+    triton_gradients,
+    triton_inference,
+)
+from attention.kernels.linear_triton.plan import Plan, plan_of
+from attention.kernels.linear_triton.triton.launches import TritonLaunches
+from attention.profiler import count_flops
+
+WIDTH, TOKENS = 96, 700
+NAMES = ("q", "k", "v", "do")
+
+
+@pytest.fixture(autouse=True)
+def hopper(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """As on a Hopper card, however short the sequence; the modules of the passes, which nobody launches."""
+    pytest.importorskip("triton.experimental.gluon")
+    monkeypatch.setattr(card, "has_gluon", lambda device: True)
+    monkeypatch.setattr(plan, "DESCRIBED", 0)
+    launched: list[str] = []
+
+    def first(launch: Launch, tensors: list[Tensor]) -> Repeat:
+        def again(tensors: list[Tensor]) -> None:
+            launched.append(launch.kernel.fn.__module__)
+
+        again(tensors)
+        return again
+
+    monkeypatch.setattr(Launch, "first", first)
+    forget_launches()
+    yield launched
+    forget_launches()
+
+
+def inputs(*misaligned: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
+    """q, k, v and do; those named begin in the middle of 16 bytes."""
+    size = 2 * TOKENS * WIDTH
+    return {
+        name: torch.zeros(size + 1, dtype=dtype)[1 if name in misaligned else 0 :][:size].view(
+            1, 2, TOKENS, WIDTH
+        )
+        for name in NAMES
+    }
+
+
+def counted(x: dict[str, Tensor], causal: bool) -> tuple[int, int, int]:
+    """FLOPs that torch's counter finds in a call without gradients, in a forward and in its backward."""
+    q, k, v, do = (x[name] for name in NAMES)
+    results: list[Tensor] = []
+    inference = count_flops(lambda: triton_inference(q, k, v, causal, "elu", 1e-6, "ieee"))
+    how = (causal, "elu", 1e-6, "ieee", False, True)
+    forward = count_flops(lambda: results.extend(triton_forward(q, k, v, None, None, *how)))
+    out, inv, S, z, _, _ = results
+    saved = (do, q, k, v, out, inv, S, z, None, None, None, None)
+    return inference, forward, count_flops(lambda: triton_gradients(*saved, causal, "elu", "ieee", False))
+
+
+def expected(planned: Plan, causal: bool, terms: dict[str, int]) -> int:
+    return 2 * planned.all_heads * sum(terms.values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("misaligned", [(), ("q",), ("k",), ("v",), ("q", "k", "v"), ("do",)])
+def test_counted_flops_are_those_of_the_passes_that_are_launched(
+    misaligned: tuple[str, ...], mode: str, hopper: list[str]
+) -> None:
+    x, causal = inputs(*misaligned), mode == "causal"
+    inference, forward, backward = counted(x, causal)
+    ahead, behind = plan_of(x["q"], x["k"], x["v"]), plan_of(x["q"], x["k"], x["v"], (x["do"],))
+    languages = ["gluon" if one.gluon else "triton" for one in (ahead, behind)]
+    assert languages == [
+        "triton" if misaligned not in ((), ("do",)) else "gluon",
+        "triton" if misaligned else "gluon",
+    ]
+    assert {name.split(".")[3] for name in hopper} == set(languages)
+    assert inference == forward == expected(ahead, causal, forward_terms(ahead, causal))
+    assert backward == expected(behind, causal, backward_terms(behind, causal))
+
+
+def test_misaligned_wide_tensors_compute_scores_in_each_block_of_the_values() -> None:
+    """What the counter takes them for where alignment is not asked for: scores once."""
+    aligned, misaligned = (plan_of(x["q"], x["k"], x["v"]) for x in (inputs(), inputs("k")))
+    once, twice = (forward_terms(one, causal=True) for one in (aligned, misaligned))
+    assert once["scores"] == once["weighted_values"]
+    assert twice["scores"] == 2 * twice["weighted_values"]
+
+
+def test_a_plan_has_the_launches_of_its_language() -> None:
+    for misaligned, kind in (((), GluonLaunches), (("v",), TritonLaunches)):
+        x = inputs(*misaligned)
+        assert type(launches(x["q"], x["k"], x["v"], True, "elu", "ieee")) is kind
+
+
+def test_segments_do_not_depend_on_alignment_so_that_a_backward_finds_its_forwards() -> None:
+    plans = [plan_of(x["q"], x["k"], x["v"], (x["do"],)) for x in (inputs(), inputs("k"), inputs("do"))]
+    assert len({(one.segments, one.segment_tokens) for one in plans}) == 1
+    assert [one.aligned for one in plans] == [True, False, False]
+
+
+def test_fake_tensors_are_planned_as_aligned_ones() -> None:
+    """A compiler's tensors have no address."""
+    real = inputs()
+    with FakeTensorMode() as mode:
+        q, k, v = (mode.from_tensor(real[name]) for name in NAMES[:3])
+        assert plan_of(q, k, v) == plan_of(real["q"], real["k"], real["v"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_closed_forms_follow_from_the_plan_of_contiguous_inputs(mode: str) -> None:
+    case = Case("linear-triton", mode, TOKENS, "forward", "cpu", "bfloat16", 1, 2, WIDTH)
+    x, causal = inputs(), mode == "causal"
+    planned = plan_of(x["q"], x["k"], x["v"])
+    assert plan_of_case(case) == planned
+    inference, _, backward = counted(x, causal)
+    assert triton_costs(case).countable_flops == inference
+    both = replace(case, phase="forward_backward")
+    assert triton_costs(both).countable_flops == inference + backward
+
+
+def test_tensors_of_several_devices_are_refused() -> None:
+    x = inputs()
+    with pytest.raises(ValueError, match="one device; got cpu, meta"):
+        plan_of(x["q"], x["k"], x["v"].to("meta"))

@@ -1,0 +1,111 @@
+"""Private names of torch: where one is missing, the package works by public ones, and is right."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from attention import torch_internals
+from attention.profiler import memory
+
+ROOT = Path(__file__).parent.parent
+DOOR = ROOT / "attention" / "torch_internals.py"
+WITHOUT = """
+import os, sys, traceback
+from importlib.util import module_from_spec, spec_from_file_location
+import torch
+import torch.utils.flop_counter
+
+class Without:
+    # An object that lacks what is at the end of a path.
+    def __init__(self, whole, path):
+        self.whole, self.path = whole, path
+
+    def __getattr__(self, name):
+        first, *rest = self.path
+        if name != first:
+            return getattr(self.whole, name)
+        if not rest:
+            raise AttributeError(name)
+        return Without(getattr(self.whole, name), rest)
+
+def open_door(path):
+    spec = spec_from_file_location("attention.torch_internals", "attention/torch_internals.py")
+    sys.modules[spec.name] = door = module_from_spec(spec)
+    sys.modules["torch"] = Without(torch, path.split("."))
+    spec.loader.exec_module(door)
+    sys.modules["torch"] = torch
+    assert door.private(path) is None
+
+def check():
+    import attention
+    from attention.kernels.references import linear_reference, relative_error
+    q, k, v = (torch.randn(1, 2, 70, 8, requires_grad=True) for _ in range(3))
+    for backend, causal in (("auto", True), ("native", False), ("chunked", True), ("explicit", False)):
+        exact = linear_reference(q, k, v, causal=causal)
+        wanted = torch.autograd.grad(exact.sum(), (q, k, v))
+        out = attention.linear_attention(q, k, v, causal=causal, backend=backend)
+        got = torch.autograd.grad(out.sum(), (q, k, v))
+        assert relative_error(out, exact) < 1e-5
+        assert all(relative_error(x, y) < 1e-4 for x, y in zip(got, wanted, strict=True))
+
+for path in sys.argv[1:]:
+    child = os.fork()  # torch is imported once for all
+    if child == 0:
+        try:
+            open_door(path)
+            check()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        print(path)
+"""
+
+
+def private_names() -> list[str]:
+    """The dotted paths that the door looks up below torch."""
+    called = [
+        node.args[0]
+        for node in ast.walk(ast.parse(DOOR.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "private"
+    ]
+    return [str(path.value) for path in called if isinstance(path, ast.Constant)]
+
+
+def test_import_and_results_survive_each_private_name_of_torch_missing() -> None:
+    names = private_names()
+    assert len(names) == 7
+    command = [sys.executable, "-c", WITHOUT, "no_such_name", *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [], done.stderr
+
+
+def test_private_names_stand_behind_one_door() -> None:
+    private = re.compile(
+        r"torch\._[A-Za-z]|_autograd\._|kineto_results|_dynamo_marked|packed_metadata|knobs\."
+    )
+    found = {
+        path.relative_to(ROOT).as_posix(): private.findall(path.read_text())
+        for part in ("attention", "benchmarks")
+        for path in (ROOT / part).rglob("*.py")
+        if path != DOOR
+    }
+    language = "attention/kernels/linear_triton/triton/tiles.py"
+    assert {path: names for path, names in found.items() if names} == {language: ["knobs."]}
+
+
+def test_peak_memory_without_allocation_events_is_the_resident_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torch_internals.allocation_events(object()) is None
+    monkeypatch.setattr(memory, "allocation_events", lambda recorder: None)
+    with pytest.warns(UserWarning, match="resident set"):
+        peak = memory.peak_memory(lambda: torch.ones(2**26), "cpu")
+    assert peak.tensor_bytes == peak.rss_bytes
