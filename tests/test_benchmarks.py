@@ -76,7 +76,7 @@ def test_the_layer_and_the_ceilings_are_ordinary_cases_of_the_same_file(tmp_path
 
 
 @pytest.mark.slow
-def test_collect_only_and_k_choose_by_readable_ids_and_the_whole_grid_comes_before_its_repetition() -> None:
+def test_collect_only_and_k_choose_cases_by_ids_and_the_grid_comes_before_its_repetition() -> None:
     text = run("--device=cpu", "--collect-only", "-q", "-k", "linear-native", files=("benchmarks",))
     ids = [line for line in text.splitlines() if "::" in line]
     chosen = [line for line in ids if "linear-native-causal" in line and "N4096" in line]
@@ -91,7 +91,7 @@ def test_collect_only_and_k_choose_by_readable_ids_and_the_whole_grid_comes_befo
 
 
 @pytest.mark.slow
-def test_a_skipped_session_keeps_an_earlier_file(tmp_path: Path) -> None:
+def test_a_session_with_benchmark_skip_keeps_an_earlier_json_file(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     out.write_text("an earlier run")
     text = run(*TINY, "--benchmark-skip", f"--benchmark-json={out}")

@@ -106,18 +106,18 @@ def crossing(linear: Law, standard: Law) -> float:
 
 
 @pytest.mark.parametrize("units", UNITS)
-def test_the_interval_of_the_exponent_holds_it_as_often_as_it_says(units: int) -> None:
+def test_the_interval_of_the_exponent_covers_at_its_confidence(units: int) -> None:
     found = exponents(Law(1e-9, 2), CALM, units)
     assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {units} units")
 
 
 @pytest.mark.parametrize("units", FEW)
-def test_the_exponents_interval_outlasts_every_noise_at_once(units: int) -> None:
+def test_the_interval_of_the_exponent_covers_under_every_noise_at_once(units: int) -> None:
     found = exponents(Law(1e-9, 2), ALL, units)
     assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {units} units, all noises")
 
 
-def test_a_window_chosen_from_the_data_does_not_spoil_the_interval() -> None:
+def test_a_window_chosen_from_the_data_leaves_the_interval_of_the_exponent_its_coverage() -> None:
     """Where noise bends the slopes so far that the window is often cut short."""
     found = exponents(Law(1e-9, 2), Unrest(run=0.08, repetition=0.03), units=3)
     cut = float(np.mean([one.window != (DOUBLINGS[0], DOUBLINGS[-1]) for one in found]))
@@ -127,7 +127,7 @@ def test_a_window_chosen_from_the_data_does_not_spoil_the_interval() -> None:
 
 
 @pytest.mark.parametrize("units", FEW)
-def test_the_interval_of_the_crossover_holds_it_as_often_as_it_says(units: int) -> None:
+def test_the_interval_of_the_crossover_covers_at_its_confidence(units: int) -> None:
     found = crossovers(LINEAR, STANDARD, CALM, units)
     assert all(one.kind == "inside" for one in found)
     assert_rate(covers(found, 1000), *PROMISED, DRAWS, f"crossover, {units} units")
@@ -137,7 +137,7 @@ def test_the_interval_of_the_crossover_holds_it_as_often_as_it_says(units: int) 
 @pytest.mark.parametrize(
     "laws", [BENT, VERY_BENT, STEPPED], ids=["a bent ratio", "a very bent ratio", "a step beside it"]
 )
-def test_the_interval_holds_a_crossover_of_laws_that_are_no_powers(
+def test_the_interval_of_the_crossover_covers_for_laws_that_are_no_powers(
     laws: tuple[Law, Law], draws: int, request: pytest.FixtureRequest
 ) -> None:
     """With 10 units, and not only to 97 %: where the two interpolations differ, the interval holds both."""
@@ -149,7 +149,7 @@ def test_the_interval_holds_a_crossover_of_laws_that_are_no_powers(
 @pytest.mark.parametrize(
     ("power", "right"), [(0, "constant"), (1, "linear"), (1.5, "undetermined"), (2, "quadratic")]
 )
-def test_verdicts_are_hardly_ever_wrong(power: float, right: Verdict, units: int) -> None:
+def test_verdicts_on_exponents_are_hardly_ever_wrong(power: float, right: Verdict, units: int) -> None:
     verdicts = [one.verdict for one in exponents(Law(1e-9, power), ALL, units)]
     wrong = np.mean([verdict not in (right, *OPEN) for verdict in verdicts])
     told = verdicts.count(right) / DRAWS
@@ -167,7 +167,7 @@ def says_rising(exponent: Exponent) -> bool:
     ("units", "draws"), [(3, 250), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)]
 )
 @pytest.mark.parametrize("reached", [1, 4, 16, 64])
-def test_a_square_that_its_overhead_hides_is_not_given_another_exponent_in_silence(
+def test_a_quadratic_law_hidden_by_its_overhead_gets_no_other_exponent_without_a_reason(
     reached: float, units: int, draws: int
 ) -> None:
     """Up to N = 512 the N^2 part reaches so many times the 20 us of overhead."""
@@ -195,7 +195,7 @@ def test_a_square_that_its_overhead_hides_is_not_given_another_exponent_in_silen
     ],
     ids=["below", "above", "inside", "multiple"],
 )
-def test_the_kind_of_a_clear_case_is_told(
+def test_the_kind_of_a_clear_crossover_is_told(
     linear: Law, standard: Law, kind: str, units: int, draws: int
 ) -> None:
     """Clear: at all lengths but one somebody is ahead by a quarter or more."""
@@ -208,7 +208,7 @@ def test_the_kind_of_a_clear_case_is_told(
     ("units", "draws"),
     [(3, 200), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)],
 )
-def test_nearly_parallel_lines_give_no_confident_number(units: int, draws: int) -> None:
+def test_nearly_parallel_laws_give_no_narrow_interval_of_the_crossover(units: int, draws: int) -> None:
     """The interval spans a factor of 1.5 or more, or the lengths where nobody is surely ahead are named."""
     sure = 0
     found = crossovers(*PARALLEL, CALM, units, draws)
@@ -222,7 +222,7 @@ def test_nearly_parallel_lines_give_no_confident_number(units: int, draws: int) 
     assert_rate(sure / draws, 0, 0.05, draws, what)
 
 
-def test_repetitions_of_a_single_run_promise_less() -> None:
+def test_intervals_from_repetitions_of_a_single_run_cover_less() -> None:
     """What the run itself does to every repetition is in none of the differences between them."""
     draws = 400
     for units, expected in ((3, (0.8, 0.93)), (10, (0.5, 0.8))):
@@ -236,7 +236,7 @@ def test_repetitions_of_a_single_run_promise_less() -> None:
 
 
 @pytest.mark.slow
-def test_every_interval_under_every_noise() -> None:
+def test_coverage_of_every_interval_under_every_noise() -> None:
     """Prints the table of the README."""
     print(f"\n| noise of {DRAWS} draws | " + " | ".join(f"exponent, {n}" for n in UNITS), end=" | ")
     print(" | ".join(f"crossover, {n}" for n in UNITS), "|\n|---|" + "---|" * 2 * len(UNITS))

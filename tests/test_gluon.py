@@ -75,7 +75,7 @@ def inputs(device: str, shape: tuple[int, ...], value_dim: int) -> list[Tensor]:
         ("identity", (1, 2, 700, 120), 96),
     ],
 )
-def test_they_equal_the_oracle_with_gradients_twice_the_same(
+def test_gluon_equals_the_oracle_with_gradients_and_repeats_its_bits(
     feature_map: str, shape: tuple[int, ...], value_dim: int, mode: str, card: str
 ) -> None:
     q, k, v, do = inputs(card, shape, value_dim)
@@ -94,7 +94,7 @@ def test_they_equal_the_oracle_with_gradients_twice_the_same(
     assert gradient_error(results[0][1:], wanted) < BACKWARD
 
 
-def test_split_and_continued_equals_the_whole_with_gradients(card: str) -> None:
+def test_gluon_continued_from_a_state_equals_one_call_with_gradients(card: str) -> None:
     q, k, v, do = inputs(card, (1, 3, 1200, 128), 104)
 
     def losses(*parts: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -114,7 +114,7 @@ def test_split_and_continued_equals_the_whole_with_gradients(card: str) -> None:
     assert gradient_error(others, gradients) < BACKWARD
 
 
-def test_a_nan_reaches_what_comes_after_it_and_nothing_else(card: str) -> None:
+def test_gluon_passes_a_nan_on_to_later_tokens_only(card: str) -> None:
     q, k, v, _ = (x.detach() for x in inputs(card, (1, 2, 1000, 128), 128))
     k[0, 0, 700, 3] = float("nan")
     out = linear_triton(q, k, v, causal=True)
@@ -159,7 +159,7 @@ for kernel, moved, CAUSAL, REVERSE in (
 """
 
 
-def test_they_compile_for_a_hopper_card_within_its_shared_memory(device: str) -> None:
+def test_gluon_passes_compile_for_a_hopper_card_within_its_shared_memory(device: str) -> None:
     """By whatever Triton is installed."""
     if device == "cuda":
         pytest.skip("compiled where they run")
@@ -183,7 +183,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("planned")
-def test_they_take_bfloat16_of_both_widths_beyond_64() -> None:
+def test_gluon_serves_bfloat16_of_both_widths_beyond_64() -> None:
     device = torch.device("cuda")
     assert triton_plan.gluon_serves(128, 72, torch.bfloat16, device)
     for width, value_dim, dtype, where in (
@@ -196,7 +196,7 @@ def test_they_take_bfloat16_of_both_widths_beyond_64() -> None:
 
 
 @pytest.mark.usefixtures("planned")
-def test_their_scores_are_computed_once_in_chunks_of_128() -> None:
+def test_gluon_costs_count_scores_once_in_chunks_of_128() -> None:
     tokens, width = LONG.heads * LONG.seq_len, LONG.head_dim
     terms = triton_costs(LONG).terms
     assert terms["scores"] == terms["weighted_values"] == tokens * 128 * width
@@ -205,14 +205,14 @@ def test_their_scores_are_computed_once_in_chunks_of_128() -> None:
 
 
 @pytest.mark.usefixtures("planned")
-def test_their_segments_are_whole_chunks_of_one_program_a_multiprocessor() -> None:
+def test_gluon_segments_are_whole_chunks_of_one_program_a_multiprocessor() -> None:
     size, parts = triton_plan.cut(100_000, 16, torch.device("cuda"), gluon=True)
     assert size % 128 == 0 and 100_000 <= size * parts < 100_000 + size
     assert 16 * parts <= card_at_hand.MULTIPROCESSORS
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_a_launch_gives_its_pass_as_many_arguments_as_it_takes(
+def test_a_gluon_launch_gives_its_pass_as_many_arguments_as_that_takes(
     causal: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of forward and backward, launched by nobody: what a machine without a card can know of them."""

@@ -44,7 +44,7 @@ def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> 
 
 @pytest.mark.parametrize("seq_len", [1, 2, 63, 500, 1000, 1024])
 @pytest.mark.parametrize("mode", MODES)
-def test_equals_the_oracle_at_every_length(
+def test_every_kernel_equals_the_oracle_at_every_length(
     kernel: str, mode: str, seq_len: int, dtype: str, device: str
 ) -> None:
     case = usable(Case(kernel, mode, seq_len, device=device, dtype=dtype, batch=1, heads=2, head_dim=16))
@@ -54,7 +54,7 @@ def test_equals_the_oracle_at_every_length(
 
 @pytest.mark.parametrize(("head_dim", "value_dim"), WIDTHS)
 @pytest.mark.parametrize("mode", MODES)
-def test_equals_the_oracle_at_every_width_with_gradients(
+def test_every_kernel_equals_the_oracle_at_every_width_with_gradients(
     kernel: str, mode: str, head_dim: int, value_dim: int, dtype: str, device: str
 ) -> None:
     # Where D = 1 dq is what is left of terms that cancel: below the rounding of a narrow dtype.
@@ -95,7 +95,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("inputs_in", ["float16", "bfloat16"])
-def test_no_linear_kernel_errs_twice_as_much_as_the_plain_form_in_its_dtype(
+def test_no_linear_kernel_errs_twice_as_much_as_the_textbook_form_in_its_dtype(
     linear_kernel: str, plain: str, mode: str, inputs_in: str, device: str
 ) -> None:
     """FlashAttention's rule, with gradients."""
@@ -116,14 +116,16 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_the_oracle_makes_nothing_of_nothing(causal: bool) -> None:
+def test_the_oracle_of_an_empty_sequence_is_empty(causal: bool) -> None:
     q = torch.ones(1, 2, 0, 4)
     assert linear_reference(q, q, torch.ones(1, 2, 0, 3), causal=causal).shape == (1, 2, 0, 3)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("mode", MODES)
-def test_strides_do_not_change_the_result(kernel: str, mode: str, layout: str, device: str) -> None:
+def test_strides_do_not_change_the_result_of_a_kernel(
+    kernel: str, mode: str, layout: str, device: str
+) -> None:
     case = usable(Case(kernel, mode, 130, device=device, **SMALL))
     inputs = [LAYOUTS[layout](x) for x in make_inputs(case)]
     function = get_kernel(kernel).function
@@ -137,7 +139,7 @@ def test_strides_do_not_change_the_result(kernel: str, mode: str, layout: str, d
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_gradients_pass_gradcheck_in_float64(kernel: str, mode: str, device: str) -> None:
+def test_gradients_of_every_kernel_pass_gradcheck_in_float64(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 7, "forward_backward", device, "float64", 1, 2, 3, 3))
     attend = get_kernel(kernel).function
     inputs = make_inputs(case)
@@ -172,7 +174,9 @@ def test_every_feature_map_equals_the_oracle_with_gradients(
         assert_close(got, wanted, 1e-10, f"d{what}")
 
 
-def test_gradients_reach_the_parameters_of_a_callable_feature_map(linear_kernel: str, device: str) -> None:
+def test_gradients_of_linear_kernels_reach_the_parameters_of_a_callable_feature_map(
+    linear_kernel: str, device: str
+) -> None:
     case = usable(Case(linear_kernel, "causal", 90, device=device, dtype="float64", **SMALL))
     layer = torch.nn.Linear(case.head_dim, 12, dtype=torch.float64, device=device)
 
@@ -189,7 +193,9 @@ def test_gradients_reach_the_parameters_of_a_callable_feature_map(linear_kernel:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("chunk_size", [1, 2, 63, 64, 100, 1000])
-def test_the_chunk_size_does_not_matter(chunk_size: int, mode: str, device: str) -> None:
+def test_chunk_size_does_not_change_the_result_of_linear_chunked(
+    chunk_size: int, mode: str, device: str
+) -> None:
     case = Case("linear-chunked", mode, 300, "forward_backward", device, "float64", **SMALL)
     kernel = get_kernel(case.kernel).function
     results = []
@@ -201,7 +207,9 @@ def test_the_chunk_size_does_not_matter(chunk_size: int, mode: str, device: str)
         assert_close(got, expected, 1e-12, f"chunks of {chunk_size}")
 
 
-def test_block_size_does_not_matter(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_does_not_change_the_result_of_linear_chunked(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many small blocks, or one of all chunks: the running sums carry over."""
     case = Case("linear-chunked", "causal", 500, "forward_backward", device, "float64", **SMALL)
     results = []
@@ -234,7 +242,9 @@ def test_bidirectional_equals_causal_at_the_last_token(kernel: str, device: str)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_values_of_one_give_den_over_den_plus_eps(linear_kernel: str, mode: str, device: str) -> None:
+def test_linear_kernels_of_values_of_one_give_den_over_den_plus_eps(
+    linear_kernel: str, mode: str, device: str
+) -> None:
     case = usable(Case(linear_kernel, mode, 100, device=device, dtype="float64", value_dim=3, **SMALL))
     q, k, v = make_inputs(case)
     eps = 5.0
@@ -246,7 +256,7 @@ def test_values_of_one_give_den_over_den_plus_eps(linear_kernel: str, mode: str,
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_batch_equals_its_singles(kernel: str, mode: str, device: str) -> None:
+def test_a_batch_equals_calls_of_its_single_sequences(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 100, device=device, dtype="float64", batch=3, heads=2))
     function, inputs = get_kernel(kernel).function, make_inputs(case)
     whole = function(*inputs, causal=case.causal)
@@ -255,14 +265,14 @@ def test_a_batch_equals_its_singles(kernel: str, mode: str, device: str) -> None
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_tokens_give_no_tokens(kernel: str, mode: str, device: str) -> None:
+def test_every_kernel_of_an_empty_sequence_is_empty(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 0, device=device, **SMALL))
     out = get_kernel(kernel).function(*make_inputs(case), causal=case.causal)
     assert out.shape == (2, 2, 0, case.value_dim)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_strongly_negative_keys_keep_their_tiny_normalisers(mode: str, device: str) -> None:
+def test_linear_chunked_keeps_the_tiny_normalisers_of_strongly_negative_keys(mode: str, device: str) -> None:
     """elu(x) + 1 = e^x below zero: at x = -30 it is 1e-13, which elu(x) + 1 rounds to zero in float32."""
     case = Case("linear-chunked", mode, 80, device=device, **SMALL)
     q, k, v = make_inputs(case)
@@ -273,7 +283,7 @@ def test_strongly_negative_keys_keep_their_tiny_normalisers(mode: str, device: s
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_float16_sums_do_not_overflow(mode: str, device: str) -> None:
+def test_float16_sums_of_linear_chunked_do_not_overflow(mode: str, device: str) -> None:
     """A normaliser of 70000 tokens is above float16's largest number, 65504."""
     case = Case("linear-chunked", mode, 70000, device=device, dtype="float16", batch=1, heads=1, head_dim=16)
     q, k, v = make_inputs(case)
@@ -297,7 +307,7 @@ def test_an_empty_batch_and_an_empty_sequence_have_empty_gradients(
 
 @pytest.mark.parametrize("layout", ["tokens before heads", "one head expanded to all"])
 @pytest.mark.parametrize("mode", MODES)
-def test_gradients_reach_strided_and_expanded_inputs(
+def test_gradients_of_linear_kernels_reach_strided_and_expanded_inputs(
     linear_kernel: str, mode: str, layout: str, device: str
 ) -> None:
     case = usable(Case(linear_kernel, mode, 130, device=device, dtype="float64", **SMALL))

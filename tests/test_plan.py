@@ -81,7 +81,7 @@ def expected(planned: Plan, causal: bool, terms: dict[str, int]) -> int:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("misaligned", [(), ("q",), ("k",), ("v",), ("q", "k", "v"), ("do",)])
-def test_counted_flops_are_those_of_the_passes_that_are_launched(
+def test_counted_flops_follow_the_plan_of_the_launched_passes(
     misaligned: tuple[str, ...], mode: str, hopper: list[str]
 ) -> None:
     x, causal = inputs(*misaligned), mode == "causal"
@@ -97,7 +97,7 @@ def test_counted_flops_are_those_of_the_passes_that_are_launched(
     assert backward == expected(behind, causal, backward_terms(behind, causal))
 
 
-def test_misaligned_wide_tensors_compute_scores_in_each_block_of_the_values() -> None:
+def test_a_plan_of_misaligned_wide_tensors_computes_scores_in_each_block_of_the_values() -> None:
     """What the counter takes them for where alignment is not asked for: scores once."""
     aligned, misaligned = (plan_of(x["q"], x["k"], x["v"]) for x in (inputs(), inputs("k")))
     once, twice = (forward_terms(one, causal=True) for one in (aligned, misaligned))
@@ -111,13 +111,13 @@ def test_a_plan_has_the_launches_of_its_language() -> None:
         assert type(launches(x["q"], x["k"], x["v"], True, "elu", "ieee")) is kind
 
 
-def test_segments_do_not_depend_on_alignment_so_that_a_backward_finds_its_forwards() -> None:
+def test_segments_of_a_plan_do_not_depend_on_alignment() -> None:
     plans = [plan_of(x["q"], x["k"], x["v"], (x["do"],)) for x in (inputs(), inputs("k"), inputs("do"))]
     assert len({(one.segments, one.segment_tokens) for one in plans}) == 1
     assert [one.aligned for one in plans] == [True, False, False]
 
 
-def test_fake_tensors_are_planned_as_aligned_ones() -> None:
+def test_a_plan_of_fake_tensors_equals_that_of_aligned_tensors() -> None:
     """A compiler's tensors have no address."""
     real = inputs()
     with FakeTensorMode() as mode:
@@ -126,7 +126,7 @@ def test_fake_tensors_are_planned_as_aligned_ones() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_closed_forms_follow_from_the_plan_of_contiguous_inputs(mode: str) -> None:
+def test_costs_of_a_case_follow_from_the_plan_of_contiguous_inputs(mode: str) -> None:
     case = Case("linear-triton", mode, TOKENS, "forward", "cpu", "bfloat16", 1, 2, WIDTH)
     x, causal = inputs(), mode == "causal"
     planned = plan_of(x["q"], x["k"], x["v"])
@@ -137,7 +137,7 @@ def test_closed_forms_follow_from_the_plan_of_contiguous_inputs(mode: str) -> No
     assert triton_costs(both).countable_flops == inference + backward
 
 
-def test_tensors_of_several_devices_are_refused() -> None:
+def test_a_plan_of_tensors_on_several_devices_is_refused() -> None:
     x = inputs()
     with pytest.raises(ValueError, match="one device; got cpu, meta"):
         plan_of(x["q"], x["k"], x["v"].to("meta"))

@@ -71,7 +71,7 @@ def named(rows: Sequence[dict[str, Any]], *verdicts: str) -> set[tuple[str, int]
 
 
 @pytest.mark.real
-def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
+def test_compare_finds_a_planted_copy_in_its_kernel_and_in_no_other(
     repository: Repository, device: str, tmp_path: Path
 ) -> None:
     comparison = compare(repository, "sound", "slow", 6, device, tmp_path / "out")
@@ -91,7 +91,7 @@ def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
 
 
 @pytest.mark.real
-def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
+def test_compare_finds_planted_memory_in_its_kernel_and_in_no_other(
     repository: Repository, device: str, tmp_path: Path
 ) -> None:
     comparison = compare(repository, "slow", "large", 2, device, tmp_path / "out")
@@ -102,7 +102,7 @@ def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
 
 @pytest.mark.real
 @pytest.mark.parametrize("attempt", [1, 2, 3])
-def test_a_commit_does_not_differ_from_itself(
+def test_compare_finds_no_change_between_a_commit_and_itself(
     repository: Repository, device: str, tmp_path: Path, attempt: int
 ) -> None:
     comparison = compare(repository, "sound", "sound", 6, device, tmp_path / "out")

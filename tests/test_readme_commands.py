@@ -204,7 +204,7 @@ def test_a_command_of_a_readme_works(command: str, trials: Trials) -> None:
 
 
 @pytest.mark.parametrize("command", BROKEN)
-def test_a_broken_command_is_found(command: str, trials: Trials) -> None:
+def test_a_broken_command_of_a_readme_is_found(command: str, trials: Trials) -> None:
     assert BROKEN[command] in trials.wrong[command]
 
 

@@ -82,7 +82,7 @@ def only_first(ratio: float) -> Floats:
 
 
 @pytest.mark.parametrize("unrest", [CALM, ALL], ids=["calm", "all noises"])
-def test_equal_commits_raise_no_alarm(unrest: Unrest) -> None:
+def test_comparison_of_equal_commits_raises_no_alarm(unrest: Unrest) -> None:
     runs = draw(unrest, 200, 6)
     assert_rate(runs.rate(alarm), 0, 0.05, 200, "A/A alarm in 60 cases, 6 pairs")
     assert_rate(runs.rate(alarm, paired=False), 0, 0.05, 200, "A/A alarm in 60 cases, 6 + 6 runs")
@@ -99,7 +99,7 @@ def test_a_slowdown_of_5_percent_is_never_called_same_within_3() -> None:
 
 
 @pytest.mark.slow
-def test_student_t_alone_finds_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_students_t_without_shared_variances_finds_fewer_slowdowns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why the cases lend each other their variances: compare the test above."""
     monkeypatch.setattr("benchmarks.analysis.comparison.inference.FAMILY", CASES + 1)
     rate = draw(QUIET, 1000, 6).rate(found_first, slower=only_first(1.1))
@@ -107,7 +107,7 @@ def test_student_t_alone_finds_less(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("draws", [200, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_single_run_a_side_assumes_what_it_cannot_see(draws: int) -> None:
+def test_a_single_run_a_side_assumes_the_effect_of_the_run(draws: int) -> None:
     """Without the assumed effect of the run, repetitions raise false alarms in most comparisons."""
     random = np.random.default_rng(0)
     run, repetition = CALM.run, CALM.repetition
@@ -122,7 +122,7 @@ def test_a_single_run_a_side_assumes_what_it_cannot_see(draws: int) -> None:
 
 
 @pytest.mark.slow
-def test_every_noise() -> None:
+def test_error_rates_of_verdicts_under_every_noise() -> None:
     """Prints the table of the README."""
     draws, misses = 1000, []
     rows = {"1.5 % run noise, and of repetitions and rounds": (QUIET, False)}
@@ -147,13 +147,13 @@ def test_every_noise() -> None:
 # What the noise of many quantities is made of
 
 
-def test_few_quantities_keep_their_own_variance() -> None:
+def test_few_quantities_keep_their_own_variances() -> None:
     table = np.random.default_rng(0).standard_normal((4, 3))
     variance, freedom = noise(table)
     assert variance == pytest.approx(table.var(axis=0, ddof=1)) and (freedom == 3).all()
 
 
-def test_many_quantities_lend_each_other_freedom_and_none_hides_its_own_spread() -> None:
+def test_many_quantities_share_degrees_of_freedom_and_none_hides_its_own_variance() -> None:
     random = np.random.default_rng(0)
     table = 0.02 * random.standard_normal((6, CASES))
     table[2, 7] += 1  # a stall
@@ -165,14 +165,14 @@ def test_many_quantities_lend_each_other_freedom_and_none_hides_its_own_spread()
     assert variance[lucky] > 2 * own[lucky]
 
 
-def test_what_moves_all_quantities_at_once_has_the_freedom_of_the_units() -> None:
+def test_noise_common_to_all_quantities_has_the_degrees_of_freedom_of_the_units() -> None:
     random = np.random.default_rng(0)
     shared = random.standard_normal((6, 1)) + 0.001 * random.standard_normal((6, CASES))
     _, freedom = noise(shared)
     assert freedom == pytest.approx(5, abs=0.01)
 
 
-def test_unequal_units_are_weighed_by_what_holds_a_quantity() -> None:
+def test_a_change_is_estimated_from_the_units_that_hold_its_quantity() -> None:
     base, head = np.zeros((4, 2)), np.full((4, 2), 0.1)
     base += 0.01 * np.arange(4)[:, None] * [[1, -1]]
     head[2:, 1] = np.nan
@@ -181,7 +181,7 @@ def test_unequal_units_are_weighed_by_what_holds_a_quantity() -> None:
     assert change.freedom.tolist() == [3, 1]
 
 
-def test_a_side_of_one_run_is_taken_to_vary_as_the_other() -> None:
+def test_a_side_of_one_run_takes_the_variance_of_the_other_side() -> None:
     """By the textbook: s sqrt(1 + 1/n) with n - 1 degrees of freedom."""
     base = np.array([[0.0], [0.02], [0.04]])
     change = find_change(base, np.array([[0.5]]), paired=False)
@@ -190,12 +190,12 @@ def test_a_side_of_one_run_is_taken_to_vary_as_the_other() -> None:
     assert back.value == -change.value and back.error == change.error
 
 
-def test_holm_by_hand() -> None:
+def test_holms_correction_equals_p_values_computed_by_hand() -> None:
     adjusted = holm(np.array([0.01, 0.04, np.nan, 0.03, 0.005]))
     assert adjusted[[0, 1, 3, 4]] == pytest.approx([0.03, 0.06, 0.06, 0.02]) and math.isnan(adjusted[2])
 
 
-def test_a_change_is_seen_alike_from_both_ends() -> None:
+def test_swapping_base_and_head_negates_a_change_and_swaps_its_verdict() -> None:
     random = np.random.default_rng(0)
     base = 0.02 * random.standard_normal((6, CASES))
     head = base + 0.01 * random.standard_normal((6, CASES)) + only_first(1.2)
@@ -208,7 +208,7 @@ def test_a_change_is_seen_alike_from_both_ends() -> None:
         assert verdicts(there, margin)[0][0] == "larger"
 
 
-def test_a_sure_change_within_the_margin_is_the_same() -> None:
+def test_a_significant_change_within_the_margin_has_the_verdict_same() -> None:
     change = Change(np.array([0.03]), np.array([0.001]), np.array([50.0]))
     assert verdicts(change, math.log1p(0.05))[0] == ["same"]
     assert verdicts(change, math.log1p(0.02))[0] == ["larger"]

@@ -67,7 +67,7 @@ def rates(disquiet: Disquiet, *, together: bool, families: int, seed: int = 0) -
 
 @pytest.mark.parametrize("together", [True, False], ids=["a family of lines", "lines alone"])
 @pytest.mark.parametrize("name", ["independent runs", "correlated, 0.3 between neighbours", "all of these"])
-def test_steps_are_found_and_quiet_histories_left_alone(name: str, together: bool) -> None:
+def test_steps_are_found_and_quiet_histories_have_none(name: str, together: bool) -> None:
     """A sample of the matrix below: one false step and 95 %, give or take three standard errors."""
     achieved = rates(DISQUIETS[name], together=together, families=1)
     assert achieved["false"] <= 4
@@ -75,7 +75,7 @@ def test_steps_are_found_and_quiet_histories_left_alone(name: str, together: boo
 
 
 @pytest.mark.slow
-def test_every_rate_under_every_disquiet() -> None:
+def test_error_rates_of_steps_under_every_disquiet() -> None:
     """Prints the table of the README."""
     print(
         "\n| noise of 1.5 %, 100 commits | false steps | found | intervals that hold | alone: false | found |"
@@ -97,7 +97,7 @@ def test_every_rate_under_every_disquiet() -> None:
     assert not misses
 
 
-def test_every_step_of_a_line_with_many_is_found() -> None:
+def test_every_step_of_a_line_with_many_steps_is_found() -> None:
     logs = Disquiet().draw(np.random.default_rng(1), 1, COMMITS)
     places = [15, 30, 50, 65, 85]
     for place in places:
@@ -118,13 +118,15 @@ def test_every_step_of_a_line_with_many_is_found() -> None:
         ([10, 30, 50, 70], []),
     ],
 )
-def test_single_stray_runs_are_no_steps_and_lasting_changes_are(strays: list[int], steps: list[int]) -> None:
+def test_single_stray_runs_are_no_steps_and_lasting_changes_are_steps(
+    strays: list[int], steps: list[int]
+) -> None:
     logs = Disquiet().draw(np.random.default_rng(2), 20, COMMITS)
     logs[0, strays] += 0.3
     assert starts(found_in(logs)[0][0]) == steps
 
 
-def test_more_runs_of_a_commit_weigh_more() -> None:
+def test_a_step_of_few_commits_is_found_where_each_has_several_runs() -> None:
     """Two values off by 3.5 standard deviations: too little of single runs, enough of four each."""
     noise = Noise(0.01, 0.01, 50.0)
     values = np.array([0.0] * 10 + [0.035] * 2)

@@ -89,7 +89,7 @@ def test_import_and_results_survive_each_private_name_of_torch_missing() -> None
     assert done.stdout.split() == [], done.stderr
 
 
-def test_private_names_stand_behind_one_door() -> None:
+def test_private_names_of_torch_and_triton_stand_in_torch_internals_alone() -> None:
     private = re.compile(
         r"torch\._[A-Za-z]|_autograd\._|kineto_results|_dynamo_marked|packed_metadata|knobs\."
     )
@@ -103,7 +103,9 @@ def test_private_names_stand_behind_one_door() -> None:
     assert {path: names for path, names in found.items() if names} == {language: ["knobs."]}
 
 
-def test_peak_memory_without_allocation_events_is_the_resident_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_memory_without_allocation_events_is_that_of_the_resident_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert torch_internals.allocation_events(object()) is None
     monkeypatch.setattr(memory, "allocation_events", lambda recorder: None)
     with pytest.warns(UserWarning, match="resident set"):

@@ -69,7 +69,7 @@ def is_right(attend: Attention, exact: Attention, qkv: list[Tensor], do: Tensor)
         pytest.param((1, 1, 300_000, 128), 128, torch.bfloat16, id="one-wide-head-of-scanned-segments"),
     ],
 )
-def test_large_cases_equal_float64(
+def test_large_cases_of_linear_triton_equal_float64(
     shape: tuple[int, ...], value_dim: int, inputs_in: torch.dtype, mode: str
 ) -> None:
     causal = mode == "causal"
@@ -82,7 +82,7 @@ def test_large_cases_equal_float64(
     )
 
 
-def test_a_float16_normaliser_of_65536_tokens_does_not_overflow() -> None:
+def test_a_float16_normaliser_of_linear_triton_over_65536_tokens_does_not_overflow() -> None:
     (q, k, v), _ = inputs(1, 2, 65536, 64, dtype=torch.float16)
     with torch.no_grad():
         out = linear_triton(q, k + 8, v + 1, causal=True)  # z reaches 590 000
@@ -94,7 +94,7 @@ def test_a_float16_normaliser_of_65536_tokens_does_not_overflow() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("heads", "width"), [(33, 64), (17, 128)])
-def test_beyond_two_to_the_31_elements_each_head_is_that_of_a_call_of_its_own(
+def test_linear_triton_beyond_2_to_the_31_elements_equals_calls_of_single_heads(
     heads: int, width: int, mode: str
 ) -> None:
     if torch.cuda.mem_get_info()[0] < 60e9:
@@ -115,14 +115,14 @@ def test_beyond_two_to_the_31_elements_each_head_is_that_of_a_call_of_its_own(
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(256, 64), (4096, 64), (65536, 64), (65536, 128)])
-def test_two_calls_give_the_same_bits_with_gradients(tokens: int, width: int) -> None:
+def test_two_calls_of_linear_triton_give_the_same_bits_with_gradients(tokens: int, width: int) -> None:
     qkv, do = inputs(4, 8, tokens, width)
     first, second = (results(lambda q, k, v: linear_triton(q, k, v, causal=True), qkv, do) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(256, 64), (16384, 64), (16384, 128)])
-def test_a_captured_graph_replays_on_new_data_with_gradients(tokens: int, width: int) -> None:
+def test_a_cuda_graph_of_linear_triton_replays_on_new_data_with_gradients(tokens: int, width: int) -> None:
     """The second length is moved by descriptors, in Gluon where the widths are its own."""
     qkv, do = inputs(4, 8, tokens, width)
 
@@ -147,7 +147,7 @@ def test_a_captured_graph_replays_on_new_data_with_gradients(tokens: int, width:
 
 
 @pytest.mark.parametrize("cut", [100_000, 131_072])
-def test_continued_by_descriptors_it_equals_the_whole_with_gradients(cut: int) -> None:
+def test_linear_triton_by_descriptors_continued_from_a_state_equals_one_call_with_gradients(cut: int) -> None:
     assert 4 * cut >= triton_plan.DESCRIBED
     (q, k, v), do = inputs(1, 4, 262_144, 64)
     weights = [torch.randn(1, 4, 64, 64, device="cuda"), torch.randn(1, 4, 64, device="cuda")]
@@ -172,7 +172,7 @@ def test_continued_by_descriptors_it_equals_the_whole_with_gradients(cut: int) -
     assert error < TOLERANCES[torch.bfloat16][1]
 
 
-def test_on_a_stream_of_its_own_it_waits_for_what_comes_before_there() -> None:
+def test_a_launch_of_linear_triton_on_another_stream_waits_for_earlier_work_there() -> None:
     """Launched again directly, on the stream that is current and not on the first one's."""
     (q, k, v), _ = inputs(4, 8, 4096, 64)
     with torch.no_grad():

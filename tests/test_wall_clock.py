@@ -34,7 +34,7 @@ def exponent(case: Case, seq_lens: Sequence[int], repetitions: int = 7) -> float
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_time_is_quadratic_for_standard_explicit_and_linear_for_linear_chunked(mode: str) -> None:
+def test_the_exponent_of_time_is_two_for_standard_explicit_and_one_for_linear_chunked(mode: str) -> None:
     """Bounds leave room for caches and neighbours; three tries, since a stall can spoil one."""
     for _ in range(3):
         quadratic = exponent(Case("standard-explicit", mode, 0, heads=2), (512, 1024, 2048))

@@ -35,7 +35,7 @@ def setting(name: str) -> str:
     return match[1]
 
 
-def test_the_workflow_holds_what_the_other_tests_look_at() -> None:
+def test_the_workflow_holds_commands_and_settings_under_test() -> None:
     assert len(commands()) == WORKFLOW.count("run:") == 4 and len(ours()) == 2
     assert "\t" not in WORKFLOW and "pull_request_target" not in WORKFLOW
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -44,7 +44,7 @@ def test_the_workflow_holds_what_the_other_tests_look_at() -> None:
 
 
 @pytest.mark.slow
-def test_every_command_runs_on_a_pull_request(tmp_path: Path) -> None:
+def test_every_command_of_the_workflow_runs_on_a_pull_request(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "repository")
     repository.git("checkout", "--quiet", "-b", "proposal")
     repository.edit("attention/kernels/linear_explicit.py", "from __future__", "# proposed\nfrom __future__")
