@@ -1,4 +1,4 @@
-"""What a session of the suite chooses, writes and prints."""
+"""Sessions of the suite: the cases they choose, the JSON file they write and the text they print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.sessions import TINY, rows, run
 
 
 def assert_conditions(document: dict[str, Any]) -> None:
-    """What was sensed around two repetitions."""
+    """Assert that conditions were recorded before the first case and after each of two repetitions."""
     run = document["run"]
     readings = run["conditions"]
     assert list(dict.fromkeys(reading["repetition"] for reading in readings)) == [0, 1, 2]
@@ -50,7 +50,7 @@ def test_a_run_writes_every_case_of_every_repetition_with_the_whole_record(tmp_p
     for benchmark in document["benchmarks"]:
         assert len(benchmark["stats"]["data"]) >= 3 and min(benchmark["stats"]["data"]) > 0
     assert "of it inside timed rounds; --shuffle-seed 7 repeats the order" in text
-    # One table for each mode, phase and length: its kernels side by side.
+    # One table for each mode, phase and length shows its kernels side by side.
     assert text.count("benchmark 'causal-forward-N16-B1-H8-D64-float32-cpu': 4 tests") == 1
 
 

@@ -1,4 +1,4 @@
-"""What is compared with what: pairs of runs, machines, and cases that one side lacks."""
+"""Comparable runs: pairs, machines, and cases that one side lacks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_one_head_run_is_compared_with_several_base_runs(tmp_path: Path) -> None
     assert {one.case.kernel for one in having(found.cases, "slower", "faster")} == {"linear-explicit"}
 
 
-# What belongs together
+# Pairs and machines
 
 
 def in_a_row(content: Content) -> None:
@@ -54,7 +54,7 @@ def test_runs_measured_one_side_after_the_other_are_not_paired(tmp_path: Path) -
 
 
 def test_numbered_runs_are_paired_whatever_their_order(tmp_path: Path) -> None:
-    """In each pair both sides slow down alike, by a factor that only its partner explains."""
+    """Both runs of a pair are slower by the same factor, which cancels in pairs only."""
 
     def files(side: str, run: Run, order: Sequence[int]) -> list[Path]:
         written = write(tmp_path, side, run, 5, in_a_row)
@@ -124,7 +124,7 @@ def test_a_comparison_where_every_case_is_lost_is_a_regression(tmp_path: Path) -
 
 
 def test_cases_that_some_runs_lack_cost_other_cases_no_pairs(tmp_path: Path) -> None:
-    """One pair lacks a kernel, one has only another, and one case was measured in one run only."""
+    """One pair lacks linear-explicit, one has standard-sdpa only, and N = 256 is in one run only."""
     base = records(tmp_path, "base", PLAIN)
 
     def lose(content: Content) -> None:
@@ -149,9 +149,9 @@ def test_cases_that_some_runs_lack_cost_other_cases_no_pairs(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", ["nvidia-h200", "two-core-cpu"])
 def test_published_runs_of_the_same_code_rarely_raise_an_alarm(machine: str) -> None:
-    """Every two of five runs against the other three, and every one against every later one.
+    """Alarms are counted over every two of five runs against three, and every run against each later run.
 
-    Each comparison may raise one with 5 %; more than 3 of 20 would, were they independent, in 1.6 %.
+    Each comparison may raise an alarm with 5 %; more than 3 of 20 independent ones would in 1.6 %.
     """
     files = sorted((Path(__file__).parents[1] / "benchmarks/published" / machine).glob("run-*.json.gz"))
     assert len(files) == 5

@@ -1,4 +1,4 @@
-"""Comparisons from the command line: the noise of the machine is measured once, and then known."""
+"""The command compare on revisions: its noise floor is measured once a machine and used afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def measure(file: Path, options: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
-    """Kernels take the microseconds a token that their code says, 1 unless it does."""
+    """Times of kernels are the microseconds a token that their code names, 1 where it names none."""
     code = (Path(environment["PYTHONPATH"].split(":")[1]) / LINEAR).read_text()
     law = Law(1e-6 * float(code.partition("# takes ")[2].partition("\n")[0] or 1), 1.0)
     side, pair = file.stem.split("-")
@@ -48,7 +48,7 @@ Compare = Callable[..., tuple[WrittenComparison, str]]
 
 @pytest.fixture
 def compare(tmp_path: Path) -> Compare:
-    """Compare the commit before the working tree's with it, or other revisions."""
+    """Run compare on the last two commits, or on other revisions."""
     repository = Repository(tmp_path / "repository")
     repository.edit(LINEAR, "from __future__", "# takes 1.15\nfrom __future__")
     repository.commit("slow")
@@ -77,7 +77,7 @@ def test_compare_of_a_commit_with_itself_measures_the_noise_floor_that_is_the_le
     comparison, said = compare("HEAD", "HEAD")
     (file,) = cache.iterdir()
     stored = json.loads(file.read_text())
-    # Of two means of six runs with 2 % noise each: 1.15 %, of which the 12 cases hold twice as much at most.
+    # Two means of six runs with 2 % noise each differ by 1.15 %, at most twice as much in 12 cases.
     assert 0.002 < stored["share"] < 0.04 and stored["pairs"] == 6 and stored["cases"] == 12
     assert f"changed by {stored['share']:.1%} or less" in said and str(file) in said
     assert not comparison.found.regressed and comparison.found.noise is None

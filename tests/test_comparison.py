@@ -1,4 +1,4 @@
-"""From the files of two sets of runs to the written comparison, by the command line and by its parts."""
+"""Comparison of two sets of runs: verdicts, text, picture and the command compare on files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.synthetic import DOUBLINGS, Law, Machine, ceilings
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """The plain runs before."""
+    """Records of the base: runs without anything planted."""
     return records(tmp_path_factory.mktemp("base"), "base", PLAIN)
 
 
 @pytest.fixture(scope="module")
 def regressed(base: Records, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    """linear-chunked 15 % slower in one mode, linear-explicit needs twice the memory, one case is lost."""
+    """Comparison with a head of a 15 % slower kernel, one of twice the memory, and a lost case."""
     folder = tmp_path_factory.mktemp("regressed")
 
     def grow(content: Content) -> None:
@@ -76,7 +76,7 @@ def test_peak_memory_and_outcomes_are_compared_exactly(regressed: Comparison) ->
 
 
 def test_a_crossover_moves_with_its_kernel_and_an_exponent_does_not(regressed: Comparison) -> None:
-    """Both kernels are pure powers 1 and 2, so N* moves by as much as the linear one slows down."""
+    """N* of pure powers 1 and 2 moves by the factor by which the linear kernel slows down."""
     (moved,) = having(regressed.crossovers, "moved")
     assert (moved.linear, moved.setting.mode) == ("linear-chunked", "causal")
     assert holds(moved.change, 1.15)
@@ -116,7 +116,7 @@ def test_a_commit_compared_with_itself_has_no_regression(base: Records, tmp_path
     assert not (found.counts or found.outcomes)
 
 
-# Everything moved
+# Common shifts
 
 
 def test_a_shift_common_to_all_cases_is_told_apart_from_changes_of_single_cases(
@@ -138,7 +138,7 @@ def test_a_shift_of_half_of_the_cases_is_no_common_shift(
 
 
 def test_shifts_of_cases_by_different_amounts_are_no_common_shift(base: Records, tmp_path: Path) -> None:
-    """All within the margin of the median case, and yet one kernel moved seven times as far as another."""
+    """All shifts are within the margin of the median case, and one is seven times as large as another."""
     factors = {"standard-sdpa": 1.015, "linear-chunked": 1.055, "linear-explicit": 1.1}
     laws = {name: replace(law, coefficient=law.coefficient * factors[name[0]]) for name, law in LAWS.items()}
     found = compare(base, records(tmp_path, "head", replace(PLAIN, laws=laws)))
@@ -197,7 +197,7 @@ def test_a_small_difference_of_peak_bytes_is_written_in_full(base: Records, tmp_
 
 
 def test_peak_memory_that_grows_within_a_block_of_the_cuda_allocator_is_no_change(tmp_path: Path) -> None:
-    """The same code peaked 393216 bytes higher in 3 of 5 runs on an H200."""
+    """Peak memory of equal code was 393216 bytes higher in 3 of 5 runs on an H200."""
     run = replace(PLAIN, machine=Machine("cuda", "NVIDIA H200", "bfloat16", "device", 4))
 
     def grow(amount: int) -> Edit:

@@ -1,4 +1,4 @@
-"""What is sensed while a run lasts, on machines and cards made for the test."""
+"""Conditions recorded during a run, on machines and cards made for the test."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_watching_conditions_takes_less_than_a_hundredth_of_the_time(
         machine.let_pass(1, mine=1)
     intervals = column(watch, "interval_s")[1:]
     assert intervals == pytest.approx([expected] * len(intervals), abs=1) and len(intervals) >= 3
-    # The card's own second is not put down to others.
+    # The second that reading the card takes is not counted as load by other processes.
     assert column(watch, "others_cores")[1:] == [0] * len(intervals)
 
 
@@ -97,7 +97,7 @@ def test_the_cpu_seconds_of_all_processes_include_those_of_this_process() -> Non
         pass
     everyone, mine = (after - earlier for earlier, after in zip(before, cpu_seconds(), strict=True))
     assert mine >= 0.1 - 1e-9
-    # Both count in ticks of 10 ms or less, one for each core.
+    # Both counters tick every 10 ms or less, once for each core.
     assert everyone > mine - 0.05
 
 
@@ -135,7 +135,7 @@ def test_cpu_governors_of_all_cores_are_named_once(tmp_path: Path) -> None:
     assert governor(tmp_path) == "performance+powersave"
 
 
-# The card, by an NVML that is a few functions.
+# A card behind an NVML of a few functions
 
 EXPECTED_READINGS = {
     "gpu_sm_clock_mhz": 1755, "gpu_max_sm_clock_mhz": 1980, "gpu_temperature_c": 61,

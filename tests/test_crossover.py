@@ -29,7 +29,7 @@ def table(law: Law, noise: float = 0.0, units: int = 3, seed: int = 0) -> pd.Dat
 
 
 def ratios(*units: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two kernels whose time ratios, linear over standard, are these."""
+    """Tables of two kernels with given time ratios, linear over standard."""
     lengths = DOUBLINGS[: len(units[0])]
     linear = pd.DataFrame(units, columns=lengths, dtype=float)
     return linear, linear * 0 + 1
@@ -112,7 +112,7 @@ def test_the_interval_of_the_crossover_holds_the_true_crossover_at_its_confidenc
 
 
 def test_the_interval_of_the_crossover_is_where_neither_kernel_is_surely_ahead() -> None:
-    """Against a second way: t tests of the log-ratios on a fine grid of lengths, by lines and by splines."""
+    """The interval equals that of t tests of the log-ratios on a fine grid, by lines and by splines."""
     for seed in range(20):
         linear, standard = table(LINEAR, 0.2, 4, seed=seed), table(STANDARD, 0.2, 4, seed=99 + seed)
         found = find_crossover(linear, standard)
@@ -128,7 +128,7 @@ def test_the_interval_of_the_crossover_is_where_neither_kernel_is_surely_ahead()
         ):
             doubt = np.asarray(stats.ttest_1samp(fine, 0).pvalue > 0.05)
             mean, sign = fine.mean(axis=0), np.sign(np.interp(grid, x, values.mean(axis=0)))
-            # The spline's own zero lies between the same two lengths as the line's.
+            # The zero of the spline lies between the two lengths that enclose the zero of the line.
             first = int(np.searchsorted(x, math.log(found.n))) - 1
             within = (grid >= x[first]) & (grid <= x[first + 1])
             at = int(np.flatnonzero(within & (np.sign(mean) != sign[np.argmax(within)]))[0])

@@ -34,7 +34,7 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Kind(Tensor):
-    """A kind of tensor of its own."""
+    """A subclass of Tensor."""
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_plain_tensors_are_called_without_dispatch(mode: Mode) -> None:
 
 
 def test_plain_tensors_on_a_card_are_called_without_dispatch() -> None:
-    """Told without a card: a fake tensor has the keys of its device, and two that make it fake."""
+    """A fake tensor stands for one on a card: it has the dispatch keys of its device and two of fakes."""
     with FakeTensorMode():
         keys = torch._C._dispatch_keys(torch.ones(2, device="cuda"))
     for of_fakes in (Key.Python, Key.PythonTLSSnapshot):
@@ -76,7 +76,7 @@ def test_tensors_that_are_not_plain_ask_for_dispatch_at_every_argument_place(pla
 
 
 def test_a_backward_without_dispatch_takes_the_sign_of_a_negated_view() -> None:
-    """It is given them after do, q and k, as addresses."""
+    """Values come after do, q and k in a backward, and are handed on as addresses."""
     q, k, x, do = (torch.randn(1, 2, 70, 8) for _ in range(4))
     q.requires_grad_()
     got, wanted = (

@@ -1,4 +1,4 @@
-"""How firm conclusions are, and that a report says so at a glance."""
+"""Firmness of conclusions (firm, tentative or open) and the mark of it in a report."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ QUADRATIC = Exponent(2.0, 1.95, 2.05, "quadratic", (256, 8192), 3)
         (INSIDE, "repetition", "tentative"),
         (replace(INSIDE, units=2), "run", "tentative"),
         (replace(INSIDE, low=700), "run", "tentative"),  # wider than a factor of 1.5
-        (replace(INSIDE, within_noise=[1024]), "run", "firm"),  # beside it, somebody is ahead
-        (replace(INSIDE, within_noise=[256]), "run", "tentative"),  # it may be below
+        (replace(INSIDE, within_noise=[1024]), "run", "firm"),  # outside of it one kernel is ahead
+        (replace(INSIDE, within_noise=[256]), "run", "tentative"),  # the crossover may lie below
         (replace(INSIDE, within_noise=[256, 8192]), "run", "open"),
         (replace(INSIDE, low=None, high=None, units=1), "run", "open"),
         (BELOW, "run", "firm"),
@@ -75,7 +75,7 @@ LAWS = {
 
 
 def report(folder: Path, files: int, repetitions: int = 3) -> list[Section]:
-    """The text of a report over so many runs."""
+    """Sections of a report over a number of runs."""
     paths = [
         Run(LAWS, repetitions=repetitions, noise=Noise(), seed=seed).write(folder / f"{seed}.json")
         for seed in range(files)

@@ -1,4 +1,4 @@
-"""What a user calls: equalities that theory promises, dispatch, and every refusal."""
+"""standard_attention() and linear_attention(): equalities that theory promises, backends and refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CASE = Case("linear-chunked", "causal", 50, dtype="float64", batch=2, heads=2, h
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_linear_equals_standard_attention_for_identical_keys(causal: bool, device: str) -> None:
-    """Then both weigh all values they see alike: the output is the mean of the values."""
+    """Identical keys weigh all visible values alike, so either output is their mean."""
     q, k, v = (x.to(device) for x in make_inputs(CASE))
     k = k[:, :, :1].expand_as(k)
     linear, standard = (
@@ -43,7 +43,7 @@ def test_linear_equals_standard_attention_for_one_token(device: str) -> None:
 
 
 def test_linear_equals_standard_attention_under_the_feature_map_of_the_exponential(device: str) -> None:
-    """At small scores exp(s) = 1 + s + O(s^2), and 1 + q.k is the feature map [1, x]."""
+    """exp(s) is 1 + s + O(s^2) at small scores, and 1 + q.k is the feature map [1, x]."""
     q, k, v = (x.to(device) for x in make_inputs(CASE))
     differences = []
     for size in (1e-2, 1e-3):
@@ -63,7 +63,7 @@ def test_linear_equals_standard_attention_under_the_feature_map_of_the_exponenti
 def test_the_difference_between_linear_and_standard_attention_is_reported(
     causal: bool, device: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """They are different functions: by how much on normal inputs is a fact to know, not to assert away."""
+    """The difference of the two functions on normal inputs is recorded, within wide bounds."""
     q, k, v = (x.to(device) for x in make_inputs(CASE))
     difference = relative_error(
         linear_attention(q, k, v, causal=causal), standard_attention(q, k, v, causal=causal)

@@ -1,4 +1,4 @@
-"""The Gluon passes: on CUDA right, on a CPU compiled for a Hopper card, which they do not run on there."""
+"""Gluon passes of linear-triton: run on a Hopper card, compiled for it and planned on a CPU."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from attention.kernels.references import TOLERANCES, gradient_error, linear_refe
 
 FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
 SHARED_MEMORY = 227 * 1024
-"""Of a Hopper card, for one program."""
+"""Bytes of shared memory for one program on a Hopper card."""
 LONG = Case("linear-triton", "causal", 131072, "forward", "cuda", "bfloat16", 1, 16, 128)
 
 
 @pytest.fixture
 def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A device on which they run, however short the sequence."""
+    """A card on which the Gluon passes run, however short the sequence."""
     if device != "cuda":
         pytest.skip("compiled only, by the test that does so")
     if not triton_plan.gluon_serves(128, 128, torch.bfloat16, torch.device(device)):
@@ -50,7 +50,7 @@ def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def inputs(device: str, shape: tuple[int, ...], value_dim: int) -> list[Tensor]:
-    """q, k, v as projections of a layer make them, [B, N, H, D] seen as [B, H, N, D], and do."""
+    """q, k, v and do in the memory layout of a layer's projections: [B, N, H, D] seen as [B, H, N, D]."""
     generator = torch.Generator().manual_seed(3)
     batch, heads, tokens, width = shape
     made = [
@@ -132,7 +132,7 @@ from attention.kernels.linear_triton.gluon.attend import attend
 from attention.kernels.linear_triton.gluon.differentiate import differentiate
 from attention.kernels.linear_triton.gluon.states import states, states_back
 
-# For compiling only: names of Triton 3.6, with which the passes have run, that later versions changed.
+# Names of Triton 3.6, with which the passes have run, stand in for those of later versions when compiling.
 if not hasattr(gl, "thread_barrier"):
     gl.thread_barrier = gl.barrier
 if hasattr(tma, "async_load"):
@@ -160,7 +160,7 @@ for kernel, moved, CAUSAL, REVERSE in (
 
 
 def test_gluon_passes_compile_for_a_hopper_card_within_its_shared_memory(device: str) -> None:
-    """By whatever Triton is installed."""
+    """The installed Triton compiles each Gluon pass within the shared memory of a program."""
     if device == "cuda":
         pytest.skip("compiled where they run")
     pytest.importorskip("triton")
@@ -178,7 +178,7 @@ def test_gluon_passes_compile_for_a_hopper_card_within_its_shared_memory(device:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a Hopper card."""
+    """Plans are those of a Hopper card."""
     monkeypatch.setattr(card_at_hand, "has_gluon", lambda device: device.type == "cuda")
 
 
@@ -215,7 +215,7 @@ def test_gluon_segments_are_whole_chunks_of_one_program_a_multiprocessor() -> No
 def test_a_gluon_launch_gives_its_pass_as_many_arguments_as_that_takes(
     causal: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of forward and backward, launched by nobody: what a machine without a card can know of them."""
+    """Launches of forward and backward are recorded instead of started, on a machine without a card."""
     if device == "cuda":
         pytest.skip("launched, by the other tests")
     pytest.importorskip("triton.experimental.gluon")

@@ -1,4 +1,4 @@
-"""Which cases a session measures, and in which order."""
+"""The grid of a session: its cases and their order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histories of stored runs: folders are read as they come, and what changed is named."""
+"""Histories of stored runs: reading folders, lines over commits, steps and the command history."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_history_reads_compressed_runs_and_counts_a_compressed_copy_once(tmp_p
 
 
 def slower(factor: float) -> dict[tuple[str, str], Law]:
-    """The kernels, the linear one slowed."""
+    """Laws of the kernels with the linear kernel slower by a factor."""
     slow = Law(1e-6 * factor, 1)
     return {**KERNELS, **{("linear-chunked", mode): slow for mode in MODES}}
 
@@ -100,7 +100,7 @@ def holds(change: Difference, size: float) -> bool:
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 commits, 17 to 19 not measured: linear-chunked slows by 12 % at 20, and its memory grows at 25."""
+    """Runs of 30 commits without 17 to 19: linear-chunked slows by 12 % at 20, its memory grows at 25."""
     folder = tmp_path_factory.mktemp("storage")
     for number in (*range(17), *range(20, 30)):
         laws = slower(1.12) if number >= 20 else KERNELS
@@ -202,7 +202,7 @@ def test_clocks_and_the_layer_have_lines_of_their_own_in_a_history(tmp_path: Pat
 
 
 def test_machines_have_histories_of_their_own_and_a_change_of_machine_is_no_step(tmp_path: Path) -> None:
-    """What would be a step if they did not."""
+    """A machine of half the speed from the ninth run on would be a step if histories were joined."""
     for number in range(16):
         other = number >= 8
         machine = {"cpu": {"brand_raw": "Other", "count": 64}} if other else {}
@@ -309,7 +309,7 @@ def test_every_panel_of_a_history_has_the_markers_of_the_kernels_in_its_title(st
 
 @pytest.mark.slow
 def test_a_history_of_500_runs_of_100_cases_is_reported_in_half_a_minute(tmp_path: Path) -> None:
-    """Counted in time on the processors, two of which read side by side, for others may use them too."""
+    """CPU time of two reading processes is counted, because other processes may use the machine."""
     laws = {
         (kernel, mode): Law(1e-9, 2) if kernel.startswith("standard") else Law(1e-6, 1)
         for kernel in (*(f"standard-{n}" for n in range(5)), *(f"linear-{n}" for n in range(5)))
@@ -350,7 +350,7 @@ def test_peak_memory_of_a_commit_in_a_history_is_the_least_of_its_runs(tmp_path:
 
 
 def test_kernels_that_share_too_few_lengths_have_no_crossover_in_a_history(tmp_path: Path) -> None:
-    """Nor does the only one that they do."""
+    """A kernel that shares a single length with the standard kernels has no crossover."""
     only = dict.fromkeys((256, 512), 0.001)
     laws: dict[tuple[str, str], Any] = {**KERNELS, ("linear-new", "causal"): only}
     for number in range(2):
@@ -360,7 +360,7 @@ def test_kernels_that_share_too_few_lengths_have_no_crossover_in_a_history(tmp_p
 
 
 def test_peak_memory_within_a_block_of_the_cuda_allocator_is_no_step(tmp_path: Path) -> None:
-    """Half a MB more or less is none, five MB are."""
+    """Half a MB more or less is no step, five MB are a step."""
     gpu, short = Machine("cuda", "H200", batch=4), {**SMALL, "lengths": (2048,)}
     size = 4 * 4 * 8 * 2048 * 64
     for number in range(12):

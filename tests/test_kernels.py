@@ -30,7 +30,7 @@ WIDTHS = [(1, 1), (16, 80), (80, 64), (64, 16), (128, 128)]
 
 
 def usable(case: Case) -> Case:
-    """The case, unless its kernel says why it cannot serve it: then the test is skipped with that."""
+    """The case; the test is skipped with the kernel's reason where that does not serve it."""
     reason = get_kernel(case.kernel).supports(case)
     if reason:
         pytest.skip(reason)
@@ -57,12 +57,12 @@ def test_every_kernel_equals_the_oracle_at_every_length(
 def test_every_kernel_equals_the_oracle_at_every_width_with_gradients(
     kernel: str, mode: str, head_dim: int, value_dim: int, dtype: str, device: str
 ) -> None:
-    # Where D = 1 dq is what is left of terms that cancel: below the rounding of a narrow dtype.
+    # dq at D = 1 is the rest of terms that cancel, below the rounding of a narrow dtype.
     cancels = head_dim == 1 and dtype in ("bfloat16", "float16")
     phase = "forward" if cancels else "forward_backward"
     case = usable(Case(kernel, mode, 150, phase, device, dtype, 2, 2, head_dim, value_dim))
     errors = errors_against_reference(case)
-    # Nor do its roundings average out over D: four of half an eps in a row, at the worst.
+    # Roundings at D = 1 do not average out: four of half an eps in a row, at the worst.
     room = 2 if cancels else 1
     assert errors.within(case.torch_dtype, room=room), (errors, TOLERANCES[case.torch_dtype])
 
@@ -71,7 +71,7 @@ def test_every_kernel_equals_the_oracle_at_every_width_with_gradients(
 def test_linear_kernels_stay_within_half_an_eps_where_sums_are_in_float32(
     linear_kernel: str, mode: str, device: str
 ) -> None:
-    """Tighter than the general tolerance, which leaves room for scores rounded to the dtype."""
+    """Bounds without the room that the general tolerance leaves for scores rounded to the dtype."""
     for dtype, forward, gradients in (("float16", 8e-4, 2e-3), ("bfloat16", 4e-3, 8e-3)):
         case = usable(Case(linear_kernel, mode, 400, "forward_backward", device, dtype, batch=1, heads=1))
         errors = errors_against_reference(case, seq_len=400)
@@ -80,8 +80,8 @@ def test_linear_kernels_stay_within_half_an_eps_where_sums_are_in_float32(
 
 
 @pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Linear attention as one writes it, in the dtype of its inputs; torch sums products in float32."""
+def textbook_form(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Linear attention by its textbook form in the dtype of its inputs; torch sums products in float32."""
 
     def function(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
         weights = (F.elu(q) + 1) @ (F.elu(k) + 1).mT
@@ -96,12 +96,13 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("inputs_in", ["float16", "bfloat16"])
 def test_no_linear_kernel_errs_twice_as_much_as_the_textbook_form_in_its_dtype(
-    linear_kernel: str, plain: str, mode: str, inputs_in: str, device: str
+    linear_kernel: str, textbook_form: str, mode: str, inputs_in: str, device: str
 ) -> None:
-    """FlashAttention's rule, with gradients."""
+    """Errors are bounded by FlashAttention's rule, gradients included."""
     case = usable(Case(linear_kernel, mode, 400, "forward_backward", device, inputs_in, batch=1, heads=1))
     ours, allowed = (
-        errors_against_reference(replace(case, kernel=name), seq_len=400) for name in (linear_kernel, plain)
+        errors_against_reference(replace(case, kernel=name), seq_len=400)
+        for name in (linear_kernel, textbook_form)
     )
     assert ours.output <= 2 * allowed.output
     assert ours.gradients <= 2 * allowed.gradients
@@ -159,7 +160,7 @@ def test_every_feature_map_equals_the_oracle_with_gradients(
     case = usable(Case(linear_kernel, mode, 140, "forward_backward", device, "float64", **SMALL))
     inputs = make_inputs(case)
     exact = [x.detach().clone().requires_grad_() for x in inputs]
-    # An eps of its own: with signed scores a normaliser near zero would hide everything else.
+    # A large eps, because a normaliser of signed scores near zero would hide all other errors.
     options = {"causal": case.causal, "feature_map": feature_map, "eps": 300.0}
     out = get_kernel(linear_kernel).function(*inputs, **options)
     expected = REFERENCES["linear"](*exact, **options)
@@ -210,7 +211,7 @@ def test_chunk_size_does_not_change_the_result_of_linear_chunked(
 def test_block_size_does_not_change_the_result_of_linear_chunked(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many small blocks, or one of all chunks: the running sums carry over."""
+    """Running sums carry over between many small blocks as within one block of all chunks."""
     case = Case("linear-chunked", "causal", 500, "forward_backward", device, "float64", **SMALL)
     results = []
     for rows in (1, 2**30):
@@ -230,7 +231,7 @@ def test_a_causal_output_does_not_change_with_later_tokens(kernel: str, device: 
     for x in (q, k, v):
         x[:, :, 120:] = 7.0
     after = attend(q, k, v, causal=True)[:, :, :120]
-    # The same operations on the same numbers, but for how they are grouped into blocks.
+    # Operations and numbers are equal, except for how they are grouped into blocks.
     assert_close(after, before, TOLERANCES[torch.float32][0], "outputs before the change")
 
 
@@ -259,9 +260,9 @@ def test_linear_kernels_of_values_of_one_give_den_over_den_plus_eps(
 def test_a_batch_equals_calls_of_its_single_sequences(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 100, device=device, dtype="float64", batch=3, heads=2))
     function, inputs = get_kernel(kernel).function, make_inputs(case)
-    whole = function(*inputs, causal=case.causal)
+    batched = function(*inputs, causal=case.causal)
     singles = torch.cat([function(*(x[i : i + 1] for x in inputs), causal=case.causal) for i in range(3)])
-    assert_close(whole, singles, TOLERANCES[torch.float64][0], "batch")
+    assert_close(batched, singles, TOLERANCES[torch.float64][0], "batch")
 
 
 @pytest.mark.parametrize("mode", MODES)

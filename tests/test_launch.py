@@ -1,4 +1,4 @@
-"""What Triton compiled is launched directly where its launcher is known, else by Triton."""
+"""A launch of a compiled kernel is direct where Triton's launcher is known, else left to Triton."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ triton = pytest.importorskip("triton")
 
 
 class Compiled:
-    """A compiled kernel that writes down how it is launched."""
+    """A compiled kernel that records its launches."""
 
     function, packed_metadata = "function", "metadata"
 

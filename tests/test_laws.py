@@ -1,4 +1,4 @@
-"""Fits of laws, and which of them the times allow, on times of known law."""
+"""Fits of laws and the tests of their tenability, on times of known law."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_a_fit_of_a_law_finds_the_coefficients_of_its_own_law(power: int, consta
 
 
 def test_a_fit_of_a_law_weighs_every_length_alike() -> None:
-    """Where one length is off by a factor, the fit's coefficient does not depend on which length that is."""
+    """A factor on the time of one length changes the coefficient alike, whichever length that is."""
     times = 3e-9 * LENGTHS**2
     off = []
     for index in range(1, len(times)):
         off.append(fit_sum(LENGTHS, np.where(np.arange(len(times)) == index, 1.2 * times, times), 2).a)
-    # All of them move by the mean of the logs, 1.2^(1/6), where the overhead is at its bound of zero.
+    # Coefficients change by the mean of the logs, 1.2^(1/6), where the overhead is at its bound of zero.
     assert off[-1] == pytest.approx(3e-9 * 1.2 ** (1 / 6), rel=0.03)
     assert max(off) / min(off) < 1.2 ** (1 / 3)
 
@@ -64,7 +64,7 @@ def test_a_fit_of_a_law_is_the_same_in_any_unit() -> None:
 
 @pytest.mark.parametrize("power", [1, 2, None])
 def test_a_fit_of_a_law_errs_less_than_random_laws(power: float | None) -> None:
-    """A thousand random laws near by and far away err more, whatever the times are."""
+    """A thousand random laws near by and far away err more on any times."""
     random = np.random.default_rng(2)
     for seed in range(5):
         times = np.exp(np.cumsum(np.random.default_rng(seed).uniform(0, 2, len(LENGTHS)) * np.log(2)))
@@ -91,7 +91,7 @@ def test_an_overhead_of_a_law_that_cannot_be_told_is_null() -> None:
     assert laws_of(table(Law(1e-9, 2, 1e-3), lengths=DOUBLINGS[:3])).overhead is None
     assert laws_of(table(Law(1e-3, 0))).overhead is None
     assert laws_of(table(Law(1e-9, 4))).overhead is None
-    assert laws_of(table(Law(1e-9, 2))).overhead == 0  # none is invented
+    assert laws_of(table(Law(1e-9, 2))).overhead == 0  # a pure power has no overhead
 
 
 @pytest.mark.parametrize("own", list(LAWS))

@@ -48,7 +48,7 @@ def console(*paths: Path) -> str:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The folder of the report of a layer on two devices, and what it was made from."""
+    """Folder of the report of a layer on two devices, and the content of its run."""
     folder = tmp_path_factory.mktemp("layer")
     run = replace(LAYER, not_measured=[GONE])
     path = write_together(folder / "out.json", [run, GPU], ceilings(run.machine, 2e10, 1.5e12))

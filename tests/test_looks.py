@@ -1,4 +1,4 @@
-"""The look of a kernel: its own, by its name alone, in every picture."""
+"""The look of a kernel (colour, marker, line), which follows from its name in every picture."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ EYES = {
     "deuteranopic": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
                      [-0.011820, 0.042940, 0.968881]],
 }  # fmt: skip
-"""What such eyes see of linear RGB: Machado, Oliveira and Fernandes 2009, severity 1."""
+"""Linear RGB as colour-blind eyes see it: Machado, Oliveira and Fernandes 2009, severity 1."""
 
 
 def lab(color: str, eyes: str) -> np.ndarray:
@@ -126,7 +126,7 @@ def legends(figure: Figure) -> dict[str, tuple[str, str]]:
 
 
 def test_the_look_of_a_kernel_is_the_same_in_every_picture_of_a_report(tmp_path: Path) -> None:
-    """Also where the layer was measured with fewer kernels than the operator."""
+    """Looks agree between pictures though the layer was measured with fewer kernels than the operator."""
     laws = {
         (kernel, "causal"): Law(1e-11, 2) if kernel.startswith("standard") else Law(1e-9, 1)
         for kernel in (

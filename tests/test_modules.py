@@ -105,8 +105,8 @@ def test_self_attention_under_autocast_computes_in_bfloat16_close_to_float32(
         narrow = layer(x)
     assert narrow.dtype is torch.bfloat16
     wide = layer(x)
-    # Five roundings of half an eps in a row, eps = 2^-7: the inputs and results of both projections
-    # and of the kernel; weights are rounded too.
+    # Five roundings of half an eps in a row, eps = 2^-7: inputs and results of both projections and of the
+    # kernel; weights are rounded too.
     assert relative_error(narrow, wide) < 2.5 * 2**-7
     (got,), (wanted,) = (torch.autograd.grad(out.float().sin().sum(), x) for out in (narrow, wide))
     assert relative_error(got, wanted) < 5 * 2**-7
@@ -116,7 +116,7 @@ def test_self_attention_under_autocast_computes_in_bfloat16_close_to_float32(
 def test_self_attention_compiles(name: str, device: str) -> None:
     torch.manual_seed(0)
     layer = SelfAttention(32, 2, kernel=name, causal=True, device=device)
-    # The eager backend traces as every other does and needs no C++ compiler.
+    # The eager backend traces like every other and needs no C++ compiler.
     compiled = torch.compile(layer, backend="eager")
     x = torch.randn(2, 100, 32, device=device, requires_grad=True)
     assert relative_error(compiled(x), layer(x)) < 1e-6

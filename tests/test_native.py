@@ -1,4 +1,4 @@
-"""linear-native: cut into segments or not, by any number of threads, and built once or refused."""
+"""linear-native: any number of segments and threads, numerical accuracy, FLOPs, and its build."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attention.kernels.references import REFERENCES, relative_error
 
 @pytest.fixture(autouse=True)
 def number_of_threads() -> Iterator[None]:
-    """A test may change it."""
+    """The number of threads, which a test may change, is restored."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -32,19 +32,19 @@ def results(case: Case) -> list[Tensor]:
 
 
 def test_linear_native_is_built_for_every_dtype_where_a_compiler_is() -> None:
-    """So that a build that breaks is no silent skip of all its tests."""
+    """A build that breaks would otherwise only skip every other test of the kernel."""
     assert [library.missing(dtype) for dtype in library.STORAGE] == [None] * 4
 
 
 def test_the_output_of_linear_native_has_the_memory_layout_of_the_values() -> None:
-    """As a layer has them: [B, N, 3, H, D] cut into q, k and v, each seen as [B, H, N, D]."""
+    """q, k and v are those of a layer: parts of [B, N, 3, H, D], each seen as [B, H, N, D]."""
     q, k, v = torch.randn(2, 70, 3, 3, 16).permute(2, 0, 3, 1, 4).unbind()
     for function in (linear_native, torch.compile(linear_native, backend="aot_eager", fullgraph=True)):
         out = function(q, k, v)
         assert out.transpose(1, 2).is_contiguous()
         assert relative_error(out, linear_native(q, k, v.contiguous())) == 0
     one = v[:, :1].expand(-1, 3, -1, -1)
-    assert linear_native(q, k, one).is_contiguous()  # an expanded head has no place of its own
+    assert linear_native(q, k, one).is_contiguous()  # an expanded head has no memory layout to follow
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -53,10 +53,10 @@ def test_linear_native_does_not_depend_on_the_number_of_threads_and_segments(thr
     """One head of 2000 tokens is as many segments as threads, the last of them ragged."""
     case = Case("linear-native", mode, 2000, "forward_backward", "cpu", "float64", 1, 1, 12, 20)
     torch.set_num_threads(1)
-    whole = results(case)
+    single_threaded = results(case)
     torch.set_num_threads(threads)
     assert plan.segments(2000, 1, threads) == threads
-    for got, expected in zip(results(case), whole, strict=True):
+    for got, expected in zip(results(case), single_threaded, strict=True):
         assert relative_error(got, expected) < 1e-13
 
 
@@ -65,7 +65,7 @@ def test_linear_native_does_not_depend_on_the_number_of_threads_and_segments(thr
 def test_a_backward_of_linear_native_may_have_other_threads_than_its_forward(
     before: int, after: int, mode: str
 ) -> None:
-    """It finds the sums of the forward's segments."""
+    """A backward uses the sums that its forward saved, whatever its own number of threads."""
     case = Case("linear-native", mode, 2000, "forward_backward", "cpu", "float64", 1, 1, 12, 20)
     *_, dq, dk, dv = results(case)
     inputs = make_inputs(case)
@@ -87,7 +87,7 @@ def test_two_calls_of_linear_native_give_the_same_bits(storage: str, mode: str) 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", [(150, 16, 16), (700, 13, 5)])
 def test_linear_native_reads_no_uninitialised_memory(shape: tuple[int, int, int], mode: str) -> None:
-    """Every element of the results is written, and nothing of the buffers is read before it is."""
+    """Results do not change where allocated memory is filled with NaN, since all of it is written first."""
     tokens, head_dim, value_dim = shape
     case = Case(
         "linear-native", mode, tokens, "forward_backward", "cpu", "float32", 1, 1, head_dim, value_dim
@@ -104,7 +104,7 @@ def test_linear_native_reads_no_uninitialised_memory(shape: tuple[int, int, int]
 
 @pytest.mark.parametrize("feature_map", ["elu", "relu", "identity"])
 def test_feature_maps_of_linear_native_are_accurate_over_their_whole_range(feature_map: str) -> None:
-    """Of one token, v = 1, q = 1: o = phi(1) phi(k) / (phi(1) phi(k) + 1)."""
+    """One token with v = 1, q = 1 has the output phi(1) phi(k) / (phi(1) phi(k) + 1)."""
     k = torch.cat([torch.linspace(-87, 20, 5001), torch.tensor([-0.0, 0.0, -1e-30, 1e-30, -200.0, 1e30])])
     k, one = k.view(1, -1, 1, 1), torch.ones(1, k.numel(), 1, 1)
     out = linear_native(one, k, one, feature_map=feature_map, eps=1.0)
@@ -117,7 +117,7 @@ def test_feature_maps_of_linear_native_are_accurate_over_their_whole_range(featu
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("where", ["q", "k", "v"])
 def test_linear_native_passes_a_nan_on_to_its_chunk_and_to_tokens_that_see_it(where: str, mode: str) -> None:
-    """In its own a masked score, which is zero, may meet it: zero times NaN."""
+    """Earlier tokens of its own chunk may get the NaN, from a masked score of zero times NaN."""
     case = Case("linear-native", mode, 200, batch=1, heads=2, head_dim=16)
     inputs = dict(zip("qkv", make_inputs(case), strict=True))
     inputs[where][0, 1, 71, 3] = float("nan")
@@ -130,7 +130,7 @@ def test_linear_native_passes_a_nan_on_to_its_chunk_and_to_tokens_that_see_it(wh
 
 
 def test_a_long_float32_sum_of_linear_native_keeps_its_digits() -> None:
-    """2^18 equal terms are 4096 sums of 64: half an eps each at most; added one by one it is 3e-4 in all."""
+    """4096 sums of 64 equal terms err by half an eps each at most; 2^18 sums of one would err by 3e-4."""
     n = 2**18
     q, k = torch.zeros(1, 1, n, 1), torch.full((1, 1, n, 1), 0.1)
     v = torch.linspace(0, 1, n).view(1, 1, n, 1)
@@ -162,7 +162,7 @@ def test_linear_native_compiled_as_a_full_graph_gives_the_same_bits_with_gradien
 def test_closed_form_flops_of_linear_native_equal_those_counted_chunk_by_chunk(
     tokens: int, heads: int, threads: int
 ) -> None:
-    """Counted chunk by chunk: scores on and below the diagonal of each, all else in full."""
+    """Products are counted chunk by chunk: scores on and below the diagonal, all else in full."""
     D, E = 5, 3
     parts = plan.segments(tokens, heads, threads)
     size = plan.segment_tokens(tokens, parts)
@@ -194,13 +194,13 @@ def test_segments_of_linear_native_are_whole_chunks_and_leave_no_core_idle() -> 
                 size = plan.segment_tokens(tokens, count)
                 assert size % plan.CHUNK == 0 and (count - 1) * size < tokens <= count * size
                 tasks = heads * count
-                # As many a thread, or four a thread, or too few tokens to cut.
+                # Tasks divide evenly among threads, are four a thread, or the tokens are too few to cut.
                 assert tasks % threads == 0 or tasks >= 4 * threads or tokens / count < 2 * plan.LEAST_TOKENS
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty one; nothing that was built before is remembered."""
+    """An empty cache of libraries, with none loaded."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(library, "_loaded", library._loaded.__wrapped__)
     return tmp_path / "attention-scaling"

@@ -1,4 +1,4 @@
-"""What a session leaves out, with its reason in the file: by prediction, by failure, by an interrupt."""
+"""Outcomes of cases not measured, by prediction, failure or interrupt, with reasons in the JSON file."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_wrong_failing_and_memory_hungry_kernels_are_outcomes_and_the_run_goes_o
     found = {
         (row["kernel"], row["seq_len"]): (row["outcome"], row["reason"]) for row in document["not_measured"]
     }
-    # Wrong from its 65th token on, and found out before its 16 tokens are timed.
+    # linear-amnesic is wrong from its 65th token on, which the check finds before 16 tokens are timed.
     for length in (16, 700):
         outcome, reason = found["linear-amnesic", length]
         assert outcome == "failed" and "wrong result at N = 600: relative error" in reason
@@ -127,7 +127,7 @@ def test_an_interrupted_run_keeps_measured_cases_and_lists_the_rest_as_not_measu
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+        # Background jobs of a shell ignore Ctrl-C, and their children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None

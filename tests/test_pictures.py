@@ -1,4 +1,4 @@
-"""The pictures of a report: nothing overlaps, everything is named."""
+"""Pictures of a report: labels, ticks, titles, file names and error bars."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_pictures_of_the_most_measured_forward_setting_have_file_names_without_a
 def test_error_bars_of_a_picture_are_the_interval_over_units_and_the_axis_says_so(
     units: int, tmp_path: Path
 ) -> None:
-    """And never the spread of the rounds of a unit, which are not independent."""
+    """Error bars are never the spread of the rounds of a unit, which are not independent."""
     laws = {("standard-sdpa", "causal"): Law(1e-8, 2)}
     records = load([Run(laws, LONG[:3], units, noise=NOISE).write(tmp_path / "out.json")])
     ((_, view),) = views(summarise(records), case_table(records))

@@ -1,4 +1,4 @@
-"""linear-triton decides once: launches, FLOPs and costs follow from one plan, of misaligned tensors too."""
+"""The plan of linear-triton, from which launches, FLOPs and costs follow, of misaligned tensors too."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = ("q", "k", "v", "do")
 
 @pytest.fixture(autouse=True)
 def hopper(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """As on a Hopper card, however short the sequence; the modules of the passes, which nobody launches."""
+    """Plans are those of a Hopper card; passes are not launched, but their modules recorded and yielded."""
     pytest.importorskip("triton.experimental.gluon")
     monkeypatch.setattr(card, "has_gluon", lambda device: True)
     monkeypatch.setattr(plan, "DESCRIBED", 0)
@@ -53,7 +53,7 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def inputs(*misaligned: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
-    """q, k, v and do; those named begin in the middle of 16 bytes."""
+    """q, k, v and do; tensors of the given names begin 2 bytes past a multiple of 16."""
     size = 2 * TOKENS * WIDTH
     return {
         name: torch.zeros(size + 1, dtype=dtype)[1 if name in misaligned else 0 :][:size].view(
@@ -98,7 +98,7 @@ def test_counted_flops_follow_the_plan_of_the_launched_passes(
 
 
 def test_a_plan_of_misaligned_wide_tensors_computes_scores_in_each_block_of_the_values() -> None:
-    """What the counter takes them for where alignment is not asked for: scores once."""
+    """Aligned wide tensors compute scores once, misaligned ones once in each block of the values."""
     aligned, misaligned = (plan_of(x["q"], x["k"], x["v"]) for x in (inputs(), inputs("k")))
     once, twice = (forward_terms(one, causal=True) for one in (aligned, misaligned))
     assert once["scores"] == once["weighted_values"]
@@ -118,7 +118,7 @@ def test_segments_of_a_plan_do_not_depend_on_alignment() -> None:
 
 
 def test_a_plan_of_fake_tensors_equals_that_of_aligned_tensors() -> None:
-    """A compiler's tensors have no address."""
+    """Tensors of a compiler have no address that could be misaligned."""
     real = inputs()
     with FakeTensorMode() as mode:
         q, k, v = (mode.from_tensor(real[name]) for name in NAMES[:3])

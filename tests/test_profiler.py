@@ -27,7 +27,7 @@ def vector(units: int, device: str = "cpu") -> torch.Tensor:
 
 
 def view(device: str) -> object:
-    """A vector of 8 units; its views hold nothing."""
+    """A vector holds 8 units; its views hold none."""
     x = vector(8, device)
     return x.view(-1, 2).T[:1], x[::2]
 
@@ -37,13 +37,13 @@ def in_place(device: str) -> object:
 
 
 def freed_temporary(device: str) -> object:
-    """8 + 8 while they are added, 8 more for the sum; the next 8 reuse nothing that is alive."""
+    """Two summands of 8 and their sum of 8 are alive at the peak; then the sum and a result of 8 are."""
     total = vector(8, device) + vector(8, device)
     return total.exp()
 
 
 def nested_call(device: str) -> object:
-    """Inside: 8 given, 16 made and dropped. After: 8 kept, 4 more."""
+    """Peak inside of the call: 8 given, 16 for the concatenation, 8 for the copy; 8 and 4 are left."""
 
     def inner(x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, x]).view(2, -1)[0].clone()
@@ -57,7 +57,7 @@ def output_kept(device: str) -> object:
 
 
 def dropped_one_by_one(device: str) -> object:
-    """The name is bound to the old vector until the new one is made: two are alive at a time."""
+    """Two vectors are alive at a time, because the name holds the old one until the new one is made."""
     x = vector(8, device)
     for _ in range(5):
         x = vector(8, device)
@@ -65,7 +65,7 @@ def dropped_one_by_one(device: str) -> object:
 
 
 def backward(device: str) -> object:
-    """y = x * w saves both; at the peak there are x, w, y, the gradient that enters, and both that leave."""
+    """y = x * w saves x and w; at the peak x, w, y, the gradient of y and those of x and w are alive."""
     x, w = vector(8, device).requires_grad_(), vector(8, device).requires_grad_()
     y = x * w
     return torch.autograd.grad(y, (x, w), vector(8, device))
@@ -102,7 +102,7 @@ def test_counting_flops_does_not_change_peak_memory(kernel: str, device: str) ->
 
 def test_the_resident_set_counts_memory_that_no_tensor_holds() -> None:
     def allocate() -> None:
-        # A mapping of its own, every page written: an allocator may hand out what is resident already.
+        # A new mapping with every page written, because an allocator may reuse resident memory.
         with mmap(-1, 200 * 2**20) as hidden:
             for page in range(0, len(hidden), PAGESIZE):
                 hidden[page] = 1
@@ -209,8 +209,8 @@ def test_a_profile_refuses_work_left_on_another_stream_and_times_work_waited_for
 
     with pytest.raises(ValueError, match="the function leaves work on another CUDA stream"):
         profile(leave, device=device)
-    plain = profile(torch.mm, a, a)
-    assert profile(wait, device=device).median_s == pytest.approx(plain.median_s, rel=0.3)
+    one_product = profile(torch.mm, a, a)
+    assert profile(wait, device=device).median_s == pytest.approx(one_product.median_s, rel=0.3)
 
 
 def test_a_profile_of_a_function_that_synchronises_inside_holds_all_of_its_work(device: str) -> None:
@@ -223,5 +223,5 @@ def test_a_profile_of_a_function_that_synchronises_inside_holds_all_of_its_work(
         torch.cuda.synchronize()
         torch.mm(a, a)
 
-    plain = profile(torch.mm, a, a)
-    assert 1.7 * plain.median_s < profile(twice, device=device).median_s < 4 * plain.median_s
+    one_product = profile(torch.mm, a, a)
+    assert 1.7 * one_product.median_s < profile(twice, device=device).median_s < 4 * one_product.median_s

@@ -1,4 +1,4 @@
-"""A file names the commit of the kernels it measured, and a run measures no others than it was told."""
+"""Provenance: the commit of the measured kernels, and the refusal of kernels from another folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.repository import Repository
 
 
 def config(**options: Any) -> Any:
-    """Stands for pytest's."""
+    """A stand-in for pytest's config with the options of provenance."""
     return SimpleNamespace(getoption=lambda name, default=None: options.get(name, default))
 
 

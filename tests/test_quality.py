@@ -1,4 +1,4 @@
-"""What a report says of unsteady runs, and that machines which differ stay apart."""
+"""Sentences on the quality of measurements, and the separation of different machines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FACTS = {
 
 
 def steady(seed: int = 0, **changes: Any) -> Content:
-    """A run on a GPU with nothing to be said of it."""
+    """Content of a run on a GPU under steady conditions."""
     run = {"laws": LAWS, "noise": Noise(0.01, 0.01, 0.02), "machine": GPU, "seed": seed}
     content = Run(**{**run, "lengths": (512, 2048, 8192), **changes}).content()
     readings = [{**STEADY, "repetition": repetition} for repetition in (1, 2, 3)]
@@ -63,7 +63,7 @@ def quality(folder: Path, *contents: Content) -> list[str]:
 
 
 def slow_down(content: Content, factor: Callable[[Mapping[str, Any]], float]) -> Content:
-    """The same run with the rounds of each benchmark slower by a factor of its record."""
+    """Content with the rounds of each benchmark slower by a factor of its record."""
     for one in content["benchmarks"]:
         one["stats"]["data"] = [second * factor(one["extra_info"]) for second in one["stats"]["data"]]
     return content
@@ -83,7 +83,7 @@ def test_files_without_conditions_have_no_sentence_on_quality(tmp_path: Path) ->
     assert quality(tmp_path, nothing) == []
 
 
-# What the times show
+# Quality of the times
 
 
 def test_few_rounds_name_the_worst_case(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_drift_over_repetitions_is_the_trend_common_to_all_cases(
     slow_down(content, lambda record: 1 + step * (record["repetition"] - 1))
     (sentence,) = quality(tmp_path, content)
     assert sentence.startswith("Drift: from the first to the last repetition")
-    # The line through the logarithms of three steps is that through their ends.
+    # The fitted line through three logarithms has the slope between their ends.
     assert words in sentence
 
 
@@ -156,16 +156,16 @@ def test_drift_from_run_to_run_follows_the_dates_of_the_runs_not_their_order(tmp
     assert "slower from the first to the last run" in sentence
 
 
-# What was sensed
+# Conditions
 
 
 def conditions(**changes: Any) -> Callable[[Content], None]:
-    """Change what was read at the end of the third repetition."""
+    """Change the conditions read at the end of the third repetition."""
     return lambda content: content["run"]["conditions"][3].update(changes)
 
 
 def before(**changes: Any) -> Callable[[Content], None]:
-    """Change what was read before the first case."""
+    """Change the conditions read before the first case."""
     return lambda content: content["run"]["conditions"][0].update(changes)
 
 
@@ -241,7 +241,7 @@ def test_a_card_beside_a_run_on_the_cpu_is_not_judged(tmp_path: Path) -> None:
 def test_conditions_that_differ_between_pooled_files_are_named_with_their_values(tmp_path: Path) -> None:
     runs = [steady(seed) for seed in range(3)]
     facts(governor="schedutil", numpy="2.2.0")(runs[1])
-    del runs[2]["run"]["governor"]  # not told is not different
+    del runs[2]["run"]["governor"]  # an unknown governor is no difference
     (sentence,) = quality(tmp_path, *runs)
     assert "NumPy (2.1.0, 2.2.0), CPU governor (performance, schedutil)" in sentence
 

@@ -1,4 +1,4 @@
-"""What the README files say is so: their links, their figures, and the lines that others copy."""
+"""README files: their links, their figures, and the commands that CI copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading runs: what is kept, what is refused, and what is said about what is missing."""
+"""Records read from runs: fields kept, files refused, and warnings of what is missing."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def test_unknown_fields_of_a_record_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out.json.gz", "out.json", "out.gz"])
 def test_a_file_compressed_by_gzip_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
-    plain = save(tmp_path / "plain.json", SMALL.content())
+    uncompressed = save(tmp_path / "plain.json", SMALL.content())
     (tmp_path / "packed").mkdir()
     packed = tmp_path / "packed" / name
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    packed.write_bytes(gzip.compress(uncompressed.read_bytes()))
     pd.testing.assert_frame_equal(
-        load([packed]).rows.drop(columns="file"), load([plain]).rows.drop(columns="file")
+        load([packed]).rows.drop(columns="file"), load([uncompressed]).rows.drop(columns="file")
     )
     with pytest.raises(InputError, match="holds the same run as"):
-        load([plain, packed])
+        load([uncompressed, packed])
 
 
 @pytest.mark.parametrize("keep", [slice(4), slice(20), slice(-9)])
@@ -157,7 +157,7 @@ def test_a_case_with_an_impossible_time_is_left_out_and_named(bad: object, tmp_p
     key = content["benchmarks"][0]["extra_info"]["key"]
     assert len(records.rows) == len(content["benchmarks"]) - 1
     assert len(records.warnings) == 1 and key in records.warnings[0]
-    assert records.not_measured.empty  # its other repetition is sound
+    assert records.not_measured.empty  # the other repetition of this case is sound
 
 
 def test_a_case_without_one_sound_repetition_counts_as_failed(tmp_path: Path) -> None:

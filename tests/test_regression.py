@@ -1,7 +1,7 @@
-"""Did it change? How often the verdicts on two sets of runs are right, and what they say of known changes.
+"""Error rates of the verdicts on two sets of runs, and their statistics on known changes.
 
 The simulations print the rates they achieved: `pytest tests/test_regression.py -s`; with `-m slow` those of
-all noises, which the README shows.
+all noises, which the README of comparison shows.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tests.test_coverage import assert_rate
 
 CASES = 60
 QUIET = Unrest(run=0.015)
-"""1.5 % of the run, and the repetitions and rounds of all others on top of it."""
+"""Noise with a 1.5 % effect of the run, and the usual noise of repetitions and rounds."""
 UNEQUAL = "the noise of a case is larger or smaller by factors of 1.6 (standard deviation)"
 ALL = NOISES["all of these"]
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Logarithms of shape (draws, pairs, cases) of equal code, so every change is planted later."""
+    """Logarithms of times of equal code, shape (draws, pairs, cases), in which changes are planted later."""
 
     base: Floats
     head: Floats
@@ -36,7 +36,7 @@ class Draws:
     def rate(
         self, raised: Callable[[Change], bool], *, paired: bool = True, slower: Floats | float = 0
     ) -> float:
-        """The share of the draws in which the head, slower by so much (log), raises something."""
+        """Mean of a statistic over the draws, with the head slower by a logarithm."""
         changes = (
             find_change(base, head + slower, paired=paired)
             for base, head in zip(self.base, self.head, strict=True)
@@ -45,7 +45,7 @@ class Draws:
 
 
 def draw(unrest: Unrest, draws: int, pairs: int, *, unequal: bool = False) -> Draws:
-    """All runs of an experiment in one process order; every other one is the head's."""
+    """Draw experiments of runs in the order of measurement, base and head in turn."""
     parts = []
     for seed in range(math.ceil(draws / 100)):
         truth = np.ones((10, CASES // 10))
@@ -67,7 +67,7 @@ def found_first(change: Change) -> bool:
 
 
 def called_same(runs: Draws) -> float:
-    """How many of all cases are the same within 3 % while all are slower by 5 %."""
+    """Share of the cases called same within 3 %."""
     called = [
         verdicts(find_change(base, head + math.log(1.05), paired=True), math.log1p(0.03))[0].count("same")
         for base, head in zip(runs.base, runs.head, strict=True)
@@ -100,7 +100,7 @@ def test_a_slowdown_of_5_percent_is_never_called_same_within_3() -> None:
 
 @pytest.mark.slow
 def test_students_t_without_shared_variances_finds_fewer_slowdowns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why the cases lend each other their variances: compare the test above."""
+    """A slowdown of 10 % that shared variances find is missed in more than a tenth of the draws."""
     monkeypatch.setattr("benchmarks.analysis.comparison.inference.FAMILY", CASES + 1)
     rate = draw(QUIET, 1000, 6).rate(found_first, slower=only_first(1.1))
     assert_rate(rate, 0, 0.9, 1000, "10 % in one of 60 cases, each case by itself")
@@ -108,7 +108,7 @@ def test_students_t_without_shared_variances_finds_fewer_slowdowns(monkeypatch: 
 
 @pytest.mark.parametrize("draws", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_single_run_a_side_assumes_the_effect_of_the_run(draws: int) -> None:
-    """Without the assumed effect of the run, repetitions raise false alarms in most comparisons."""
+    """Repetitions raise false alarms in most comparisons without the assumed effect of the run."""
     random = np.random.default_rng(0)
     run, repetition = CALM.run, CALM.repetition
     found: dict[float, list[bool]] = {0.0: [], RUN_NOISE: []}
@@ -123,7 +123,7 @@ def test_a_single_run_a_side_assumes_the_effect_of_the_run(draws: int) -> None:
 
 @pytest.mark.slow
 def test_error_rates_of_verdicts_under_every_noise() -> None:
-    """Prints the table of the README."""
+    """Error rates for the table of the README of comparison are printed."""
     draws, misses = 1000, []
     rows = {"1.5 % run noise, and of repetitions and rounds": (QUIET, False)}
     rows |= {name: (unrest, False) for name, unrest in NOISES.items()} | {UNEQUAL: (QUIET, True)}
@@ -144,7 +144,7 @@ def test_error_rates_of_verdicts_under_every_noise() -> None:
     assert not misses
 
 
-# What the noise of many quantities is made of
+# Variances and degrees of freedom of many quantities
 
 
 def test_few_quantities_keep_their_own_variances() -> None:
@@ -182,7 +182,7 @@ def test_a_change_is_estimated_from_the_units_that_hold_its_quantity() -> None:
 
 
 def test_a_side_of_one_run_takes_the_variance_of_the_other_side() -> None:
-    """By the textbook: s sqrt(1 + 1/n) with n - 1 degrees of freedom."""
+    """The error of a prediction is s sqrt(1 + 1/n) with n - 1 degrees of freedom."""
     base = np.array([[0.0], [0.02], [0.04]])
     change = find_change(base, np.array([[0.5]]), paired=False)
     assert change.error[0] == pytest.approx(0.02 * math.sqrt(1 + 1 / 3)) and change.freedom[0] == 2

@@ -1,4 +1,4 @@
-"""What may not change a conclusion, and what is missing: relations between reports."""
+"""Relations between reports: changes of a run that may not change a conclusion, and missing cases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_order_of_files_does_not_change_the_conclusions(tmp_path: Path) -> N
 
 
 def rounded(value: Any) -> Any:
-    """Sums in another order differ in the last digits."""
+    """A value with numbers rounded to 6 digits, because sums in another order differ in the last ones."""
     if isinstance(value, dict):
         return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -119,7 +119,7 @@ def test_the_headline_kernel_is_the_fastest_at_the_longest_length(tmp_path: Path
     assert best_linear([]) is None
 
 
-# What is missing is named
+# Missing cases
 
 
 def test_report_of_a_run_without_a_measured_case_gives_the_reasons_and_exits_with_1(

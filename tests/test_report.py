@@ -1,4 +1,4 @@
-"""From JSON files to the written report, by the command line and by its parts."""
+"""The command report: its files, console, summary, tables and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The folder and the process of one whole report."""
+    """Folder and finished process of one complete report."""
     folder = tmp_path_factory.mktemp("report")
     path = FULL.write(folder / "out.json")
     return folder / "report", run_cli("report", path, "-o", folder / "report")
@@ -174,7 +174,7 @@ def test_the_crossover_of_peak_memory_is_exact(tmp_path: Path) -> None:
             one["extra_info"]["peak_bytes"] *= 2
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
-    # In bytes: linear 2 (4 H N D); explicit 4 H N D + 8 H N^2; equal at N = D / 2.
+    # Bytes: linear 2 (4 H N D); explicit 4 H N D + 8 H N^2; equal at N = D / 2.
     crossover = find(
         conclude(path)["crossovers"],
         linear="linear-chunked", standard="standard-explicit", mode="causal", quantity="peak_bytes",

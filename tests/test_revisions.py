@@ -1,4 +1,4 @@
-"""Revisions are found, checked out beside the user's tree, and measured in pairs."""
+"""Revisions: found by name, checked out beside the user's tree, and measured in pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNKED = "attention/kernels/linear_chunked/passes.py"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """One commit, to ask and not to change."""
+    """A repository of one commit, which no test may change."""
     return Repository(tmp_path_factory.mktemp("shared") / "repository")
 
 
@@ -35,7 +35,7 @@ def repository(tmp_path: Path) -> Repository:
 
 
 class Processes:
-    """Stands for the processes of a plan: each writes a file of its side."""
+    """A stand-in for the processes of a plan, which writes the file of each run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> None:
         self.measured: list[str] = []
@@ -71,7 +71,7 @@ def test_each_revision_comes_first_in_every_other_pair() -> None:
 def test_every_run_of_a_pair_imports_the_kernels_of_its_revision(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("PYTHONPATH", raising=False)  # else its folders would be among the paths
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # whose folders would be among the paths
     repository.edit(CHUNKED, "from __future__", "# second\nfrom __future__")
     repository.commit("second")
     processes, before = Processes(monkeypatch), repository.state()
@@ -91,7 +91,7 @@ def test_the_revision_of_the_working_tree_is_its_commit_with_the_changes(
 ) -> None:
     repository.edit(CHUNKED, "from __future__", "# changed\nfrom __future__")
     (repository.folder / "attention" / "new.py").write_text("")
-    os.utime(repository.folder / "attention" / "__init__.py", (0, 0))  # what git would refresh in its index
+    os.utime(repository.folder / "attention" / "__init__.py", (0, 0))  # stale in git's index
     processes, before = Processes(monkeypatch), repository.state()
     changed = plan(repository, "HEAD", ".", pairs=1)
     assert changed.head.label == f"{repository.first[:10]}+changes"
@@ -123,7 +123,7 @@ def test_an_interrupted_comparison_of_revisions_cleans_up_and_continues_with_mis
     second = Processes(monkeypatch)
     continued = plan(repository, "HEAD", "HEAD", pairs=3)
     measure_pairs(continued, lambda line: None, repository.folder)
-    # Half a pair is measured again.
+    # A pair with one run missing is measured again.
     assert first.measured == ["base-01", "head-01", "head-02"]
     assert second.measured == ["head-02", "base-02", "base-03", "head-03"]
     assert all(file.exists() for side in revisions.SIDES for file in continued.files(side))
@@ -145,7 +145,7 @@ def test_a_comparison_of_other_options_or_changes_gets_a_folder_of_its_own(
     Processes(monkeypatch, stop_after=1)
     with pytest.raises(KeyboardInterrupt):
         measure_pairs(changed, lambda line: None, repository.folder)
-    # Nobody knows whether the changes are still the same.
+    # Uncommitted changes may differ between two calls.
     assert plan(repository, "HEAD", ".").folder.name == "runs-003"
 
 
@@ -228,7 +228,7 @@ def test_a_comparison_of_revisions_ended_by_a_signal_removes_its_checkouts(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        # A shell's background jobs ignore Ctrl-C, and nohup's a hangup; their children inherit that.
+        # Background jobs of a shell ignore Ctrl-C, those of nohup a hangup; their children inherit that.
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None

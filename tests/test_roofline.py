@@ -1,4 +1,4 @@
-"""What a device can do at most, and how near its cases come to it."""
+"""Ceilings of a device, the floors of its cases, and the pictures of both."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LENGTHS = (16, 256, 4096)
 
 
 def at_share(path: Path, share: float, machine: Machine = CPU, **shares: float) -> Path:
-    """A run whose cases take floor / share, those of some kernels with a share of their own, and ceilings."""
+    """Write a run with ceilings whose cases take floor / share, where some kernels have another share."""
     content = Run(LAWS, LENGTHS, machine=machine, theory=True).content()
     for one in content["benchmarks"]:
         record = one["extra_info"]
@@ -64,7 +64,7 @@ def console(path: Path) -> str:
 
 
 def marked(axes: Axes, style: dict[str, Any]) -> list[tuple[float, float]]:
-    """The points drawn with this marker."""
+    """Points drawn with a marker."""
     return [
         (float(x), float(y))
         for line in axes.lines

@@ -1,4 +1,4 @@
-"""Runs of runs: fresh processes, resumable, until the answer is as narrow as asked for."""
+"""The command run: fresh processes, continued plans, and --until a crossover interval is narrow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TINY = ("--device=cpu", "--kernel=*-explicit", "--mode=causal", "--seq-len=16,32
 
 
 class Processes:
-    """Stands for the processes of a plan: each writes the file of its run."""
+    """A stand-in for the processes of a plan, which writes the file of each run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> None:
         self.measured: list[int] = []

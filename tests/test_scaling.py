@@ -1,4 +1,4 @@
-"""Exponents and slopes, on times of known law."""
+"""Exponents, windows, verdicts and local slopes on times of known law."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.synthetic import DOUBLINGS, Law
 
 LENGTHS = np.array(DOUBLINGS, dtype=float)
 EXACT = 1e-9
-"""Logarithms of a dozen digits, a few operations each."""
+"""Tolerance of results from logarithms of a dozen digits, a few operations each."""
 
 
 def table(
@@ -80,9 +80,9 @@ def test_a_factor_on_a_whole_unit_does_not_change_the_exponent() -> None:
 def test_an_overhead_that_has_not_faded_moves_the_window_and_is_named() -> None:
     law = Law(1e-12, 2, overhead=20e-6)
     exponent = estimate_exponent(table(law))
-    whole = np.polyfit(np.log(LENGTHS), np.log([law(int(n)) for n in LENGTHS]), 1)[0]
+    slope_of_all = np.polyfit(np.log(LENGTHS), np.log([law(int(n)) for n in LENGTHS]), 1)[0]
     assert exponent.window is not None and exponent.window[0] > 256
-    assert exponent.value is not None and whole < exponent.value < 2
+    assert exponent.value is not None and slope_of_all < exponent.value < 2
     assert exponent.verdict == "not reached" and exponent.overhead_s is None
     share = 20e-6 / law(8192)
     assert f"20.0 µs still are {100 * share:.0f} % of the time at N = 8192" in str(exponent.reason)
@@ -92,7 +92,7 @@ def test_an_overhead_that_has_not_faded_moves_the_window_and_is_named() -> None:
 def test_an_overhead_that_has_faded_does_not_change_the_verdict_on_the_exponent(
     power: float, verdict: str
 ) -> None:
-    """At the shortest length it is half of the time, and bends the window of flat slopes too."""
+    """An overhead of half of the shortest time bends the slopes within the window, too."""
     exponent = estimate_exponent(
         table(Law(1e-3 / 256**power, power, 1e-3), lengths=(*DOUBLINGS, 16384, 32768))
     )
@@ -102,7 +102,7 @@ def test_an_overhead_that_has_faded_does_not_change_the_verdict_on_the_exponent(
 
 
 def test_a_slope_still_rising_at_the_longest_lengths_has_the_verdict_not_reached() -> None:
-    """Up to N = 1000 the parabola has hardly begun: the window's mean is within 0.1 of 1, its end is not."""
+    """The mean slope of the window is within 0.1 of 1, that at its end is not."""
     slopes = np.array([1.0, 1.0, 1.0, 1.06, 1.2])
     times = 1e-6 * np.exp(np.log(2) * np.concatenate([[0], np.cumsum(slopes)]))
     exponent = estimate_exponent(pd.DataFrame([times] * 3, columns=list(DOUBLINGS)))
@@ -131,7 +131,7 @@ def test_the_window_of_the_exponent_is_the_longest_flat_stretch_up_to_the_longes
         ]
         assert start == min(flat, default=None)
         found.add(start)
-    assert None in found and 0 in found and len(found) > 4  # the draws reached every kind of answer
+    assert None in found and 0 in found and len(found) > 4  # the draws reached every kind of window
 
 
 def test_an_exponent_without_a_flat_window_is_undetermined() -> None:

@@ -1,4 +1,4 @@
-"""Dataclasses become JSON in one place, and rows become settings in one."""
+"""Serialization: dataclasses to JSON values, and rows to settings."""
 
 from __future__ import annotations
 

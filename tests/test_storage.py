@@ -1,4 +1,4 @@
-"""What users of pytest-benchmark know works on the suite: a storage folder over several commits."""
+"""Storage, comparison and command line of pytest-benchmark on the suite, over several commits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.repository import IDENTITY, Repository
 
-# One process of many sessions: CI runs it.
+# CI runs this file, one process of many sessions.
 pytestmark = pytest.mark.slow
 
 TINY = (
@@ -66,7 +66,7 @@ for number, (kind, arguments) in enumerate(json.loads(sys.argv[1])):
 
 
 class Sessions:
-    """What the sessions said, and what lies in the storage after them."""
+    """Exit codes and output of the sessions, and the storage after them."""
 
     def __init__(self, repository: Repository, storage: Path) -> None:
         self.repository, self.storage = repository, storage

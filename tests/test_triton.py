@@ -1,8 +1,8 @@
-"""linear-triton: on CUDA as compiled, on a CPU under Triton's interpreter, which runs the same passes.
+"""linear-triton: compiled on CUDA, and under Triton's interpreter on a CPU.
 
-The interpreter must be chosen before Triton is imported, so there these tests run in a process of their own,
-started by the last of them. Small everywhere, because it takes tens of milliseconds a chunk: segments of 64
-tokens and chunks of 32 cross every seam within a hundred tokens.
+The interpreter must be chosen before Triton is imported, so on a CPU the last test runs all others in a
+process of their own. Inputs are small, because the interpreter takes tens of milliseconds a chunk: segments
+of 64 tokens and chunks of 32 cross every boundary within a hundred tokens.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 @pytest.fixture(autouse=True)
 def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Segments of 64 tokens, and on a CPU the interpreter."""
-    plan(monkeypatch, LEAST_TOKENS=64)
+    """Plans have segments of 64 tokens, and tests that need the interpreter are skipped outside of it."""
+    set_rules(monkeypatch, LEAST_TOKENS=64)
     device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
     needs_none = ("does_not_serve", "interpreter")
     if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
@@ -48,8 +48,8 @@ def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     forget_launches()
 
 
-def plan(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
-    """Other rules, and nothing remembered that was planned by those before."""
+def set_rules(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
+    """Set rules of the plan and forget launches planned by earlier rules."""
     for name, value in rules.items():
         monkeypatch.setattr(triton_plan, name, value)
     forget_launches()
@@ -68,8 +68,8 @@ def test_linear_triton_equals_the_oracle_with_gradients(
     moved_by: str, mode: str, inputs_in: str, head_dim: int, value_dim: int, device: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Ragged lengths, widths that are no power of two, two segments."""
-    plan(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
+    """Inputs have a ragged length of two segments, and widths that are no power of two."""
+    set_rules(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
     case = Case("linear-triton", mode, 100, "forward_backward", device, inputs_in, 1, 1, head_dim, value_dim)
     errors = errors_against_reference(case)
     assert errors.within(case.torch_dtype), errors
@@ -119,16 +119,16 @@ def test_gradients_of_linear_triton_reach_the_parameters_of_a_callable_feature_m
 def test_linear_triton_does_not_depend_on_segments_being_added_up_or_scanned(
     mode: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One segment, three added up by each program, and three scanned."""
+    """Results are equal for one segment, three added up by each program, and three scanned."""
     results = []
     for least, folded in ((1024, 32), (64, 32), (64, 0)):
-        plan(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
+        set_rules(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
         q, k, v = inputs(device, (1, 1, 130, 16))
         out = linear_triton(q, k, v, causal=mode == "causal")
         results.append([out, *torch.autograd.grad(out, (q, k, v), torch.ones_like(out))])
     for other in results[1:]:
         for x, y in zip(results[0], other, strict=True):
-            # Sums of a hundred float32 in another order.
+            # A hundred float32 are summed in another order.
             assert relative_error(y, x) < 1e-5
 
 
@@ -142,16 +142,16 @@ def test_two_calls_of_linear_triton_give_the_same_bits(device: str) -> None:
 def test_linear_triton_continued_from_a_state_equals_one_call_with_gradients(
     moved_by: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
+    set_rules(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
     q, k, v = inputs(device, value_dim=24)
-    whole = linear_triton(q, k, v, causal=True)
+    one_call = linear_triton(q, k, v, causal=True)
     head, state = linear_triton_with_state(q[:, :, :37], k[:, :, :37], v[:, :, :37])
     tail, (S, z) = linear_triton_with_state(q[:, :, 37:], k[:, :, 37:], v[:, :, 37:], state)
     joined = torch.cat([head, tail], dim=2)
-    assert relative_error(joined, whole) < 1e-5
-    weights = torch.randn_like(whole)
-    expected = torch.autograd.grad(whole, (q, k, v), weights)
-    # As if the last state were used too: its gradient must reach the keys and values of both parts.
+    assert relative_error(joined, one_call) < 1e-5
+    weights = torch.randn_like(one_call)
+    expected = torch.autograd.grad(one_call, (q, k, v), weights)
+    # A gradient of the last state, zero here, must reach the keys and values of both parts.
     got = torch.autograd.grad((joined * weights).sum() + 0 * S.sum() + 0 * z.sum(), (q, k, v))
     for x, y in zip(got, expected, strict=True):
         assert relative_error(x, y) < 1e-5
@@ -179,7 +179,7 @@ def test_a_float16_normaliser_of_linear_triton_beyond_65504_does_not_overflow(de
 
 
 def test_linear_triton_keeps_the_small_features_of_strongly_negative_inputs(device: str) -> None:
-    """phi = e^-12: adding 1 to elu would have rounded it away, and eps outweighs what is left."""
+    """phi = e^-12 would be rounded away by adding 1 to elu, and eps outweighs the rest."""
     q, k, v = (x.detach() for x in inputs(device))
     out = linear_triton(q - 12, k - 12, v)
     assert relative_error(out, linear_reference(q - 12, k - 12, v)) < 1e-5
@@ -238,7 +238,7 @@ def test_linear_triton_refuses_a_second_derivative(device: str) -> None:
 
 
 def test_a_launch_of_linear_triton_is_remembered_by_lengths_widths_and_alignment(device: str) -> None:
-    """Odd addresses, other lengths, other widths: compiled for one, a kernel must not run for another."""
+    """A kernel compiled for one alignment, length and width must not run for another."""
     for N, D, offset in ((70, 16, 0), (64, 16, 0), (70, 16, 1), (70, 24, 0), (70, 16, 0)):
         generator = torch.Generator().manual_seed(5)
         flat = torch.randn(3 * N * D + offset, generator=generator).to(device)[offset:]
@@ -299,5 +299,5 @@ def test_all_tests_of_linear_triton_pass_in_the_interpreter(device: str) -> None
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
-    # One alone is skipped there, this one.
+    # This test alone is skipped in the interpreter.
     assert re.search(r"(?<!\d)1 skipped", done.stdout), done.stdout[-500:]

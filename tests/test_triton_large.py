@@ -1,7 +1,7 @@
-"""linear-triton at sizes and on features that only a card has; the rest is in test_triton.
+"""linear-triton at sizes and on features of a card: large cases, CUDA graphs, streams.
 
 Large cases are held against ``linear-chunked`` in float64, which the oracle holds to 1e-12, or, where that
-does not fit, head by head against themselves.
+does not fit, against calls of single heads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def card(device: str) -> Iterator[None]:
 def inputs(
     *shape: int, value_dim: int | None = None, dtype: torch.dtype = torch.bfloat16
 ) -> tuple[list[Tensor], Tensor]:
-    """q, k, v that require gradients, and one of the output."""
+    """q, k, v that require gradients, and the gradient of the output."""
     generator = torch.Generator("cuda").manual_seed(11)
 
     def normal(width: int) -> Tensor:
@@ -110,7 +110,7 @@ def test_linear_triton_beyond_2_to_the_31_elements_equals_calls_of_single_heads(
         )
         errors = [relative_error(x[:, of_it], y) for x, y in zip(got, wanted, strict=True)]
         print(f"head {head}: " + ", ".join(f"{error:.1e}" for error in errors))
-        # Both round to bfloat16, sums of segments of other lengths.
+        # Segments of other lengths are summed, and either result is rounded to bfloat16.
         assert max(errors) < TOLERANCES[torch.bfloat16][0]
 
 
@@ -123,7 +123,7 @@ def test_two_calls_of_linear_triton_give_the_same_bits_with_gradients(tokens: in
 
 @pytest.mark.parametrize(("tokens", "width"), [(256, 64), (16384, 64), (16384, 128)])
 def test_a_cuda_graph_of_linear_triton_replays_on_new_data_with_gradients(tokens: int, width: int) -> None:
-    """The second length is moved by descriptors, in Gluon where the widths are its own."""
+    """Sequences of 16384 tokens are moved by descriptors, those of width 128 by the Gluon passes."""
     qkv, do = inputs(4, 8, tokens, width)
 
     def step() -> list[Tensor]:
@@ -157,12 +157,12 @@ def test_linear_triton_by_descriptors_continued_from_a_state_equals_one_call_wit
         tail, end = linear_triton_with_state(q[:, :, cut:], k[:, :, cut:], v[:, :, cut:], state)
         return [torch.cat([head, tail], 2), *end]
 
-    def whole(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+    def in_one(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
         phi = torch.nn.functional.elu(k) + 1
         return [linear_chunked(q, k, v, causal=True), phi.mT @ v, phi.sum(2)]
 
     exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
-    got, wanted = in_two(q, k, v), whole(*exact)
+    got, wanted = in_two(q, k, v), in_one(*exact)
     for x, y in zip(got, wanted, strict=True):
         assert relative_error(x, y) < TOLERANCES[torch.bfloat16][0]
     got_gradients = torch.autograd.grad(got, (q, k, v), [do, *weights])
@@ -173,7 +173,7 @@ def test_linear_triton_by_descriptors_continued_from_a_state_equals_one_call_wit
 
 
 def test_a_launch_of_linear_triton_on_another_stream_waits_for_earlier_work_there() -> None:
-    """Launched again directly, on the stream that is current and not on the first one's."""
+    """A repeated launch is direct and on the current stream, not on that of the first launch."""
     (q, k, v), _ = inputs(4, 8, 4096, 64)
     with torch.no_grad():
         expected = linear_triton(q, k, v, causal=True)

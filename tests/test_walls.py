@@ -1,6 +1,6 @@
-"""The walls of the house: what is measured knows nothing of how, and what follows knows only the file.
+"""Walls between packages: attention imports no benchmarks, the analysis imports neither torch nor attention.
 
-Within what follows, report, comparison and history stand beside one another on what they share.
+Within the analysis, report, comparison and history do not import one another.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "history": SHARED,
     "report": SHARED,
 }
-"""The rooms of the analysis, and what else of this project each may import."""
+"""Rooms of the analysis, and the other rooms that each may import."""
 
 KERNELS = "attention.kernels"
 SHARED_BY_KERNELS = {
     "autograd", "costs", "dispatch", "feature_maps", "references", "registry", "tensors"
 }  # fmt: skip
-"""What stands beside the rooms of the kernels, and knows none of them."""
+"""Modules beside the rooms of the kernels, which import no room."""
 NEW_ROOM = """
 from attention.kernels.linear_explicit import explicit_costs, linear_explicit
 from attention.kernels.registry import register_kernel

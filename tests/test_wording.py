@@ -1,4 +1,4 @@
-"""Sentences are made of numbers and settings, and say them in one unit."""
+"""Wording of numbers, settings, laws and crossovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workflow that compares a pull request: every command of ours in it runs as it stands there."""
+"""The workflow that compares a pull request: each of its commands runs as written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.repository import ROOT, Repository
 
 WORKFLOW = (ROOT / ".github" / "workflows" / "compare.yml").read_text()
-# Of pip's commands only the names are checked: what they install is installed already.
+# pip commands are only checked for their packages, which are installed already.
 FOREIGN = ("pip install",)
 
 
@@ -57,7 +57,7 @@ def test_every_command_of_the_workflow_runs_on_a_pull_request(tmp_path: Path) ->
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "GITHUB_STEP_SUMMARY": str(tmp_path / "posted.md"),
         "PAIRS": "2",
-        # The cases themselves, a thousandth of a second each.
+        # Cases take a thousandth of a second each.
         "CASES": setting("CASES").replace("0.5", "0.001") + " --repetitions 1",
     }
     for command in ours():
