@@ -1,4 +1,4 @@
-"""Two sets of runs to compare: plain ones, and ones with something planted."""
+"""Two sets of runs to compare: without and with a planted change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN = Run(LAWS, repetitions=2, rounds=3, noise=NOISE)
 
 
 def slower(factor: float, *series: tuple[str, str]) -> Run:
-    """The plain run with some series slower by a factor, or all."""
+    """The run PLAIN with some series, or all, slower by a factor."""
     laws = {
         name: replace(law, coefficient=law.coefficient * (factor if name in (series or LAWS) else 1))
         for name, law in LAWS.items()
@@ -35,7 +35,7 @@ def slower(factor: float, *series: tuple[str, str]) -> Run:
 
 
 def write(folder: Path, side: str, run: Run, count: int = 4, edit: Edit | None = None) -> list[Path]:
-    """So many runs, measured in turn with those of the other side: base, head, head, base, base ..."""
+    """Write runs of a side, dated in turn with those of the other: base, head, head, base, base ..."""
     files = []
     for pair in range(count):
         content = replace(run, seed=100 * (side == "head") + pair).content()

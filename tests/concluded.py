@@ -1,4 +1,4 @@
-"""A whole run of known laws, and what is concluded from files."""
+"""A complete run of known laws, and the conclusions from files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FULL = Run(LAWS, noise=NOISE, not_measured=LEFT_OUT)
 
 
 def conclude(*paths: Path) -> dict[str, Any]:
-    """What summary.json holds."""
+    """Content of summary.json concluded from files."""
     summary: dict[str, Any] = json_value(summarise(load(paths)))
     return summary
 

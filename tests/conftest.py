@@ -1,4 +1,4 @@
-"""What the tests share: the devices, dtypes and kernels they run on."""
+"""Fixtures shared by the tests: devices, dtypes and kernels."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ HERE = Path(__file__).resolve().parent
 ONE_BY_ONE = (
     "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "benchmark_only", "keyword",
 )  # fmt: skip
-"""Options of who looks at single tests."""
+"""Options of a user who looks at single tests."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """All tests together run in two processes, a file in one, unless somebody divides or looks at them."""
+    """Run all tests together in two processes, a file in one, unless options divide or inspect them."""
     option, asked = config.option, [Path(argument).resolve() for argument in config.args]
     if asked != [HERE] or not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
         return
@@ -34,18 +34,18 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     looked_at = option.capture == "no" or any(getattr(option, name) for name in ONE_BY_ONE)
     if not divided and not looked_at and option.device in (None, "cpu"):  # a GPU would be shared
         option.numprocesses, option.dist = 2, "loadfile"
-        option.benchmark_disable = True  # as it is then, but without a warning
+        option.benchmark_disable = True  # as xdist would, without a warning
 
 
 def pytest_configure() -> None:
-    """Sessions that tests start are not of such a process: pytest-benchmark would measure nothing in them."""
+    """Hide xdist from sessions that tests start, in which pytest-benchmark would otherwise not measure."""
     os.environ.pop("PYTEST_XDIST_WORKER", None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``device``, ``dtype`` and kernels that have anything to do on the device.
+    """Parametrize ``device``, ``dtype`` and kernels that serve the device.
 
-    The kernels that refuse a device altogether are left to the tests of refusals.
+    Kernels that refuse a device altogether are left to the tests of refusals.
     """
     devices = chosen_devices(metafunc.config) or ["cpu"]
     for fixture, family in KERNEL_FIXTURES.items():
@@ -62,7 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def oracle_once() -> Iterator[None]:
-    """What is exact in a case is computed once for all kernels of its family."""
+    """Exact results of a case are computed once for all kernels of its family."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(errors, "_exact", lru_cache(maxsize=128)(errors._exact))
         yield
@@ -70,9 +70,9 @@ def oracle_once() -> Iterator[None]:
 
 @pytest.fixture
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """For tensors too tiny to share, beside processes with which threads would share a core, spinning.
+    """Tests of tiny tensors take one thread, because more would spin beside other processes.
 
-    linear-native keeps its threads, by which it cuts a sequence.
+    linear-native keeps all threads, whose number decides its segments.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(threads if "linear-native" in request.node.name else 1)

@@ -21,14 +21,14 @@ EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Disquiet:
-    """What happens to the values of neighbouring commits.
+    """Noise of the values of neighbouring commits.
 
     Attributes:
-        run: Standard deviation of the log of each.
-        correlation: Of neighbours.
-        unequal: Standard deviation of the log of that noise, which differs from commit to commit.
+        run: Standard deviation of the log of each value.
+        correlation: Correlation of neighbouring commits.
+        unequal: Standard deviation of the log of the noise itself, which differs between commits.
         stray: Share of the commits whose value is a third too large.
-        drift: By how much the log grows from the first to the last.
+        drift: Growth of the log from the first commit to the last.
     """
 
     run: float = 0.015
@@ -38,7 +38,7 @@ class Disquiet:
     drift: float = 0.0
 
     def draw(self, random: np.random.Generator, lines: int, commits: int) -> Floats:
-        """Logs of shape (lines, commits)."""
+        """Draw logs of values, of shape (lines, commits)."""
         z = random.standard_normal((commits, lines))
         for earlier, later in pairwise(z):
             later *= np.sqrt(1 - self.correlation**2)
@@ -60,7 +60,7 @@ DISQUIETS = {
 
 
 def commit_id(number: int) -> str:
-    """A full id that begins like no other."""
+    """A full commit id whose first 7 digits are unique."""
     return f"{number:07x}" + "c" * 33
 
 
@@ -81,15 +81,15 @@ def store(
 
     Args:
         folder: The storage.
-        number: Of the run, by which it is named and dated; of the commit, unless that is given.
-        laws: As for `Run`.
+        number: Number of the run, which names and dates it, and of the commit unless that is given.
+        laws: Laws of `Run`.
         commit: Number of the commit.
         changes: Fields of `commit_info` that differ.
-        peaks: Kernels whose peak memory is so many times as large.
-        machine_info: Fields of it that differ.
-        noise: Of the run.
-        lengths: Of the cases.
-        **options: Of `Run`.
+        peaks: Factor on the peak memory of each kernel named.
+        machine_info: Fields of `machine_info` that differ.
+        noise: Noise of the run.
+        lengths: Lengths of the cases.
+        **options: Further fields of `Run`.
     """
     commit = number if commit is None else commit
     content = Run(laws, lengths, noise=noise, seed=number, **options).content()

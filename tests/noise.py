@@ -1,8 +1,7 @@
 """The noise of shared machines, for many experiments at once.
 
-`synthetic.py` writes a run as a file, to prove that files are read rightly. Here the tables that the
-estimators take, one row per unit and one column per length, are drawn directly, by the thousand, to prove how
-often the estimators are right.
+Tables of the estimators, one row per unit and one column per length, are drawn by the thousand without files,
+to prove how often the estimators are right.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ class CacheStep(Law):
 
 @dataclass(frozen=True)
 class Unrest:
-    """What a shared machine does to a run.
+    """Noise of a shared machine in a run.
 
     Attributes:
         run: Lognormal effect of the run on each of its cases (memory layout, placement of threads).
-        repetition: The same of each repetition within the run.
+        repetition: Lognormal effect of each repetition within the run.
         round: Scale of the round noise, autoregressive of first order.
-        correlation: Of neighbouring rounds.
+        correlation: Correlation of neighbouring rounds.
         skew: How much heavier the right tail of the rounds is; 0 is lognormal, at 1 one round in a hundred is
             nine scales late, where it is one and a half scales early at most.
-        drift: The whole run grows slower, or faster, by this share from its first case to its last.
+        drift: Share by which a run grows slower, or faster, from its first case to its last.
         stalls: The share of rounds that take ten times as long.
         throttled: One of the runs has `clock` times its clock from a random moment on, or from `since`, where
             0 is its start and 1 its end.
@@ -88,15 +87,15 @@ def draw_tables(
     repetitions: int = 3,
     rounds: int = 5,
 ) -> Floats:
-    """Medians per unit, as `unit_table` makes them of so many experiments.
+    """Draw medians per unit, as `unit_table` makes them, of many experiments.
 
     Args:
         truth: The times of all cases of a run, one row per kernel and one column per length. All the kernels
             are measured in the same runs, so a drift or a throttled clock meets all of them.
         unrest: The noise.
-        draws: Experiments.
-        units: Runs in each of them.
-        seed: Of the random numbers.
+        draws: Number of experiments.
+        units: Runs in each experiment.
+        seed: Seed of the random numbers.
         repetitions: Repetitions in each run, their cases in an order of their own.
         rounds: Rounds in each repetition of a case.
 
@@ -109,7 +108,7 @@ def draw_tables(
     effect = unrest.run * random.standard_normal(runs)
     effect = effect + unrest.repetition * random.standard_normal(repeated)
 
-    # When each case is measured: 0 is the start of the run, 1 is its end.
+    # Moment at which each case is measured: 0 is the start of the run, 1 is its end.
     order = np.argsort(random.random(repeated), axis=-1)
     moment = (order + cases * np.arange(repetitions)[:, None]) / (cases * repetitions)
     effect += unrest.drift * random.choice([-1.0, 1.0], (draws, units, 1, 1)) * moment

@@ -28,7 +28,7 @@ SAY = "".join(f'{name}() {{ printf "%s\\0" {name} "$@"; echo; }}; ' for name in 
 
 
 def fences(text: str, *languages: str) -> list[str]:
-    """The fenced blocks of these languages; "" is that of an output."""
+    """Fenced blocks of given languages; "" is the language of an output."""
     return [block for language, block in FENCE.findall(text) if language in languages]
 
 
@@ -68,6 +68,6 @@ def dead_links(text: str, folder: Path) -> Iterator[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """What the headings of a text are linked by, as GitHub makes it."""
+    """Anchors of the headings of a text, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -15,7 +15,7 @@ IDENTITY = {
 
 
 class Repository:
-    """The project as it stands, in a repository of its own with one commit."""
+    """A copy of the project in a git repository of its own, with one commit."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,7 +44,7 @@ class Repository:
         return done.stdout.strip()
 
     def commit(self, message: str) -> str:
-        """Commit all there is; returns the hash."""
+        """Commit all files and return the hash."""
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--no-verify", "-m", message)
         return self.git("rev-parse", "HEAD")
@@ -56,7 +56,7 @@ class Repository:
         file.write_text(text.replace(old, new))
 
     def state(self) -> list[object]:
-        """What a comparison must leave as it was."""
+        """Parts of the repository that a comparison must leave unchanged."""
         questions = (
             ("status", "--porcelain"),
             ("worktree", "list"),

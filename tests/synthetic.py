@@ -28,7 +28,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Noise:
-    """Relative standard deviations on the log scale, each level drawn anew per case.
+    """Relative standard deviations on the log scale, each level drawn for every case.
 
     `round` noise is autoregressive of first order, so the rounds of a case are not independent of each other.
     """
@@ -44,7 +44,7 @@ SILENT = Noise(0, 0, 0)
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a synthetic run pretends to have been measured, and at which shape."""
+    """Device, clock and shape that a synthetic run names."""
 
     device: str = "cpu"
     device_name: str = "Synthetic CPU"
@@ -76,7 +76,7 @@ class Run:
     theory: bool = False
 
     def content(self) -> dict[str, Any]:
-        """What the JSON file holds."""
+        """Content of the JSON file."""
         random = np.random.default_rng(self.seed)
         left_out = {entry[:3] for entry in self.not_measured}
         benchmarks = []
@@ -153,7 +153,7 @@ class Run:
 def ceilings(
     machine: Machine, bytes_per_s: float, flops_per_s: float, spread: Sequence[float] = (1.0, 1.0, 1.0)
 ) -> list[dict[str, Any]]:
-    """The rows of a machine's ceilings, to be added to the benchmarks of a run.
+    """Rows of a machine's ceilings, to be added to the benchmarks of a run.
 
     `spread` slows one repetition after the other by a factor.
     """

@@ -1,4 +1,4 @@
-"""What a session of the suite chooses, writes and prints."""
+"""Sessions of the suite: the cases they choose, the JSON file they write and the text they print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.sessions import TINY, rows, run
 
 
 def assert_conditions(document: dict[str, Any]) -> None:
-    """What was sensed around two repetitions."""
+    """Assert that conditions were recorded before the first case and after each of two repetitions."""
     run = document["run"]
     readings = run["conditions"]
     assert list(dict.fromkeys(reading["repetition"] for reading in readings)) == [0, 1, 2]
@@ -50,7 +50,7 @@ def test_a_run_writes_every_case_of_every_repetition_with_the_whole_record(tmp_p
     for benchmark in document["benchmarks"]:
         assert len(benchmark["stats"]["data"]) >= 3 and min(benchmark["stats"]["data"]) > 0
     assert "of it inside timed rounds; --shuffle-seed 7 repeats the order" in text
-    # One table for each mode, phase and length: its kernels side by side.
+    # One table for each mode, phase and length shows its kernels side by side.
     assert text.count("benchmark 'causal-forward-N16-B1-H8-D64-float32-cpu': 4 tests") == 1
 
 
@@ -76,7 +76,7 @@ def test_the_layer_and_the_ceilings_are_ordinary_cases_of_the_same_file(tmp_path
 
 
 @pytest.mark.slow
-def test_collect_only_and_k_choose_by_readable_ids_and_the_whole_grid_comes_before_its_repetition() -> None:
+def test_collect_only_and_k_choose_cases_by_ids_and_the_grid_comes_before_its_repetition() -> None:
     text = run("--device=cpu", "--collect-only", "-q", "-k", "linear-native", files=("benchmarks",))
     ids = [line for line in text.splitlines() if "::" in line]
     chosen = [line for line in ids if "linear-native-causal" in line and "N4096" in line]
@@ -91,7 +91,7 @@ def test_collect_only_and_k_choose_by_readable_ids_and_the_whole_grid_comes_befo
 
 
 @pytest.mark.slow
-def test_a_skipped_session_keeps_an_earlier_file(tmp_path: Path) -> None:
+def test_a_session_with_benchmark_skip_keeps_an_earlier_json_file(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     out.write_text("an earlier run")
     text = run(*TINY, "--benchmark-skip", f"--benchmark-json={out}")

@@ -1,4 +1,4 @@
-"""What is compared with what: pairs of runs, machines, and cases that one side lacks."""
+"""Comparable runs: pairs, machines, and cases that one side lacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.compared import LAWS, PLAIN, Content, having, other_machine, records,
 from tests.synthetic import DOUBLINGS, Run
 
 
-def test_one_run_a_side_is_tentative_and_finds_what_is_large(tmp_path: Path) -> None:
+def test_a_comparison_of_one_run_a_side_is_tentative_and_finds_a_large_change(tmp_path: Path) -> None:
     base, head = (replace(run, repetitions=3) for run in (PLAIN, slower(1.5, ("linear-explicit", "causal"))))
     found = compare(records(tmp_path, "base", base, 1), records(tmp_path, "head", head, 1))
     assert found.tentative and found.unit == "repetition"
@@ -31,14 +31,14 @@ def test_one_run_a_side_is_tentative_and_finds_what_is_large(tmp_path: Path) -> 
     assert "Tentative: there is one run a side, so 2 % are assumed" in as_text(sections(found))
 
 
-def test_one_new_run_is_compared_with_several_old_ones(tmp_path: Path) -> None:
+def test_one_head_run_is_compared_with_several_base_runs(tmp_path: Path) -> None:
     head = slower(1.3, ("linear-explicit", "causal"))
     found = compare(records(tmp_path, "base", PLAIN, 5), records(tmp_path, "head", head, 1))
     assert (found.unit, found.units) == ("run", UnitCounts(5, 1))
     assert {one.case.kernel for one in having(found.cases, "slower", "faster")} == {"linear-explicit"}
 
 
-# What belongs together
+# Pairs and machines
 
 
 def in_a_row(content: Content) -> None:
@@ -47,14 +47,14 @@ def in_a_row(content: Content) -> None:
     )
 
 
-def test_runs_measured_one_side_after_the_other_are_no_pairs(tmp_path: Path) -> None:
+def test_runs_measured_one_side_after_the_other_are_not_paired(tmp_path: Path) -> None:
     base, head = (records(tmp_path, side, PLAIN, edit=in_a_row) for side in ("base", "head"))
     assert compare(base, head).unit == "run"
     assert compare(base, head, paired=True).unit == "pair"
 
 
-def test_numbered_pairs_are_pairs_whatever_their_order(tmp_path: Path) -> None:
-    """In each pair both sides slow down alike, by a factor that only its partner explains."""
+def test_numbered_runs_are_paired_whatever_their_order(tmp_path: Path) -> None:
+    """Both runs of a pair are slower by the same factor, which cancels in pairs only."""
 
     def files(side: str, run: Run, order: Sequence[int]) -> list[Path]:
         written = write(tmp_path, side, run, 5, in_a_row)
@@ -74,20 +74,20 @@ def test_numbered_pairs_are_pairs_whatever_their_order(tmp_path: Path) -> None:
     assert {one.verdict for one in apart.cases} == {"inconclusive"}
 
 
-def test_pairs_of_unequal_numbers_are_refused(tmp_path: Path) -> None:
+def test_pairs_of_unequal_numbers_of_runs_are_refused(tmp_path: Path) -> None:
     base, head = records(tmp_path, "base", PLAIN, 3), records(tmp_path, "head", PLAIN, 2)
     with pytest.raises(InputError, match="3 runs of the base and 2 of the head; give as many of either"):
         compare(base, head, paired=True)
 
 
-def test_different_machines_are_not_compared(tmp_path: Path) -> None:
+def test_runs_of_different_machines_are_not_compared(tmp_path: Path) -> None:
     base = records(tmp_path, "base", PLAIN)
     head = records(tmp_path, "head", PLAIN, edit=other_machine)
     with pytest.raises(InputError, match=r"nothing is comparable.*CPU: Synthetic and Another CPU"):
         compare(base, head)
 
 
-def test_cases_of_another_machine_are_incomparable_and_the_others_compared(tmp_path: Path) -> None:
+def test_cases_of_another_machine_are_incomparable_and_all_other_cases_compared(tmp_path: Path) -> None:
     on_cpu = replace(PLAIN, laws={("linear-chunked", "causal"): LAWS["linear-chunked", "causal"]})
     elsewhere = replace(PLAIN, laws={("linear-explicit", "causal"): LAWS["linear-explicit", "causal"]})
     both = replace(PLAIN, laws={**on_cpu.laws, **elsewhere.laws})
@@ -101,7 +101,7 @@ def test_cases_of_another_machine_are_incomparable_and_the_others_compared(tmp_p
     assert "linear-explicit" in as_text(sections(found)) and not found.regressed
 
 
-def test_cases_of_one_side_only_are_listed_and_no_alarm(tmp_path: Path) -> None:
+def test_cases_of_one_side_only_are_listed_and_raise_no_alarm(tmp_path: Path) -> None:
     base = replace(PLAIN, not_measured=[("standard-sdpa", "causal", 512, "failed", "an error")])
     head = replace(
         PLAIN,
@@ -116,15 +116,15 @@ def test_cases_of_one_side_only_are_listed_and_no_alarm(tmp_path: Path) -> None:
     assert "left out now: predicted 3 s a round" in text and "not asked for in the base" in text
 
 
-def test_everything_lost_is_a_regression_and_no_wrong_usage(tmp_path: Path) -> None:
+def test_a_comparison_where_every_case_is_lost_is_a_regression(tmp_path: Path) -> None:
     head = replace(PLAIN, not_measured=[(*name, n, "oom", "too large") for name in LAWS for n in DOUBLINGS])
     found = compare(records(tmp_path, "base", PLAIN, 2), records(tmp_path, "head", head, 2))
     assert found.regressed and {one.verdict for one in found.outcomes} == {"lost"}
     comparison_picture(found)
 
 
-def test_what_some_runs_lack_costs_the_other_cases_nothing(tmp_path: Path) -> None:
-    """One pair lacks a kernel, one has only another, and one case was measured in one run only."""
+def test_cases_that_some_runs_lack_cost_other_cases_no_pairs(tmp_path: Path) -> None:
+    """One pair lacks linear-explicit, one has standard-sdpa only, and N = 256 is in one run only."""
     base = records(tmp_path, "base", PLAIN)
 
     def lose(content: Content) -> None:
@@ -149,9 +149,9 @@ def test_what_some_runs_lack_costs_the_other_cases_nothing(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", ["nvidia-h200", "two-core-cpu"])
 def test_published_runs_of_the_same_code_rarely_raise_an_alarm(machine: str) -> None:
-    """Every two of five runs against the other three, and every one against every later one.
+    """Alarms are counted over every two of five runs against three, and every run against each later run.
 
-    Each comparison may raise one with 5 %; more than 3 of 20 would, were they independent, in 1.6 %.
+    Each comparison may raise an alarm with 5 %; more than 3 of 20 independent ones would in 1.6 %.
     """
     files = sorted((Path(__file__).parents[1] / "benchmarks/published" / machine).glob("run-*.json.gz"))
     assert len(files) == 5

@@ -1,4 +1,4 @@
-"""Comparisons from the command line: the noise of the machine is measured once, and then known."""
+"""The command compare on revisions: its noise floor is measured once a machine and used afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def measure(file: Path, options: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
-    """Kernels take the microseconds a token that their code says, 1 unless it does."""
+    """Times of kernels are the microseconds a token that their code names, 1 where it names none."""
     code = (Path(environment["PYTHONPATH"].split(":")[1]) / LINEAR).read_text()
     law = Law(1e-6 * float(code.partition("# takes ")[2].partition("\n")[0] or 1), 1.0)
     side, pair = file.stem.split("-")
@@ -48,7 +48,7 @@ Compare = Callable[..., tuple[WrittenComparison, str]]
 
 @pytest.fixture
 def compare(tmp_path: Path) -> Compare:
-    """Compare the commit before the working tree's with it, or other revisions."""
+    """Run compare on the last two commits, or on other revisions."""
     repository = Repository(tmp_path / "repository")
     repository.edit(LINEAR, "from __future__", "# takes 1.15\nfrom __future__")
     repository.commit("slow")
@@ -63,7 +63,7 @@ def compare(tmp_path: Path) -> Compare:
     return run
 
 
-def test_a_slower_commit_is_a_regression(compare: Compare, cache: Path) -> None:
+def test_compare_calls_a_slower_commit_a_regression(compare: Compare, cache: Path) -> None:
     comparison, said = compare()
     assert comparison.found.regressed
     assert {case.verdict for case in comparison.found.cases} == {"slower"}
@@ -71,13 +71,13 @@ def test_a_slower_commit_is_a_regression(compare: Compare, cache: Path) -> None:
     assert "noise" not in said and not cache.exists()
 
 
-def test_a_commit_against_itself_measures_the_noise_that_is_then_the_least_margin(
+def test_compare_of_a_commit_with_itself_measures_the_noise_floor_that_is_the_least_margin(
     compare: Compare, cache: Path, tmp_path: Path
 ) -> None:
     comparison, said = compare("HEAD", "HEAD")
     (file,) = cache.iterdir()
     stored = json.loads(file.read_text())
-    # Of two means of six runs with 2 % noise each: 1.15 %, of which the 12 cases hold twice as much at most.
+    # Two means of six runs with 2 % noise each differ by 1.15 %, at most twice as much in 12 cases.
     assert 0.002 < stored["share"] < 0.04 and stored["pairs"] == 6 and stored["cases"] == 12
     assert f"changed by {stored['share']:.1%} or less" in said and str(file) in said
     assert not comparison.found.regressed and comparison.found.noise is None
@@ -92,7 +92,7 @@ def test_a_commit_against_itself_measures_the_noise_that_is_then_the_least_margi
     assert files.found.margin == 0.3
 
 
-def test_a_small_noise_leaves_the_margin_as_it_was_asked_for(compare: Compare, cache: Path) -> None:
+def test_a_small_noise_floor_leaves_the_margin_of_compare_as_asked_for(compare: Compare, cache: Path) -> None:
     compare("HEAD", "HEAD")
     (file,) = cache.iterdir()
     file.write_text(json.dumps({**json.loads(file.read_text()), "share": 0.01}))
@@ -100,18 +100,20 @@ def test_a_small_noise_leaves_the_margin_as_it_was_asked_for(compare: Compare, c
     assert comparison.found.margin == 0.05 and comparison.found.regressed
 
 
-def test_a_few_pairs_tell_nothing_of_the_machine(compare: Compare, cache: Path) -> None:
+def test_compare_of_few_pairs_stores_no_noise_floor(compare: Compare, cache: Path) -> None:
     _, said = compare("HEAD", "HEAD", LEAST_PAIRS - 1)
     assert "The noise is not stored" in said and not cache.exists()
 
 
-def test_a_cache_that_cannot_be_written_does_not_lose_the_comparison(compare: Compare, cache: Path) -> None:
+def test_compare_answers_where_the_cache_of_noise_floors_cannot_be_written(
+    compare: Compare, cache: Path
+) -> None:
     cache.parent.write_text("a file in the place of the folder")
     comparison, said = compare("HEAD", "HEAD")
     assert comparison.found.cases and "warning: the noise floor cannot be stored" in said
 
 
-def test_beside_revisions_every_unknown_option_goes_to_pytest(
+def test_compare_of_revisions_hands_every_unknown_option_to_pytest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     asked: list[Any] = []
@@ -138,7 +140,7 @@ def test_beside_revisions_every_unknown_option_goes_to_pytest(
         (["--rev", "HEAD", "--rev", "HEAD", "--pairs=0"], "'0' is not a number of at least 1"),
     ],
 )
-def test_wrong_usage_is_one_sentence(
+def test_wrong_usage_of_compare_with_revisions_is_one_sentence(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -146,7 +148,7 @@ def test_wrong_usage_is_one_sentence(
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_uncommitted_changes_are_named(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_names_uncommitted_changes(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure_changed(file: Path, *how: Any) -> None:
         measure(file, *how)
         content = json.loads(file.read_text())

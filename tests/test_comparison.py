@@ -1,4 +1,4 @@
-"""From the files of two sets of runs to the written comparison, by the command line and by its parts."""
+"""Comparison of two sets of runs: verdicts, text, picture and the command compare on files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.synthetic import DOUBLINGS, Law, Machine, ceilings
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """The plain runs before."""
+    """Records of the base: runs without anything planted."""
     return records(tmp_path_factory.mktemp("base"), "base", PLAIN)
 
 
 @pytest.fixture(scope="module")
 def regressed(base: Records, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    """linear-chunked 15 % slower in one mode, linear-explicit needs twice the memory, one case is lost."""
+    """Comparison with a head of a 15 % slower kernel, one of twice the memory, and a lost case."""
     folder = tmp_path_factory.mktemp("regressed")
 
     def grow(content: Content) -> None:
@@ -53,7 +53,7 @@ def holds(change: Ratio, ratio: float, within: float = 1) -> bool:
 # Verdicts
 
 
-def test_what_was_planted_is_found_and_nothing_else(regressed: Comparison) -> None:
+def test_comparison_finds_the_planted_slowdown_and_no_other_change(regressed: Comparison) -> None:
     changed = having(regressed.cases, "slower", "faster")
     assert {(one.case.kernel, one.case.setting.mode, one.verdict) for one in changed} == {
         ("linear-chunked", "causal", "slower")
@@ -64,7 +64,7 @@ def test_what_was_planted_is_found_and_nothing_else(regressed: Comparison) -> No
     assert regressed.regressed and not regressed.tentative
 
 
-def test_memory_and_outcomes_are_compared_exactly(regressed: Comparison) -> None:
+def test_peak_memory_and_outcomes_are_compared_exactly(regressed: Comparison) -> None:
     assert {(one.case.kernel, one.quantity, one.verdict) for one in regressed.counts} == {
         ("linear-explicit", "peak_bytes", "larger")
     }
@@ -76,7 +76,7 @@ def test_memory_and_outcomes_are_compared_exactly(regressed: Comparison) -> None
 
 
 def test_a_crossover_moves_with_its_kernel_and_an_exponent_does_not(regressed: Comparison) -> None:
-    """Both kernels are pure powers 1 and 2, so N* moves by as much as the linear one slows down."""
+    """N* of pure powers 1 and 2 moves by the factor by which the linear kernel slows down."""
     (moved,) = having(regressed.crossovers, "moved")
     assert (moved.linear, moved.setting.mode) == ("linear-chunked", "causal")
     assert holds(moved.change, 1.15)
@@ -85,7 +85,7 @@ def test_a_crossover_moves_with_its_kernel_and_an_exponent_does_not(regressed: C
     assert not having(regressed.exponents, "moved")
 
 
-def test_an_exponent_that_moved_is_told(base: Records, tmp_path: Path) -> None:
+def test_comparison_tells_an_exponent_that_moved(base: Records, tmp_path: Path) -> None:
     head = replace(PLAIN, laws={**LAWS, ("linear-chunked", "causal"): Law(1.6e-5 / 256**0.2, 1.2)})
     found = compare(base, records(tmp_path, "head", head))
     (moved,) = having(found.exponents, "moved")
@@ -93,14 +93,14 @@ def test_an_exponent_that_moved_is_told(base: Records, tmp_path: Path) -> None:
     assert moved.kernel == "linear-chunked"
 
 
-def test_a_crossover_that_left_the_measured_lengths_moved(base: Records, tmp_path: Path) -> None:
+def test_a_crossover_that_left_the_measured_lengths_counts_as_moved(base: Records, tmp_path: Path) -> None:
     head = slower(0.1, ("linear-chunked", "causal"))
     found = compare(base, records(tmp_path, "head", head))
     (moved,) = having(found.crossovers, "moved")
     assert (moved.base.kind, moved.head.kind) == ("inside", "below")
 
 
-def test_swapping_the_sides_swaps_the_verdicts(base: Records, tmp_path: Path) -> None:
+def test_swapping_base_and_head_swaps_the_verdicts(base: Records, tmp_path: Path) -> None:
     head = records(tmp_path, "head", slower(1.3, ("linear-explicit", "causal")))
     there, back = compare(base, head), compare(head, base)
     swapped = {"slower": "faster", "faster": "slower"}
@@ -116,17 +116,19 @@ def test_a_commit_compared_with_itself_has_no_regression(base: Records, tmp_path
     assert not (found.counts or found.outcomes)
 
 
-# Everything moved
+# Common shifts
 
 
-def test_everything_moving_alike_is_told_apart(base: Records, tmp_path: Path) -> None:
+def test_a_shift_common_to_all_cases_is_told_apart_from_changes_of_single_cases(
+    base: Records, tmp_path: Path
+) -> None:
     head = records(tmp_path, "head", slower(1.08))
     (common,) = compare(base, head).common
     assert common.moved and holds(common.change, 1.08)
     assert "Everything moved on cpu: the median case is slower" in as_text(sections(compare(base, head)))
 
 
-def test_half_of_the_cases_moving_is_not_everything(
+def test_a_shift_of_half_of_the_cases_is_no_common_shift(
     regressed: Comparison, base: Records, tmp_path: Path
 ) -> None:
     assert not regressed.common[0].moved
@@ -135,8 +137,8 @@ def test_half_of_the_cases_moving_is_not_everything(
     assert not found.common[0].moved
 
 
-def test_cases_that_moved_by_different_amounts_did_not_move_alike(base: Records, tmp_path: Path) -> None:
-    """All within the margin of the median case, and yet one kernel moved seven times as far as another."""
+def test_shifts_of_cases_by_different_amounts_are_no_common_shift(base: Records, tmp_path: Path) -> None:
+    """All shifts are within the margin of the median case, and one is seven times as large as another."""
     factors = {"standard-sdpa": 1.015, "linear-chunked": 1.055, "linear-explicit": 1.1}
     laws = {name: replace(law, coefficient=law.coefficient * factors[name[0]]) for name, law in LAWS.items()}
     found = compare(base, records(tmp_path, "head", replace(PLAIN, laws=laws)))
@@ -144,7 +146,7 @@ def test_cases_that_moved_by_different_amounts_did_not_move_alike(base: Records,
     assert common.change.ratio and common.change.ratio > 1.05 and not common.moved
 
 
-def test_ceilings_that_moved_point_at_the_machine(tmp_path: Path) -> None:
+def test_ceilings_that_moved_point_at_another_state_of_the_machine(tmp_path: Path) -> None:
     def with_ceilings(bandwidth: float) -> Edit:
         return lambda content: content["benchmarks"].extend(
             ceilings(Machine(), bandwidth, 1e11, (1, 1.01, 1))
@@ -161,7 +163,7 @@ def test_ceilings_that_moved_point_at_the_machine(tmp_path: Path) -> None:
 # The text, the picture and the command line
 
 
-def test_the_answer_comes_first(regressed: Comparison) -> None:
+def test_the_text_of_a_comparison_leads_with_its_answer(regressed: Comparison) -> None:
     text = as_text(sections(regressed))
     assert text.startswith("35 cases compared: 6 slower, 12 larger, 1 lost\n")
     order = [
@@ -178,14 +180,14 @@ def test_the_answer_comes_first(regressed: Comparison) -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_changes_read_as_percent_or_as_factors() -> None:
+def test_changes_are_written_as_percent_or_as_factors() -> None:
     assert change(Ratio(1.103, 1.081, 1.126)) == "+10.3 % [+8.1, +12.6]"
     assert change(Ratio(0.8, None, None)) == "-20.0 %"
     assert change(Ratio(2.31, 2.2, 2.43)) == "2.31x [2.20, 2.43]"
     assert change(Ratio(None, None, None)) == "-"
 
 
-def test_a_small_difference_of_exact_bytes_is_told_in_full(base: Records, tmp_path: Path) -> None:
+def test_a_small_difference_of_peak_bytes_is_written_in_full(base: Records, tmp_path: Path) -> None:
     def grow(content: Content) -> None:
         for info in infos(content, "linear-explicit"):
             info["peak_bytes"] += 512
@@ -194,8 +196,8 @@ def test_a_small_difference_of_exact_bytes_is_told_in_full(base: Records, tmp_pa
     assert "+512 B" in text and "+0.0 %" not in text.partition("Counts and bytes")[2]
 
 
-def test_what_the_allocator_of_cuda_leaves_unsplit_is_no_growth(tmp_path: Path) -> None:
-    """The same code peaked 393216 bytes higher in 3 of 5 runs on an H200."""
+def test_peak_memory_that_grows_within_a_block_of_the_cuda_allocator_is_no_change(tmp_path: Path) -> None:
+    """Peak memory of equal code was 393216 bytes higher in 3 of 5 runs on an H200."""
     run = replace(PLAIN, machine=Machine("cuda", "NVIDIA H200", "bfloat16", "device", 4))
 
     def grow(amount: int) -> Edit:
@@ -210,7 +212,9 @@ def test_what_the_allocator_of_cuda_leaves_unsplit_is_no_growth(tmp_path: Path) 
     assert len(compare(base, records(tmp_path, "head", run, 2, grow(2**21))).counts) == 36
 
 
-def test_the_margin_is_the_noise_of_the_machine_where_that_is_larger(base: Records, tmp_path: Path) -> None:
+def test_the_margin_is_the_noise_floor_of_the_machine_where_that_is_larger(
+    base: Records, tmp_path: Path
+) -> None:
     head = records(tmp_path, "head", slower(1.1))
     for noise, margin in ((0.021, 0.05), (0.15, 0.15)):
         found = compare(base, head, noise=noise)
@@ -235,13 +239,15 @@ def many_open(regressed: Comparison) -> Comparison:
     return replace(regressed, cases=cases)
 
 
-def test_long_tables_are_cut_and_say_so(regressed: Comparison) -> None:
+def test_long_tables_of_a_comparison_are_cut_and_say_so(regressed: Comparison) -> None:
     text = as_text(sections(many_open(regressed)))
     assert text.count(" inconclusive\n") == MOST_OPEN
     assert f"Not listed: {35 - MOST_OPEN} inconclusive, 35 the same within 5 %." in text
 
 
-def test_the_picture_shows_the_changes_first_and_says_what_it_leaves_out(regressed: Comparison) -> None:
+def test_the_picture_of_a_comparison_shows_changes_first_and_counts_the_rows_left_out(
+    regressed: Comparison,
+) -> None:
     figure = comparison_picture(many_open(regressed))
     figure.canvas.draw()
     (axes,) = figure.axes
@@ -256,7 +262,7 @@ def test_the_picture_shows_the_changes_first_and_says_what_it_leaves_out(regress
         assert not any(box.overlaps(other) for other in boxes[index + 1 :])
 
 
-def test_every_row_of_the_picture_has_the_marker_of_its_kernel(regressed: Comparison) -> None:
+def test_every_row_of_the_picture_of_a_comparison_has_the_marker_of_its_kernel(regressed: Comparison) -> None:
     (axes,) = comparison_picture(regressed).axes
     names = [label.get_text().split()[0] for label in axes.get_yticklabels()]
     drawn = {(float(line.get_ydata()[0]), line.get_marker(), line.get_color()) for line in axes.lines}  # type: ignore[index, arg-type]
@@ -264,7 +270,7 @@ def test_every_row_of_the_picture_has_the_marker_of_its_kernel(regressed: Compar
         assert (place, look(name).marker, look(name).color) in drawn
 
 
-def test_the_command_exits_with_1_and_writes_every_file(
+def test_compare_exits_with_1_on_a_regression_and_writes_every_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = [
@@ -287,13 +293,15 @@ def test_the_command_exits_with_1_and_writes_every_file(
 
 
 @pytest.mark.parametrize("arguments", [[], ["base.json"], ["base.json", "--against", "b.json", "--margin=2"]])
-def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_of_compare_exits_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as leaving:
         main(["compare", *arguments])
     assert leaving.value.code == 2 and "usage" in capsys.readouterr().err
 
 
-def test_what_cannot_be_compared_is_one_sentence_and_exit_2(
+def test_incomparable_or_missing_files_of_compare_are_one_sentence_and_exit_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (base,) = write(tmp_path, "base", PLAIN, 1)

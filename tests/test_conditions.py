@@ -1,4 +1,4 @@
-"""What is sensed while a run lasts, on machines and cards made for the test."""
+"""Conditions recorded during a run, on machines and cards made for the test."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def column(watch: Watch, name: str) -> list[Any]:
     return [reading[name] for reading in watch.readings]
 
 
-def test_each_repetition_has_the_load_that_others_put_on_it() -> None:
+def test_the_load_by_other_processes_is_recorded_per_repetition() -> None:
     machine = Machine()
     watch = machine.watch()
     for repetition, others in ((1, 3.0), (2, 0.0), (3, 20.0)):
@@ -52,7 +52,7 @@ def test_each_repetition_has_the_load_that_others_put_on_it() -> None:
     assert column(watch, "gpu_sm_clock_mhz") == [7, 7, 7, 7]
 
 
-def test_where_the_time_of_everyone_is_not_counted_the_load_is_not_known() -> None:
+def test_the_load_is_null_where_cpu_time_of_all_processes_is_not_counted() -> None:
     machine = Machine()
     watch = machine.watch()
     watch.before_case(1)
@@ -61,7 +61,7 @@ def test_where_the_time_of_everyone_is_not_counted_the_load_is_not_known() -> No
     assert column(watch, "others_cores") == [None, None]
 
 
-def test_ticks_that_do_not_agree_are_no_negative_load() -> None:
+def test_the_load_is_never_negative_where_ticks_disagree() -> None:
     machine = Machine()
     watch = machine.watch()
     watch.before_case(1)
@@ -71,7 +71,9 @@ def test_ticks_that_do_not_agree_are_no_negative_load() -> None:
 
 
 @pytest.mark.parametrize(("seconds_to_read", "expected"), [(0.01, 10), (3, 300)])
-def test_watching_takes_less_than_a_hundredth_of_the_time(seconds_to_read: float, expected: float) -> None:
+def test_watching_conditions_takes_less_than_a_hundredth_of_the_time(
+    seconds_to_read: float, expected: float
+) -> None:
     machine = Machine(seconds_to_read)
     watch = machine.watch()
     for _ in range(1000):
@@ -79,27 +81,27 @@ def test_watching_takes_less_than_a_hundredth_of_the_time(seconds_to_read: float
         machine.let_pass(1, mine=1)
     intervals = column(watch, "interval_s")[1:]
     assert intervals == pytest.approx([expected] * len(intervals), abs=1) and len(intervals) >= 3
-    # The card's own second is not put down to others.
+    # The second that reading the card takes is not counted as load by other processes.
     assert column(watch, "others_cores")[1:] == [0] * len(intervals)
 
 
-def test_without_a_case_nothing_is_read() -> None:
+def test_conditions_of_a_session_without_a_case_are_not_read() -> None:
     watch = Machine().watch()
     watch.end()
     assert watch.readings == [] and watch.card is None
 
 
-def test_the_cpu_seconds_of_this_process_are_among_those_of_all() -> None:
+def test_the_cpu_seconds_of_all_processes_include_those_of_this_process() -> None:
     before = cpu_seconds()
     while cpu_seconds()[1] < before[1] + 0.1:
         pass
     everyone, mine = (after - earlier for earlier, after in zip(before, cpu_seconds(), strict=True))
     assert mine >= 0.1 - 1e-9
-    # Both count in ticks of 10 ms or less, one for each core.
+    # Both counters tick every 10 ms or less, once for each core.
     assert everyone > mine - 0.05
 
 
-def test_the_environment_is_flat_and_knows_no_card_where_none_is() -> None:
+def test_the_environment_record_is_flat_and_has_null_for_a_missing_card() -> None:
     facts = environment()
     assert all(value is None or isinstance(value, str | int | float) for value in facts.values())
     assert facts["usable_cores"] >= 1 and facts["python"] and facts["driver"] is None
@@ -115,7 +117,7 @@ def test_the_environment_is_flat_and_knows_no_card_where_none_is() -> None:
         ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
     ],
 )
-def test_the_quota_of_a_container_is_in_cores(
+def test_the_cpu_quota_of_a_container_is_in_cores(
     files: dict[str, str], cores: float | None, tmp_path: Path
 ) -> None:
     for name, text in files.items():
@@ -124,7 +126,7 @@ def test_the_quota_of_a_container_is_in_cores(
     assert quota_cores(tmp_path) == cores
 
 
-def test_governors_of_all_cores_are_named_once(tmp_path: Path) -> None:
+def test_cpu_governors_of_all_cores_are_named_once(tmp_path: Path) -> None:
     assert governor(tmp_path) is None
     for core, name in enumerate(("powersave", "performance", "powersave")):
         folder = tmp_path / f"cpu{core}/cpufreq"
@@ -133,7 +135,7 @@ def test_governors_of_all_cores_are_named_once(tmp_path: Path) -> None:
     assert governor(tmp_path) == "performance+powersave"
 
 
-# The card, by an NVML that is a few functions.
+# A card behind an NVML of a few functions
 
 EXPECTED_READINGS = {
     "gpu_sm_clock_mhz": 1755, "gpu_max_sm_clock_mhz": 1980, "gpu_temperature_c": 61,
@@ -180,7 +182,7 @@ def install_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
 
 
-def test_nvml_tells_the_sensors_and_none_for_what_a_card_does_not_have(
+def test_nvml_sensors_are_null_where_a_card_lacks_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     install_nvml(monkeypatch)
@@ -204,7 +206,9 @@ def test_the_installed_nvml_knows_every_name_that_is_asked_for() -> None:
             sensor.read(pynvml, None)
 
 
-def test_the_card_is_the_one_torch_measures_on_whatever_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvml_reads_the_card_that_torch_measures_on_whatever_its_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: SimpleNamespace(uuid="1f"))
     install_nvml(monkeypatch)
     assert find_card()(READINGS) == EXPECTED_READINGS

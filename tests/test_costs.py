@@ -48,8 +48,10 @@ def test_counted_flops_equal_the_closed_form(
 
 @pytest.mark.parametrize("seq_len", [1, 100, 300])
 @pytest.mark.parametrize("mode", MODES)
-def test_the_formula_of_the_chunked_operator_is_what_its_passes_dispatch(mode: str, seq_len: int) -> None:
-    """Inside the operator, where the counter sees each product by itself."""
+def test_flops_of_the_linear_chunked_operator_equal_those_of_the_products_inside(
+    mode: str, seq_len: int
+) -> None:
+    """torch counts each product inside of the operator where its passes are called directly."""
     case = Case("linear-chunked", mode, seq_len, batch=2, heads=3, head_dim=16, value_dim=24)
     q, k, v = make_inputs(case)
     chunk = default_chunk_size(16, causal=case.causal)
@@ -68,7 +70,7 @@ def test_the_formula_of_the_chunked_operator_is_what_its_passes_dispatch(mode: s
     assert backward == 2 * 6 * sum(backward_terms(*shape).values())
 
 
-def test_causal_attention_is_counted_as_executed_and_as_useful() -> None:
+def test_causal_flops_are_counted_as_executed_and_as_useful() -> None:
     """The useful products are those of the N (N + 1) / 2 scores that are not masked, in every causal form."""
     n, d = 320, 64
     for phase, products in (("forward", 1), ("forward_backward", 3)):
@@ -100,11 +102,11 @@ def test_every_difference_between_counted_and_closed_flops_has_a_name(kernel: st
             assert costs.countable_flops == costs.flops
 
 
-def test_flops_have_exponent_two_and_one(kernel: str, device: str) -> None:
-    """Exactly from doubled lengths, but for the diagonal of a causal fused kernel: N (N + 1) / 2.
+def test_flops_have_exponent_two_for_standard_and_one_for_linear_kernels(kernel: str, device: str) -> None:
+    """Exponents of FLOPs are exact, except for the diagonal of a causal fused kernel: N (N + 1) / 2.
 
-    And but for the last of the segments of linear-triton and linear-native, which a causal form does not sum
-    beforehand: of 66 segments, a fifth of the products of one.
+    Causal linear-triton and linear-native do not sum their last segment beforehand, a fifth of the
+    products of one segment of 66.
     """
     quadratic = kernel.startswith("standard-")
     for mode in MODES:
@@ -135,14 +137,14 @@ def test_least_bytes_are_four_tensors_forward_and_twelve_with_backward() -> None
 def test_peak_memory_is_quadratic_only_where_the_matrix_is_in_memory(
     kernel: str, mode: str, phase: str, device: str
 ) -> None:
-    """Second differences: a + bN has none, so three lengths tell the exponent without the constant."""
-    # Rows enough to fill a card: with few of them a fused kernel splits the sequence, and holds the parts.
+    """The second difference over three lengths shows N^2 without the constant, because a + bN has none."""
+    # Enough rows fill a card; with few rows a fused kernel splits the sequence and holds partial results.
     heads = 1 if device == "cpu" else 128
     case = Case(kernel, mode, 0, phase, device, batch=1, heads=heads, head_dim=32)
     if get_kernel(kernel).supports(replace(case, seq_len=8)):
         case = replace(case, dtype="bfloat16")
-    # Long enough for the scratch of linear-chunked to have reached its constant size, and a fused kernel
-    # its last size of tile, from 768 tokens on; D times as much as any other is no reason for more.
+    # From 768 tokens on the scratch of linear-chunked has its constant size and a fused kernel its last size
+    # of tile; kernels that hold far more memory show its growth at 512 tokens.
     large = kernel in (*MATRIX_IN_MEMORY, "linear-explicit")
     unit = 2 * BLOCK_ROWS[device] // heads if kernel == "linear-chunked" else 512 if large else 1024
     lengths = (unit, 2 * unit, 3 * unit)
@@ -156,7 +158,7 @@ def test_peak_memory_is_quadratic_only_where_the_matrix_is_in_memory(
         assert abs(curvature) < 0.06
 
 
-def test_the_textbook_causal_form_holds_d_times_more(device: str) -> None:
+def test_peak_memory_of_the_textbook_causal_form_is_head_dim_times_larger(device: str) -> None:
     case = Case("linear-explicit", "causal", 512, device=device, heads=1, head_dim=32)
     tensor = case.seq_len * case.head_dim * case.itemsize
     assert peak_bytes(case) > 2 * 32 * tensor
@@ -165,7 +167,7 @@ def test_the_textbook_causal_form_holds_d_times_more(device: str) -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("mode", MODES)
-def test_predicted_peak_memory_is_good_enough_for_the_guard(
+def test_predicted_peak_memory_is_close_to_measured_peak_memory(
     kernel: str, mode: str, phase: str, device: str
 ) -> None:
     case = Case(kernel, mode, 1024, phase, device, heads=4)
@@ -180,14 +182,14 @@ def test_predicted_peak_memory_is_good_enough_for_the_guard(
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("mode", MODES)
 def test_predicted_peak_memory_of_linear_chunked_names_every_buffer(mode: str, phase: str) -> None:
-    """Of seven to thirteen tensors as large as an input the least, a state a chunk, is named too: 5 %."""
+    """A tolerance of 5 % shows a missing buffer: the smallest is a state a chunk beside 7 to 13 inputs."""
     for seq_len in (1000, 1024, 5000):
         case = Case("linear-chunked", mode, seq_len, phase, heads=4)
         predicted = get_kernel(case.kernel).costs(case).peak_bytes
         assert predicted == pytest.approx(peak_bytes(case), rel=0.05)
 
 
-def test_two_readings_of_peak_memory_are_the_same(kernel: str, device: str) -> None:
+def test_two_readings_of_peak_memory_are_equal(kernel: str, device: str) -> None:
     case = Case(kernel, "causal", 300, "forward_backward", device)
     if get_kernel(kernel).supports(case):
         case = replace(case, dtype="bfloat16")

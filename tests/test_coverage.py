@@ -1,7 +1,7 @@
-"""How often intervals hold the truth, and how often verdicts are right, under the noise of shared machines.
+"""Coverage of intervals and error rates of verdicts, under the noise of shared machines.
 
-Every test prints the rates it achieved: `pytest tests/test_coverage.py -s`; with `-m slow` the whole matrix
-of noises and units, which the README shows.
+Every test prints the rates it achieved: `pytest tests/test_coverage.py -s`; with `-m slow` the full matrix
+of noises and units, which the README of scaling shows.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ UNITS = (3, 5, 10)
 FEW = (3, *(pytest.param(units, marks=pytest.mark.slow) for units in UNITS[1:]))
 """Three units are the fewest worth measuring, and where most goes wrong."""
 PROMISED = (0.93, 0.97)
-"""What a 95 % interval may achieve and still be called one."""
+"""Range of coverage allowed for a 95 % interval."""
 CAUTIOUS = (0.93, 1.0)
-"""The same where two interpolations differ, and the interval holds both."""
+"""Range of coverage allowed for an interval that holds two interpolations which differ."""
 WRONG = 0.01
 OPEN = (UNDETERMINED, NOT_REACHED)
-"""What a verdict may be where the data do not allow one."""
+"""Verdicts allowed where the data do not decide."""
 
 LINEAR, STANDARD = Law(1e-6, 1), Law(1e-9, 2)  # both 1e-3 s at N = 1000
 BENT = (Law(1e-6, 1, 3e-4), Law(1e-9, 2))
@@ -47,9 +47,9 @@ BENT = (Law(1e-6, 1, 3e-4), Law(1e-9, 2))
 VERY_BENT = (Law(1e-6, 1, 1e-4), Law(1e-9, 2, 2e-4))
 """Fixed costs of both kernels, which make its slope change threefold within two doublings."""
 STEPPED = (Law(0.75e-6, 1), CacheStep(1e-9, 2, at=2048, factor=1.3))
-"""Between the two lengths after the crossover, a cache of the standard kernel overflows."""
+"""Laws whose standard kernel overflows a cache between the two lengths after the crossover."""
 PARALLEL = (Law(1e-6, 1), Law(1e-6 / 1500**0.02, 1.02))
-"""They cross at 1500, and are 3.5 % apart at most, hardly more than the noise of a unit."""
+"""Laws that cross at 1500 and are 3.5 % apart at most, hardly more than the noise of a unit."""
 
 
 def tables(values: Floats, lengths: Sequence[int]) -> list[pd.DataFrame]:
@@ -83,13 +83,13 @@ def crossovers(
 
 
 def covers(found: Sequence[Exponent | Crossover], truth: float) -> float:
-    """The share of those with an interval whose interval holds the truth."""
+    """Coverage: the share of intervals that hold the truth, among conclusions with an interval."""
     held = [one.low <= truth <= one.high for one in found if one.low is not None and one.high is not None]
     return float(np.mean(held))
 
 
 def lies_within(rate: float, low: float, high: float, draws: int) -> bool:
-    """Give or take 3 standard errors of a binomial share at the ends of the range."""
+    """Whether a rate lies in a range widened by 3 standard errors of a binomial share at its ends."""
     below, above = (3 * math.sqrt(end * (1 - end) / draws) for end in (low, high))
     return low - below <= rate <= high + above
 
@@ -100,25 +100,25 @@ def assert_rate(rate: float, low: float, high: float, draws: int, what: str) -> 
 
 
 def crossing(linear: Law, standard: Law) -> float:
-    """Where the laws cross, leaving out any cache step."""
+    """N at which the laws cross, leaving out any cache step."""
     smooth = Law(standard.coefficient, standard.power, standard.overhead)
     return float(brentq(lambda n: linear(n) - smooth(n), DOUBLINGS[0], DOUBLINGS[-1]))
 
 
 @pytest.mark.parametrize("units", UNITS)
-def test_the_interval_of_the_exponent_holds_it_as_often_as_it_says(units: int) -> None:
+def test_the_interval_of_the_exponent_covers_at_its_confidence(units: int) -> None:
     found = exponents(Law(1e-9, 2), CALM, units)
     assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {units} units")
 
 
 @pytest.mark.parametrize("units", FEW)
-def test_the_exponents_interval_outlasts_every_noise_at_once(units: int) -> None:
+def test_the_interval_of_the_exponent_covers_under_every_noise_at_once(units: int) -> None:
     found = exponents(Law(1e-9, 2), ALL, units)
     assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {units} units, all noises")
 
 
-def test_a_window_chosen_from_the_data_does_not_spoil_the_interval() -> None:
-    """Where noise bends the slopes so far that the window is often cut short."""
+def test_a_window_chosen_from_the_data_leaves_the_interval_of_the_exponent_its_coverage() -> None:
+    """Noise bends the slopes so far that the window is often shortened."""
     found = exponents(Law(1e-9, 2), Unrest(run=0.08, repetition=0.03), units=3)
     cut = float(np.mean([one.window != (DOUBLINGS[0], DOUBLINGS[-1]) for one in found]))
     assert cut > 0.2
@@ -127,7 +127,7 @@ def test_a_window_chosen_from_the_data_does_not_spoil_the_interval() -> None:
 
 
 @pytest.mark.parametrize("units", FEW)
-def test_the_interval_of_the_crossover_holds_it_as_often_as_it_says(units: int) -> None:
+def test_the_interval_of_the_crossover_covers_at_its_confidence(units: int) -> None:
     found = crossovers(LINEAR, STANDARD, CALM, units)
     assert all(one.kind == "inside" for one in found)
     assert_rate(covers(found, 1000), *PROMISED, DRAWS, f"crossover, {units} units")
@@ -137,10 +137,10 @@ def test_the_interval_of_the_crossover_holds_it_as_often_as_it_says(units: int) 
 @pytest.mark.parametrize(
     "laws", [BENT, VERY_BENT, STEPPED], ids=["a bent ratio", "a very bent ratio", "a step beside it"]
 )
-def test_the_interval_holds_a_crossover_of_laws_that_are_no_powers(
+def test_the_interval_of_the_crossover_covers_for_laws_that_are_no_powers(
     laws: tuple[Law, Law], draws: int, request: pytest.FixtureRequest
 ) -> None:
-    """With 10 units, and not only to 97 %: where the two interpolations differ, the interval holds both."""
+    """Coverage with 10 units may exceed 97 %, because the interval holds two interpolations which differ."""
     found = crossovers(*laws, CALM, 10, draws)
     assert_rate(covers(found, crossing(*laws)), *CAUTIOUS, draws, f"crossover, {request.node.callspec.id}")
 
@@ -149,7 +149,7 @@ def test_the_interval_holds_a_crossover_of_laws_that_are_no_powers(
 @pytest.mark.parametrize(
     ("power", "right"), [(0, "constant"), (1, "linear"), (1.5, "undetermined"), (2, "quadratic")]
 )
-def test_verdicts_are_hardly_ever_wrong(power: float, right: Verdict, units: int) -> None:
+def test_verdicts_on_exponents_are_hardly_ever_wrong(power: float, right: Verdict, units: int) -> None:
     verdicts = [one.verdict for one in exponents(Law(1e-9, power), ALL, units)]
     wrong = np.mean([verdict not in (right, *OPEN) for verdict in verdicts])
     told = verdicts.count(right) / DRAWS
@@ -167,10 +167,10 @@ def says_rising(exponent: Exponent) -> bool:
     ("units", "draws"), [(3, 250), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)]
 )
 @pytest.mark.parametrize("reached", [1, 4, 16, 64])
-def test_a_square_that_its_overhead_hides_is_not_given_another_exponent_in_silence(
+def test_a_quadratic_law_hidden_by_its_overhead_gets_no_other_exponent_without_a_reason(
     reached: float, units: int, draws: int
 ) -> None:
-    """Up to N = 512 the N^2 part reaches so many times the 20 us of overhead."""
+    """The N^2 part reaches `reached` times the 20 us of overhead at the longest length, N = 512."""
     law = Law(reached * 20e-6 / 512**2, 2, 20e-6)
     found = exponents(law, CALM, units, draws, lengths=(64, 128, 256, 512))
     faded = reached > 1 / TANGIBLE
@@ -178,7 +178,7 @@ def test_a_square_that_its_overhead_hides_is_not_given_another_exponent_in_silen
     silent = np.mean([one.high is not None and one.high < 2 and not says_rising(one) for one in found])
     what = f"20 us + N^2, {reached}x at N = 512, {units} units"
     assert_rate(float(called), 0, WRONG, draws, f"{what}: called a power" + (" but 2" if faded else ""))
-    # Where the overhead has faded, an interval of 95 % is allowed for, which may miss on one side.
+    # A 95 % interval may miss on one side where the overhead has faded.
     assert_rate(float(silent), 0, 0.025 if faded else WRONG, draws, f"{what}: excludes 2 in silence")
 
 
@@ -195,10 +195,10 @@ def test_a_square_that_its_overhead_hides_is_not_given_another_exponent_in_silen
     ],
     ids=["below", "above", "inside", "multiple"],
 )
-def test_the_kind_of_a_clear_case_is_told(
+def test_the_kind_of_a_clear_crossover_is_told(
     linear: Law, standard: Law, kind: str, units: int, draws: int
 ) -> None:
-    """Clear: at all lengths but one somebody is ahead by a quarter or more."""
+    """A crossover is clear where at all lengths but one a kernel is ahead by a quarter or more."""
     found = crossovers(linear, standard, ALL, units, draws)
     rate = sum(one.kind == kind for one in found) / draws
     assert_rate(rate, 0.99, 1, draws, f"told: {kind}, {units} units")
@@ -208,8 +208,8 @@ def test_the_kind_of_a_clear_case_is_told(
     ("units", "draws"),
     [(3, 200), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)],
 )
-def test_nearly_parallel_lines_give_no_confident_number(units: int, draws: int) -> None:
-    """The interval spans a factor of 1.5 or more, or the lengths where nobody is surely ahead are named."""
+def test_nearly_parallel_laws_give_no_narrow_interval_of_the_crossover(units: int, draws: int) -> None:
+    """The interval spans a factor of 1.5 or more, or lengths within the noise are named."""
     sure = 0
     found = crossovers(*PARALLEL, CALM, units, draws)
     for one in found:
@@ -222,8 +222,8 @@ def test_nearly_parallel_lines_give_no_confident_number(units: int, draws: int) 
     assert_rate(sure / draws, 0, 0.05, draws, what)
 
 
-def test_repetitions_of_a_single_run_promise_less() -> None:
-    """What the run itself does to every repetition is in none of the differences between them."""
+def test_intervals_from_repetitions_of_a_single_run_cover_less() -> None:
+    """Differences between repetitions do not hold the effect of the run, which all of them share."""
     draws = 400
     for units, expected in ((3, (0.8, 0.93)), (10, (0.5, 0.8))):
         truth = seconds([Law(1e-9, 2)], DOUBLINGS)
@@ -236,8 +236,8 @@ def test_repetitions_of_a_single_run_promise_less() -> None:
 
 
 @pytest.mark.slow
-def test_every_interval_under_every_noise() -> None:
-    """Prints the table of the README."""
+def test_coverage_of_every_interval_under_every_noise() -> None:
+    """Coverage and error rates for the table of the README of scaling are printed."""
     print(f"\n| noise of {DRAWS} draws | " + " | ".join(f"exponent, {n}" for n in UNITS), end=" | ")
     print(" | ".join(f"crossover, {n}" for n in UNITS), "|\n|---|" + "---|" * 2 * len(UNITS))
     misses = []

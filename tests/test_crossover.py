@@ -29,7 +29,7 @@ def table(law: Law, noise: float = 0.0, units: int = 3, seed: int = 0) -> pd.Dat
 
 
 def ratios(*units: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two kernels whose time ratios, linear over standard, are these."""
+    """Tables of two kernels with given time ratios, linear over standard."""
     lengths = DOUBLINGS[: len(units[0])]
     linear = pd.DataFrame(units, columns=lengths, dtype=float)
     return linear, linear * 0 + 1
@@ -40,14 +40,14 @@ def sentence(found: Crossover) -> str:
 
 
 @pytest.mark.parametrize("where", [300.0, 1000.0, 8000.0])
-def test_pure_powers_cross_where_their_laws_do(where: float) -> None:
+def test_the_crossover_of_pure_powers_is_where_their_laws_cross(where: float) -> None:
     found = find_crossover(table(Law(where * 1e-9, 1)), table(STANDARD))
     assert (found.kind, found.ahead_beyond) == ("inside", "linear")
     assert found.n == pytest.approx(where, rel=EXACT)
     assert found.low == pytest.approx(where, rel=1e-5) and found.high == pytest.approx(where, rel=1e-5)
 
 
-def test_the_crossover_is_the_same_for_times_in_any_unit_and_for_units_of_any_speed() -> None:
+def test_the_crossover_depends_neither_on_the_unit_of_time_nor_on_the_speed_of_a_run() -> None:
     linear, standard = table(LINEAR, 0.05, seed=1), table(STANDARD, 0.05, seed=2)
     found = find_crossover(linear, standard)
     speeds = [1e3, 2.0, 0.1]
@@ -67,14 +67,16 @@ def test_the_crossover_is_the_same_for_times_in_any_unit_and_for_units_of_any_sp
         ([0.5, 0.8, 2], "inside", "standard", "only up to N ="),
     ],
 )
-def test_each_kind_is_told_and_said(ratio: list[float], kind: str, ahead: str, words: str) -> None:
+def test_each_kind_of_crossover_has_its_sentence(
+    ratio: list[float], kind: str, ahead: str, words: str
+) -> None:
     found = find_crossover(*ratios(ratio, ratio))
     assert (found.kind, found.ahead_beyond) == (kind, ahead)
     assert words in sentence(found)
     assert (found.n is None) == (kind != "inside")
 
 
-def test_a_linear_kernel_that_only_wins_at_short_lengths_is_never_said_to_win_from_there_on() -> None:
+def test_a_linear_kernel_ahead_at_short_lengths_only_is_not_said_to_win_from_the_crossover_on() -> None:
     found = find_crossover(*ratios([0.5, 0.8, 2], [0.5, 0.8, 2.1]))
     assert found.n is not None and 512 < found.n < 1024
     assert "from N" not in sentence(found) and "not beyond" in sentence(found)
@@ -90,7 +92,7 @@ def test_kernels_without_common_lengths_have_no_crossover() -> None:
     assert "no length in common" in sentence(found)
 
 
-def test_nothing_is_extrapolated_beyond_the_common_lengths() -> None:
+def test_the_crossover_is_not_extrapolated_beyond_the_common_lengths() -> None:
     standard = table(STANDARD).iloc[
         :, :2
     ]  # the laws cross at 1000, the standard kernel was measured up to 512
@@ -98,7 +100,7 @@ def test_nothing_is_extrapolated_beyond_the_common_lengths() -> None:
     assert (found.kind, found.n, found.lengths) == ("above", None, (256, 512))
 
 
-def test_the_interval_holds_the_true_crossover_as_often_as_it_says() -> None:
+def test_the_interval_of_the_crossover_holds_the_true_crossover_at_its_confidence() -> None:
     draws, hits = 500, 0
     for seed in range(draws):
         found = find_crossover(table(LINEAR, 0.02, seed=2 * seed), table(STANDARD, 0.02, seed=2 * seed + 1))
@@ -109,8 +111,8 @@ def test_the_interval_holds_the_true_crossover_as_often_as_it_says() -> None:
     assert low <= hits <= high, f"covered in {hits / draws:.1%} of the draws"
 
 
-def test_the_interval_is_the_stretch_where_nobody_is_surely_ahead() -> None:
-    """Against a second way: t tests of the log-ratios on a fine grid of lengths, by lines and by splines."""
+def test_the_interval_of_the_crossover_is_where_neither_kernel_is_surely_ahead() -> None:
+    """The interval equals that of t tests of the log-ratios on a fine grid, by lines and by splines."""
     for seed in range(20):
         linear, standard = table(LINEAR, 0.2, 4, seed=seed), table(STANDARD, 0.2, 4, seed=99 + seed)
         found = find_crossover(linear, standard)
@@ -126,7 +128,7 @@ def test_the_interval_is_the_stretch_where_nobody_is_surely_ahead() -> None:
         ):
             doubt = np.asarray(stats.ttest_1samp(fine, 0).pvalue > 0.05)
             mean, sign = fine.mean(axis=0), np.sign(np.interp(grid, x, values.mean(axis=0)))
-            # The spline's own zero lies between the same two lengths as the line's.
+            # The zero of the spline lies between the two lengths that enclose the zero of the line.
             first = int(np.searchsorted(x, math.log(found.n))) - 1
             within = (grid >= x[first]) & (grid <= x[first + 1])
             at = int(np.flatnonzero(within & (np.sign(mean) != sign[np.argmax(within)]))[0])
@@ -137,7 +139,7 @@ def test_the_interval_is_the_stretch_where_nobody_is_surely_ahead() -> None:
         assert math.log(found.high) == pytest.approx(right, abs=1.01 * step)
 
 
-def test_nearly_parallel_lines_give_a_wider_interval_than_steep_ones() -> None:
+def test_the_interval_of_the_crossover_is_wider_for_nearly_parallel_laws() -> None:
     flat = Law(1e-6 / 1000**0.2, 1.2)
     assert flat(1000) == pytest.approx(LINEAR(1000))
     steep = find_crossover(table(LINEAR, 0.01, seed=4), table(STANDARD, 0.01, seed=5))
@@ -146,33 +148,33 @@ def test_nearly_parallel_lines_give_a_wider_interval_than_steep_ones() -> None:
     assert widths[1] > 3 * widths[0]
 
 
-def test_an_interval_that_leaves_the_measured_lengths_is_clipped_and_says_so() -> None:
+def test_the_interval_of_the_crossover_is_clipped_to_the_measured_lengths_and_says_so() -> None:
     found = find_crossover(*ratios([1.1, 0.9, 0.3], [1.3, 0.7, 0.3], [0.8, 1.2, 0.3]))
     assert found.kind == "inside" and found.low == pytest.approx(256)
     assert any("clipped" in note and "256" in note for note in found.notes)
 
 
-def test_lengths_within_the_noise_are_named() -> None:
+def test_the_crossover_names_lengths_within_the_noise() -> None:
     found = find_crossover(*ratios([0.9, 0.5], [1.05, 0.6], [0.98, 0.4]))
     assert (found.kind, found.within_noise) == ("below", [256])
     assert "within the noise at 256" in sentence(found)
 
 
-def test_one_unit_gives_a_point_without_an_interval_unless_it_is_exact() -> None:
+def test_the_crossover_of_one_unit_has_no_interval_unless_the_quantity_is_exact() -> None:
     measured = find_crossover(table(LINEAR, units=1), table(STANDARD, units=1))
     counted = find_crossover(table(LINEAR, units=1), table(STANDARD, units=1), exact=True)
     assert measured.n == pytest.approx(1000) and measured.low is None and measured.high is None
     assert counted.n == counted.low == counted.high == pytest.approx(1000)
 
 
-def test_kernels_of_different_runs_are_compared_without_an_interval() -> None:
+def test_the_crossover_of_kernels_from_different_runs_has_no_interval() -> None:
     linear, standard = table(LINEAR, units=1), table(STANDARD, units=1).rename(index={0: 7})
     found = find_crossover(linear, standard)
     assert found.n == pytest.approx(1000) and found.low is None
     assert any("share no units" in note for note in found.notes)
 
 
-def test_a_length_that_some_units_lack_is_left_out_and_named() -> None:
+def test_the_crossover_leaves_out_and_names_a_length_that_some_units_lack() -> None:
     linear, standard = table(LINEAR), table(STANDARD)
     standard.iloc[1:, -1] = np.nan
     found = find_crossover(linear, standard)
@@ -180,7 +182,7 @@ def test_a_length_that_some_units_lack_is_left_out_and_named() -> None:
     assert any("8192" in note for note in found.notes)
 
 
-def test_the_ratios_shown_are_those_that_decide_and_are_1_at_the_crossover() -> None:
+def test_the_ratios_shown_are_those_that_decide_the_crossover_and_are_1_there() -> None:
     linear, standard = table(LINEAR, 0.3, seed=3), table(STANDARD, 0.3, seed=4)
     linear.iloc[0, -1] = np.nan  # this length decides nothing, but two units still show its ratio
     found = find_crossover(linear, standard)

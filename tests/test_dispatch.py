@@ -34,20 +34,20 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Kind(Tensor):
-    """A kind of tensor of its own."""
+    """A subclass of Tensor."""
 
 
 @pytest.mark.parametrize(
     "mode", [nullcontext, torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
 )
-def test_plain_tensors_need_no_dispatcher(mode: Mode) -> None:
+def test_plain_tensors_are_called_without_dispatch(mode: Mode) -> None:
     with mode():
         x = torch.ones(2)
         assert not needs_dispatcher(x, x, x)
 
 
-def test_plain_tensors_on_a_card_need_no_dispatcher() -> None:
-    """Told without a card: a fake tensor has the keys of its device, and two that make it fake."""
+def test_plain_tensors_on_a_card_are_called_without_dispatch() -> None:
+    """A fake tensor stands for one on a card: it has the dispatch keys of its device and two of fakes."""
     with FakeTensorMode():
         keys = torch._C._dispatch_keys(torch.ones(2, device="cuda"))
     for of_fakes in (Key.Python, Key.PythonTLSSnapshot):
@@ -59,14 +59,14 @@ def test_plain_tensors_on_a_card_need_no_dispatcher() -> None:
 @pytest.mark.parametrize(
     "mode", [lambda: FlopCounterMode(display=False), TorchFunctionMode, lambda: profile(use_cpu=True)]
 )
-def test_counters_modes_and_profilers_need_the_dispatcher(mode: Mode) -> None:
+def test_counters_modes_and_profilers_ask_for_dispatch(mode: Mode) -> None:
     x = torch.ones(2)
     with mode():
         assert needs_dispatcher(x, x, x)
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_tensors_that_are_not_plain_are_dispatched_wherever_they_stand(place: int) -> None:
+def test_tensors_that_are_not_plain_ask_for_dispatch_at_every_argument_place(place: int) -> None:
     x = torch.ones(2)
     zeros = torch._efficientzerotensor(2)
     for odd in (x.as_subclass(Kind), torch._neg_view(x), zeros, x.to_sparse(), x.to("meta")):
@@ -75,8 +75,8 @@ def test_tensors_that_are_not_plain_are_dispatched_wherever_they_stand(place: in
         assert needs_dispatcher(*arguments)
 
 
-def test_a_backward_takes_the_sign_of_values_that_are_a_negated_view() -> None:
-    """It is given them after do, q and k, as addresses."""
+def test_a_backward_without_dispatch_takes_the_sign_of_a_negated_view() -> None:
+    """Values come after do, q and k in a backward, and are handed on as addresses."""
     q, k, x, do = (torch.randn(1, 2, 70, 8) for _ in range(4))
     q.requires_grad_()
     got, wanted = (
@@ -86,7 +86,7 @@ def test_a_backward_takes_the_sign_of_values_that_are_a_negated_view() -> None:
     assert torch.equal(got, wanted)
 
 
-def test_a_profiler_lists_the_operator() -> None:
+def test_dispatch_shows_the_operator_to_a_profiler() -> None:
     x = torch.ones(2)
     with profile(use_cpu=True) as profiled:
         double(x, x, x)
@@ -94,7 +94,7 @@ def test_a_profiler_lists_the_operator() -> None:
 
 
 @pytest.mark.parametrize("pre_dispatch", [False, True])
-def test_a_tracer_records_the_operator(pre_dispatch: bool) -> None:
+def test_dispatch_shows_the_operator_to_a_tracer(pre_dispatch: bool) -> None:
     x = torch.ones(2)
     traced = make_fx(double, pre_dispatch=pre_dispatch)(x, x, x)
     assert "attention.test_double" in traced.code

@@ -65,7 +65,7 @@ def test_an_external_kernel_is_registered_where_installed(
     assert added == ["standard-flash-attn-4"]
 
 
-def test_what_is_installed_is_told_from_what_is_not() -> None:
+def test_external_kernels_installed_and_missing_are_told_apart() -> None:
     assert external._installed("pytest")
     assert not external._installed("no-such-package")
 
@@ -82,6 +82,8 @@ def test_what_is_installed_is_told_from_what_is_not() -> None:
         (external._flash_attn_supports, Case("standard-flash-attn", "causal", 9, device="cuda"), "float32"),
     ],
 )
-def test_what_an_external_kernel_does_not_serve_is_a_reason(supports: object, case: Case, word: str) -> None:
+def test_an_external_kernel_gives_a_reason_for_a_case_that_it_does_not_serve(
+    supports: object, case: Case, word: str
+) -> None:
     assert callable(supports)
     assert word in str(supports(case))

@@ -1,4 +1,4 @@
-"""How firm conclusions are, and that a report says so at a glance."""
+"""Firmness of conclusions (firm, tentative or open) and the mark of it in a report."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ QUADRATIC = Exponent(2.0, 1.95, 2.05, "quadratic", (256, 8192), 3)
         (INSIDE, "repetition", "tentative"),
         (replace(INSIDE, units=2), "run", "tentative"),
         (replace(INSIDE, low=700), "run", "tentative"),  # wider than a factor of 1.5
-        (replace(INSIDE, within_noise=[1024]), "run", "firm"),  # beside it, somebody is ahead
-        (replace(INSIDE, within_noise=[256]), "run", "tentative"),  # it may be below
+        (replace(INSIDE, within_noise=[1024]), "run", "firm"),  # outside of it one kernel is ahead
+        (replace(INSIDE, within_noise=[256]), "run", "tentative"),  # the crossover may lie below
         (replace(INSIDE, within_noise=[256, 8192]), "run", "open"),
         (replace(INSIDE, low=None, high=None, units=1), "run", "open"),
         (BELOW, "run", "firm"),
@@ -48,7 +48,7 @@ def test_a_crossover_is_as_firm_as_its_units_and_its_interval(
     assert of_crossover(found, unit) == expected
 
 
-def test_bytes_are_exact_and_firm() -> None:
+def test_a_crossover_of_bytes_is_exact_and_firm() -> None:
     assert of_crossover(replace(BELOW, units=1), "repetition", exact=True) == "firm"
 
 
@@ -75,7 +75,7 @@ LAWS = {
 
 
 def report(folder: Path, files: int, repetitions: int = 3) -> list[Section]:
-    """The text of a report over so many runs."""
+    """Sections of a report over a number of runs."""
     paths = [
         Run(LAWS, repetitions=repetitions, noise=Noise(), seed=seed).write(folder / f"{seed}.json")
         for seed in range(files)
@@ -85,7 +85,9 @@ def report(folder: Path, files: int, repetitions: int = 3) -> list[Section]:
 
 
 @pytest.mark.parametrize(("files", "mark"), [(1, "tentative"), (2, "tentative"), (3, "firm")])
-def test_every_conclusion_of_the_answer_carries_its_mark(files: int, mark: str, tmp_path: Path) -> None:
+def test_every_conclusion_of_the_answer_has_its_mark_of_firmness(
+    files: int, mark: str, tmp_path: Path
+) -> None:
     head, answer, *_ = report(tmp_path, files)
     assert any(RULE in sentence for sentence in head.sentences)
     time, memory, growth = answer.sentences
@@ -95,7 +97,7 @@ def test_every_conclusion_of_the_answer_carries_its_mark(files: int, mark: str, 
     assert "standard-sdpa quadratic, p = " in growth
 
 
-def test_a_single_repetition_leaves_time_open_and_has_no_brackets(tmp_path: Path) -> None:
+def test_conclusions_on_time_from_a_single_repetition_are_open_and_have_no_interval(tmp_path: Path) -> None:
     head, answer, *_ = report(tmp_path, 1, repetitions=1)
     assert not any("Brackets" in sentence for sentence in head.sentences)
     assert [sentence.partition(":")[0] for sentence in answer.sentences] == [
@@ -103,7 +105,7 @@ def test_a_single_repetition_leaves_time_open_and_has_no_brackets(tmp_path: Path
     ]  # fmt: skip
 
 
-def test_the_laws_of_growth_are_all_shown_with_what_speaks_against_them(tmp_path: Path) -> None:
+def test_laws_of_growth_are_all_shown_with_the_evidence_against_each(tmp_path: Path) -> None:
     (laws,) = [part for part in report(tmp_path, 3) if part.title.startswith("Laws of growth")]
     assert laws.table is not None
     rows = {row[0].removesuffix(" *"): row[1] for row in laws.table.rows}

@@ -1,4 +1,4 @@
-"""What a user calls: equalities that theory promises, dispatch, and every refusal."""
+"""standard_attention() and linear_attention(): equalities that theory promises, backends and refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CASE = Case("linear-chunked", "causal", 50, dtype="float64", batch=2, heads=2, h
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_linear_equals_standard_attention_for_identical_keys(causal: bool, device: str) -> None:
-    """Then both weigh all values they see alike: the output is the mean of the values."""
+    """Identical keys weigh all visible values alike, so either output is their mean."""
     q, k, v = (x.to(device) for x in make_inputs(CASE))
     k = k[:, :, :1].expand_as(k)
     linear, standard = (
@@ -43,7 +43,7 @@ def test_linear_equals_standard_attention_for_one_token(device: str) -> None:
 
 
 def test_linear_equals_standard_attention_under_the_feature_map_of_the_exponential(device: str) -> None:
-    """At small scores exp(s) = 1 + s + O(s^2), and 1 + q.k is the feature map [1, x]."""
+    """exp(s) is 1 + s + O(s^2) at small scores, and 1 + q.k is the feature map [1, x]."""
     q, k, v = (x.to(device) for x in make_inputs(CASE))
     differences = []
     for size in (1e-2, 1e-3):
@@ -63,7 +63,7 @@ def test_linear_equals_standard_attention_under_the_feature_map_of_the_exponenti
 def test_the_difference_between_linear_and_standard_attention_is_reported(
     causal: bool, device: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """They are different functions: by how much on normal inputs is a fact to know, not to assert away."""
+    """The difference of the two functions on normal inputs is recorded, within wide bounds."""
     q, k, v = (x.to(device) for x in make_inputs(CASE))
     difference = relative_error(
         linear_attention(q, k, v, causal=causal), standard_attention(q, k, v, causal=causal)
@@ -73,14 +73,14 @@ def test_the_difference_between_linear_and_standard_attention_is_reported(
     assert 0.05 < difference < 2
 
 
-def test_auto_is_the_kernel_it_names() -> None:
+def test_backend_auto_gives_the_bits_of_linear_native_and_standard_sdpa() -> None:
     q, k, v = make_inputs(CASE)
     assert torch.equal(linear_attention(q, k, v), linear_attention(q, k, v, backend="native"))
     assert torch.equal(standard_attention(q, k, v), standard_attention(q, k, v, backend="sdpa"))
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_scale_is_the_factor_of_the_scores(mode: str) -> None:
+def test_scale_is_the_factor_of_the_scores_in_standard_attention(mode: str) -> None:
     q, k, v = make_inputs(CASE)
     for backend in ("explicit", "sdpa", "sdpa-math"):
         scaled = standard_attention(q, k, v, causal=mode == "causal", scale=0.5, backend=backend)
@@ -118,7 +118,7 @@ def test_unknown_feature_maps_are_refused_with_the_list_of_known_ones() -> None:
         linear_attention(q, k, v, feature_map=3)  # type: ignore[arg-type]
 
 
-def test_shapes_dtypes_and_devices_that_do_not_fit_are_refused_by_name() -> None:
+def test_inputs_of_unfit_shape_dtype_or_device_are_refused_by_name() -> None:
     q, k, v = make_inputs(CASE)
     with refusal("q, k and v must be [batch, heads, seq_len, head_dim]; got q (2, 50, 8)"):
         linear_attention(q[0], k, v)
@@ -155,14 +155,14 @@ def test_chunk_sizes_below_one_are_refused() -> None:
         attention.get_kernel("linear-chunked").function(*make_inputs(CASE), chunk_size=0)
 
 
-def test_cases_that_cannot_be_are_refused() -> None:
+def test_cases_of_impossible_fields_are_refused() -> None:
     with refusal("mode 'both' does not exist; choose one of bidirectional, causal"):
         Case("linear-chunked", "both", 10)
     with refusal("seq_len must be at least 0, got -1"):
         Case("linear-chunked", "causal", -1)
 
 
-def test_keys_and_ids_are_made_from_the_fields() -> None:
+def test_keys_and_ids_of_a_case_are_made_from_its_fields() -> None:
     case = Case("linear-chunked", "causal", 4096)
     assert case.key == "linear-chunked/causal/forward/cpu/float32/B1-H8-N4096-D64"
     assert case.id == "linear-chunked-causal-forward-N4096-B1-H8-D64-float32-cpu"
@@ -194,7 +194,7 @@ def test_kernels_are_registered_once_and_found_by_name(monkeypatch: pytest.Monke
         attention.get_kernel("linear-slow")
 
 
-def test_explain_names_the_kernel_that_auto_takes_and_what_was_passed_over(
+def test_explain_names_the_kernel_that_auto_takes_and_the_kernels_passed_over(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     attention.explain(Case("linear-auto", "causal", 4096))

@@ -1,4 +1,4 @@
-"""The Gluon passes: on CUDA right, on a CPU compiled for a Hopper card, which they do not run on there."""
+"""Gluon passes of linear-triton: run on a Hopper card, compiled for it and planned on a CPU."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from attention.kernels.references import TOLERANCES, gradient_error, linear_refe
 
 FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
 SHARED_MEMORY = 227 * 1024
-"""Of a Hopper card, for one program."""
+"""Bytes of shared memory for one program on a Hopper card."""
 LONG = Case("linear-triton", "causal", 131072, "forward", "cuda", "bfloat16", 1, 16, 128)
 
 
 @pytest.fixture
 def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A device on which they run, however short the sequence."""
+    """A card on which the Gluon passes run, however short the sequence."""
     if device != "cuda":
         pytest.skip("compiled only, by the test that does so")
     if not triton_plan.gluon_serves(128, 128, torch.bfloat16, torch.device(device)):
@@ -50,7 +50,7 @@ def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def inputs(device: str, shape: tuple[int, ...], value_dim: int) -> list[Tensor]:
-    """q, k, v as projections of a layer make them, [B, N, H, D] seen as [B, H, N, D], and do."""
+    """q, k, v and do in the memory layout of a layer's projections: [B, N, H, D] seen as [B, H, N, D]."""
     generator = torch.Generator().manual_seed(3)
     batch, heads, tokens, width = shape
     made = [
@@ -75,7 +75,7 @@ def inputs(device: str, shape: tuple[int, ...], value_dim: int) -> list[Tensor]:
         ("identity", (1, 2, 700, 120), 96),
     ],
 )
-def test_they_equal_the_oracle_with_gradients_twice_the_same(
+def test_gluon_equals_the_oracle_with_gradients_and_repeats_its_bits(
     feature_map: str, shape: tuple[int, ...], value_dim: int, mode: str, card: str
 ) -> None:
     q, k, v, do = inputs(card, shape, value_dim)
@@ -94,7 +94,7 @@ def test_they_equal_the_oracle_with_gradients_twice_the_same(
     assert gradient_error(results[0][1:], wanted) < BACKWARD
 
 
-def test_split_and_continued_equals_the_whole_with_gradients(card: str) -> None:
+def test_gluon_continued_from_a_state_equals_one_call_with_gradients(card: str) -> None:
     q, k, v, do = inputs(card, (1, 3, 1200, 128), 104)
 
     def losses(*parts: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -114,7 +114,7 @@ def test_split_and_continued_equals_the_whole_with_gradients(card: str) -> None:
     assert gradient_error(others, gradients) < BACKWARD
 
 
-def test_a_nan_reaches_what_comes_after_it_and_nothing_else(card: str) -> None:
+def test_gluon_passes_a_nan_on_to_later_tokens_only(card: str) -> None:
     q, k, v, _ = (x.detach() for x in inputs(card, (1, 2, 1000, 128), 128))
     k[0, 0, 700, 3] = float("nan")
     out = linear_triton(q, k, v, causal=True)
@@ -132,7 +132,7 @@ from attention.kernels.linear_triton.gluon.attend import attend
 from attention.kernels.linear_triton.gluon.differentiate import differentiate
 from attention.kernels.linear_triton.gluon.states import states, states_back
 
-# For compiling only: names of Triton 3.6, with which the passes have run, that later versions changed.
+# Names of Triton 3.6, with which the passes have run, stand in for those of later versions when compiling.
 if not hasattr(gl, "thread_barrier"):
     gl.thread_barrier = gl.barrier
 if hasattr(tma, "async_load"):
@@ -159,8 +159,8 @@ for kernel, moved, CAUSAL, REVERSE in (
 """
 
 
-def test_they_compile_for_a_hopper_card_within_its_shared_memory(device: str) -> None:
-    """By whatever Triton is installed."""
+def test_gluon_passes_compile_for_a_hopper_card_within_its_shared_memory(device: str) -> None:
+    """The installed Triton compiles each Gluon pass within the shared memory of a program."""
     if device == "cuda":
         pytest.skip("compiled where they run")
     pytest.importorskip("triton")
@@ -178,12 +178,12 @@ def test_they_compile_for_a_hopper_card_within_its_shared_memory(device: str) ->
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a Hopper card."""
+    """Plans are those of a Hopper card."""
     monkeypatch.setattr(card_at_hand, "has_gluon", lambda device: device.type == "cuda")
 
 
 @pytest.mark.usefixtures("planned")
-def test_they_take_bfloat16_of_both_widths_beyond_64() -> None:
+def test_gluon_serves_bfloat16_of_both_widths_beyond_64() -> None:
     device = torch.device("cuda")
     assert triton_plan.gluon_serves(128, 72, torch.bfloat16, device)
     for width, value_dim, dtype, where in (
@@ -196,7 +196,7 @@ def test_they_take_bfloat16_of_both_widths_beyond_64() -> None:
 
 
 @pytest.mark.usefixtures("planned")
-def test_their_scores_are_computed_once_in_chunks_of_128() -> None:
+def test_gluon_costs_count_scores_once_in_chunks_of_128() -> None:
     tokens, width = LONG.heads * LONG.seq_len, LONG.head_dim
     terms = triton_costs(LONG).terms
     assert terms["scores"] == terms["weighted_values"] == tokens * 128 * width
@@ -205,17 +205,17 @@ def test_their_scores_are_computed_once_in_chunks_of_128() -> None:
 
 
 @pytest.mark.usefixtures("planned")
-def test_their_segments_are_whole_chunks_of_one_program_a_multiprocessor() -> None:
+def test_gluon_segments_are_whole_chunks_of_one_program_a_multiprocessor() -> None:
     size, parts = triton_plan.cut(100_000, 16, torch.device("cuda"), gluon=True)
     assert size % 128 == 0 and 100_000 <= size * parts < 100_000 + size
     assert 16 * parts <= card_at_hand.MULTIPROCESSORS
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_a_launch_gives_its_pass_as_many_arguments_as_it_takes(
+def test_a_gluon_launch_gives_its_pass_as_many_arguments_as_that_takes(
     causal: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of forward and backward, launched by nobody: what a machine without a card can know of them."""
+    """Launches of forward and backward are recorded instead of started, on a machine without a card."""
     if device == "cuda":
         pytest.skip("launched, by the other tests")
     pytest.importorskip("triton.experimental.gluon")

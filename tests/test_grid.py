@@ -1,4 +1,4 @@
-"""Which cases a session measures, and in which order."""
+"""The grid of a session: its cases and their order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from benchmarks.grid import PRESETS, Selection, build_cases, schedule, series_of
 
 
-def test_the_first_repetition_ascends_and_later_ones_are_shuffled_anew() -> None:
+def test_the_first_repetition_of_the_grid_ascends_and_each_later_one_is_shuffled() -> None:
     cases = build_cases(Selection(PRESETS["default"], ["cpu"]))
     order = schedule(cases, 3, seed=1)
     repetitions = [[case for case, repetition in order if repetition == r] for r in (1, 2, 3)]

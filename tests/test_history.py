@@ -1,4 +1,4 @@
-"""Histories of stored runs: folders are read as they come, and what changed is named."""
+"""Histories of stored runs: reading folders, lines over commits, steps and the command history."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LENGTHS = (512, 1024, 2048)
 SMALL: dict[str, Any] = {"lengths": LENGTHS, "repetitions": 1, "rounds": 3}
 
 
-def test_the_interval_of_a_crossing_and_its_ends() -> None:
+def test_log_crossings_lie_at_the_change_of_sign_or_at_an_end_of_the_lengths() -> None:
     x = np.log([256.0, 512.0, 1024.0])
     rows = np.array([[1.0, 0.5, -0.5], [1, 1, 1], [-1, -1, -1], [1, -1, 1]])
     places, inside = log_crossings(x, rows)
@@ -50,7 +50,7 @@ def test_the_interval_of_a_crossing_and_its_ends() -> None:
     assert (places[1], places[2]) == (x[2], x[0]) and math.isnan(places[3])
 
 
-def test_the_name_of_a_case_is_its_key_and_knows_series_and_length(tmp_path: Path) -> None:
+def test_the_name_of_a_case_in_a_history_is_its_key_and_knows_series_and_length(tmp_path: Path) -> None:
     for number in range(2):
         for subject in ("operator", "layer"):
             store(tmp_path / subject, number, KERNELS, **{**SMALL, "subject": subject})
@@ -70,13 +70,13 @@ def test_the_name_of_a_case_is_its_key_and_knows_series_and_length(tmp_path: Pat
             assert name == name.series.replace("-D64", f"-N{name.seq_len}-D64")
 
 
-def test_a_kernel_whose_key_is_made_otherwise_keeps_its_key_as_name() -> None:
+def test_a_case_with_a_foreign_key_keeps_that_key_as_its_name_in_a_history() -> None:
     setting = Setting.of({**dict.fromkeys(SETTING), "subject": "operator", "machine": ""})
     (name,) = case_names([("window/a key", "wall", "a CPU")], [Case("window-x", "window", setting, 512)])
     assert (name, name.series, name.seq_len, name.head) == ("window/a key", "window/a key", None, "window-x")
 
 
-def test_compressed_runs_are_read_and_a_compressed_copy_counts_once(tmp_path: Path) -> None:
+def test_a_history_reads_compressed_runs_and_counts_a_compressed_copy_once(tmp_path: Path) -> None:
     for number in range(2):
         path = store(tmp_path, number, KERNELS, **SMALL)
         packed = path.with_name(f"{path.name}.gz")
@@ -87,7 +87,7 @@ def test_compressed_runs_are_read_and_a_compressed_copy_counts_once(tmp_path: Pa
 
 
 def slower(factor: float) -> dict[tuple[str, str], Law]:
-    """The kernels, the linear one slowed."""
+    """Laws of the kernels with the linear kernel slower by a factor."""
     slow = Law(1e-6 * factor, 1)
     return {**KERNELS, **{("linear-chunked", mode): slow for mode in MODES}}
 
@@ -100,7 +100,7 @@ def holds(change: Difference, size: float) -> bool:
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 commits, 17 to 19 not measured: linear-chunked slows by 12 % at 20, and its memory grows at 25."""
+    """Runs of 30 commits without 17 to 19: linear-chunked slows by 12 % at 20, its memory grows at 25."""
     folder = tmp_path_factory.mktemp("storage")
     for number in (*range(17), *range(20, 30)):
         laws = slower(1.12) if number >= 20 else KERNELS
@@ -120,7 +120,7 @@ def of(lines: Sequence[Of], quantity: str) -> list[Of]:
     return [one for one in lines if one.quantity == quantity]
 
 
-def test_a_step_is_named_with_its_commits_its_size_and_its_consequences(storage: Path) -> None:
+def test_a_step_is_named_with_its_commits_size_and_consequences(storage: Path) -> None:
     steps = history_of(storage).steps
     times = of(steps, "time")
     assert {step.name.partition("/")[0] for step in times} == {"linear-chunked"} and len(times) == 6
@@ -137,7 +137,7 @@ def test_a_step_is_named_with_its_commits_its_size_and_its_consequences(storage:
     assert steps[: len(memory)] == memory, "newest first"
 
 
-def test_the_baseline_is_chosen_or_what_was_before_the_last_step(storage: Path) -> None:
+def test_the_baseline_of_a_history_is_chosen_or_the_level_before_the_last_step(storage: Path) -> None:
     def verdict(baseline: str | None) -> set[str]:
         lines = history_of(storage, baseline).baseline.lines
         return {one.change.verdict for one in of(lines, "time") if "linear" in one.name}
@@ -150,7 +150,7 @@ def test_the_baseline_is_chosen_or_what_was_before_the_last_step(storage: Path) 
         history_of(storage, "0")
 
 
-def test_order_is_that_of_commits_and_their_runs_are_pooled(tmp_path: Path) -> None:
+def test_a_history_is_ordered_by_commits_and_pools_the_runs_of_each(tmp_path: Path) -> None:
     for number, commit in enumerate((3, 1, 1, 2, 1)):
         store(tmp_path, number, KERNELS, commit=commit, **SMALL)
     store(tmp_path, 5, KERNELS, commit=1, changes={"dirty": True}, **SMALL)
@@ -164,7 +164,7 @@ def test_order_is_that_of_commits_and_their_runs_are_pooled(tmp_path: Path) -> N
     assert timeline.lines[0].runs.tolist() == [3, 1, 1, 1, 1]
 
 
-def test_commits_of_one_second_keep_their_authors_order_and_unversioned_runs_their_own(
+def test_commits_of_one_second_are_ordered_by_author_date_and_unversioned_runs_by_their_own(
     tmp_path: Path,
 ) -> None:
     rebased = {"time": EPOCH.isoformat()}
@@ -175,7 +175,7 @@ def test_commits_of_one_second_keep_their_authors_order_and_unversioned_runs_the
     assert [run.revision.name for run in runs] == [*(commit_id(n)[:7] for n in (7, 8, 9)), "2025-01-04 01:00"]
 
 
-def test_runs_of_a_commit_that_does_not_tell_its_time_are_still_one(tmp_path: Path) -> None:
+def test_runs_of_a_commit_without_a_date_are_pooled_in_a_history(tmp_path: Path) -> None:
     for number, commit in enumerate((5, 6, 5)):
         store(tmp_path, number, KERNELS, commit=commit, changes={"time": None, "author_time": None}, **SMALL)
     runs, _ = read_storage(tmp_path)
@@ -183,7 +183,7 @@ def test_runs_of_a_commit_that_does_not_tell_its_time_are_still_one(tmp_path: Pa
     assert len(timelines(runs)[0].revisions) == 2
 
 
-def test_clocks_and_the_layer_have_lines_of_their_own(tmp_path: Path) -> None:
+def test_clocks_and_the_layer_have_lines_of_their_own_in_a_history(tmp_path: Path) -> None:
     for number in range(2):
         for clock in ("device", "wall"):
             gpu = Machine("cuda", "H200", clock=clock)
@@ -201,8 +201,8 @@ def test_clocks_and_the_layer_have_lines_of_their_own(tmp_path: Path) -> None:
         assert sum("(H200, wall clock)" in name for name in ours) == 1 and len(ours) == 3
 
 
-def test_machines_stay_apart(tmp_path: Path) -> None:
-    """What would be a step if they did not."""
+def test_machines_have_histories_of_their_own_and_a_change_of_machine_is_no_step(tmp_path: Path) -> None:
+    """A machine of half the speed from the ninth run on would be a step if histories were joined."""
     for number in range(16):
         other = number >= 8
         machine = {"cpu": {"brand_raw": "Other", "count": 64}} if other else {}
@@ -212,7 +212,7 @@ def test_machines_stay_apart(tmp_path: Path) -> None:
     assert history.steps == []
 
 
-def test_everything_that_moves_together_is_laid_to_the_machine(tmp_path: Path) -> None:
+def test_a_step_common_to_all_cases_is_reported_as_moved_together(tmp_path: Path) -> None:
     for number in range(24):
         factor = 1.2 if number >= 12 else 1
         laws = {kernel: replace(law, coefficient=law.coefficient * factor) for kernel, law in KERNELS.items()}
@@ -222,7 +222,7 @@ def test_everything_that_moves_together_is_laid_to_the_machine(tmp_path: Path) -
     assert moved.count >= 0.8 * moved.of
 
 
-def test_damaged_foreign_and_copied_files_are_named_and_left_out(tmp_path: Path) -> None:
+def test_damaged_foreign_and_copied_files_of_a_history_are_named_and_left_out(tmp_path: Path) -> None:
     path = store(tmp_path, 1, KERNELS, **SMALL)
     (tmp_path / "cut.json").write_text(path.read_text()[:500])
     (tmp_path / "foreign.json").write_text('{"benchmarks": [{"name": "x", "stats": {}}]}')
@@ -233,7 +233,7 @@ def test_damaged_foreign_and_copied_files_are_named_and_left_out(tmp_path: Path)
         assert any(name in sentence and reason in sentence for sentence in left_out)
 
 
-def test_a_case_that_fails_since_a_commit_is_lost(tmp_path: Path) -> None:
+def test_a_case_that_fails_since_a_commit_is_lost_in_a_history(tmp_path: Path) -> None:
     for number in range(4):
         path = store(tmp_path, number, KERNELS, **SMALL)
         if number >= 2:
@@ -249,7 +249,7 @@ def test_a_case_that_fails_since_a_commit_is_lost(tmp_path: Path) -> None:
     assert len(lost) == len(KERNELS)
 
 
-def test_the_command_writes_its_files_and_tells_by_its_exit_code(
+def test_history_writes_its_files_and_exits_with_1_on_a_step(
     storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "history"
@@ -265,7 +265,7 @@ def test_the_command_writes_its_files_and_tells_by_its_exit_code(
     assert json.loads((output / "history.json").read_text())["schema"] == 1
 
 
-def test_a_quiet_history_exits_with_0_and_wrong_usage_with_2(
+def test_history_without_a_step_exits_with_0_and_wrong_usage_of_history_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(3):
@@ -284,7 +284,7 @@ def traced(folder: Path) -> list[Traced]:
     return trace(timelines(runs)[0])
 
 
-def test_the_picture_shows_steps_first_and_names_them_where_there_is_room(storage: Path) -> None:
+def test_the_picture_of_a_history_shows_steps_first_and_names_them_where_there_is_room(storage: Path) -> None:
     lines = traced(storage)
     figure = history_picture(lines)
     figure.canvas.draw()
@@ -299,7 +299,7 @@ def test_the_picture_shows_steps_first_and_names_them_where_there_is_room(storag
     assert any("+50.0 %" in text.get_text() for text in panels[0].texts)
 
 
-def test_every_panel_has_the_markers_of_the_kernels_in_its_title(storage: Path) -> None:
+def test_every_panel_of_a_history_has_the_markers_of_the_kernels_in_its_title(storage: Path) -> None:
     for axes in history_picture(traced(storage)).axes:
         title = axes.get_title(loc="left").partition("\n")[0]
         drawn = {(line.get_marker(), line.get_color()) for line in axes.lines}
@@ -308,8 +308,8 @@ def test_every_panel_has_the_markers_of_the_kernels_in_its_title(storage: Path) 
 
 
 @pytest.mark.slow
-def test_five_hundred_runs_of_a_hundred_cases_are_reported_in_half_a_minute(tmp_path: Path) -> None:
-    """Counted in time on the processors, two of which read side by side, for others may use them too."""
+def test_a_history_of_500_runs_of_100_cases_is_reported_in_half_a_minute(tmp_path: Path) -> None:
+    """CPU time of two reading processes is counted, because other processes may use the machine."""
     laws = {
         (kernel, mode): Law(1e-9, 2) if kernel.startswith("standard") else Law(1e-6, 1)
         for kernel in (*(f"standard-{n}" for n in range(5)), *(f"linear-{n}" for n in range(5)))
@@ -331,7 +331,7 @@ def test_five_hundred_runs_of_a_hundred_cases_are_reported_in_half_a_minute(tmp_
     assert len(pd.read_csv(tmp_path / "out" / "history.csv")["commit"].unique()) == 500
 
 
-def test_in_silence_a_step_is_seen_and_nothing_else(tmp_path: Path) -> None:
+def test_a_history_without_noise_shows_the_step_and_no_other(tmp_path: Path) -> None:
     for number in range(12):
         store(
             tmp_path, number, slower(1.1 if number >= 6 else 1 + 1e-4 * (number % 2)), noise=SILENT, **SMALL
@@ -341,7 +341,7 @@ def test_in_silence_a_step_is_seen_and_nothing_else(tmp_path: Path) -> None:
     assert all(step.change.size == pytest.approx(0.1, abs=1e-3) for step in times)
 
 
-def test_of_exact_counts_the_least_of_a_commits_runs_stands(tmp_path: Path) -> None:
+def test_peak_memory_of_a_commit_in_a_history_is_the_least_of_its_runs(tmp_path: Path) -> None:
     for number, factor in enumerate((1.5, 1, 1.5)):
         store(tmp_path, number, KERNELS, commit=1, peaks={"linear-chunked": factor}, **SMALL)
     store(tmp_path, 3, KERNELS, commit=2, **SMALL)
@@ -349,8 +349,8 @@ def test_of_exact_counts_the_least_of_a_commits_runs_stands(tmp_path: Path) -> N
     assert peaks and all(first == second for first, second in peaks)
 
 
-def test_lengths_that_two_kernels_do_not_share_make_no_crossover(tmp_path: Path) -> None:
-    """Nor does the only one that they do."""
+def test_kernels_that_share_too_few_lengths_have_no_crossover_in_a_history(tmp_path: Path) -> None:
+    """A kernel that shares a single length with the standard kernels has no crossover."""
     only = dict.fromkeys((256, 512), 0.001)
     laws: dict[tuple[str, str], Any] = {**KERNELS, ("linear-new", "causal"): only}
     for number in range(2):
@@ -359,8 +359,8 @@ def test_lengths_that_two_kernels_do_not_share_make_no_crossover(tmp_path: Path)
     assert names and not any("linear-new" in name for name in names)
 
 
-def test_what_the_allocator_of_a_gpu_leaves_over_is_no_step(tmp_path: Path) -> None:
-    """Half a MB more or less is none, five MB are."""
+def test_peak_memory_within_a_block_of_the_cuda_allocator_is_no_step(tmp_path: Path) -> None:
+    """Half a MB more or less is no step, five MB are a step."""
     gpu, short = Machine("cuda", "H200", batch=4), {**SMALL, "lengths": (2048,)}
     size = 4 * 4 * 8 * 2048 * 64
     for number in range(12):

@@ -30,7 +30,7 @@ WIDTHS = [(1, 1), (16, 80), (80, 64), (64, 16), (128, 128)]
 
 
 def usable(case: Case) -> Case:
-    """The case, unless its kernel says why it cannot serve it: then the test is skipped with that."""
+    """The case; the test is skipped with the kernel's reason where that does not serve it."""
     reason = get_kernel(case.kernel).supports(case)
     if reason:
         pytest.skip(reason)
@@ -44,7 +44,7 @@ def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> 
 
 @pytest.mark.parametrize("seq_len", [1, 2, 63, 500, 1000, 1024])
 @pytest.mark.parametrize("mode", MODES)
-def test_equals_the_oracle_at_every_length(
+def test_every_kernel_equals_the_oracle_at_every_length(
     kernel: str, mode: str, seq_len: int, dtype: str, device: str
 ) -> None:
     case = usable(Case(kernel, mode, seq_len, device=device, dtype=dtype, batch=1, heads=2, head_dim=16))
@@ -54,15 +54,15 @@ def test_equals_the_oracle_at_every_length(
 
 @pytest.mark.parametrize(("head_dim", "value_dim"), WIDTHS)
 @pytest.mark.parametrize("mode", MODES)
-def test_equals_the_oracle_at_every_width_with_gradients(
+def test_every_kernel_equals_the_oracle_at_every_width_with_gradients(
     kernel: str, mode: str, head_dim: int, value_dim: int, dtype: str, device: str
 ) -> None:
-    # Where D = 1 dq is what is left of terms that cancel: below the rounding of a narrow dtype.
+    # dq at D = 1 is the rest of terms that cancel, below the rounding of a narrow dtype.
     cancels = head_dim == 1 and dtype in ("bfloat16", "float16")
     phase = "forward" if cancels else "forward_backward"
     case = usable(Case(kernel, mode, 150, phase, device, dtype, 2, 2, head_dim, value_dim))
     errors = errors_against_reference(case)
-    # Nor do its roundings average out over D: four of half an eps in a row, at the worst.
+    # Roundings at D = 1 do not average out: four of half an eps in a row, at the worst.
     room = 2 if cancels else 1
     assert errors.within(case.torch_dtype, room=room), (errors, TOLERANCES[case.torch_dtype])
 
@@ -71,7 +71,7 @@ def test_equals_the_oracle_at_every_width_with_gradients(
 def test_linear_kernels_stay_within_half_an_eps_where_sums_are_in_float32(
     linear_kernel: str, mode: str, device: str
 ) -> None:
-    """Tighter than the general tolerance, which leaves room for scores rounded to the dtype."""
+    """Bounds without the room that the general tolerance leaves for scores rounded to the dtype."""
     for dtype, forward, gradients in (("float16", 8e-4, 2e-3), ("bfloat16", 4e-3, 8e-3)):
         case = usable(Case(linear_kernel, mode, 400, "forward_backward", device, dtype, batch=1, heads=1))
         errors = errors_against_reference(case, seq_len=400)
@@ -80,8 +80,8 @@ def test_linear_kernels_stay_within_half_an_eps_where_sums_are_in_float32(
 
 
 @pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Linear attention as one writes it, in the dtype of its inputs; torch sums products in float32."""
+def textbook_form(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Linear attention by its textbook form in the dtype of its inputs; torch sums products in float32."""
 
     def function(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
         weights = (F.elu(q) + 1) @ (F.elu(k) + 1).mT
@@ -95,13 +95,14 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("inputs_in", ["float16", "bfloat16"])
-def test_no_linear_kernel_errs_twice_as_much_as_the_plain_form_in_its_dtype(
-    linear_kernel: str, plain: str, mode: str, inputs_in: str, device: str
+def test_no_linear_kernel_errs_twice_as_much_as_the_textbook_form_in_its_dtype(
+    linear_kernel: str, textbook_form: str, mode: str, inputs_in: str, device: str
 ) -> None:
-    """FlashAttention's rule, with gradients."""
+    """Errors are bounded by FlashAttention's rule, gradients included."""
     case = usable(Case(linear_kernel, mode, 400, "forward_backward", device, inputs_in, batch=1, heads=1))
     ours, allowed = (
-        errors_against_reference(replace(case, kernel=name), seq_len=400) for name in (linear_kernel, plain)
+        errors_against_reference(replace(case, kernel=name), seq_len=400)
+        for name in (linear_kernel, textbook_form)
     )
     assert ours.output <= 2 * allowed.output
     assert ours.gradients <= 2 * allowed.gradients
@@ -116,14 +117,16 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_the_oracle_makes_nothing_of_nothing(causal: bool) -> None:
+def test_the_oracle_of_an_empty_sequence_is_empty(causal: bool) -> None:
     q = torch.ones(1, 2, 0, 4)
     assert linear_reference(q, q, torch.ones(1, 2, 0, 3), causal=causal).shape == (1, 2, 0, 3)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("mode", MODES)
-def test_strides_do_not_change_the_result(kernel: str, mode: str, layout: str, device: str) -> None:
+def test_strides_do_not_change_the_result_of_a_kernel(
+    kernel: str, mode: str, layout: str, device: str
+) -> None:
     case = usable(Case(kernel, mode, 130, device=device, **SMALL))
     inputs = [LAYOUTS[layout](x) for x in make_inputs(case)]
     function = get_kernel(kernel).function
@@ -137,7 +140,7 @@ def test_strides_do_not_change_the_result(kernel: str, mode: str, layout: str, d
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_gradients_pass_gradcheck_in_float64(kernel: str, mode: str, device: str) -> None:
+def test_gradients_of_every_kernel_pass_gradcheck_in_float64(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 7, "forward_backward", device, "float64", 1, 2, 3, 3))
     attend = get_kernel(kernel).function
     inputs = make_inputs(case)
@@ -157,7 +160,7 @@ def test_every_feature_map_equals_the_oracle_with_gradients(
     case = usable(Case(linear_kernel, mode, 140, "forward_backward", device, "float64", **SMALL))
     inputs = make_inputs(case)
     exact = [x.detach().clone().requires_grad_() for x in inputs]
-    # An eps of its own: with signed scores a normaliser near zero would hide everything else.
+    # A large eps, because a normaliser of signed scores near zero would hide all other errors.
     options = {"causal": case.causal, "feature_map": feature_map, "eps": 300.0}
     out = get_kernel(linear_kernel).function(*inputs, **options)
     expected = REFERENCES["linear"](*exact, **options)
@@ -172,7 +175,9 @@ def test_every_feature_map_equals_the_oracle_with_gradients(
         assert_close(got, wanted, 1e-10, f"d{what}")
 
 
-def test_gradients_reach_the_parameters_of_a_callable_feature_map(linear_kernel: str, device: str) -> None:
+def test_gradients_of_linear_kernels_reach_the_parameters_of_a_callable_feature_map(
+    linear_kernel: str, device: str
+) -> None:
     case = usable(Case(linear_kernel, "causal", 90, device=device, dtype="float64", **SMALL))
     layer = torch.nn.Linear(case.head_dim, 12, dtype=torch.float64, device=device)
 
@@ -189,7 +194,9 @@ def test_gradients_reach_the_parameters_of_a_callable_feature_map(linear_kernel:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("chunk_size", [1, 2, 63, 64, 100, 1000])
-def test_the_chunk_size_does_not_matter(chunk_size: int, mode: str, device: str) -> None:
+def test_chunk_size_does_not_change_the_result_of_linear_chunked(
+    chunk_size: int, mode: str, device: str
+) -> None:
     case = Case("linear-chunked", mode, 300, "forward_backward", device, "float64", **SMALL)
     kernel = get_kernel(case.kernel).function
     results = []
@@ -201,8 +208,10 @@ def test_the_chunk_size_does_not_matter(chunk_size: int, mode: str, device: str)
         assert_close(got, expected, 1e-12, f"chunks of {chunk_size}")
 
 
-def test_block_size_does_not_matter(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many small blocks, or one of all chunks: the running sums carry over."""
+def test_block_size_does_not_change_the_result_of_linear_chunked(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running sums carry over between many small blocks as within one block of all chunks."""
     case = Case("linear-chunked", "causal", 500, "forward_backward", device, "float64", **SMALL)
     results = []
     for rows in (1, 2**30):
@@ -222,7 +231,7 @@ def test_a_causal_output_does_not_change_with_later_tokens(kernel: str, device: 
     for x in (q, k, v):
         x[:, :, 120:] = 7.0
     after = attend(q, k, v, causal=True)[:, :, :120]
-    # The same operations on the same numbers, but for how they are grouped into blocks.
+    # Operations and numbers are equal, except for how they are grouped into blocks.
     assert_close(after, before, TOLERANCES[torch.float32][0], "outputs before the change")
 
 
@@ -234,7 +243,9 @@ def test_bidirectional_equals_causal_at_the_last_token(kernel: str, device: str)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_values_of_one_give_den_over_den_plus_eps(linear_kernel: str, mode: str, device: str) -> None:
+def test_linear_kernels_of_values_of_one_give_den_over_den_plus_eps(
+    linear_kernel: str, mode: str, device: str
+) -> None:
     case = usable(Case(linear_kernel, mode, 100, device=device, dtype="float64", value_dim=3, **SMALL))
     q, k, v = make_inputs(case)
     eps = 5.0
@@ -246,23 +257,23 @@ def test_values_of_one_give_den_over_den_plus_eps(linear_kernel: str, mode: str,
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_batch_equals_its_singles(kernel: str, mode: str, device: str) -> None:
+def test_a_batch_equals_calls_of_its_single_sequences(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 100, device=device, dtype="float64", batch=3, heads=2))
     function, inputs = get_kernel(kernel).function, make_inputs(case)
-    whole = function(*inputs, causal=case.causal)
+    batched = function(*inputs, causal=case.causal)
     singles = torch.cat([function(*(x[i : i + 1] for x in inputs), causal=case.causal) for i in range(3)])
-    assert_close(whole, singles, TOLERANCES[torch.float64][0], "batch")
+    assert_close(batched, singles, TOLERANCES[torch.float64][0], "batch")
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_tokens_give_no_tokens(kernel: str, mode: str, device: str) -> None:
+def test_every_kernel_of_an_empty_sequence_is_empty(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 0, device=device, **SMALL))
     out = get_kernel(kernel).function(*make_inputs(case), causal=case.causal)
     assert out.shape == (2, 2, 0, case.value_dim)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_strongly_negative_keys_keep_their_tiny_normalisers(mode: str, device: str) -> None:
+def test_linear_chunked_keeps_the_tiny_normalisers_of_strongly_negative_keys(mode: str, device: str) -> None:
     """elu(x) + 1 = e^x below zero: at x = -30 it is 1e-13, which elu(x) + 1 rounds to zero in float32."""
     case = Case("linear-chunked", mode, 80, device=device, **SMALL)
     q, k, v = make_inputs(case)
@@ -273,7 +284,7 @@ def test_strongly_negative_keys_keep_their_tiny_normalisers(mode: str, device: s
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_float16_sums_do_not_overflow(mode: str, device: str) -> None:
+def test_float16_sums_of_linear_chunked_do_not_overflow(mode: str, device: str) -> None:
     """A normaliser of 70000 tokens is above float16's largest number, 65504."""
     case = Case("linear-chunked", mode, 70000, device=device, dtype="float16", batch=1, heads=1, head_dim=16)
     q, k, v = make_inputs(case)
@@ -297,7 +308,7 @@ def test_an_empty_batch_and_an_empty_sequence_have_empty_gradients(
 
 @pytest.mark.parametrize("layout", ["tokens before heads", "one head expanded to all"])
 @pytest.mark.parametrize("mode", MODES)
-def test_gradients_reach_strided_and_expanded_inputs(
+def test_gradients_of_linear_kernels_reach_strided_and_expanded_inputs(
     linear_kernel: str, mode: str, layout: str, device: str
 ) -> None:
     case = usable(Case(linear_kernel, mode, 130, device=device, dtype="float64", **SMALL))

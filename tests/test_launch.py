@@ -1,4 +1,4 @@
-"""What Triton compiled is launched directly where its launcher is known, else by Triton."""
+"""A launch of a compiled kernel is direct where Triton's launcher is known, else left to Triton."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ triton = pytest.importorskip("triton")
 
 
 class Compiled:
-    """A compiled kernel that writes down how it is launched."""
+    """A compiled kernel that records its launches."""
 
     function, packed_metadata = "function", "metadata"
 
@@ -37,7 +37,7 @@ def known(seen: list[Any]) -> Compiled:
     return Compiled(run)
 
 
-def test_a_known_launcher_is_called_directly_on_the_current_stream(seen: list[Any]) -> None:
+def test_a_launch_by_a_known_launcher_is_direct_and_on_the_current_stream(seen: list[Any]) -> None:
     direct = direct_launch(known(seen), 7, (1.5, True))
     assert direct is not None and direct(2, [10, 20])
     assert seen == [(7, 1, 1, "stream of 2", "function", "metadata", None, None, None, 10, 20, 1.5, True)]
@@ -57,7 +57,7 @@ def test_a_launch_is_left_to_triton_while_a_launch_hook_is_set(
         assert seen.pop()[3] == "stream of 0"
 
 
-def test_a_launcher_of_other_parameters_is_not_called_directly(seen: list[Any]) -> None:
+def test_a_launch_is_left_to_triton_where_the_launcher_has_other_parameters(seen: list[Any]) -> None:
     def run(stream: str, gridX: int, *arguments: Any) -> None:
         raise AssertionError
 
@@ -65,7 +65,7 @@ def test_a_launcher_of_other_parameters_is_not_called_directly(seen: list[Any]) 
 
 
 @pytest.mark.parametrize("missing", ["run", "function", "packed_metadata"])
-def test_a_compiled_kernel_without_the_launchers_names_is_left_to_triton(
+def test_a_launch_is_left_to_triton_where_the_compiled_kernel_lacks_the_names_of_the_launcher(
     missing: str, seen: list[Any]
 ) -> None:
     kernel = known(seen)
@@ -75,7 +75,7 @@ def test_a_compiled_kernel_without_the_launchers_names_is_left_to_triton(
     assert direct_launch(SimpleNamespace(**members), 7, ()) is None
 
 
-def test_a_version_of_triton_that_was_not_checked_launches_itself(
+def test_a_launch_is_left_to_triton_of_an_unchecked_version(
     seen: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(triton, "__version__", "3.60.0")

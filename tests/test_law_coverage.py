@@ -1,7 +1,7 @@
-"""How often a true law is called tenable and a wrong one is not, under the noise of shared machines.
+"""Rates at which a true law is tenable and a wrong law is not, under the noise of shared machines.
 
-Every test prints the rates it achieved: `pytest tests/test_law_coverage.py -s`; with `-m slow` the whole
-matrix of noises and units, which the README shows.
+Every test prints the rates it achieved: `pytest tests/test_law_coverage.py -s`; with `-m slow` the full
+matrix of noises and units, which the README of scaling shows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TRUE: dict[str, TimeOf] = {
     "free": Law(3e-8, 1.5, 3e-4),
 }
 PURE: dict[str, TimeOf] = {"linear": Law(1e-6, 1), "quadratic": Law(1e-9, 2), "mixed": Law(1e-6, 1)}
-"""Laws whose first or second coefficient is zero, the edge of what is allowed."""
+"""Laws whose first or second coefficient is zero, the least allowed."""
 
 
 @cache
@@ -53,13 +53,13 @@ def drawn(
 def tenable(
     name: str, law: TimeOf, unrest: Unrest, units: int, draws: int, lengths: Sequence[int] = DOUBLINGS
 ) -> float:
-    """How often these times are called tenable as the law of that name."""
+    """Rate at which the law of a name is tenable on these times."""
     judged = [judge(table, LAWS[name]).tenable for table in drawn(law, unrest, units, draws, lengths)]
     return sum(map(bool, judged)) / draws
 
 
 def wrongly_tenable(unrest: Unrest, units: int, draws: int) -> float:
-    """N called tenable as N², or N² as N, over a decade of lengths."""
+    """Rate at which N is tenable as N², or N² as N, over a decade of lengths."""
     wrong = (("linear", PURE["quadratic"]), ("quadratic", PURE["linear"]))
     return max(tenable(name, law, unrest, units, draws, DECADE) for name, law in wrong)
 
@@ -82,8 +82,8 @@ def test_a_wrong_law_is_not_tenable() -> None:
 
 
 @pytest.mark.parametrize("units", [3, 10])
-def test_lengths_that_scatter_more_than_others_make_no_true_law_untenable(units: int) -> None:
-    """Where short calls jitter by 20 % and long ones by 2 %, an F test of equal variances fails 1 in 5."""
+def test_a_true_law_is_tenable_where_lengths_scatter_unequally(units: int) -> None:
+    """Short calls jitter by 20 % and long ones by 2 %: an F test of equal variances fails 1 in 5."""
     random, scatter = np.random.default_rng(units), np.array([0.2, 0.1, 0.02, 0.02, 0.02, 0.02])
     times = np.array([PURE["quadratic"](length) for length in DOUBLINGS])
     noisy = times * np.exp(scatter * random.standard_normal((SAMPLE, units, len(DOUBLINGS))))
@@ -94,7 +94,7 @@ def test_lengths_that_scatter_more_than_others_make_no_true_law_untenable(units:
 @pytest.mark.parametrize(
     ("units", "draws"), [(3, SAMPLE), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)]
 )
-def test_the_interval_of_where_the_quadratic_part_dominates_holds_it(units: int, draws: int) -> None:
+def test_the_interval_of_the_length_where_the_quadratic_part_dominates_covers(units: int, draws: int) -> None:
     found = []
     for table in drawn(both_parts, CALM, units, draws):
         where = dominance(judge(table, LAWS["mixed"]), np.array(DOUBLINGS, dtype=float))
@@ -104,13 +104,15 @@ def test_the_interval_of_where_the_quadratic_part_dominates_holds_it(units: int,
 
 
 FADED = Law(1e-9, 2, 1e-9 * 256**2)
-"""Half of the shortest time is a fixed cost, and a tenth of a percent of the longest."""
+"""A law whose fixed cost is half of the shortest time and a tenth of a percent of the longest."""
 
 
 @pytest.mark.parametrize(
     ("units", "draws"), [(3, SAMPLE), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)]
 )
-def test_the_exponent_is_found_where_the_lengths_outgrow_the_fixed_costs(units: int, draws: int) -> None:
+def test_the_interval_of_the_exponent_covers_where_lengths_outgrow_the_fixed_costs(
+    units: int, draws: int
+) -> None:
     found = [estimate_exponent(table) for table in drawn(FADED, CALM, units, draws)]
     assert_rate(covers(found, 2), *PROMISED, draws, f"exponent of c + a N², {units} units")
     wrong = [one.verdict not in ("quadratic", "undetermined", "not reached") for one in found]
@@ -118,8 +120,8 @@ def test_the_exponent_is_found_where_the_lengths_outgrow_the_fixed_costs(units: 
 
 
 @pytest.mark.parametrize("reached", [1 / 64, 1, 4])
-def test_a_square_behind_its_overhead_is_not_reached(reached: float) -> None:
-    """Up to N = 512 the N² part reaches so many times the 20 us of overhead; its FLOPs are known to be N²."""
+def test_a_quadratic_law_hidden_by_its_overhead_has_the_verdict_not_reached(reached: float) -> None:
+    """The N² part reaches `reached` times the 20 us of overhead at N = 512; FLOPs are known to be N²."""
     law = Law(reached * 20e-6 / 512**2, 2, 20e-6)
     found = [estimate_exponent(table, 2.0) for table in drawn(law, CALM, 3, SAMPLE, (64, 128, 256, 512))]
     said = np.mean([one.verdict == "not reached" for one in found])
@@ -129,8 +131,8 @@ def test_a_square_behind_its_overhead_is_not_reached(reached: float) -> None:
 
 
 @pytest.mark.parametrize("missing", ["a length of one unit", "the longest in one unit", "the longest in all"])
-def test_lengths_that_are_missing_cost_no_truth(missing: str) -> None:
-    """As where one repetition was interrupted, or memory ran out from some N on."""
+def test_missing_lengths_leave_the_interval_of_the_exponent_its_coverage(missing: str) -> None:
+    """Lengths are missing after an interrupted repetition, or where memory ran out from some N on."""
     random, found = np.random.default_rng(5), []
     for table in drawn(PURE["quadratic"], CALM, 5, SAMPLE):
         rows = slice(None) if "all" in missing else int(random.integers(5))
@@ -143,7 +145,7 @@ def test_lengths_that_are_missing_cost_no_truth(missing: str) -> None:
     assert {one.verdict for one in found} <= {"quadratic", "undetermined", "not reached"}
 
 
-def test_one_slow_run_or_its_stalls_spoil_no_interval() -> None:
+def test_a_slow_run_with_or_without_stalls_leaves_the_interval_of_the_exponent_its_coverage() -> None:
     slow = NOISES["one run 1.3x slower from its middle"]
     for name, unrest in (("slower", slow), ("and stalls", replace(slow, stalls=0.02, drift=0.1))):
         found = [estimate_exponent(table) for table in drawn(PURE["quadratic"], unrest, 3, SAMPLE)]
@@ -152,8 +154,8 @@ def test_one_slow_run_or_its_stalls_spoil_no_interval() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("units", UNITS)
-def test_fixed_costs_too_small_to_show_cost_some_coverage_and_no_verdict(units: int) -> None:
-    """At 5 % of the shortest time they hardly show beside N, and yet bend it."""
+def test_small_fixed_costs_lower_the_coverage_of_the_exponent_and_spoil_no_verdict(units: int) -> None:
+    """Fixed costs of 5 % of the shortest time hardly show beside N, and yet bend it."""
     found = [estimate_exponent(table) for table in drawn(Law(1e-6, 1, 0.05 * 256e-6), ALL, units, DRAWS)]
     missed = [abs(one.value - 1) for one in found if one.value and not covers([one], 1)]
     what = f"exponent of N with a trace of fixed costs, {units} units"
@@ -162,8 +164,8 @@ def test_fixed_costs_too_small_to_show_cost_some_coverage_and_no_verdict(units: 
 
 
 @pytest.mark.slow
-def test_every_law_under_every_noise() -> None:
-    """Prints the table of the README."""
+def test_coverage_of_every_law_under_every_noise() -> None:
+    """Rates for the table of laws in the README of scaling are printed."""
     print(f"\n| noise, {DRAWS} draws of each law | " + " | ".join(f"tenable, {n}" for n in UNITS), end=" | ")
     print(" | ".join(f"wrong, {n}" for n in UNITS), "|\n|---|" + "---|" * 2 * len(UNITS))
     misses = []

@@ -1,4 +1,4 @@
-"""Fits of laws, and which of them the times allow, on times of known law."""
+"""Fits of laws and the tests of their tenability, on times of known law."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def laws_of(times: pd.DataFrame) -> Laws:
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("constant", [0.0, 2e-5, 3e-3])
-def test_a_fit_finds_the_coefficients_of_its_own_law(power: int, constant: float) -> None:
+def test_a_fit_of_a_law_finds_the_coefficients_of_its_own_law(power: int, constant: float) -> None:
     law = Law(3e-9, power, constant)
     fit = fit_sum(LENGTHS, np.array([law(int(n)) for n in LENGTHS]), power)
     assert fit.a == pytest.approx(3e-9, rel=1e-5)
@@ -44,18 +44,18 @@ def test_a_fit_finds_the_coefficients_of_its_own_law(power: int, constant: float
     assert fit.error < 1e-4
 
 
-def test_a_fit_weighs_every_length_alike() -> None:
-    """Where one length is off by a factor, the fit's coefficient does not depend on which length that is."""
+def test_a_fit_of_a_law_weighs_every_length_alike() -> None:
+    """A factor on the time of one length changes the coefficient alike, whichever length that is."""
     times = 3e-9 * LENGTHS**2
     off = []
     for index in range(1, len(times)):
         off.append(fit_sum(LENGTHS, np.where(np.arange(len(times)) == index, 1.2 * times, times), 2).a)
-    # All of them move by the mean of the logs, 1.2^(1/6), where the overhead is at its bound of zero.
+    # Coefficients change by the mean of the logs, 1.2^(1/6), where the overhead is at its bound of zero.
     assert off[-1] == pytest.approx(3e-9 * 1.2 ** (1 / 6), rel=0.03)
     assert max(off) / min(off) < 1.2 ** (1 / 3)
 
 
-def test_a_fit_is_the_same_law_in_any_unit() -> None:
+def test_a_fit_of_a_law_is_the_same_in_any_unit() -> None:
     times = table(Law(3e-9, 2, 1e-3), noise=0.05).to_numpy()[0]
     seconds, microseconds = (fit_sum(LENGTHS, scale * times, 2) for scale in (1e-6, 1))
     assert microseconds.a == pytest.approx(1e6 * seconds.a, rel=1e-5)
@@ -63,8 +63,8 @@ def test_a_fit_is_the_same_law_in_any_unit() -> None:
 
 
 @pytest.mark.parametrize("power", [1, 2, None])
-def test_no_fit_is_better_than_the_refined_one(power: float | None) -> None:
-    """A thousand random laws near by and far away err more, whatever the times are."""
+def test_a_fit_of_a_law_errs_less_than_random_laws(power: float | None) -> None:
+    """A thousand random laws near by and far away err more on any times."""
     random = np.random.default_rng(2)
     for seed in range(5):
         times = np.exp(np.cumsum(np.random.default_rng(seed).uniform(0, 2, len(LENGTHS)) * np.log(2)))
@@ -74,7 +74,7 @@ def test_no_fit_is_better_than_the_refined_one(power: float | None) -> None:
         assert np.std(np.log(times) - shapes, axis=1).min() > fit.error - 1e-4
 
 
-def test_coefficients_are_never_negative() -> None:
+def test_coefficients_of_a_law_are_never_negative() -> None:
     falling = fit_sum(LENGTHS, 1 / LENGTHS, 1)
     assert falling.a == 0 and falling.c > 0
     concave = fit_sum(LENGTHS, LENGTHS - 100, 1)
@@ -82,20 +82,20 @@ def test_coefficients_are_never_negative() -> None:
 
 
 @pytest.mark.parametrize(("power", "constant"), [(2, 20e-6), (1, 4e-4), (1.5, 1e-3)])
-def test_the_overhead_is_found_beside_a_free_exponent(power: float, constant: float) -> None:
+def test_the_overhead_of_a_law_is_found_beside_a_free_exponent(power: float, constant: float) -> None:
     times = table(Law(constant / 1000**power, power, constant))
     assert laws_of(times).overhead == pytest.approx(constant, rel=1e-3)
 
 
-def test_an_overhead_that_cannot_be_told_is_not_given() -> None:
+def test_an_overhead_of_a_law_that_cannot_be_told_is_null() -> None:
     assert laws_of(table(Law(1e-9, 2, 1e-3), lengths=DOUBLINGS[:3])).overhead is None
     assert laws_of(table(Law(1e-3, 0))).overhead is None
     assert laws_of(table(Law(1e-9, 4))).overhead is None
-    assert laws_of(table(Law(1e-9, 2))).overhead == 0  # none is invented
+    assert laws_of(table(Law(1e-9, 2))).overhead == 0  # a pure power has no overhead
 
 
 @pytest.mark.parametrize("own", list(LAWS))
-def test_without_noise_a_law_is_found_again_and_the_others_of_its_kind_are_not_tenable(own: str) -> None:
+def test_without_noise_the_true_law_is_tenable_and_other_laws_of_its_kind_are_not(own: str) -> None:
     times = mixed() if own == "mixed" else table(OWN[own])
     laws, best = compare_laws(times)
     assert best == own
@@ -108,7 +108,7 @@ def test_without_noise_a_law_is_found_again_and_the_others_of_its_kind_are_not_t
     assert again.coefficients.seconds(LENGTHS) == pytest.approx(times.iloc[0].to_numpy(), rel=1e-4)
 
 
-def test_coefficients_are_named_by_their_units() -> None:
+def test_coefficients_of_a_law_are_named_by_their_units() -> None:
     quadratic, both, free = (
         laws_of(table(OWN["quadratic"])).quadratic,
         laws_of(mixed()).mixed,
@@ -121,7 +121,7 @@ def test_coefficients_are_named_by_their_units() -> None:
     assert free.coefficients.power == pytest.approx(1.5, rel=1e-4)
 
 
-def test_too_few_lengths_or_units_judge_no_law() -> None:
+def test_a_law_is_not_judged_on_too_few_lengths_or_units() -> None:
     few = laws_of(table(Law(1e-9, 2), lengths=DOUBLINGS[:3]))
     assert few.free is None and few.quadratic is not None and few.quadratic.tenable is True
     none, best = compare_laws(table(Law(1e-9, 2), lengths=DOUBLINGS[:2]))
@@ -138,7 +138,7 @@ def test_a_step_leaves_no_smooth_law_tenable() -> None:
     assert len(laws) == len(LAWS) and not any(law.tenable for law in laws.values())
 
 
-def test_where_one_direction_is_left_the_test_is_students() -> None:
+def test_the_test_of_a_law_with_one_free_direction_is_students_t_test() -> None:
     """A power law through 3 lengths leaves the second difference."""
     times = table(Law(1e-9, 2.3), noise=0.05, units=5, lengths=(1, 2, 4))
     logs = np.log(times.to_numpy())
@@ -149,7 +149,7 @@ def test_where_one_direction_is_left_the_test_is_students() -> None:
     assert judged.p_value == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_slows_whole_units_changes_no_judgement() -> None:
+def test_a_factor_on_a_whole_unit_changes_no_judgement_of_a_law() -> None:
     calm = table(Law(1e-9, 2, 1e-4), noise=0.02)
     slowed = calm.mul([1, 3, 0.5], axis=0)
     for name in LAWS:
@@ -177,7 +177,7 @@ def test_the_quadratic_part_dominates_from_a_over_b_on_where_that_was_measured(
         assert found.lesser_share == pytest.approx(min(share, 1 - share), rel=1e-2)
 
 
-def test_one_part_alone_dominates_nothing() -> None:
+def test_a_law_of_one_part_has_no_length_where_the_quadratic_part_dominates() -> None:
     for power in (1, 2):
         law = laws_of(table(Law(1e-9, power))).mixed
         assert law is not None and law.dominates_from is None

@@ -48,7 +48,7 @@ def console(*paths: Path) -> str:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The folder of the report of a layer on two devices, and what it was made from."""
+    """Folder of the report of a layer on two devices, and the content of its run."""
     folder = tmp_path_factory.mktemp("layer")
     run = replace(LAYER, not_measured=[GONE])
     path = write_together(folder / "out.json", [run, GPU], ceilings(run.machine, 2e10, 1.5e12))
@@ -56,7 +56,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     return folder / "report", json.loads(path.read_text())
 
 
-def test_a_layer_alone_gives_one_picture_its_raw_data_and_no_complaints(report: Any) -> None:
+def test_the_report_of_a_layer_alone_has_one_picture_raw_data_and_no_warnings(report: Any) -> None:
     folder, _ = report
     assert {path.name for path in folder.iterdir()} == {
         "self_attention_profiling.png", "profiling_results.npz",
@@ -65,7 +65,7 @@ def test_a_layer_alone_gives_one_picture_its_raw_data_and_no_complaints(report: 
     assert json.loads((folder / "summary.json").read_text())["warnings"] == []
 
 
-def test_the_raw_data_are_the_rounds_of_the_file_and_need_no_pickle(report: Any) -> None:
+def test_raw_data_of_the_layer_are_the_rounds_of_the_file_and_need_no_pickle(report: Any) -> None:
     folder, content = report
     layers = [one for one in content["benchmarks"] if one["extra_info"]["subject"] == "layer"]
     rounds = [(one["extra_info"], index, second) for one in layers
@@ -87,7 +87,7 @@ def test_the_raw_data_are_the_rounds_of_the_file_and_need_no_pickle(report: Any)
     assert {array.dtype.kind for array in arrays.values()} == {"U", "i", "f"}
 
 
-def test_raw_data_without_ceilings_or_optional_fields_have_the_same_arrays(
+def test_raw_data_of_the_layer_have_the_same_arrays_without_ceilings_or_optional_fields(
     report: Any, tmp_path: Path
 ) -> None:
     records = load([replace(LAYER, theory=False).write(tmp_path / "out.json")])
@@ -103,7 +103,7 @@ def test_raw_data_without_ceilings_or_optional_fields_have_the_same_arrays(
     assert not (tmp_path / "none.npz").exists()
 
 
-def test_mean_and_standard_error_are_those_of_all_rounds(tmp_path: Path) -> None:
+def test_mean_and_standard_error_of_a_layer_case_are_those_of_all_rounds(tmp_path: Path) -> None:
     content = replace(LAYER, lengths=(100,), repetitions=2, rounds=3).content()
     times = {"standard-sdpa": [[1, 2, 3], [4, 6, 8]], "linear-chunked": [[5, 5, 5], [5, 5, 5]]}
     for one in content["benchmarks"]:
@@ -120,7 +120,7 @@ def test_mean_and_standard_error_are_those_of_all_rounds(tmp_path: Path) -> None
     assert "not independent" in " ".join(text.split())
 
 
-def test_without_its_rounds_a_case_has_no_standard_error_and_says_so(tmp_path: Path) -> None:
+def test_a_layer_case_without_rounds_has_no_standard_error_and_says_so(tmp_path: Path) -> None:
     content = LAYER.content()
     for one in content["benchmarks"]:
         del one["stats"]["data"]
@@ -130,7 +130,7 @@ def test_without_its_rounds_a_case_has_no_standard_error_and_says_so(tmp_path: P
     assert layer_views(case_table(load([path]))) == []
 
 
-def test_measured_and_theory_stand_side_by_side_with_their_ratio(tmp_path: Path) -> None:
+def test_the_layer_table_holds_measured_and_predicted_costs_with_their_ratio(tmp_path: Path) -> None:
     content = replace(LAYER, lengths=(100,)).content()
     for one in content["benchmarks"]:
         if one["extra_info"]["kernel"] == "linear-chunked":
@@ -149,7 +149,7 @@ def test_measured_and_theory_stand_side_by_side_with_their_ratio(tmp_path: Path)
     assert "linear-chunked: counted / closed-form FLOPs is 1.250 at N = 100." in text
 
 
-def test_a_length_left_out_says_so_in_its_row_and_why_below(tmp_path: Path) -> None:
+def test_a_length_left_out_of_the_layer_table_says_so_in_its_row_and_why_below(tmp_path: Path) -> None:
     text = console(replace(LAYER, not_measured=[GONE]).write(tmp_path / "out.json"))
     (row,) = [line for line in text.splitlines() if line.startswith("standard-sdpa N=10000")]
     assert row.split()[2:5] == ["left", "out:", "memory"]
@@ -175,7 +175,7 @@ def test_a_layer_is_never_compared_with_an_operator(tmp_path: Path) -> None:
     assert "of the layer" not in without and with_layer.index("of the layer") > with_layer.index("Causal")
 
 
-def test_the_picture_shows_every_kernel_on_every_device_with_its_errors(tmp_path: Path) -> None:
+def test_the_layer_picture_shows_every_kernel_on_every_device_with_error_bars(tmp_path: Path) -> None:
     path = write_together(tmp_path / "out.json", [LAYER, GPU])
     ((suffix, view),) = layer_views(cases := case_table(load([path])))
     assert suffix == "" and [one.device for one in view.environments] == ["cpu", "cuda"]
@@ -201,7 +201,7 @@ def test_the_picture_shows_every_kernel_on_every_device_with_its_errors(tmp_path
 
 
 @pytest.mark.parametrize("lengths", [(10, 100), (10, 100, 1000, 10000, 100000)])
-def test_no_two_ticks_of_the_picture_overlap(lengths: tuple[int, ...], tmp_path: Path) -> None:
+def test_no_two_ticks_of_the_layer_picture_overlap(lengths: tuple[int, ...], tmp_path: Path) -> None:
     path = replace(LAYER, lengths=lengths).write(tmp_path / "out.json")
     ((_, view),) = layer_views(case_table(load([path])))
     figure = profiling_picture(view)
@@ -220,7 +220,7 @@ def test_layers_of_different_width_have_pictures_of_their_own(tmp_path: Path) ->
     assert [(suffix, view.environments[0].heads) for suffix, view in found] == [("", 8), ("-H4", 4)]
 
 
-def test_the_csv_holds_the_columns_of_layer_and_floor(report: Any) -> None:
+def test_the_csv_file_holds_the_columns_of_the_layer_and_of_the_floor(report: Any) -> None:
     with (report[0] / "complexity_analysis.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     layers = [row for row in rows if row["subject"] == "layer" and row["outcome"] == "measured"]
@@ -231,7 +231,7 @@ def test_the_csv_holds_the_columns_of_layer_and_floor(report: Any) -> None:
     assert all(row["floor_s"] == "" for row in rows if row["subject"] == "ceiling")
 
 
-def test_a_line_that_ends_early_says_why(tmp_path: Path) -> None:
+def test_a_line_of_the_layer_picture_that_ends_early_says_why(tmp_path: Path) -> None:
     path = replace(LAYER, not_measured=[GONE]).write(tmp_path / "out.json")
     ((_, view),) = layer_views(case_table(load([path])))
     time, *others = profiling_picture(view).axes

@@ -1,4 +1,4 @@
-"""The look of a kernel: its own, by its name alone, in every picture."""
+"""The look of a kernel (colour, marker, line), which follows from its name in every picture."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ EYES = {
     "deuteranopic": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
                      [-0.011820, 0.042940, 0.968881]],
 }  # fmt: skip
-"""What such eyes see of linear RGB: Machado, Oliveira and Fernandes 2009, severity 1."""
+"""Linear RGB as colour-blind eyes see it: Machado, Oliveira and Fernandes 2009, severity 1."""
 
 
 def lab(color: str, eyes: str) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_no_hashed_look_has_the_colour_of_a_chosen_one_another_family_or_a_verdi
     assert len(set(map(str.lower, colors))) == len(colors)
 
 
-def test_few_of_fifty_unknown_kernels_look_alike() -> None:
+def test_few_of_fifty_unknown_kernels_share_a_look() -> None:
     pairs = list(combinations(map(look, UNKNOWN), 2))
     assert sum(first == second for first, second in pairs) <= 2
     assert (
@@ -87,7 +87,7 @@ def test_few_of_fifty_unknown_kernels_look_alike() -> None:
     )
 
 
-def test_families_look_like_families() -> None:
+def test_kernels_of_a_family_share_a_palette_and_its_line_styles() -> None:
     for family, palette in PALETTES.items():
         for kernel in (*CHOSEN, *UNKNOWN):
             if kernel.startswith(family):
@@ -106,7 +106,7 @@ def test_the_look_of_an_unknown_kernel_is_the_same_in_every_process(seed: str) -
     assert process.stdout.strip() == str(look("linear-new"))
 
 
-def test_the_look_of_a_kernel_is_the_same_whoever_else_is_there() -> None:
+def test_the_look_of_a_kernel_does_not_depend_on_other_kernels() -> None:
     together = looks([*CHOSEN, *UNKNOWN])
     assert set(together) == {*CHOSEN, *UNKNOWN}
     for kernel, one in together.items():
@@ -126,7 +126,7 @@ def legends(figure: Figure) -> dict[str, tuple[str, str]]:
 
 
 def test_the_look_of_a_kernel_is_the_same_in_every_picture_of_a_report(tmp_path: Path) -> None:
-    """Also where the layer was measured with fewer kernels than the operator."""
+    """Looks agree between pictures though the layer was measured with fewer kernels than the operator."""
     laws = {
         (kernel, "causal"): Law(1e-11, 2) if kernel.startswith("standard") else Law(1e-9, 1)
         for kernel in (

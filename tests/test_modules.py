@@ -29,7 +29,9 @@ def torch_layer(bias: bool = True) -> nn.MultiheadAttention:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", STANDARD)
-def test_with_the_weights_of_torch_it_equals_torch(name: str, causal: bool, bias: bool, device: str) -> None:
+def test_self_attention_with_the_weights_of_torch_equals_torch(
+    name: str, causal: bool, bias: bool, device: str
+) -> None:
     theirs = torch_layer(bias).to(device)
     ours = SelfAttention.from_torch(theirs, kernel=name, causal=causal)
     x = torch.randn(3, 50, 64, dtype=torch.float64, device=device, requires_grad=True)
@@ -42,7 +44,7 @@ def test_with_the_weights_of_torch_it_equals_torch(name: str, causal: bool, bias
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", ["linear-explicit", "linear-chunked", "linear"])
-def test_with_a_linear_kernel_it_is_linear_attention_between_the_same_projections(
+def test_self_attention_of_a_linear_kernel_is_linear_attention_between_its_projections(
     name: str, causal: bool, device: str
 ) -> None:
     theirs = torch_layer().to(device)
@@ -57,7 +59,7 @@ def test_with_a_linear_kernel_it_is_linear_attention_between_the_same_projection
     assert relative_error(ours(x), expected) < 1e-13
 
 
-def test_the_state_dict_is_stable_and_loads() -> None:
+def test_the_state_dict_of_self_attention_is_stable_and_loads() -> None:
     layer = SelfAttention(64, 4)
     assert {name: tuple(x.shape) for name, x in layer.state_dict().items()} == {
         "in_proj.weight": (192, 64),
@@ -74,7 +76,7 @@ def test_the_state_dict_is_stable_and_loads() -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", ["standard", "linear", "linear-explicit"])
-def test_it_learns(name: str, causal: bool, device: str) -> None:
+def test_self_attention_learns_a_random_target(name: str, causal: bool, device: str) -> None:
     torch.manual_seed(0)
     layer = SelfAttention(32, 4, kernel=name, causal=causal, device=device)
     x, target = torch.randn(2, 4, 40, 32, device=device)
@@ -93,7 +95,7 @@ def test_it_learns(name: str, causal: bool, device: str) -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", ["standard", "linear", "linear-explicit"])
-def test_autocast_narrows_the_products_and_keeps_the_result_close(
+def test_self_attention_under_autocast_computes_in_bfloat16_close_to_float32(
     name: str, causal: bool, device: str
 ) -> None:
     torch.manual_seed(0)
@@ -103,18 +105,18 @@ def test_autocast_narrows_the_products_and_keeps_the_result_close(
         narrow = layer(x)
     assert narrow.dtype is torch.bfloat16
     wide = layer(x)
-    # Five roundings of half an eps in a row, eps = 2^-7: the inputs and results of both projections
-    # and of the kernel; weights are rounded too.
+    # Five roundings of half an eps in a row, eps = 2^-7: inputs and results of both projections and of the
+    # kernel; weights are rounded too.
     assert relative_error(narrow, wide) < 2.5 * 2**-7
     (got,), (wanted,) = (torch.autograd.grad(out.float().sin().sum(), x) for out in (narrow, wide))
     assert relative_error(got, wanted) < 5 * 2**-7
 
 
 @pytest.mark.parametrize("name", ["standard", "linear"])
-def test_it_compiles(name: str, device: str) -> None:
+def test_self_attention_compiles(name: str, device: str) -> None:
     torch.manual_seed(0)
     layer = SelfAttention(32, 2, kernel=name, causal=True, device=device)
-    # The eager backend traces as every other does and needs no C++ compiler.
+    # The eager backend traces like every other and needs no C++ compiler.
     compiled = torch.compile(layer, backend="eager")
     x = torch.randn(2, 100, 32, device=device, requires_grad=True)
     assert relative_error(compiled(x), layer(x)) < 1e-6
@@ -122,7 +124,7 @@ def test_it_compiles(name: str, device: str) -> None:
     assert relative_error(got, wanted) < 1e-6
 
 
-def test_flops_of_the_layer_are_the_textbook_terms() -> None:
+def test_flops_of_self_attention_are_the_textbook_terms() -> None:
     n, d, h = 1000, 512, 8
     standard = count_flops_self_attention(n, d, h)
     assert standard == {
@@ -139,7 +141,7 @@ def test_flops_of_the_layer_are_the_textbook_terms() -> None:
 
 
 @pytest.mark.parametrize("name", ["standard", "standard-explicit", "linear", "linear-explicit"])
-def test_counted_flops_of_the_module_equal_the_terms(name: str, device: str) -> None:
+def test_counted_flops_of_self_attention_equal_the_textbook_terms(name: str, device: str) -> None:
     layer = SelfAttention(64, 4, kernel=name, device=device)
     x = torch.randn(1, 70, 64, device=device)
     terms = count_flops_self_attention(70, 64, 4, kernel=name, device=device)
@@ -148,7 +150,9 @@ def test_counted_flops_of_the_module_equal_the_terms(name: str, device: str) -> 
 
 @pytest.mark.parametrize("phase", ["forward", "forward_backward"])
 @pytest.mark.parametrize("name", ["standard-sdpa", "standard-explicit", "linear-chunked"])
-def test_costs_of_the_layer_are_what_it_does(name: str, phase: str, device: str) -> None:
+def test_costs_of_the_layer_predict_its_counted_flops_and_peak_memory(
+    name: str, phase: str, device: str
+) -> None:
     case = Case(name, "bidirectional", 1000, phase, device, subject="layer")
     costs, call = self_attention_costs(case), prepare(case)
     assert count_flops(call) == costs.countable_flops
@@ -164,7 +168,7 @@ def test_the_layer_is_checked_against_the_oracle_before_it_is_timed() -> None:
         assert errors.output > 0 and errors.gradients > 0
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_self_attention_refuses_impossible_arguments() -> None:
     with pytest.raises(ValueError, match="embed_dim must be a multiple of num_heads, got 30 and 4"):
         SelfAttention(30, 4)
     with pytest.raises(ValueError, match="kernel 'fast' does not exist; choose one of standard-explicit"):

@@ -1,4 +1,4 @@
-"""linear-native: cut into segments or not, by any number of threads, and built once or refused."""
+"""linear-native: any number of segments and threads, numerical accuracy, FLOPs, and its build."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attention.kernels.references import REFERENCES, relative_error
 
 @pytest.fixture(autouse=True)
 def number_of_threads() -> Iterator[None]:
-    """A test may change it."""
+    """The number of threads, which a test may change, is restored."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -31,39 +31,41 @@ def results(case: Case) -> list[Tensor]:
     return [out.detach(), *torch.autograd.grad(out.sin().sum(), inputs)]
 
 
-def test_a_machine_with_a_compiler_has_the_kernel() -> None:
-    """So that a build that breaks is no silent skip of all its tests."""
+def test_linear_native_is_built_for_every_dtype_where_a_compiler_is() -> None:
+    """A build that breaks would otherwise only skip every other test of the kernel."""
     assert [library.missing(dtype) for dtype in library.STORAGE] == [None] * 4
 
 
-def test_the_output_lies_in_memory_as_the_values_do() -> None:
-    """As a layer has them: [B, N, 3, H, D] cut into q, k and v, each seen as [B, H, N, D]."""
+def test_the_output_of_linear_native_has_the_memory_layout_of_the_values() -> None:
+    """q, k and v are those of a layer: parts of [B, N, 3, H, D], each seen as [B, H, N, D]."""
     q, k, v = torch.randn(2, 70, 3, 3, 16).permute(2, 0, 3, 1, 4).unbind()
     for function in (linear_native, torch.compile(linear_native, backend="aot_eager", fullgraph=True)):
         out = function(q, k, v)
         assert out.transpose(1, 2).is_contiguous()
         assert relative_error(out, linear_native(q, k, v.contiguous())) == 0
     one = v[:, :1].expand(-1, 3, -1, -1)
-    assert linear_native(q, k, one).is_contiguous()  # an expanded head has no place of its own
+    assert linear_native(q, k, one).is_contiguous()  # an expanded head has no memory layout to follow
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_the_number_of_threads_and_so_of_segments_does_not_matter(threads: int, mode: str) -> None:
+def test_linear_native_does_not_depend_on_the_number_of_threads_and_segments(threads: int, mode: str) -> None:
     """One head of 2000 tokens is as many segments as threads, the last of them ragged."""
     case = Case("linear-native", mode, 2000, "forward_backward", "cpu", "float64", 1, 1, 12, 20)
     torch.set_num_threads(1)
-    whole = results(case)
+    single_threaded = results(case)
     torch.set_num_threads(threads)
     assert plan.segments(2000, 1, threads) == threads
-    for got, expected in zip(results(case), whole, strict=True):
+    for got, expected in zip(results(case), single_threaded, strict=True):
         assert relative_error(got, expected) < 1e-13
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1)])
-def test_a_backward_may_have_other_threads_than_its_forward(before: int, after: int, mode: str) -> None:
-    """It finds the sums of the forward's segments."""
+def test_a_backward_of_linear_native_may_have_other_threads_than_its_forward(
+    before: int, after: int, mode: str
+) -> None:
+    """A backward uses the sums that its forward saved, whatever its own number of threads."""
     case = Case("linear-native", mode, 2000, "forward_backward", "cpu", "float64", 1, 1, 12, 20)
     *_, dq, dk, dv = results(case)
     inputs = make_inputs(case)
@@ -76,7 +78,7 @@ def test_a_backward_may_have_other_threads_than_its_forward(before: int, after: 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
-def test_two_calls_give_the_same_bits(storage: str, mode: str) -> None:
+def test_two_calls_of_linear_native_give_the_same_bits(storage: str, mode: str) -> None:
     case = Case("linear-native", mode, 1500, "forward_backward", "cpu", storage, 1, 3)
     for first, second in zip(results(case), results(case), strict=True):
         assert torch.equal(first, second)
@@ -84,8 +86,8 @@ def test_two_calls_give_the_same_bits(storage: str, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", [(150, 16, 16), (700, 13, 5)])
-def test_memory_that_held_nan_before_does_not_show(shape: tuple[int, int, int], mode: str) -> None:
-    """Every element of the results is written, and nothing of the buffers is read before it is."""
+def test_linear_native_reads_no_uninitialised_memory(shape: tuple[int, int, int], mode: str) -> None:
+    """Results do not change where allocated memory is filled with NaN, since all of it is written first."""
     tokens, head_dim, value_dim = shape
     case = Case(
         "linear-native", mode, tokens, "forward_backward", "cpu", "float32", 1, 1, head_dim, value_dim
@@ -101,8 +103,8 @@ def test_memory_that_held_nan_before_does_not_show(shape: tuple[int, int, int], 
 
 
 @pytest.mark.parametrize("feature_map", ["elu", "relu", "identity"])
-def test_phi_is_exact_over_its_whole_range(feature_map: str) -> None:
-    """Of one token, v = 1, q = 1: o = phi(1) phi(k) / (phi(1) phi(k) + 1)."""
+def test_feature_maps_of_linear_native_are_accurate_over_their_whole_range(feature_map: str) -> None:
+    """One token with v = 1, q = 1 has the output phi(1) phi(k) / (phi(1) phi(k) + 1)."""
     k = torch.cat([torch.linspace(-87, 20, 5001), torch.tensor([-0.0, 0.0, -1e-30, 1e-30, -200.0, 1e30])])
     k, one = k.view(1, -1, 1, 1), torch.ones(1, k.numel(), 1, 1)
     out = linear_native(one, k, one, feature_map=feature_map, eps=1.0)
@@ -114,8 +116,8 @@ def test_phi_is_exact_over_its_whole_range(feature_map: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("where", ["q", "k", "v"])
-def test_a_nan_reaches_the_tokens_that_see_it_and_no_other_chunk(where: str, mode: str) -> None:
-    """In its own a masked score, which is zero, may meet it: zero times NaN."""
+def test_linear_native_passes_a_nan_on_to_its_chunk_and_to_tokens_that_see_it(where: str, mode: str) -> None:
+    """Earlier tokens of its own chunk may get the NaN, from a masked score of zero times NaN."""
     case = Case("linear-native", mode, 200, batch=1, heads=2, head_dim=16)
     inputs = dict(zip("qkv", make_inputs(case), strict=True))
     inputs[where][0, 1, 71, 3] = float("nan")
@@ -127,8 +129,8 @@ def test_a_nan_reaches_the_tokens_that_see_it_and_no_other_chunk(where: str, mod
     assert not seen[0, 1, others].any() and not seen[0, 0].any()
 
 
-def test_a_long_sum_in_float32_keeps_its_digits() -> None:
-    """2^18 equal terms are 4096 sums of 64: half an eps each at most; added one by one it is 3e-4 in all."""
+def test_a_long_float32_sum_of_linear_native_keeps_its_digits() -> None:
+    """4096 sums of 64 equal terms err by half an eps each at most; 2^18 sums of one would err by 3e-4."""
     n = 2**18
     q, k = torch.zeros(1, 1, n, 1), torch.full((1, 1, n, 1), 0.1)
     v = torch.linspace(0, 1, n).view(1, 1, n, 1)
@@ -137,7 +139,7 @@ def test_a_long_sum_in_float32_keeps_its_digits() -> None:
     assert relative_error(out, expected) < 4096 * torch.finfo(torch.float32).eps / 4
 
 
-def test_a_second_derivative_is_refused() -> None:
+def test_linear_native_refuses_a_second_derivative() -> None:
     q, k, v = make_inputs(Case("linear-native", "causal", 20, "forward_backward", heads=1, head_dim=4))
     (first,) = torch.autograd.grad(linear_native(q, k, v).sin().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="linear-native can be differentiated once"):
@@ -145,7 +147,7 @@ def test_a_second_derivative_is_refused() -> None:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_compiled_as_a_whole_it_gives_the_same_with_gradients(causal: bool) -> None:
+def test_linear_native_compiled_as_a_full_graph_gives_the_same_bits_with_gradients(causal: bool) -> None:
     inputs = make_inputs(Case("linear-native", "causal", 300, "forward_backward", heads=2, head_dim=16))
     compiled = torch.compile(linear_native, backend="aot_eager", fullgraph=True)
     got, expected = (f(*inputs, causal=causal) for f in (compiled, linear_native))
@@ -157,10 +159,10 @@ def test_compiled_as_a_whole_it_gives_the_same_with_gradients(causal: bool) -> N
 @pytest.mark.parametrize(
     ("tokens", "heads", "threads"), [(2000, 1, 2), (700, 3, 2), (100, 1, 8), (4096, 8, 2)]
 )
-def test_the_closed_form_of_its_flops_is_what_its_walks_multiply(
+def test_closed_form_flops_of_linear_native_equal_those_counted_chunk_by_chunk(
     tokens: int, heads: int, threads: int
 ) -> None:
-    """Counted chunk by chunk: scores on and below the diagonal of each, all else in full."""
+    """Products are counted chunk by chunk: scores on and below the diagonal, all else in full."""
     D, E = 5, 3
     parts = plan.segments(tokens, heads, threads)
     size = plan.segment_tokens(tokens, parts)
@@ -184,7 +186,7 @@ def test_the_closed_form_of_its_flops_is_what_its_walks_multiply(
     assert sum(backward_terms(*case).values()) == backward
 
 
-def test_segments_are_whole_chunks_and_leave_no_core_idle() -> None:
+def test_segments_of_linear_native_are_whole_chunks_and_leave_no_core_idle() -> None:
     for tokens in (1, 64, 255, 256, 1000, 10**6):
         for heads in (1, 2, 3, 8, 100):
             for threads in (1, 2, 6, 64):
@@ -192,19 +194,19 @@ def test_segments_are_whole_chunks_and_leave_no_core_idle() -> None:
                 size = plan.segment_tokens(tokens, count)
                 assert size % plan.CHUNK == 0 and (count - 1) * size < tokens <= count * size
                 tasks = heads * count
-                # As many a thread, or four a thread, or too few tokens to cut.
+                # Tasks divide evenly among threads, are four a thread, or the tokens are too few to cut.
                 assert tasks % threads == 0 or tasks >= 4 * threads or tokens / count < 2 * plan.LEAST_TOKENS
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty one; nothing that was built before is remembered."""
+    """An empty cache of libraries, with none loaded."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(library, "_loaded", library._loaded.__wrapped__)
     return tmp_path / "attention-scaling"
 
 
-def test_who_build_it_at_the_same_time_leave_one_library_and_nothing_else(cache: Path) -> None:
+def test_simultaneous_builds_of_linear_native_leave_one_library_and_no_other_file(cache: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(library.missing, [torch.float32] * 2)) == [None, None]
     (kept,) = cache.iterdir()
@@ -213,7 +215,9 @@ def test_who_build_it_at_the_same_time_leave_one_library_and_nothing_else(cache:
     assert library.missing(torch.float32) is None and kept.stat().st_mtime_ns == built
 
 
-def test_what_stands_in_the_way_of_a_build_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_of_linear_native_that_fails_gives_the_reason(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = cache.parent / "broken"
     broken.write_text("#!/bin/sh\n[ $1 = --version ] && exit 0\necho 'error: no -fopenmp' >&2; exit 1\n")
     broken.chmod(0o755)
@@ -236,14 +240,14 @@ def test_what_stands_in_the_way_of_a_build_is_said(cache: Path, monkeypatch: pyt
     assert not list(cache.glob("*"))
 
 
-def test_a_callable_map_may_return_another_dtype() -> None:
+def test_a_callable_feature_map_of_linear_native_may_return_another_dtype() -> None:
     q, k, v = make_inputs(Case("linear-native", "causal", 100, dtype="bfloat16", head_dim=16))
     out = linear_native(q, k, v, causal=True, feature_map=lambda x: x.float().relu())
     expected = REFERENCES["linear"](q, k, v, causal=True, feature_map="relu")
     assert out.dtype == torch.bfloat16 and relative_error(out, expected) < 4e-3
 
 
-def test_other_devices_and_dtypes_are_refused() -> None:
+def test_linear_native_refuses_other_devices_and_dtypes() -> None:
     q, k, v = make_inputs(Case("linear-native", "causal", 8))
     with pytest.raises(ValueError, match="it is compiled for CPUs, and the case is on meta"):
         linear_native(*(x.to("meta") for x in (q, k, v)))

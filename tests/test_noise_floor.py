@@ -26,7 +26,7 @@ def machine(threads: int = 2, python: str | None = None) -> Machine:
     return Machine(cpu="a CPU", threads=threads, python=python)
 
 
-def test_a_floor_is_known_again_on_its_machine_and_on_no_other(cache: Path) -> None:
+def test_a_noise_floor_is_found_on_its_own_machine_only(cache: Path) -> None:
     assert stored_floor(machine()) is None
     file = store_floor(machine(), FLOOR)
     assert file.parent == cache / "attention-scaling"
@@ -37,7 +37,7 @@ def test_a_floor_is_known_again_on_its_machine_and_on_no_other(cache: Path) -> N
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_the_floor_holds_19_of_20_cases_faster_or_slower() -> None:
+def test_the_noise_floor_covers_19_of_20_cases_faster_or_slower() -> None:
     assert share_of([1.02, 0.99, 1 / 1.03]) == pytest.approx(0.03), "of few cases, all"
     ratios = np.exp(np.random.default_rng(1).normal(0, 0.01, 100_000))
     # 1.96 standard deviations; the quantile of so many draws is known to 1 %.
@@ -46,7 +46,7 @@ def test_the_floor_holds_19_of_20_cases_faster_or_slower() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"share": null}', '{"share": 0.1}'])
-def test_a_damaged_floor_is_named(text: str) -> None:
+def test_a_damaged_noise_floor_is_refused_by_the_name_of_its_file(text: str) -> None:
     file = floor_file(machine())
     file.parent.mkdir(parents=True)
     file.write_text(text)
@@ -54,12 +54,12 @@ def test_a_damaged_floor_is_named(text: str) -> None:
         stored_floor(machine())
 
 
-def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
+def test_a_cache_of_noise_floors_that_cannot_be_written_is_named(cache: Path) -> None:
     cache.write_text("a file in the place of the folder")
     with pytest.raises(InputError, match=r"cannot be stored in .*; name another folder with XDG_CACHE_HOME"):
         store_floor(machine(), FLOOR)
 
 
-def test_a_machine_without_torch_has_no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_torch_has_no_noise_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "attention.cache", None)
     assert stored_floor(machine()) is None

@@ -24,7 +24,7 @@ REFUSALS = {
     "--round-seconds=nan": "--round-seconds must be above 0, got nan",
     "--grid=huge": "invalid choice: 'huge'",
 }
-# torch is imported once for all of them: each refusal in a process of its own takes seconds.
+# One process imports torch for all refusals, because a process for each takes seconds.
 REFUSE_ALL = """
 import json, sys
 from contextlib import redirect_stderr, redirect_stdout

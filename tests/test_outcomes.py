@@ -1,4 +1,4 @@
-"""What a session leaves out, with its reason in the file: by prediction, by failure, by an interrupt."""
+"""Outcomes of cases not measured, by prediction, failure or interrupt, with reasons in the JSON file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from benchmarks.ledger import Ledger
 from tests.sessions import ROOT, command, rows, run
 
 
-def test_what_cannot_be_measured_is_in_the_file_with_its_reason_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_cases_left_out_by_prediction_are_in_the_file_with_reasons_and_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "out.json"
     options = (
         "--device=cpu",
@@ -80,7 +82,7 @@ for function in (amnesic, broken, hungry, outdated):
 
 
 @pytest.mark.slow
-def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
+def test_wrong_failing_and_memory_hungry_kernels_are_outcomes_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "plugin.py").write_text(PLUGIN)
@@ -93,7 +95,7 @@ def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
     found = {
         (row["kernel"], row["seq_len"]): (row["outcome"], row["reason"]) for row in document["not_measured"]
     }
-    # Wrong from its 65th token on, and found out before its 16 tokens are timed.
+    # linear-amnesic is wrong from its 65th token on, which the check finds before 16 tokens are timed.
     for length in (16, 700):
         outcome, reason = found["linear-amnesic", length]
         assert outcome == "failed" and "wrong result at N = 600: relative error" in reason
@@ -106,7 +108,7 @@ def test_wrong_failing_and_hungry_kernels_are_outcomes_and_the_run_goes_on(
 
 
 @pytest.mark.slow
-def test_a_run_that_measures_nothing_still_writes_why(tmp_path: Path) -> None:
+def test_a_run_without_a_measured_case_writes_the_reasons(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     run("--device=cpu", "--kernel=standard-sdpa-cudnn", "--seq-len=64", f"--benchmark-json={out}")
     document = json.loads(out.read_text())
@@ -115,7 +117,7 @@ def test_a_run_that_measures_nothing_still_writes_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_keeps_what_was_measured_and_books_the_rest(tmp_path: Path) -> None:
+def test_an_interrupted_run_keeps_measured_cases_and_lists_the_rest_as_not_measured(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     options = ("--device=cpu", "--kernel=linear-chunked", "--seq-len=16,32,64,128", "--case-seconds=1", "-v")
     process = subprocess.Popen(
@@ -125,7 +127,7 @@ def test_an_interrupted_run_keeps_what_was_measured_and_books_the_rest(tmp_path:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+        # Background jobs of a shell ignore Ctrl-C, and their children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None

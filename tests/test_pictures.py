@@ -1,4 +1,4 @@
-"""The pictures of a report: nothing overlaps, everything is named."""
+"""Pictures of a report: labels, ticks, titles, file names and error bars."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> View:
 @pytest.mark.parametrize(
     "draw", [scaling_picture, speedup_picture, theory_picture, memory_picture, roofline_picture]
 )
-def test_no_two_labels_of_a_crowded_picture_overlap(draw: Any, view: View) -> None:
+def test_no_two_labels_of_a_crowded_report_picture_overlap(draw: Any, view: View) -> None:
     figure = draw(view)
     figure.canvas.draw()
     assert len(figure.axes) == 2
@@ -81,7 +81,7 @@ def test_no_two_labels_of_a_crowded_picture_overlap(draw: Any, view: View) -> No
         assert all(left.x1 < right.x0 for left, right in pairwise(ticks))
 
 
-def test_many_lengths_thin_their_ticks_and_keep_the_longest() -> None:
+def test_a_picture_of_many_lengths_has_fewer_ticks_and_keeps_the_longest() -> None:
     axes = Figure(figsize=(6, 4)).subplots()
     length_axis(axes, range(256, 8192 + 1, 256))
     ticks = list(axes.get_xticks())
@@ -89,7 +89,7 @@ def test_many_lengths_thin_their_ticks_and_keep_the_longest() -> None:
     assert min(right / left for left, right in pairwise(ticks)) >= 2 ** (5 / 11)
 
 
-def test_titles_name_device_and_dtype_and_axes_their_units(view: View) -> None:
+def test_picture_titles_name_device_and_dtype_and_axes_name_units(view: View) -> None:
     figure = scaling_picture(view)
     titles = " ".join(text.get_text() for text in figure.texts)
     assert "NVIDIA H200" in titles and "bfloat16" in titles
@@ -98,7 +98,9 @@ def test_titles_name_device_and_dtype_and_axes_their_units(view: View) -> None:
     assert any(tick.get_text().endswith(" ms") for tick in figure.axes[0].get_yticklabels())
 
 
-def test_the_most_measured_forward_combination_keeps_the_plain_names(tmp_path: Path) -> None:
+def test_pictures_of_the_most_measured_forward_setting_have_file_names_without_a_suffix(
+    tmp_path: Path,
+) -> None:
     laws = {("standard-sdpa", "causal"): Law(1e-8, 2), ("linear-chunked", "causal"): Law(1e-6, 1)}
     cuda = Machine("cuda", "GPU", "bfloat16", "device", 4)
     runs = [
@@ -117,8 +119,10 @@ def test_the_most_measured_forward_combination_keeps_the_plain_names(tmp_path: P
 
 
 @pytest.mark.parametrize("units", [1, 3])
-def test_bars_are_the_interval_over_the_units_and_the_axis_says_so(units: int, tmp_path: Path) -> None:
-    """And never the spread of the rounds of a unit, which are not independent."""
+def test_error_bars_of_a_picture_are_the_interval_over_units_and_the_axis_says_so(
+    units: int, tmp_path: Path
+) -> None:
+    """Error bars are never the spread of the rounds of a unit, which are not independent."""
     laws = {("standard-sdpa", "causal"): Law(1e-8, 2)}
     records = load([Run(laws, LONG[:3], units, noise=NOISE).write(tmp_path / "out.json")])
     ((_, view),) = views(summarise(records), case_table(records))

@@ -1,4 +1,4 @@
-"""linear-triton decides once: launches, FLOPs and costs follow from one plan, of misaligned tensors too."""
+"""The plan of linear-triton, from which launches, FLOPs and costs follow, of misaligned tensors too."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = ("q", "k", "v", "do")
 
 @pytest.fixture(autouse=True)
 def hopper(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """As on a Hopper card, however short the sequence; the modules of the passes, which nobody launches."""
+    """Plans are those of a Hopper card; passes are not launched, but their modules recorded and yielded."""
     pytest.importorskip("triton.experimental.gluon")
     monkeypatch.setattr(card, "has_gluon", lambda device: True)
     monkeypatch.setattr(plan, "DESCRIBED", 0)
@@ -53,7 +53,7 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def inputs(*misaligned: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
-    """q, k, v and do; those named begin in the middle of 16 bytes."""
+    """q, k, v and do; tensors of the given names begin 2 bytes past a multiple of 16."""
     size = 2 * TOKENS * WIDTH
     return {
         name: torch.zeros(size + 1, dtype=dtype)[1 if name in misaligned else 0 :][:size].view(
@@ -81,7 +81,7 @@ def expected(planned: Plan, causal: bool, terms: dict[str, int]) -> int:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("misaligned", [(), ("q",), ("k",), ("v",), ("q", "k", "v"), ("do",)])
-def test_counted_flops_are_those_of_the_passes_that_are_launched(
+def test_counted_flops_follow_the_plan_of_the_launched_passes(
     misaligned: tuple[str, ...], mode: str, hopper: list[str]
 ) -> None:
     x, causal = inputs(*misaligned), mode == "causal"
@@ -97,8 +97,8 @@ def test_counted_flops_are_those_of_the_passes_that_are_launched(
     assert backward == expected(behind, causal, backward_terms(behind, causal))
 
 
-def test_misaligned_wide_tensors_compute_scores_in_each_block_of_the_values() -> None:
-    """What the counter takes them for where alignment is not asked for: scores once."""
+def test_a_plan_of_misaligned_wide_tensors_computes_scores_in_each_block_of_the_values() -> None:
+    """Aligned wide tensors compute scores once, misaligned ones once in each block of the values."""
     aligned, misaligned = (plan_of(x["q"], x["k"], x["v"]) for x in (inputs(), inputs("k")))
     once, twice = (forward_terms(one, causal=True) for one in (aligned, misaligned))
     assert once["scores"] == once["weighted_values"]
@@ -111,14 +111,14 @@ def test_a_plan_has_the_launches_of_its_language() -> None:
         assert type(launches(x["q"], x["k"], x["v"], True, "elu", "ieee")) is kind
 
 
-def test_segments_do_not_depend_on_alignment_so_that_a_backward_finds_its_forwards() -> None:
+def test_segments_of_a_plan_do_not_depend_on_alignment() -> None:
     plans = [plan_of(x["q"], x["k"], x["v"], (x["do"],)) for x in (inputs(), inputs("k"), inputs("do"))]
     assert len({(one.segments, one.segment_tokens) for one in plans}) == 1
     assert [one.aligned for one in plans] == [True, False, False]
 
 
-def test_fake_tensors_are_planned_as_aligned_ones() -> None:
-    """A compiler's tensors have no address."""
+def test_a_plan_of_fake_tensors_equals_that_of_aligned_tensors() -> None:
+    """Tensors of a compiler have no address that could be misaligned."""
     real = inputs()
     with FakeTensorMode() as mode:
         q, k, v = (mode.from_tensor(real[name]) for name in NAMES[:3])
@@ -126,7 +126,7 @@ def test_fake_tensors_are_planned_as_aligned_ones() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_closed_forms_follow_from_the_plan_of_contiguous_inputs(mode: str) -> None:
+def test_costs_of_a_case_follow_from_the_plan_of_contiguous_inputs(mode: str) -> None:
     case = Case("linear-triton", mode, TOKENS, "forward", "cpu", "bfloat16", 1, 2, WIDTH)
     x, causal = inputs(), mode == "causal"
     planned = plan_of(x["q"], x["k"], x["v"])
@@ -137,7 +137,7 @@ def test_closed_forms_follow_from_the_plan_of_contiguous_inputs(mode: str) -> No
     assert triton_costs(both).countable_flops == inference + backward
 
 
-def test_tensors_of_several_devices_are_refused() -> None:
+def test_a_plan_of_tensors_on_several_devices_is_refused() -> None:
     x = inputs()
     with pytest.raises(ValueError, match="one device; got cpu, meta"):
         plan_of(x["q"], x["k"], x["v"].to("meta"))

@@ -1,4 +1,4 @@
-"""For real: what is planted in a kernel is found and named, and a commit does not differ from itself."""
+"""The command compare on real runs: planted slowdown and memory are found, equal commits do not differ."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CONTROL = "linear-chunked"
 PLANTED = 0.10
 QUIET = PLANTED / 3
 MAPPED = "    phi_q, phi_k, values = phi(q.to(wide)), phi(k.to(wide)), v.to(wide)\n"
-# In parts, so that it takes time and no memory.
+# Copies in parts take time and no memory.
 COPY = "    for part in [*phi_q.chunk(4, dim=2), *phi_k.chunk(4, dim=2)]:\n        part.clone()\n"
 OUT = "    out: Tensor = chunked_forward("
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """Three commits: as it is, tagged `sound`; with copies in a kernel, `slow`; with memory held, `large`."""
+    """Commits tagged `sound` (unchanged), `slow` (copies in a kernel) and `large` (memory held by it)."""
     repository = Repository(tmp_path_factory.mktemp("planted") / "repository")
     repository.git("tag", "sound")
     repository.edit(LINEAR, MAPPED, MAPPED + COPY)
@@ -54,7 +54,7 @@ def compare(
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "compare", *revisions, "--format=json", *CASES, *ON[device]],
         cwd=repository.folder,
-        # One thread: with several, other work on the machine slows each call by its slowest thread.
+        # With several threads, other work on the machine would slow each call by its slowest thread.
         env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(output.parent / "cache")},
         capture_output=True,
         text=True,
@@ -71,7 +71,7 @@ def named(rows: Sequence[dict[str, Any]], *verdicts: str) -> set[tuple[str, int]
 
 
 @pytest.mark.real
-def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
+def test_compare_finds_a_planted_copy_in_its_kernel_and_in_no_other(
     repository: Repository, device: str, tmp_path: Path
 ) -> None:
     comparison = compare(repository, "sound", "slow", 6, device, tmp_path / "out")
@@ -91,7 +91,7 @@ def test_a_planted_copy_is_found_in_its_kernel_and_in_no_other(
 
 
 @pytest.mark.real
-def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
+def test_compare_finds_planted_memory_in_its_kernel_and_in_no_other(
     repository: Repository, device: str, tmp_path: Path
 ) -> None:
     comparison = compare(repository, "slow", "large", 2, device, tmp_path / "out")
@@ -102,7 +102,7 @@ def test_planted_memory_is_found_in_its_kernel_and_in_no_other(
 
 @pytest.mark.real
 @pytest.mark.parametrize("attempt", [1, 2, 3])
-def test_a_commit_does_not_differ_from_itself(
+def test_compare_finds_no_change_between_a_commit_and_itself(
     repository: Repository, device: str, tmp_path: Path, attempt: int
 ) -> None:
     comparison = compare(repository, "sound", "sound", 6, device, tmp_path / "out")

@@ -27,7 +27,7 @@ def vector(units: int, device: str = "cpu") -> torch.Tensor:
 
 
 def view(device: str) -> object:
-    """A vector of 8 units; its views hold nothing."""
+    """A vector holds 8 units; its views hold none."""
     x = vector(8, device)
     return x.view(-1, 2).T[:1], x[::2]
 
@@ -37,13 +37,13 @@ def in_place(device: str) -> object:
 
 
 def freed_temporary(device: str) -> object:
-    """8 + 8 while they are added, 8 more for the sum; the next 8 reuse nothing that is alive."""
+    """Two summands of 8 and their sum of 8 are alive at the peak; then the sum and a result of 8 are."""
     total = vector(8, device) + vector(8, device)
     return total.exp()
 
 
 def nested_call(device: str) -> object:
-    """Inside: 8 given, 16 made and dropped. After: 8 kept, 4 more."""
+    """Peak inside of the call: 8 given, 16 for the concatenation, 8 for the copy; 8 and 4 are left."""
 
     def inner(x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, x]).view(2, -1)[0].clone()
@@ -57,7 +57,7 @@ def output_kept(device: str) -> object:
 
 
 def dropped_one_by_one(device: str) -> object:
-    """The name is bound to the old vector until the new one is made: two are alive at a time."""
+    """Two vectors are alive at a time, because the name holds the old one until the new one is made."""
     x = vector(8, device)
     for _ in range(5):
         x = vector(8, device)
@@ -65,7 +65,7 @@ def dropped_one_by_one(device: str) -> object:
 
 
 def backward(device: str) -> object:
-    """y = x * w saves both; at the peak there are x, w, y, the gradient that enters, and both that leave."""
+    """y = x * w saves x and w; at the peak x, w, y, the gradient of y and those of x and w are alive."""
     x, w = vector(8, device).requires_grad_(), vector(8, device).requires_grad_()
     y = x * w
     return torch.autograd.grad(y, (x, w), vector(8, device))
@@ -83,28 +83,26 @@ PROGRAMS: dict[Callable[[str], object], int] = {
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-def test_peak_memory_equals_the_value_worked_out_by_hand(
-    program: Callable[[str], object], device: str
-) -> None:
+def test_peak_memory_equals_the_value_derived_by_hand(program: Callable[[str], object], device: str) -> None:
     peaks = [peak_memory(lambda: program(device), device).tensor_bytes for _ in range(2)]
     assert peaks == [PROGRAMS[program] * UNIT] * 2
 
 
-def test_peak_memory_leaves_out_what_was_alive_before(device: str) -> None:
+def test_peak_memory_leaves_out_tensors_alive_before_the_call(device: str) -> None:
     before = vector(64, device)
     assert peak_memory(lambda: before.exp(), device).tensor_bytes == 64 * UNIT
 
 
-def test_counting_flops_does_not_change_the_peak(kernel: str, device: str) -> None:
+def test_counting_flops_does_not_change_peak_memory(kernel: str, device: str) -> None:
     case = Case(kernel, "causal", 300, "forward_backward", device, dtype="bfloat16")
     call = prepare(case)
     counted = peak_memory(lambda: count_flops(call), device)
     assert counted.tensor_bytes == peak_memory(call, device).tensor_bytes
 
 
-def test_the_resident_set_sees_what_no_tensor_holds() -> None:
+def test_the_resident_set_counts_memory_that_no_tensor_holds() -> None:
     def allocate() -> None:
-        # A mapping of its own, every page written: an allocator may hand out what is resident already.
+        # A new mapping with every page written, because an allocator may reuse resident memory.
         with mmap(-1, 200 * 2**20) as hidden:
             for page in range(0, len(hidden), PAGESIZE):
                 hidden[page] = 1
@@ -117,14 +115,14 @@ def test_the_resident_set_sees_what_no_tensor_holds() -> None:
     assert peak.rss_after_bytes < peak.rss_peak_bytes - 150 * 2**20
 
 
-def test_flops_of_known_products_are_two_a_multiply_add(device: str) -> None:
+def test_flops_of_matrix_products_are_two_a_multiply_add(device: str) -> None:
     a, b = torch.ones(30, 40, device=device, requires_grad=True), torch.ones(40, 50, device=device)
     assert count_flops(lambda: a @ b) == 2 * 30 * 40 * 50
     assert count_flops(lambda: torch.autograd.grad((a @ b).sum(), a)) == 2 * 2 * 30 * 40 * 50
     assert count_flops(lambda: a.exp() + 1) == 0
 
 
-def test_fused_attention_on_a_cpu_is_not_counted_as_nothing() -> None:
+def test_flops_of_fused_attention_on_a_cpu_are_counted() -> None:
     case = Case("standard-sdpa", "causal", 64, "forward_backward", heads=2, head_dim=16)
     call = prepare(case)
     with FlopCounterMode(display=False) as counter:  # torch's own, without this profiler around it
@@ -133,7 +131,7 @@ def test_fused_attention_on_a_cpu_is_not_counted_as_nothing() -> None:
     assert counter.get_total_flops() == 2 * 7 * 2 * 64 * 64 * 16
 
 
-def test_a_profile_holds_every_round_and_what_follows_from_them(device: str) -> None:
+def test_a_profile_holds_every_round_with_counts_median_and_rates(device: str) -> None:
     a, b = torch.randn(2, 256, 256, device=device)
     measured = profile(torch.mm, a, b, rounds=7)
     assert len(measured.times_s) == 7 and min(measured.times_s) > 0
@@ -158,7 +156,7 @@ def test_mean_median_and_standard_error_are_those_of_the_rounds() -> None:
     assert replace(known, times_s=(1.0,)).asdict()["standard_error_s"] is None
 
 
-def test_time_on_a_cpu_is_the_time_that_passes() -> None:
+def test_a_profile_on_a_cpu_measures_wall_clock_time() -> None:
     measured = profile(time.sleep, 0.01, rounds=5, device="cpu")
     assert min(measured.times_s) >= 0.01 and measured.median_s < 0.02
 
@@ -170,14 +168,14 @@ def test_the_profiler_costs_under_half_a_second_beyond_the_rounds() -> None:
     assert beyond < 0.5
 
 
-def test_wrong_arguments_are_refused() -> None:
+def test_the_profiler_refuses_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
         profile(vector, 1, rounds=0)
     with pytest.raises(ValueError, match="device must be cpu or cuda and clock device or wall, got 'tpu'"):
         profile(vector, 1, device="tpu")
 
 
-def test_asynchronous_work_is_not_timed_as_instant(device: str) -> None:
+def test_a_profile_of_asynchronous_work_waits_for_its_end(device: str) -> None:
     if device != "cuda":
         pytest.skip("calls on a CPU are synchronous; run with --device cuda")
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
@@ -194,7 +192,7 @@ def test_asynchronous_work_is_not_timed_as_instant(device: str) -> None:
         assert 0.5 * waited < measured.median_s < 1.5 * waited
 
 
-def test_work_left_on_another_stream_is_refused_and_waited_for_is_timed(device: str) -> None:
+def test_a_profile_refuses_work_left_on_another_stream_and_times_work_waited_for(device: str) -> None:
     if device != "cuda":
         pytest.skip("a CPU has no streams; run with --device cuda")
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
@@ -211,11 +209,11 @@ def test_work_left_on_another_stream_is_refused_and_waited_for_is_timed(device: 
 
     with pytest.raises(ValueError, match="the function leaves work on another CUDA stream"):
         profile(leave, device=device)
-    plain = profile(torch.mm, a, a)
-    assert profile(wait, device=device).median_s == pytest.approx(plain.median_s, rel=0.3)
+    one_product = profile(torch.mm, a, a)
+    assert profile(wait, device=device).median_s == pytest.approx(one_product.median_s, rel=0.3)
 
 
-def test_a_function_that_synchronises_inside_is_timed_whole(device: str) -> None:
+def test_a_profile_of_a_function_that_synchronises_inside_holds_all_of_its_work(device: str) -> None:
     if device != "cuda":
         pytest.skip("calls on a CPU are synchronous; run with --device cuda")
     a = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
@@ -225,5 +223,5 @@ def test_a_function_that_synchronises_inside_is_timed_whole(device: str) -> None
         torch.cuda.synchronize()
         torch.mm(a, a)
 
-    plain = profile(torch.mm, a, a)
-    assert 1.7 * plain.median_s < profile(twice, device=device).median_s < 4 * plain.median_s
+    one_product = profile(torch.mm, a, a)
+    assert 1.7 * one_product.median_s < profile(twice, device=device).median_s < 4 * one_product.median_s

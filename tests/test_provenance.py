@@ -1,4 +1,4 @@
-"""A file names the commit of the kernels it measured, and a run measures no others than it was told."""
+"""Provenance: the commit of the measured kernels, and the refusal of kernels from another folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.repository import Repository
 
 
 def config(**options: Any) -> Any:
-    """Stands for pytest's."""
+    """A stand-in for pytest's config with the options of provenance."""
     return SimpleNamespace(getoption=lambda name, default=None: options.get(name, default))
 
 
-def test_the_commit_is_that_of_the_kernels_wherever_the_run_is_started(
+def test_the_recorded_commit_is_that_of_the_kernels_wherever_the_run_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = Repository(tmp_path / "repository")
@@ -37,7 +37,7 @@ def test_the_commit_is_that_of_the_kernels_wherever_the_run_is_started(
     assert info()["dirty"]
 
 
-def test_kernels_from_elsewhere_are_refused(tmp_path: Path) -> None:
+def test_kernels_imported_from_another_folder_are_refused(tmp_path: Path) -> None:
     provenance.refuse_other_kernels(config())
     provenance.refuse_other_kernels(config(kernels_from=str(provenance.KERNELS.parent)))
     with pytest.raises(
@@ -46,6 +46,6 @@ def test_kernels_from_elsewhere_are_refused(tmp_path: Path) -> None:
         provenance.refuse_other_kernels(config(kernels_from=str(tmp_path)))
 
 
-def test_only_runs_of_pairs_are_marked_as_such() -> None:
+def test_only_runs_of_a_pair_have_the_fields_pair_and_side() -> None:
     assert provenance.pair_fields(config()) == {}
     assert provenance.pair_fields(config(pair=2, side="head")) == {"pair": 2, "side": "head"}

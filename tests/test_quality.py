@@ -1,4 +1,4 @@
-"""What a report says of unsteady runs, and that machines which differ stay apart."""
+"""Sentences on the quality of measurements, and the separation of different machines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FACTS = {
 
 
 def steady(seed: int = 0, **changes: Any) -> Content:
-    """A run on a GPU with nothing to be said of it."""
+    """Content of a run on a GPU under steady conditions."""
     run = {"laws": LAWS, "noise": Noise(0.01, 0.01, 0.02), "machine": GPU, "seed": seed}
     content = Run(**{**run, "lengths": (512, 2048, 8192), **changes}).content()
     readings = [{**STEADY, "repetition": repetition} for repetition in (1, 2, 3)]
@@ -63,27 +63,27 @@ def quality(folder: Path, *contents: Content) -> list[str]:
 
 
 def slow_down(content: Content, factor: Callable[[Mapping[str, Any]], float]) -> Content:
-    """The same run with the rounds of each benchmark slower by a factor of its record."""
+    """Content with the rounds of each benchmark slower by a factor of its record."""
     for one in content["benchmarks"]:
         one["stats"]["data"] = [second * factor(one["extra_info"]) for second in one["stats"]["data"]]
     return content
 
 
-def test_a_steady_run_and_several_are_not_spoken_of(tmp_path: Path) -> None:
+def test_steady_runs_have_no_sentence_on_quality(tmp_path: Path) -> None:
     assert quality(tmp_path, steady()) == []
     assert quality(tmp_path, *map(steady, range(5))) == []
     records = load(save(tmp_path, steady()))
     assert "Quality" not in as_text(sections(summarise(records), case_table(records)))
 
 
-def test_what_older_files_or_others_do_not_tell_is_not_held_against_them(tmp_path: Path) -> None:
+def test_files_without_conditions_have_no_sentence_on_quality(tmp_path: Path) -> None:
     for run in ({}, {"conditions": None}, {"conditions": [3, {}, {"repetition": "x", "others_cores": True}]}):
         assert quality(tmp_path, {**steady(), "run": run}) == []
     nothing = {**steady(), "benchmarks": ceilings(GPU, 4e12, 7e14)}
     assert quality(tmp_path, nothing) == []
 
 
-# What the times show
+# Quality of the times
 
 
 def test_few_rounds_name_the_worst_case(tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ def test_few_rounds_name_the_worst_case(tmp_path: Path) -> None:
     assert "causal forward, N = 8192 only 1." in sentence and "--case-seconds" in sentence
 
 
-def test_rounds_add_up_over_the_repetitions_of_a_run_that_is_a_unit(tmp_path: Path) -> None:
+def test_rounds_of_a_case_add_up_over_the_repetitions_of_a_run(tmp_path: Path) -> None:
     assert quality(tmp_path, *(steady(seed, rounds=1) for seed in range(3))) == []
 
 
-def test_wide_spread_counts_its_cases_and_names_the_widest(tmp_path: Path) -> None:
+def test_wide_spread_counts_its_cases_and_names_the_widest_case(tmp_path: Path) -> None:
     content = steady()
     for one in content["benchmarks"]:
         record = one["extra_info"]
@@ -115,14 +115,14 @@ def test_wide_spread_counts_its_cases_and_names_the_widest(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("step", "words"), [(0.04, "8.0 % slower"), (-0.04, "8.0 % faster")])
-def test_drift_over_the_repetitions_is_what_all_cases_have_in_common(
+def test_drift_over_repetitions_is_the_trend_common_to_all_cases(
     step: float, words: str, tmp_path: Path
 ) -> None:
     content = steady(noise=Noise(0, 0, 0))
     slow_down(content, lambda record: 1 + step * (record["repetition"] - 1))
     (sentence,) = quality(tmp_path, content)
     assert sentence.startswith("Drift: from the first to the last repetition")
-    # The line through the logarithms of three steps is that through their ends.
+    # The fitted line through three logarithms has the slope between their ends.
     assert words in sentence
 
 
@@ -134,20 +134,20 @@ def test_drift_over_the_repetitions_is_what_all_cases_have_in_common(
         lambda record: 1 + 0.5 * (record["repetition"] - 1) * (record["seq_len"] == 512),  # some cases only
     ],
 )
-def test_small_changes_and_those_of_a_few_cases_are_no_drift(
+def test_small_changes_and_changes_of_a_few_cases_are_no_drift(
     factor: Callable[[Mapping[str, Any]], float], tmp_path: Path
 ) -> None:
     assert quality(tmp_path, slow_down(steady(), factor)) == []
 
 
-def test_the_run_that_is_off_is_named(tmp_path: Path) -> None:
+def test_an_uneven_run_is_named(tmp_path: Path) -> None:
     runs = [slow_down(steady(seed), lambda _, seed=seed: 1.25 if seed == 1 else 1.0) for seed in range(4)]  # type: ignore[misc]
     (sentence,) = quality(tmp_path, *runs)
     assert sentence.startswith("Uneven runs: on cuda all cases of") and "b.json together were 2" in sentence
     assert "slower" in sentence
 
 
-def test_drift_from_run_to_run_follows_their_dates_not_their_order(tmp_path: Path) -> None:
+def test_drift_from_run_to_run_follows_the_dates_of_the_runs_not_their_order(tmp_path: Path) -> None:
     runs = []
     for seed, hour in enumerate((3, 1, 2)):
         content = slow_down(steady(seed), lambda _, hour=hour: 1.04**hour)  # type: ignore[misc]
@@ -156,16 +156,16 @@ def test_drift_from_run_to_run_follows_their_dates_not_their_order(tmp_path: Pat
     assert "slower from the first to the last run" in sentence
 
 
-# What was sensed
+# Conditions
 
 
 def conditions(**changes: Any) -> Callable[[Content], None]:
-    """Change what was read at the end of the third repetition."""
+    """Change the conditions read at the end of the third repetition."""
     return lambda content: content["run"]["conditions"][3].update(changes)
 
 
 def before(**changes: Any) -> Callable[[Content], None]:
-    """Change what was read before the first case."""
+    """Change the conditions read before the first case."""
     return lambda content: content["run"]["conditions"][0].update(changes)
 
 
@@ -192,14 +192,14 @@ DISTURBED = {
 
 
 @pytest.mark.parametrize("words", DISTURBED)
-def test_each_disturbance_is_named_alone_with_what_to_try(words: str, tmp_path: Path) -> None:
+def test_each_disturbance_has_one_sentence_with_a_remedy(words: str, tmp_path: Path) -> None:
     content = steady()
     DISTURBED[words](content)
     (sentence,) = quality(tmp_path, content)
     assert sentence.startswith(words) and sentence.count(". ") == 1 and sentence.endswith(".")
 
 
-def test_the_report_says_it_under_a_heading_of_its_own(tmp_path: Path) -> None:
+def test_the_report_names_disturbances_under_the_heading_of_quality(tmp_path: Path) -> None:
     content = steady()
     facts(on_battery=True)(content)
     records = load(save(tmp_path, content))
@@ -207,7 +207,7 @@ def test_the_report_says_it_under_a_heading_of_its_own(tmp_path: Path) -> None:
     assert "Plug it in." in text.split("Quality of the measurements")[1]
 
 
-def test_several_disturbed_files_share_a_sentence_that_names_them(tmp_path: Path) -> None:
+def test_a_disturbance_of_several_files_is_one_sentence_that_names_them(tmp_path: Path) -> None:
     runs = [steady(seed) for seed in range(3)]
     for content in runs[1:]:
         conditions(others_cores=1.5)(content)
@@ -226,7 +226,7 @@ def test_several_disturbed_files_share_a_sentence_that_names_them(tmp_path: Path
         before(gpu_throttle_reasons=0x20),  # before our own work
     ],
 )
-def test_what_is_small_or_short_is_not_named(change: Callable[[Content], None], tmp_path: Path) -> None:
+def test_small_or_short_disturbances_are_not_named(change: Callable[[Content], None], tmp_path: Path) -> None:
     content = steady()
     change(content)
     assert quality(tmp_path, content) == []
@@ -238,10 +238,10 @@ def test_a_card_beside_a_run_on_the_cpu_is_not_judged(tmp_path: Path) -> None:
     assert quality(tmp_path, content) == []
 
 
-def test_what_differs_between_pooled_files_is_named_with_its_values(tmp_path: Path) -> None:
+def test_conditions_that_differ_between_pooled_files_are_named_with_their_values(tmp_path: Path) -> None:
     runs = [steady(seed) for seed in range(3)]
     facts(governor="schedutil", numpy="2.2.0")(runs[1])
-    del runs[2]["run"]["governor"]  # not told is not different
+    del runs[2]["run"]["governor"]  # an unknown governor is no difference
     (sentence,) = quality(tmp_path, *runs)
     assert "NumPy (2.1.0, 2.2.0), CPU governor (performance, schedutil)" in sentence
 
@@ -255,7 +255,7 @@ def on(machine: Mapping[str, Any], seed: int = 0, **changes: Any) -> Content:
     return content
 
 
-def test_rows_of_machines_that_differ_are_not_pooled(tmp_path: Path) -> None:
+def test_rows_of_different_machines_are_not_pooled(tmp_path: Path) -> None:
     contents = [on({}), on({}, 1), slow_down(on({"threads": 4}, 2), lambda _: 3.0)]
     for content in contents:
         content["benchmarks"] += ceilings(GPU, 4e12, 7e14)
@@ -281,20 +281,20 @@ def test_rows_of_machines_that_differ_are_not_pooled(tmp_path: Path) -> None:
     assert "Causal forward on Synthetic GPU (cuda, machine 2), bfloat16" in text
 
 
-def test_a_picture_of_the_layer_draws_two_machines_as_two_lines(tmp_path: Path) -> None:
+def test_the_layer_picture_draws_two_machines_as_two_lines(tmp_path: Path) -> None:
     records = load(save(tmp_path, on({}, subject="layer"), on({"threads": 1}, 1, subject="layer")))
     ((_, view), *_) = layer_views(case_table(records))
     assert [view.name(index).split(",")[1] for index in range(2)] == [" machine 1)", " machine 2)"]
     assert all(curve.cases["machine"].nunique() == 1 for curve in view.curves)
 
 
-def test_what_was_left_out_on_one_machine_is_not_excused_by_another(tmp_path: Path) -> None:
+def test_a_case_left_out_on_one_machine_stays_listed_though_another_measured_the_same(tmp_path: Path) -> None:
     left_out = [("standard-sdpa", "causal", 8192, "over_time", "too slow")]
     slow, fast = on({"threads": 1}, not_measured=left_out), on({}, 1)
     assert summarise(load(save(tmp_path, slow, fast))).not_measured["machine"].iloc[0] == "machine 1"
 
 
-def test_neither_the_hosts_name_nor_what_wobbles_makes_another_machine(tmp_path: Path) -> None:
+def test_neither_host_name_nor_clock_frequency_makes_another_machine(tmp_path: Path) -> None:
     runs = [on({"node": f"container-{seed}"}, seed) for seed in range(2)]
     for seed, content in enumerate(runs):
         content["machine_info"]["cpu"]["hz_actual"] = [3_000_000_000 + seed, 0]
@@ -307,7 +307,7 @@ def test_neither_the_hosts_name_nor_what_wobbles_makes_another_machine(tmp_path:
     assert not any("machine" in one for one in summary.warnings + summary.quality)
 
 
-def test_a_fingerprint_is_made_from_what_a_file_tells(tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_machine_is_made_from_known_fields(tmp_path: Path) -> None:
     old = {**steady(1), "run": {}}
     newer, other = on({}, 0), on({}, 2)
     other["machine_info"]["cpu"]["brand_raw"] = "Another CPU"
@@ -327,7 +327,7 @@ def test_a_fingerprint_is_made_from_what_a_file_tells(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("threads", 4), ("torch", "2.13.0"), ("driver", "590.00.1"), ("driver", None)]
 )
-def test_what_decides_times_makes_another_machine(field: str, value: Any, tmp_path: Path) -> None:
+def test_threads_torch_and_driver_make_another_machine(field: str, value: Any, tmp_path: Path) -> None:
     rows = load(save(tmp_path, on({}), on({}, 1), on({field: value}, 2))).rows
     assert rows.groupby("file")["machine"].first().to_list() == ["machine 1", "machine 1", "machine 2"]
     assert rows.groupby("file")["unit_kind"].first().to_list() == ["run", "run", "repetition"]

@@ -1,4 +1,4 @@
-"""What the README files say is so: their links, their figures, and the lines that others copy."""
+"""README files: their links, their figures, and the commands that CI copies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPU_BUILD = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
 @pytest.mark.parametrize("line", [CPU_BUILD, INSTALL_AND_MEASURE, INSTALL_AND_TEST])
-def test_the_readme_holds_the_lines_that_others_copy(line: str) -> None:
+def test_the_readme_holds_each_command_of_installation_once(line: str) -> None:
     assert TOP.splitlines().count(f"    {line}") == 1
 
 
@@ -27,7 +27,7 @@ def test_ci_finds_its_commands_in_the_readme() -> None:
     assert found == [INSTALL_AND_MEASURE, INSTALL_AND_TEST]
 
 
-def test_the_readme_is_short_and_leads_to_all_others() -> None:
+def test_the_readme_is_short_and_links_to_every_other_readme() -> None:
     assert len(TOP.splitlines()) <= 160
     assert [name for name in TEXTS if name != "README.md" and f"]({name})" not in TOP] == []
 
@@ -40,10 +40,10 @@ def test_the_crossovers_in_the_readme_are_those_of_the_published_runs() -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_the_links_of_a_readme_lead_somewhere(name: str) -> None:
+def test_every_link_of_a_readme_has_a_target(name: str) -> None:
     assert list(dead_links(TEXTS[name], (ROOT / name).parent)) == []
 
 
-def test_a_dead_link_is_found() -> None:
+def test_a_dead_link_of_a_readme_is_found() -> None:
     text = "[a](gone.md) ![b](benchmarks/gone.png) [c](README.md#gone) [d](README.md#results) [e](https://f)"
     assert list(dead_links(text, ROOT)) == ["gone.md", "benchmarks/gone.png", "README.md#gone"]

@@ -32,7 +32,7 @@ from tests.readmes import ROOT, TEXTS, TOP, calls, commands, fences
 COMMANDS = list(dict.fromkeys(command for text in TEXTS.values() for command in commands(text)))
 BLOCKS = [block for text in TEXTS.values() for block in fences(text, "python")]
 NAMED = re.compile(r'"""(\w+\.py):')
-"""How a Python block opens that is a module."""
+"""First line of a Python block that is a module, with the name of its file."""
 CI = (ROOT / ".ci" / "run").read_text()
 WORKFLOW = (ROOT / ".github" / "workflows" / "compare.yml").read_text()
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -54,9 +54,9 @@ BROKEN = {
     "pip install -e '.[none]'": "no extra 'none'",
     "pytest benchmarks &&": "syntax error",
 }
-"""Commands that no README may hold, and what is said of them."""
+"""Commands that no README may hold, with the error of each."""
 
-# torch is imported once for all of them: each in a process of its own takes seconds.
+# One process imports torch for all sessions and blocks, because a process for each takes seconds.
 RUN_ALL = """
 import gc, json, sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -77,11 +77,11 @@ Session = list[str]
 
 
 class Trials:
-    """What came of the commands and blocks of the README files, and of broken commands.
+    """Results of the commands and blocks of the README files, and of broken commands.
 
     Attributes:
-        printed: What each command printed.
-        wrong: What is wrong with a command.
+        printed: Output of each command.
+        wrong: Error of each command that does not work.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,10 +96,10 @@ class Trials:
                         sessions += [(command, session) for session in asked]
             except ValueError as error:
                 self.wrong[command] = str(error)
-        plain = [block for block in BLOCKS if not NAMED.match(block)]
+        unnamed = [block for block in BLOCKS if not NAMED.match(block)]
         done = subprocess.run(
             [sys.executable, "-c", RUN_ALL],
-            input=json.dumps([str(folder), plain, [session for _, session in sessions]]),
+            input=json.dumps([str(folder), unnamed, [session for _, session in sessions]]),
             cwd=ROOT, capture_output=True, text=True, timeout=100,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -134,7 +134,7 @@ def in_ci(call: Sequence[str]) -> bool:
 
 
 def try_call(call: Sequence[str]) -> tuple[str, list[Session]]:
-    """What a program prints, and the sessions of pytest that it would start.
+    """Run a call in this process: its output, and the sessions of pytest that it would start.
 
     Raises:
         ValueError: the program refuses its words, or nothing here tries it.
@@ -159,7 +159,7 @@ def here(words: Sequence[str]) -> Session:
 
 
 def install(words: Sequence[str]) -> str:
-    """Nothing, for an extra of this project and for what the workflow installs; installing is left to CI."""
+    """Check the packages of pip install: extras of this project, or packages that the workflow installs."""
     extra = re.fullmatch(r"install -e \.\[(\w+)\]", " ".join(words))
     if extra and extra[1] not in EXTRAS:
         raise ValueError(f"no extra {extra[1]!r}")
@@ -180,7 +180,7 @@ def conclude(words: Sequence[str]) -> tuple[str, list[Session]]:
         return SimpleNamespace(text="", found=SimpleNamespace(regressed=False))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", "cache")  # which may know this machine's noise
+        patch.setenv("XDG_CACHE_HOME", "cache")  # whose own could hold a noise floor of this machine
         patch.setattr(command_line, "carry_out", carry_out)
         patch.setattr(command_line, "compare_revisions", compare_revisions)
         return answer(lambda: command_line.main(words)), sessions
@@ -204,7 +204,7 @@ def test_a_command_of_a_readme_works(command: str, trials: Trials) -> None:
 
 
 @pytest.mark.parametrize("command", BROKEN)
-def test_a_broken_command_is_found(command: str, trials: Trials) -> None:
+def test_a_broken_command_of_a_readme_is_found(command: str, trials: Trials) -> None:
     assert BROKEN[command] in trials.wrong[command]
 
 

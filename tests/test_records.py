@@ -1,4 +1,4 @@
-"""Reading runs: what is kept, what is refused, and what is said about what is missing."""
+"""Records read from runs: fields kept, files refused, and warnings of what is missing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def change(change_first: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     return content
 
 
-def test_there_is_one_row_per_benchmark_with_all_its_rounds(tmp_path: Path) -> None:
+def test_loaded_records_have_one_row_per_benchmark_with_all_rounds(tmp_path: Path) -> None:
     content = SMALL.content()
     rows = load([save(tmp_path / "out.json", content)]).rows
     assert len(rows) == len(content["benchmarks"]) == 2 * 3 * 2
@@ -46,22 +46,22 @@ def test_there_is_one_row_per_benchmark_with_all_its_rounds(tmp_path: Path) -> N
         assert {name: row[name] for name in benchmark["extra_info"]} == benchmark["extra_info"]
 
 
-def test_unknown_fields_are_kept(tmp_path: Path) -> None:
+def test_unknown_fields_of_a_record_are_kept(tmp_path: Path) -> None:
     content = change(lambda first: first["extra_info"].update(temperature=61.5))
     assert load([save(tmp_path / "out.json", content)]).rows["temperature"].iloc[0] == 61.5
 
 
 @pytest.mark.parametrize("name", ["out.json.gz", "out.json", "out.gz"])
 def test_a_file_compressed_by_gzip_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
-    plain = save(tmp_path / "plain.json", SMALL.content())
+    uncompressed = save(tmp_path / "plain.json", SMALL.content())
     (tmp_path / "packed").mkdir()
     packed = tmp_path / "packed" / name
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    packed.write_bytes(gzip.compress(uncompressed.read_bytes()))
     pd.testing.assert_frame_equal(
-        load([packed]).rows.drop(columns="file"), load([plain]).rows.drop(columns="file")
+        load([packed]).rows.drop(columns="file"), load([uncompressed]).rows.drop(columns="file")
     )
     with pytest.raises(InputError, match="holds the same run as"):
-        load([plain, packed])
+        load([uncompressed, packed])
 
 
 @pytest.mark.parametrize("keep", [slice(4), slice(20), slice(-9)])
@@ -80,7 +80,7 @@ def test_a_gzip_file_of_no_json_is_refused_as_no_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["schema", *TEXTS, *INTEGERS, *AMOUNTS])
-def test_a_missing_field_is_refused_by_file_and_name(field: str, tmp_path: Path) -> None:
+def test_a_missing_field_of_a_record_is_refused_by_file_and_name(field: str, tmp_path: Path) -> None:
     path = save(tmp_path / "out.json", change(lambda first: first["extra_info"].pop(field)))
     with pytest.raises(InputError, match=rf"out\.json.*no field '{field}'"):
         load([path])
@@ -91,7 +91,7 @@ def test_a_missing_field_is_refused_by_file_and_name(field: str, tmp_path: Path)
     [("seq_len", 0), ("seq_len", "512"), ("seq_len", None), ("heads", True), ("kernel", None), ("mode", 3),
      ("flops", -1), ("peak_bytes", "UNSERIALIZABLE"), ("schema", "1")],
 )  # fmt: skip
-def test_a_field_of_the_wrong_kind_is_refused_with_its_value(
+def test_a_field_of_the_wrong_type_is_refused_with_its_value(
     field: str, value: object, tmp_path: Path
 ) -> None:
     path = save(tmp_path / "out.json", change(lambda first: first["extra_info"].update({field: value})))
@@ -119,7 +119,9 @@ def test_a_newer_schema_is_refused_even_when_its_fields_are_unknown(tmp_path: Pa
         ('{"context": {}, "benchmarks": [{"name": "BM_sort"}]}', "BM_sort.*no field 'schema'"),
     ],
 )
-def test_a_file_that_is_no_run_is_refused_saying_what_it_is(text: str, what: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_run_is_refused_with_the_kind_of_its_content(
+    text: str, what: str, tmp_path: Path
+) -> None:
     path = tmp_path / "out.json"
     path.write_text(text)
     with pytest.raises(InputError, match=what) as error:
@@ -127,14 +129,14 @@ def test_a_file_that_is_no_run_is_refused_saying_what_it_is(text: str, what: str
     assert str(path) in str(error.value)
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_a_file_of_bytes_that_are_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     path.write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(InputError, match="not JSON"):
         load([path])
 
 
-def test_a_missing_file_and_a_directory_are_refused_each_as_what_it_is(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_directory_are_refused_in_words_of_their_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         load([tmp_path / "absent.json"])
     with pytest.raises(InputError, match="is a directory"):
@@ -155,7 +157,7 @@ def test_a_case_with_an_impossible_time_is_left_out_and_named(bad: object, tmp_p
     key = content["benchmarks"][0]["extra_info"]["key"]
     assert len(records.rows) == len(content["benchmarks"]) - 1
     assert len(records.warnings) == 1 and key in records.warnings[0]
-    assert records.not_measured.empty  # its other repetition is sound
+    assert records.not_measured.empty  # the other repetition of this case is sound
 
 
 def test_a_case_without_one_sound_repetition_counts_as_failed(tmp_path: Path) -> None:
@@ -167,7 +169,7 @@ def test_a_case_without_one_sound_repetition_counts_as_failed(tmp_path: Path) ->
     assert (row["kernel"], row["seq_len"], row["outcome"]) == ("standard-explicit", 256, "failed")
 
 
-def test_without_rounds_the_median_of_the_statistics_stands_in_and_a_warning_says_so(tmp_path: Path) -> None:
+def test_a_benchmark_without_rounds_takes_the_median_of_its_statistics_with_a_warning(tmp_path: Path) -> None:
     content = SMALL.content()
     for benchmark in content["benchmarks"]:
         del benchmark["stats"]["data"]
@@ -196,7 +198,7 @@ def test_files_of_different_devices_keep_their_repetitions_as_units(tmp_path: Pa
     assert set(load(paths).rows["unit_kind"]) == {"repetition"}
 
 
-def test_cases_left_out_learn_clock_and_device_name_from_the_measured_ones(tmp_path: Path) -> None:
+def test_cases_left_out_take_clock_and_device_name_from_measured_cases(tmp_path: Path) -> None:
     content = Run(LAWS, LENGTHS, not_measured=[LEFT_OUT]).content()
     for field in ("clock", "device_name"):
         del content["not_measured"][0][field]
@@ -212,13 +214,13 @@ def test_a_case_left_out_without_its_fields_is_refused(field: str, tmp_path: Pat
         load([save(tmp_path / "out.json", content)])
 
 
-def test_an_unknown_outcome_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_outcome_is_refused_with_the_list_of_known_outcomes(tmp_path: Path) -> None:
     path = Run(LAWS, LENGTHS, not_measured=[(*LEFT_OUT[:3], "tired", "")]).write(tmp_path / "out.json")
     with pytest.raises(InputError, match=r"'tired'.*over_time"):
         load([path])
 
 
-def test_what_another_run_measured_is_not_listed_as_left_out(tmp_path: Path) -> None:
+def test_a_case_that_another_run_measured_is_not_listed_as_left_out(tmp_path: Path) -> None:
     slow = Run(LAWS, LENGTHS, not_measured=[LEFT_OUT]).write(tmp_path / "slow.json")
     fast = Run(LAWS, (*LENGTHS, 2048)).write(tmp_path / "fast.json")
     assert len(load([slow]).not_measured) == 1
@@ -231,7 +233,7 @@ def test_kernels_of_other_families_may_leave_fields_null(tmp_path: Path) -> None
     assert load([save(tmp_path / "out.json", content)]).rows["kernel"].iloc[0] == "copy"
 
 
-def test_what_older_files_measured_is_the_operator(tmp_path: Path) -> None:
+def test_a_record_without_a_subject_is_of_the_operator(tmp_path: Path) -> None:
     content = change(lambda first: first["extra_info"].update(subject="layer"))
     subjects = load([save(tmp_path / "out.json", content)]).rows["subject"]
     assert subjects.tolist() == ["layer", *["operator"] * (len(content["benchmarks"]) - 1)]
@@ -241,9 +243,7 @@ def test_what_older_files_measured_is_the_operator(tmp_path: Path) -> None:
     ("field", "value"),
     [("subject", "network"), ("counted_flops", -1), ("predicted_peak_bytes", "4"), ("embed_dim", 0)],
 )
-def test_an_optional_field_of_the_wrong_kind_is_refused_too(
-    field: str, value: object, tmp_path: Path
-) -> None:
+def test_an_optional_field_of_the_wrong_type_is_refused(field: str, value: object, tmp_path: Path) -> None:
     path = save(tmp_path / "out.json", change(lambda first: first["extra_info"].update({field: value})))
     with pytest.raises(InputError, match=rf"{field} = {value!r}"):
         load([path])

@@ -1,7 +1,7 @@
-"""Did it change? How often the verdicts on two sets of runs are right, and what they say of known changes.
+"""Error rates of the verdicts on two sets of runs, and their statistics on known changes.
 
 The simulations print the rates they achieved: `pytest tests/test_regression.py -s`; with `-m slow` those of
-all noises, which the README shows.
+all noises, which the README of comparison shows.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tests.test_coverage import assert_rate
 
 CASES = 60
 QUIET = Unrest(run=0.015)
-"""1.5 % of the run, and the repetitions and rounds of all others on top of it."""
+"""Noise with a 1.5 % effect of the run, and the usual noise of repetitions and rounds."""
 UNEQUAL = "the noise of a case is larger or smaller by factors of 1.6 (standard deviation)"
 ALL = NOISES["all of these"]
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Logarithms of shape (draws, pairs, cases) of equal code, so every change is planted later."""
+    """Logarithms of times of equal code, shape (draws, pairs, cases), in which changes are planted later."""
 
     base: Floats
     head: Floats
@@ -36,7 +36,7 @@ class Draws:
     def rate(
         self, raised: Callable[[Change], bool], *, paired: bool = True, slower: Floats | float = 0
     ) -> float:
-        """The share of the draws in which the head, slower by so much (log), raises something."""
+        """Mean of a statistic over the draws, with the head slower by a logarithm."""
         changes = (
             find_change(base, head + slower, paired=paired)
             for base, head in zip(self.base, self.head, strict=True)
@@ -45,7 +45,7 @@ class Draws:
 
 
 def draw(unrest: Unrest, draws: int, pairs: int, *, unequal: bool = False) -> Draws:
-    """All runs of an experiment in one process order; every other one is the head's."""
+    """Draw experiments of runs in the order of measurement, base and head in turn."""
     parts = []
     for seed in range(math.ceil(draws / 100)):
         truth = np.ones((10, CASES // 10))
@@ -67,7 +67,7 @@ def found_first(change: Change) -> bool:
 
 
 def called_same(runs: Draws) -> float:
-    """How many of all cases are the same within 3 % while all are slower by 5 %."""
+    """Share of the cases called same within 3 %."""
     called = [
         verdicts(find_change(base, head + math.log(1.05), paired=True), math.log1p(0.03))[0].count("same")
         for base, head in zip(runs.base, runs.head, strict=True)
@@ -82,7 +82,7 @@ def only_first(ratio: float) -> Floats:
 
 
 @pytest.mark.parametrize("unrest", [CALM, ALL], ids=["calm", "all noises"])
-def test_equal_commits_raise_no_alarm(unrest: Unrest) -> None:
+def test_comparison_of_equal_commits_raises_no_alarm(unrest: Unrest) -> None:
     runs = draw(unrest, 200, 6)
     assert_rate(runs.rate(alarm), 0, 0.05, 200, "A/A alarm in 60 cases, 6 pairs")
     assert_rate(runs.rate(alarm, paired=False), 0, 0.05, 200, "A/A alarm in 60 cases, 6 + 6 runs")
@@ -99,16 +99,16 @@ def test_a_slowdown_of_5_percent_is_never_called_same_within_3() -> None:
 
 
 @pytest.mark.slow
-def test_student_t_alone_finds_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why the cases lend each other their variances: compare the test above."""
+def test_students_t_without_shared_variances_finds_fewer_slowdowns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slowdown of 10 % that shared variances find is missed in more than a tenth of the draws."""
     monkeypatch.setattr("benchmarks.analysis.comparison.inference.FAMILY", CASES + 1)
     rate = draw(QUIET, 1000, 6).rate(found_first, slower=only_first(1.1))
     assert_rate(rate, 0, 0.9, 1000, "10 % in one of 60 cases, each case by itself")
 
 
 @pytest.mark.parametrize("draws", [200, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_single_run_a_side_assumes_what_it_cannot_see(draws: int) -> None:
-    """Without the assumed effect of the run, repetitions raise false alarms in most comparisons."""
+def test_a_single_run_a_side_assumes_the_effect_of_the_run(draws: int) -> None:
+    """Repetitions raise false alarms in most comparisons without the assumed effect of the run."""
     random = np.random.default_rng(0)
     run, repetition = CALM.run, CALM.repetition
     found: dict[float, list[bool]] = {0.0: [], RUN_NOISE: []}
@@ -122,8 +122,8 @@ def test_a_single_run_a_side_assumes_what_it_cannot_see(draws: int) -> None:
 
 
 @pytest.mark.slow
-def test_every_noise() -> None:
-    """Prints the table of the README."""
+def test_error_rates_of_verdicts_under_every_noise() -> None:
+    """Error rates for the table of the README of comparison are printed."""
     draws, misses = 1000, []
     rows = {"1.5 % run noise, and of repetitions and rounds": (QUIET, False)}
     rows |= {name: (unrest, False) for name, unrest in NOISES.items()} | {UNEQUAL: (QUIET, True)}
@@ -144,16 +144,16 @@ def test_every_noise() -> None:
     assert not misses
 
 
-# What the noise of many quantities is made of
+# Variances and degrees of freedom of many quantities
 
 
-def test_few_quantities_keep_their_own_variance() -> None:
+def test_few_quantities_keep_their_own_variances() -> None:
     table = np.random.default_rng(0).standard_normal((4, 3))
     variance, freedom = noise(table)
     assert variance == pytest.approx(table.var(axis=0, ddof=1)) and (freedom == 3).all()
 
 
-def test_many_quantities_lend_each_other_freedom_and_none_hides_its_own_spread() -> None:
+def test_many_quantities_share_degrees_of_freedom_and_none_hides_its_own_variance() -> None:
     random = np.random.default_rng(0)
     table = 0.02 * random.standard_normal((6, CASES))
     table[2, 7] += 1  # a stall
@@ -165,14 +165,14 @@ def test_many_quantities_lend_each_other_freedom_and_none_hides_its_own_spread()
     assert variance[lucky] > 2 * own[lucky]
 
 
-def test_what_moves_all_quantities_at_once_has_the_freedom_of_the_units() -> None:
+def test_noise_common_to_all_quantities_has_the_degrees_of_freedom_of_the_units() -> None:
     random = np.random.default_rng(0)
     shared = random.standard_normal((6, 1)) + 0.001 * random.standard_normal((6, CASES))
     _, freedom = noise(shared)
     assert freedom == pytest.approx(5, abs=0.01)
 
 
-def test_unequal_units_are_weighed_by_what_holds_a_quantity() -> None:
+def test_a_change_is_estimated_from_the_units_that_hold_its_quantity() -> None:
     base, head = np.zeros((4, 2)), np.full((4, 2), 0.1)
     base += 0.01 * np.arange(4)[:, None] * [[1, -1]]
     head[2:, 1] = np.nan
@@ -181,8 +181,8 @@ def test_unequal_units_are_weighed_by_what_holds_a_quantity() -> None:
     assert change.freedom.tolist() == [3, 1]
 
 
-def test_a_side_of_one_run_is_taken_to_vary_as_the_other() -> None:
-    """By the textbook: s sqrt(1 + 1/n) with n - 1 degrees of freedom."""
+def test_a_side_of_one_run_takes_the_variance_of_the_other_side() -> None:
+    """The error of a prediction is s sqrt(1 + 1/n) with n - 1 degrees of freedom."""
     base = np.array([[0.0], [0.02], [0.04]])
     change = find_change(base, np.array([[0.5]]), paired=False)
     assert change.error[0] == pytest.approx(0.02 * math.sqrt(1 + 1 / 3)) and change.freedom[0] == 2
@@ -190,12 +190,12 @@ def test_a_side_of_one_run_is_taken_to_vary_as_the_other() -> None:
     assert back.value == -change.value and back.error == change.error
 
 
-def test_holm_by_hand() -> None:
+def test_holms_correction_equals_p_values_computed_by_hand() -> None:
     adjusted = holm(np.array([0.01, 0.04, np.nan, 0.03, 0.005]))
     assert adjusted[[0, 1, 3, 4]] == pytest.approx([0.03, 0.06, 0.06, 0.02]) and math.isnan(adjusted[2])
 
 
-def test_a_change_is_seen_alike_from_both_ends() -> None:
+def test_swapping_base_and_head_negates_a_change_and_swaps_its_verdict() -> None:
     random = np.random.default_rng(0)
     base = 0.02 * random.standard_normal((6, CASES))
     head = base + 0.01 * random.standard_normal((6, CASES)) + only_first(1.2)
@@ -208,7 +208,7 @@ def test_a_change_is_seen_alike_from_both_ends() -> None:
         assert verdicts(there, margin)[0][0] == "larger"
 
 
-def test_a_sure_change_within_the_margin_is_the_same() -> None:
+def test_a_significant_change_within_the_margin_has_the_verdict_same() -> None:
     change = Change(np.array([0.03]), np.array([0.001]), np.array([50.0]))
     assert verdicts(change, math.log1p(0.05))[0] == ["same"]
     assert verdicts(change, math.log1p(0.02))[0] == ["larger"]

@@ -1,4 +1,4 @@
-"""What may not change a conclusion, and what is missing: relations between reports."""
+"""Relations between reports: changes of a run that may not change a conclusion, and missing cases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.synthetic import Law, Machine, Run, benchmark
 # Relations
 
 
-def test_the_order_of_the_files_changes_nothing(tmp_path: Path) -> None:
+def test_the_order_of_files_does_not_change_the_conclusions(tmp_path: Path) -> None:
     paths = [Run(LAWS, noise=NOISE, seed=seed).write(tmp_path / f"{seed}.json") for seed in range(3)]
     forward, backward = conclude(*paths), conclude(*paths[::-1])
     assert forward["runs"]["unit"] == "run" and forward["runs"]["units"] == 3
@@ -31,7 +31,7 @@ def test_the_order_of_the_files_changes_nothing(tmp_path: Path) -> None:
 
 
 def rounded(value: Any) -> Any:
-    """Sums in another order differ in the last digits."""
+    """A value with numbers rounded to 6 digits, because sums in another order differ in the last ones."""
     if isinstance(value, dict):
         return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -75,7 +75,7 @@ def test_rows_of_different_clocks_are_never_compared(tmp_path: Path) -> None:
     assert summary["crossovers"] == [] and len(summary["series"]) == 2
 
 
-def test_kernels_of_a_third_family_disturb_nothing(tmp_path: Path) -> None:
+def test_kernels_of_a_third_family_do_not_change_the_conclusions(tmp_path: Path) -> None:
     content = FULL.content()
     alone = tmp_path / "alone.json"
     alone.write_text(json.dumps(content))
@@ -119,10 +119,10 @@ def test_the_headline_kernel_is_the_fastest_at_the_longest_length(tmp_path: Path
     assert best_linear([]) is None
 
 
-# What is missing is named
+# Missing cases
 
 
-def test_nothing_measured_is_reported_with_its_reasons_and_exit_1(
+def test_report_of_a_run_without_a_measured_case_gives_the_reasons_and_exits_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = Run({}, not_measured=LEFT_OUT).write(tmp_path / "out.json")
@@ -133,14 +133,14 @@ def test_nothing_measured_is_reported_with_its_reasons_and_exit_1(
     assert written == {name for name in PLAIN_FILES if not name.endswith(".png")}
 
 
-def test_a_mode_and_a_family_that_are_missing_are_named(tmp_path: Path) -> None:
+def test_the_report_names_a_missing_mode_and_a_missing_family(tmp_path: Path) -> None:
     laws = {("linear-chunked", "causal"): Law(1e-6, 1)}
     warnings = " ".join(conclude(Run(laws).write(tmp_path / "out.json"))["warnings"])
     assert "No bidirectional case" in warnings and "No standard kernel" in warnings
     assert "No causal case" not in warnings and "No linear kernel" not in warnings
 
 
-def test_one_length_and_one_repetition_are_reported_as_far_as_they_go(tmp_path: Path) -> None:
+def test_report_of_one_length_and_one_repetition_has_null_exponents_and_warnings(tmp_path: Path) -> None:
     path = Run(LAWS, lengths=(1024,), repetitions=1, noise=NOISE).write(tmp_path / "out.json")
     summary = conclude(path)
     warnings = " ".join(summary["warnings"])
@@ -152,7 +152,7 @@ def test_one_length_and_one_repetition_are_reported_as_far_as_they_go(tmp_path: 
     assert {one.name for one in (tmp_path / "report").iterdir()} == PLAIN_FILES
 
 
-def test_pooled_files_of_different_commits_are_named(tmp_path: Path) -> None:
+def test_the_report_names_pooled_files_of_different_commits(tmp_path: Path) -> None:
     paths = []
     for seed in range(2):
         content = Run(LAWS, seed=seed, noise=NOISE).content()

@@ -1,4 +1,4 @@
-"""From JSON files to the written report, by the command line and by its parts."""
+"""The command report: its files, console, summary, tables and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The folder and the process of one whole report."""
+    """Folder and finished process of one complete report."""
     folder = tmp_path_factory.mktemp("report")
     path = FULL.write(folder / "out.json")
     return folder / "report", run_cli("report", path, "-o", folder / "report")
@@ -41,13 +41,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
 # The command line
 
 
-def test_the_command_writes_every_file_and_exits_with_0(report: Any) -> None:
+def test_report_writes_every_file_and_exits_with_0(report: Any) -> None:
     folder, process = report
     assert (process.returncode, process.stderr) == (0, "")
     assert {path.name for path in folder.iterdir()} == PLAIN_FILES
 
 
-def test_the_console_leads_with_who_wins_from_where(report: Any) -> None:
+def test_the_console_of_report_leads_with_the_crossover(report: Any) -> None:
     _, process = report
     sentence = "linear-chunked beats standard-explicit from N = "
     crossover = find(
@@ -59,7 +59,7 @@ def test_the_console_leads_with_who_wins_from_where(report: Any) -> None:
     assert expected in text and text.index(expected) < text.index("Median time")
 
 
-def test_the_console_keeps_within_120_columns_and_loses_no_cell(tmp_path: Path) -> None:
+def test_the_console_of_report_keeps_within_120_columns_and_loses_no_cell(tmp_path: Path) -> None:
     records = load([crowded().write(tmp_path / "out.json")])
     parts = sections(summarise(records), case_table(records))
     text = as_text(parts)
@@ -68,7 +68,7 @@ def test_the_console_keeps_within_120_columns_and_loses_no_cell(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("arguments", [[], ["report"], ["conclude", "out.json"]])
-def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_of_report_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         main(arguments)
     assert leaving.value.code == 2 and "usage" in capsys.readouterr().err
@@ -77,7 +77,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     "text", [None, "", "{", '{"benchmarks": []}', '{"benchmarks": [{"name": "test_sort"}]}']
 )
-def test_bad_input_is_one_sentence_and_exit_2(
+def test_bad_input_of_report_is_one_sentence_and_exit_2(
     text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "out.json"
@@ -90,7 +90,7 @@ def test_bad_input_is_one_sentence_and_exit_2(
     assert not (tmp_path / "report").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence_and_exit_2(
+def test_a_folder_that_report_cannot_write_is_one_sentence_and_exit_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = FULL.write(tmp_path / "out.json")
@@ -98,9 +98,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_and_exit_2(
     assert "name another folder with -o" in capsys.readouterr().err
 
 
-def test_a_terminal_without_the_signs_still_gets_the_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_without_unicode_gets_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = Run({}, not_measured=LEFT_OUT).content()
     nothing["not_measured"][0]["reason"] = "over 3 µs"
     path = tmp_path / "out.json"
@@ -142,7 +140,7 @@ def test_the_summary_is_strict_json_with_the_promised_fields(report: Any) -> Non
     assert summary["runs"]["unit"] == "repetition" and summary["runs"]["units"] == 3
 
 
-def test_what_only_some_cases_know_is_null_for_the_others(tmp_path: Path) -> None:
+def test_a_field_of_some_cases_is_null_in_the_summary_for_all_other_cases(tmp_path: Path) -> None:
     content = Run(LAWS, noise=NOISE, not_measured=LEFT_OUT).content()
     content["not_measured"][0]["predicted_s"] = 5.2
     path = tmp_path / "out.json"
@@ -151,7 +149,7 @@ def test_what_only_some_cases_know_is_null_for_the_others(tmp_path: Path) -> Non
     assert [one["predicted_s"] for one in left_out] == [5.2, None]
 
 
-def test_known_laws_come_back_out_of_the_files(tmp_path: Path) -> None:
+def test_the_summary_finds_the_exponents_and_crossover_of_known_laws(tmp_path: Path) -> None:
     summary = conclude(Run(LAWS, not_measured=LEFT_OUT).write(tmp_path / "out.json"))
     for series in summary["series"]:
         law = LAWS[series["kernel"], series["mode"]]
@@ -169,14 +167,14 @@ def test_known_laws_come_back_out_of_the_files(tmp_path: Path) -> None:
     assert crossover["n"] == pytest.approx(1.6e-5 / 1.2e-8, rel=1e-9)
 
 
-def test_peak_memory_crosses_exactly(tmp_path: Path) -> None:
+def test_the_crossover_of_peak_memory_is_exact(tmp_path: Path) -> None:
     content = Run({**LAWS}, lengths=(4, 8, 64), repetitions=1).content()
     for one in content["benchmarks"]:
         if one["extra_info"]["family"] == "linear":
             one["extra_info"]["peak_bytes"] *= 2
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
-    # In bytes: linear 2 (4 H N D); explicit 4 H N D + 8 H N^2; equal at N = D / 2.
+    # Bytes: linear 2 (4 H N D); explicit 4 H N D + 8 H N^2; equal at N = D / 2.
     crossover = find(
         conclude(path)["crossovers"],
         linear="linear-chunked", standard="standard-explicit", mode="causal", quantity="peak_bytes",
@@ -203,7 +201,7 @@ def test_every_case_is_one_row_of_the_csv_measured_or_not(report: Any) -> None:
             assert row["median_s"] == "" and row["kernel"] == "standard-explicit" and row["seq_len"] == "8192"
 
 
-def test_left_out_and_oom_cells_say_so_and_why(tmp_path: Path) -> None:
+def test_cells_of_cases_left_out_or_out_of_memory_say_so_with_reasons_below(tmp_path: Path) -> None:
     oom = ("standard-sdpa", "causal", 8192, "oom", "CUDA out of memory")
     text = console(Run(LAWS, not_measured=[*LEFT_OUT, oom]).write(tmp_path / "out.json"))
     causal = text.split("Median time")[2].splitlines()
@@ -212,7 +210,7 @@ def test_left_out_and_oom_cells_say_so_and_why(tmp_path: Path) -> None:
     assert "predicted 5.2 s a round" in text and "CUDA out of memory" in text
 
 
-def test_the_markdown_holds_the_same_as_the_console_in_tables_of_even_width(tmp_path: Path) -> None:
+def test_the_markdown_report_holds_the_cells_of_the_console_in_tables_of_even_width(tmp_path: Path) -> None:
     records = load([FULL.write(tmp_path / "out.json")])
     parts = sections(summarise(records), case_table(records))
     markdown = as_markdown(parts)
@@ -225,6 +223,6 @@ def test_the_markdown_holds_the_same_as_the_console_in_tables_of_even_width(tmp_
             assert len({line.count("|") for line in block.splitlines()}) == 1
 
 
-def test_a_bar_in_a_cell_does_not_split_it() -> None:
+def test_a_bar_in_a_cell_of_a_markdown_table_is_escaped() -> None:
     table = as_markdown([Section("t", table=Table(["a", "b"], [["x|y", "z"]]))])
     assert "| x\\|y | z |" in table

@@ -1,4 +1,4 @@
-"""Revisions are found, checked out beside the user's tree, and measured in pairs."""
+"""Revisions: found by name, checked out beside the user's tree, and measured in pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNKED = "attention/kernels/linear_chunked/passes.py"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """One commit, to ask and not to change."""
+    """A repository of one commit, which no test may change."""
     return Repository(tmp_path_factory.mktemp("shared") / "repository")
 
 
@@ -35,7 +35,7 @@ def repository(tmp_path: Path) -> Repository:
 
 
 class Processes:
-    """Stands for the processes of a plan: each writes a file of its side."""
+    """A stand-in for the processes of a plan, which writes the file of each run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> None:
         self.measured: list[str] = []
@@ -63,15 +63,15 @@ def plan(repository: Repository, *names: str, pairs: int = 2, options: Sequence[
     return plan_pairs(names, pairs, options, repository.folder.parent / "out", repository.folder)
 
 
-def test_each_side_comes_first_in_every_other_pair() -> None:
+def test_each_revision_comes_first_in_every_other_pair() -> None:
     sides = [side[0] for _, side in order([1, 2, 3, 4])]
     assert "".join(sides) == "bhhbbhhb"
 
 
-def test_every_run_imports_the_kernels_of_its_revision(
+def test_every_run_of_a_pair_imports_the_kernels_of_its_revision(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("PYTHONPATH", raising=False)  # else its folders would be among the paths
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # whose folders would be among the paths
     repository.edit(CHUNKED, "from __future__", "# second\nfrom __future__")
     repository.commit("second")
     processes, before = Processes(monkeypatch), repository.state()
@@ -86,12 +86,12 @@ def test_every_run_imports_the_kernels_of_its_revision(
     assert lines[1].startswith(f"pair 1 of 2: head {head}, about ") and lines[1].endswith("left")
 
 
-def test_the_working_tree_is_its_commit_and_the_changes(
+def test_the_revision_of_the_working_tree_is_its_commit_with_the_changes(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository.edit(CHUNKED, "from __future__", "# changed\nfrom __future__")
     (repository.folder / "attention" / "new.py").write_text("")
-    os.utime(repository.folder / "attention" / "__init__.py", (0, 0))  # what git would refresh in its index
+    os.utime(repository.folder / "attention" / "__init__.py", (0, 0))  # stale in git's index
     processes, before = Processes(monkeypatch), repository.state()
     changed = plan(repository, "HEAD", ".", pairs=1)
     assert changed.head.label == f"{repository.first[:10]}+changes"
@@ -107,13 +107,13 @@ def test_the_working_tree_is_its_commit_and_the_changes(
     assert "changes in your working tree are not in either" in text and "--rev ." in text
 
 
-def test_equal_kernels_are_known_by_their_code_and_not_by_their_commit(repository: Repository) -> None:
+def test_revisions_of_equal_kernels_are_known_by_code_and_not_by_commit(repository: Repository) -> None:
     (repository.folder / "README.md").write_text("words")
     repository.commit("words")
     assert "the same code" in describe(plan(repository, "HEAD~1", "HEAD"), repository.folder)
 
 
-def test_an_interrupted_comparison_leaves_nothing_behind_and_continues_with_what_is_missing(
+def test_an_interrupted_comparison_of_revisions_cleans_up_and_continues_with_missing_runs(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, before = Processes(monkeypatch, stop_after=3), repository.state()
@@ -123,7 +123,7 @@ def test_an_interrupted_comparison_leaves_nothing_behind_and_continues_with_what
     second = Processes(monkeypatch)
     continued = plan(repository, "HEAD", "HEAD", pairs=3)
     measure_pairs(continued, lambda line: None, repository.folder)
-    # Half a pair is measured again.
+    # A pair with one run missing is measured again.
     assert first.measured == ["base-01", "head-01", "head-02"]
     assert second.measured == ["head-02", "base-02", "base-03", "head-03"]
     assert all(file.exists() for side in revisions.SIDES for file in continued.files(side))
@@ -131,7 +131,7 @@ def test_an_interrupted_comparison_leaves_nothing_behind_and_continues_with_what
     assert plan(repository, "HEAD", "HEAD", pairs=3).folder.name == "runs-002", "it is complete"
 
 
-def test_a_comparison_of_something_else_gets_a_folder_of_its_own(
+def test_a_comparison_of_other_options_or_changes_gets_a_folder_of_its_own(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Processes(monkeypatch, stop_after=1)
@@ -145,11 +145,11 @@ def test_a_comparison_of_something_else_gets_a_folder_of_its_own(
     Processes(monkeypatch, stop_after=1)
     with pytest.raises(KeyboardInterrupt):
         measure_pairs(changed, lambda line: None, repository.folder)
-    # Nobody knows whether the changes are still the same.
+    # Uncommitted changes may differ between two calls.
     assert plan(repository, "HEAD", ".").folder.name == "runs-003"
 
 
-def test_a_base_of_which_nothing_runs_is_refused(
+def test_a_base_revision_without_a_measured_case_is_refused(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(file: Path, *_: Any) -> None:
@@ -162,7 +162,9 @@ def test_a_base_of_which_nothing_runs_is_refused(
         measure_pairs(plan(repository, "HEAD", "HEAD"), lambda line: None, repository.folder)
 
 
-def test_benchmark_code_that_does_not_fit_old_kernels_is_one_sentence(repository: Repository) -> None:
+def test_benchmark_code_that_does_not_fit_an_old_revision_is_refused_in_one_sentence(
+    repository: Repository,
+) -> None:
     (repository.folder / "attention" / "case.py").write_text("")
     (repository.folder / "attention" / "__init__.py").write_text("")
     repository.commit("an old one")
@@ -174,7 +176,7 @@ def test_benchmark_code_that_does_not_fit_old_kernels_is_one_sentence(repository
     assert len(repository.git("worktree", "list").splitlines()) == 1
 
 
-def test_what_is_no_revision_is_refused(shared: Repository, tmp_path: Path) -> None:
+def test_an_unknown_revision_is_refused(shared: Repository, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--rev v9: git finds no such commit in .*; name a commit"):
         find_revision("v9", shared.folder)
     with pytest.raises(InputError, match="--rev -h: git finds no such commit"):
@@ -185,14 +187,14 @@ def test_what_is_no_revision_is_refused(shared: Repository, tmp_path: Path) -> N
         plan(shared, "HEAD")
 
 
-def test_a_commit_without_kernels_is_refused(repository: Repository) -> None:
+def test_a_revision_without_kernels_is_refused(repository: Repository) -> None:
     repository.git("rm", "-r", "--quiet", "attention")
     repository.git("commit", "--quiet", "-m", "empty")
     with pytest.raises(InputError, match=r"--rev HEAD: commit \w{10} has no attention/"):
         find_revision("HEAD", repository.folder)
 
 
-def test_no_hook_and_no_setting_of_a_hook_leads_git_astray(
+def test_checking_out_a_revision_runs_no_hook_and_ignores_git_variables_of_hooks(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = repository.folder / ".git" / "hooks" / "post-checkout"
@@ -217,7 +219,7 @@ with checked_out([find_revision("HEAD", root)] * 2, root) as (harness, folders):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_comparison_that_is_ended_clears_away_what_it_made(
+def test_a_comparison_of_revisions_ended_by_a_signal_removes_its_checkouts(
     shared: Repository, number: signal.Signals
 ) -> None:
     before = shared.state()
@@ -226,7 +228,7 @@ def test_a_comparison_that_is_ended_clears_away_what_it_made(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        # A shell's background jobs ignore Ctrl-C, and nohup's a hangup; their children inherit that.
+        # Background jobs of a shell ignore Ctrl-C, those of nohup a hangup; their children inherit that.
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What a device can do at most, and how near its cases come to it."""
+"""Ceilings of a device, the floors of its cases, and the pictures of both."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LENGTHS = (16, 256, 4096)
 
 
 def at_share(path: Path, share: float, machine: Machine = CPU, **shares: float) -> Path:
-    """A run whose cases take floor / share, those of some kernels with a share of their own, and ceilings."""
+    """Write a run with ceilings whose cases take floor / share, where some kernels have another share."""
     content = Run(LAWS, LENGTHS, machine=machine, theory=True).content()
     for one in content["benchmarks"]:
         record = one["extra_info"]
@@ -64,7 +64,7 @@ def console(path: Path) -> str:
 
 
 def marked(axes: Axes, style: dict[str, Any]) -> list[tuple[float, float]]:
-    """The points drawn with this marker."""
+    """Points drawn with a marker."""
     return [
         (float(x), float(y))
         for line in axes.lines
@@ -73,7 +73,7 @@ def marked(axes: Axes, style: dict[str, Any]) -> list[tuple[float, float]]:
     ]
 
 
-def test_a_case_of_twice_its_floor_has_a_share_of_one_half(tmp_path: Path) -> None:
+def test_a_case_of_twice_its_roofline_floor_has_a_share_of_one_half(tmp_path: Path) -> None:
     path = at_share(tmp_path / "out.json", 0.5)
     for series in summarise(load([path])).series:
         assert series.floor_share == pytest.approx([0.5] * len(LENGTHS))
@@ -84,7 +84,7 @@ def test_a_case_of_twice_its_floor_has_a_share_of_one_half(tmp_path: Path) -> No
     assert "50 %" in text and "Impossible" not in text
 
 
-def test_bytes_set_the_floor_of_short_cases_and_flops_that_of_long_ones(tmp_path: Path) -> None:
+def test_bytes_set_the_floor_of_short_cases_and_flops_that_of_long_cases(tmp_path: Path) -> None:
     path = at_share(tmp_path / "out.json", 0.5)
     cases = case_table(load([path])).query("subject == 'operator'")
     intensity = cases["flops"].astype(float) / cases["min_bytes"].astype(float)
@@ -94,7 +94,7 @@ def test_bytes_set_the_floor_of_short_cases_and_flops_that_of_long_ones(tmp_path
     assert "bytes to 16, then FLOPs" in console(path)
 
 
-def test_a_case_at_its_floor_is_possible_and_one_above_is_flagged_with_what_to_check(tmp_path: Path) -> None:
+def test_a_case_at_its_floor_is_possible_and_a_faster_case_is_flagged_with_checks(tmp_path: Path) -> None:
     path = at_share(tmp_path / "out.json", 0.999, linear_chunked=1.25)
     warnings = summarise(load([path])).warnings
     (flag,) = [one for one in warnings if one.startswith("Impossible") and "causal" in one]
@@ -105,7 +105,7 @@ def test_a_case_at_its_floor_is_possible_and_one_above_is_flagged_with_what_to_c
     assert "125 % !" in console(path)
 
 
-def test_every_picture_of_an_impossible_case_crosses_it_out(tmp_path: Path) -> None:
+def test_an_impossible_case_is_crossed_out_in_every_picture(tmp_path: Path) -> None:
     for share, count in ((0.5, 0), (1.25, len(LENGTHS))):
         view = only_view(at_share(tmp_path / "out.json", 0.5, linear_chunked=share))
         for draw in (scaling_picture, theory_picture, speedup_picture, roofline_picture):
@@ -157,7 +157,7 @@ def test_a_ceiling_is_the_median_over_units_of_the_fastest_size(tmp_path: Path) 
 @pytest.mark.parametrize(("storage", "own", "expected"), [
     ("bfloat16", RATE / 8, RATE), ("float16", 4 * RATE, 4 * RATE), ("float64", RATE / 2, RATE / 2),
 ])  # fmt: skip
-def test_narrow_inputs_may_be_multiplied_in_float32_where_that_is_faster(
+def test_the_matrix_ceiling_of_narrow_inputs_is_that_of_float32_where_faster(
     storage: str, own: float, expected: float, tmp_path: Path
 ) -> None:
     content = Run(LAWS, LENGTHS).content()
@@ -169,7 +169,7 @@ def test_narrow_inputs_may_be_multiplied_in_float32_where_that_is_faster(
     assert rates == pytest.approx({storage: expected, "float32": RATE})
 
 
-def test_without_a_matrix_rate_there_is_no_floor_and_the_console_says_so(tmp_path: Path) -> None:
+def test_a_case_without_a_matrix_rate_has_no_floor_and_the_console_says_so(tmp_path: Path) -> None:
     content = Run(LAWS, LENGTHS).content()
     rows = ceilings(CPU, BANDWIDTH, RATE)
     content["benchmarks"] += [row for row in rows if row["extra_info"]["kernel"] == "ceiling-copy"]
@@ -181,7 +181,7 @@ def test_without_a_matrix_rate_there_is_no_floor_and_the_console_says_so(tmp_pat
     assert "not measured" in console(path) and "No ceilings of cpu float32" in console(path)
 
 
-def test_without_ceilings_the_warning_says_how_to_get_them(tmp_path: Path) -> None:
+def test_the_warning_of_missing_ceilings_says_how_to_measure_them(tmp_path: Path) -> None:
     path = Run(LAWS, LENGTHS).write(tmp_path / "out.json")
     (warning,) = [one for one in summarise(load([path])).warnings if "ceilings" in one]
     assert "roofline.png" in warning and "test_ceilings" in warning
@@ -203,7 +203,7 @@ def test_ceilings_beside_the_kernels_change_no_other_conclusion(tmp_path: Path) 
     assert summaries[0].crossovers == summaries[1].crossovers
 
 
-def test_ceilings_alone_give_a_report_of_ceilings_without_complaints(
+def test_ceilings_alone_give_a_report_of_ceilings_without_warnings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = Run({}).content()
@@ -228,7 +228,7 @@ def test_a_ceiling_that_was_left_out_is_named_without_a_length(tmp_path: Path) -
     assert "linear-chunked, causal forward, N = 8192 (OOM): full.\n" in text
 
 
-def test_a_point_of_the_roofline_lies_as_far_below_the_roof_as_its_share_says(tmp_path: Path) -> None:
+def test_a_point_of_the_roofline_lies_below_the_roof_by_its_share(tmp_path: Path) -> None:
     figure = roofline_picture(only_view(at_share(tmp_path / "out.json", 0.5)))
     assert figure is not None
     for axes in figure.axes:
@@ -249,7 +249,7 @@ def test_a_point_of_the_roofline_lies_as_far_below_the_roof_as_its_share_says(tm
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
-def test_no_length_is_written_above_the_roof_of_cases_beneath_it(share: float, tmp_path: Path) -> None:
+def test_no_length_label_of_the_roofline_stands_above_the_roof(share: float, tmp_path: Path) -> None:
     figure = roofline_picture(only_view(at_share(tmp_path / "out.json", share)))
     assert figure is not None
     figure.canvas.draw()
@@ -263,7 +263,7 @@ def test_no_length_is_written_above_the_roof_of_cases_beneath_it(share: float, t
             assert y < min(BANDWIDTH * x, RATE)
 
 
-def test_predicted_peaks_stand_at_their_values_and_equal_curves_stay_visible(tmp_path: Path) -> None:
+def test_the_memory_picture_marks_predicted_peaks_and_keeps_equal_curves_visible(tmp_path: Path) -> None:
     path = at_share(tmp_path / "out.json", 0.5)
     content = json.loads(path.read_text())
     for one in content["benchmarks"]:
@@ -281,7 +281,7 @@ def test_predicted_peaks_stand_at_their_values_and_equal_curves_stay_visible(tmp
         assert curves[1].get_linewidth() > curves[2].get_linewidth() == curves[0].get_linewidth()
 
 
-def test_without_any_peak_there_is_no_picture_of_memory(tmp_path: Path) -> None:
+def test_a_run_without_peak_memory_has_no_memory_picture(tmp_path: Path) -> None:
     content = Run(LAWS, LENGTHS).content()
     for one in content["benchmarks"]:
         one["extra_info"]["peak_bytes"] = None

@@ -1,4 +1,4 @@
-"""Runs of runs: fresh processes, resumable, until the answer is as narrow as asked for."""
+"""The command run: fresh processes, continued plans, and --until a crossover interval is narrow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TINY = ("--device=cpu", "--kernel=*-explicit", "--mode=causal", "--seq-len=16,32
 
 
 class Processes:
-    """Stands for the processes of a plan: each writes the file of its run."""
+    """A stand-in for the processes of a plan, which writes the file of each run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> None:
         self.measured: list[int] = []
@@ -34,7 +34,7 @@ class Processes:
 
 
 @pytest.mark.slow
-def test_a_fresh_process_writes_the_file_of_each_run(tmp_path: Path) -> None:
+def test_run_starts_a_fresh_process_for_each_file(tmp_path: Path) -> None:
     lines: list[str] = []
     plan = Plan(tmp_path, 2, pytest_options=(*TINY, "-k", "test_attention", "--repetitions=1"))
     plan.file(1).write_text("{}")
@@ -44,7 +44,7 @@ def test_a_fresh_process_writes_the_file_of_each_run(tmp_path: Path) -> None:
     assert {row["extra_info"]["seq_len"] for row in document["benchmarks"]} == {16, 32, 64}
 
 
-def test_progress_says_how_long_it_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_progress_of_run_estimates_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Processes(monkeypatch)
     clock = iter(range(0, 10_000, 60))
     monkeypatch.setattr("benchmarks.runs.time.monotonic", lambda: float(next(clock)))
@@ -54,7 +54,7 @@ def test_progress_says_how_long_it_may_take(tmp_path: Path, monkeypatch: pytest.
     assert "about" in lines[1] and lines[1].endswith("min left")
 
 
-def test_a_killed_plan_continues_with_what_is_missing(
+def test_run_continues_a_killed_plan_with_the_missing_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan(tmp_path, 5, pytest_options=TINY)
@@ -69,21 +69,23 @@ def test_a_killed_plan_continues_with_what_is_missing(
     assert third.measured == []
 
 
-def test_a_run_that_ended_badly_leaves_no_file_that_counts(tmp_path: Path) -> None:
+def test_a_run_that_failed_leaves_no_finished_file(tmp_path: Path) -> None:
     refusal = r"run-001 ended with exit code 4 and no measurements; .*run-001\.log"
     with pytest.raises(InputError, match=refusal):
         carry_out(Plan(tmp_path, 1, pytest_options=("--kernel=softmax",)))
     assert Plan(tmp_path, 1).finished() == []
 
 
-def test_runs_of_other_options_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_refuses_a_folder_with_runs_of_other_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Processes(monkeypatch)
     carry_out(Plan(tmp_path, 1, pytest_options=("--mode=causal",)))
     with pytest.raises(InputError, match=r"holds runs measured with the options .*--mode=causal"):
         carry_out(Plan(tmp_path, 2, pytest_options=("--mode=bidirectional",)))
 
 
-def test_until_goes_on_until_the_widest_interval_is_narrow_enough(
+def test_run_until_goes_on_until_the_widest_crossover_interval_is_narrow_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processes = Processes(monkeypatch)
@@ -94,7 +96,7 @@ def test_until_goes_on_until_the_widest_interval_is_narrow_enough(
     assert lines[-1] == "The widest crossover interval is ±2.0% after 5 runs, as asked for."
 
 
-def test_a_time_limit_ends_it_and_says_how_far_it_came(
+def test_run_until_ends_at_the_time_limit_and_names_the_interval_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processes = Processes(monkeypatch)
@@ -107,7 +109,7 @@ def test_a_time_limit_ends_it_and_says_how_far_it_came(
     assert "The time limit is reached" in lines[-1] and "not yet ±2.0%" in lines[-1]
 
 
-def test_without_a_crossover_there_is_nothing_to_narrow(
+def test_run_until_without_a_crossover_ends_after_the_planned_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processes = Processes(monkeypatch)
@@ -118,7 +120,7 @@ def test_without_a_crossover_there_is_nothing_to_narrow(
     assert "nothing to narrow" in lines[-1]
 
 
-def test_the_widest_interval_is_relative_to_its_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_widest_crossover_interval_is_relative_to_its_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
     def crossover(n: float, low: float, high: float, quantity: Quantity = "time") -> PairCrossover:
         found = Crossover("inside", n, low, high, "linear", (2, 4000))
         return PairCrossover("linear-a", "standard-b", SETTING, quantity, found, "firm")

@@ -1,4 +1,4 @@
-"""Exponents and slopes, on times of known law."""
+"""Exponents, windows, verdicts and local slopes on times of known law."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.synthetic import DOUBLINGS, Law
 
 LENGTHS = np.array(DOUBLINGS, dtype=float)
 EXACT = 1e-9
-"""Logarithms of a dozen digits, a few operations each."""
+"""Tolerance of results from logarithms of a dozen digits, a few operations each."""
 
 
 def table(
@@ -44,7 +44,7 @@ def test_the_exponent_of_a_pure_power_is_that_power(power: float, verdict: str) 
     assert (exponent.reason is None) == (verdict != "undetermined")
 
 
-def test_the_interval_holds_the_true_exponent_as_often_as_it_says() -> None:
+def test_the_interval_of_the_exponent_holds_the_true_exponent_at_its_confidence() -> None:
     draws, hits = 500, 0
     for seed in range(draws):
         exponent = estimate_exponent(table(Law(1e-9, 2), noise=0.02, seed=seed))
@@ -54,14 +54,14 @@ def test_the_interval_holds_the_true_exponent_as_often_as_it_says() -> None:
     assert low <= hits <= high, f"covered in {hits / draws:.1%} of the draws"
 
 
-def test_the_interval_is_that_of_a_t_test() -> None:
+def test_the_interval_of_the_exponent_is_that_of_a_t_test() -> None:
     for units in (2, 3, 10):
         values = np.random.default_rng(units).standard_normal(units)
         expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
         assert student_interval(values) == pytest.approx((values.mean(), expected.low, expected.high))
 
 
-def test_a_verdict_needs_the_whole_interval_within_its_margin() -> None:
+def test_a_verdict_on_the_exponent_needs_the_interval_within_its_margin() -> None:
     powers = np.array([[1.86], [1.94], [1.94]])
     for shift in (0.0, 0.174):  # the interval [1.80, 2.03] and its mirror image at 2
         exponent = estimate_exponent(pd.DataFrame(LENGTHS ** (powers + shift), columns=list(DOUBLINGS)))
@@ -70,7 +70,7 @@ def test_a_verdict_needs_the_whole_interval_within_its_margin() -> None:
         assert exponent.verdict == "undetermined" and "does not lie within 0.1" in str(exponent.reason)
 
 
-def test_what_slows_a_whole_unit_does_not_change_its_exponent() -> None:
+def test_a_factor_on_a_whole_unit_does_not_change_the_exponent() -> None:
     calm = table(Law(1e-9, 2), noise=0.02)
     slowed = calm.mul([1, 3, 0.5], axis=0)
     assert estimate_exponent(slowed).value == pytest.approx(estimate_exponent(calm).value, abs=EXACT)
@@ -80,17 +80,19 @@ def test_what_slows_a_whole_unit_does_not_change_its_exponent() -> None:
 def test_an_overhead_that_has_not_faded_moves_the_window_and_is_named() -> None:
     law = Law(1e-12, 2, overhead=20e-6)
     exponent = estimate_exponent(table(law))
-    whole = np.polyfit(np.log(LENGTHS), np.log([law(int(n)) for n in LENGTHS]), 1)[0]
+    slope_of_all = np.polyfit(np.log(LENGTHS), np.log([law(int(n)) for n in LENGTHS]), 1)[0]
     assert exponent.window is not None and exponent.window[0] > 256
-    assert exponent.value is not None and whole < exponent.value < 2
+    assert exponent.value is not None and slope_of_all < exponent.value < 2
     assert exponent.verdict == "not reached" and exponent.overhead_s is None
     share = 20e-6 / law(8192)
     assert f"20.0 µs still are {100 * share:.0f} % of the time at N = 8192" in str(exponent.reason)
 
 
 @pytest.mark.parametrize(("power", "verdict"), [(1, "linear"), (2, "quadratic"), (1.5, "undetermined")])
-def test_an_overhead_that_has_faded_is_allowed_for(power: float, verdict: str) -> None:
-    """At the shortest length it is half of the time, and bends the window of flat slopes too."""
+def test_an_overhead_that_has_faded_does_not_change_the_verdict_on_the_exponent(
+    power: float, verdict: str
+) -> None:
+    """An overhead of half of the shortest time bends the slopes within the window, too."""
     exponent = estimate_exponent(
         table(Law(1e-3 / 256**power, power, 1e-3), lengths=(*DOUBLINGS, 16384, 32768))
     )
@@ -99,8 +101,8 @@ def test_an_overhead_that_has_faded_is_allowed_for(power: float, verdict: str) -
     assert exponent.window == (256, 32768)
 
 
-def test_a_slope_that_leaves_its_verdict_at_the_longest_lengths_is_not_reached() -> None:
-    """Up to N = 1000 the parabola has hardly begun: the window's mean is within 0.1 of 1, its end is not."""
+def test_a_slope_still_rising_at_the_longest_lengths_has_the_verdict_not_reached() -> None:
+    """The mean slope of the window is within 0.1 of 1, that at its end is not."""
     slopes = np.array([1.0, 1.0, 1.0, 1.06, 1.2])
     times = 1e-6 * np.exp(np.log(2) * np.concatenate([[0], np.cumsum(slopes)]))
     exponent = estimate_exponent(pd.DataFrame([times] * 3, columns=list(DOUBLINGS)))
@@ -108,7 +110,7 @@ def test_a_slope_that_leaves_its_verdict_at_the_longest_lengths_is_not_reached()
     assert "still rising" in str(exponent.reason)
 
 
-def test_time_cannot_grow_more_slowly_than_its_flops_for_ever() -> None:
+def test_an_exponent_of_time_below_that_of_flops_is_not_reached() -> None:
     linear = table(Law(1e-9, 1))
     assert estimate_exponent(linear, 1.0).verdict == "linear"
     exponent = estimate_exponent(linear, 2.0)
@@ -116,7 +118,7 @@ def test_time_cannot_grow_more_slowly_than_its_flops_for_ever() -> None:
     assert estimate_exponent(table(Law(1e-9, 2)), 1.0).verdict == "quadratic"
 
 
-def test_the_window_is_the_longest_flat_stretch_that_ends_at_the_longest_length() -> None:
+def test_the_window_of_the_exponent_is_the_longest_flat_stretch_up_to_the_longest_length() -> None:
     random = np.random.default_rng(1)
     found = set()
     for _ in range(300):
@@ -129,10 +131,10 @@ def test_the_window_is_the_longest_flat_stretch_that_ends_at_the_longest_length(
         ]
         assert start == min(flat, default=None)
         found.add(start)
-    assert None in found and 0 in found and len(found) > 4  # the draws reached every kind of answer
+    assert None in found and 0 in found and len(found) > 4  # the draws reached every kind of window
 
 
-def test_without_a_flat_window_nothing_is_called_quadratic() -> None:
+def test_an_exponent_without_a_flat_window_is_undetermined() -> None:
     bent = pd.DataFrame([[1, 2, 8, 16]] * 3, columns=[1, 2, 4, 8], dtype=float)
     exponent = estimate_exponent(bent)
     assert exponent.verdict == "undetermined" and "the slope goes from 2.00 to 1.00" in str(exponent.reason)
@@ -146,24 +148,24 @@ def test_fewer_than_three_lengths_give_no_exponent_and_say_why(count: int) -> No
     assert "needs 3" in str(exponent.reason)
 
 
-def test_a_single_unit_gives_a_value_without_an_interval() -> None:
+def test_the_exponent_of_a_single_unit_has_no_interval() -> None:
     exponent = estimate_exponent(table(Law(1e-9, 2), units=1))
     assert exponent.value == pytest.approx(2, abs=EXACT)
     assert (exponent.low, exponent.high, exponent.verdict) == (None, None, "undetermined")
 
 
-def test_noise_makes_a_verdict_undetermined_rather_than_wrong() -> None:
+def test_noise_makes_a_verdict_on_the_exponent_undetermined_rather_than_wrong() -> None:
     exponent = estimate_exponent(table(Law(1e-9, 2), noise=0.3, seed=3))
     assert exponent.low is not None and exponent.high is not None
     assert exponent.high - exponent.low > 0.2 and exponent.verdict in ("undetermined", "not reached")
 
 
-def test_local_slopes_also_hold_between_lengths_that_do_not_double() -> None:
+def test_local_slopes_are_exact_between_lengths_that_do_not_double() -> None:
     slopes = local_slopes(table(Law(1e-9, 1.7), lengths=(10, 100, 150, 1000)))
     assert slopes == pytest.approx([1.7] * 3, abs=EXACT)
 
 
-def test_a_length_of_one_repetition_does_not_cost_the_others_their_units() -> None:
+def test_a_length_measured_once_leaves_all_other_lengths_their_units() -> None:
     times = table(Law(1e-9, 2), noise=0.01)
     times.iloc[1:, -1] = np.nan
     exponent = estimate_exponent(times)
@@ -171,7 +173,7 @@ def test_a_length_of_one_repetition_does_not_cost_the_others_their_units() -> No
     assert exponent.units == 3 and exponent.window == (256, 4096)
 
 
-def test_an_interrupted_repetition_does_not_cost_the_others_their_lengths() -> None:
+def test_an_interrupted_repetition_leaves_all_other_repetitions_their_lengths() -> None:
     times = table(Law(1e-9, 2), noise=0.01)
     times.iloc[2, 2:] = np.nan
     block, notes = complete_block(times)
@@ -180,7 +182,7 @@ def test_an_interrupted_repetition_does_not_cost_the_others_their_lengths() -> N
     ]
 
 
-def test_counts_are_judged_where_their_lower_terms_have_faded() -> None:
+def test_the_exponent_of_counts_is_the_slope_at_the_longest_lengths() -> None:
     counts = 4 * LENGTHS**2 + 1000 * LENGTHS
     exact = np.log(counts[-1] / counts[-2]) / np.log(2)
     assert count_exponent(LENGTHS, counts) == pytest.approx(exact, abs=EXACT)

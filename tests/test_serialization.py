@@ -1,4 +1,4 @@
-"""Dataclasses become JSON in one place, and rows become settings in one."""
+"""Serialization: dataclasses to JSON values, and rows to settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Outer:
     high: float
 
 
-def test_a_flat_field_takes_its_place_and_every_other_is_an_object_of_its_own() -> None:
+def test_a_flat_dataclass_field_becomes_fields_and_any_other_dataclass_a_json_object() -> None:
     inner = Inner(math.nan, np.array([1, 2]))
     found = json_value(Outer("a", inner, {"x": 1.0}, inner, np.float64(3)))
     own = {"low": None, "table": [1, 2]}
@@ -46,14 +46,14 @@ def test_a_flat_field_takes_its_place_and_every_other_is_an_object_of_its_own() 
     assert type(found["high"]) is float
 
 
-def test_what_json_does_not_know_is_null_and_never_nan() -> None:
+def test_values_unknown_to_json_are_null_and_never_nan() -> None:
     assert json_value([math.inf, -math.inf, math.nan, np.float32("nan"), pd.NA, None]) == [None] * 6
     assert json.loads(json_text({"a": math.nan, 1: (True, "x")})) == {"a": None, "1": [True, "x"]}
     with pytest.raises(TypeError):
         json_text({"a": object()})
 
 
-def test_a_table_is_a_list_of_its_rows() -> None:
+def test_a_table_becomes_a_json_list_of_its_rows() -> None:
     table = pd.DataFrame({"a": [1, 2], "b": pd.array([3, None], dtype="Int64")})
     assert json_value(table) == [{"a": 1, "b": 3}, {"a": 2, "b": None}]
 

@@ -1,4 +1,4 @@
-"""Steps are found where they are, and quiet lines show none.
+"""Steps in lines over commits: error rates, quiet histories, stray runs and repeated commits.
 
 `pytest tests/test_steps.py -m slow -s` prints the rates in the README of the history.
 """
@@ -23,7 +23,7 @@ LOG_MARGIN = math.log1p(MARGIN)
 
 
 def found_in(logs: Floats, *, together: bool = True) -> list[tuple[list[Segment], Noise]]:
-    """The segments of each row, its noise known from all of them or from itself alone."""
+    """Segments and noise of each row, the noise estimated from all rows together or from each alone."""
     weights = np.ones(logs.shape[1])
     lines = [(row, weights) for row in logs]
     noises = estimate_noises(lines) if together else [estimate_noises([line])[0] for line in lines]
@@ -35,14 +35,14 @@ def found_in(logs: Floats, *, together: bool = True) -> list[tuple[list[Segment]
 
 
 def starts(found: Sequence[Segment]) -> list[int]:
-    """Where the level changes."""
+    """Indices of the commits at which the level changes."""
     return [segment.start for segment in found[1:]]
 
 
 def rates(disquiet: Disquiet, *, together: bool, families: int, seed: int = 0) -> dict[str, float]:
     """False steps per 100 quiet histories; shares of steps found within one commit, of intervals that hold.
 
-    Where steps are sought, a tenth of the lines have one of 10 %, 10 commits or more from either end.
+    A tenth of the lines have a step of 10 %, 10 commits or more from either end, where steps are sought.
     """
     random = np.random.default_rng(seed)
     false = found = held = steps = 0
@@ -67,16 +67,16 @@ def rates(disquiet: Disquiet, *, together: bool, families: int, seed: int = 0) -
 
 @pytest.mark.parametrize("together", [True, False], ids=["a family of lines", "lines alone"])
 @pytest.mark.parametrize("name", ["independent runs", "correlated, 0.3 between neighbours", "all of these"])
-def test_steps_are_found_and_quiet_histories_left_alone(name: str, together: bool) -> None:
-    """A sample of the matrix below: one false step and 95 %, give or take three standard errors."""
+def test_steps_are_found_and_quiet_histories_have_none(name: str, together: bool) -> None:
+    """One false step in 100 quiet histories and 95 % coverage, give or take three standard errors."""
     achieved = rates(DISQUIETS[name], together=together, families=1)
     assert achieved["false"] <= 4
     assert achieved["found"] >= 0.7
 
 
 @pytest.mark.slow
-def test_every_rate_under_every_disquiet() -> None:
-    """Prints the table of the README."""
+def test_error_rates_of_steps_under_every_disquiet() -> None:
+    """Error rates for the table of the README of history are printed."""
     print(
         "\n| noise of 1.5 %, 100 commits | false steps | found | intervals that hold | alone: false | found |"
     )
@@ -90,14 +90,14 @@ def test_every_rate_under_every_disquiet() -> None:
             f"| {alone['false']:.2f} | {alone['found']:.1%} |",
             flush=True,
         )
-        # What drifts next to a step counts as part of it.
+        # Drift next to a step counts as part of that step.
         least = 0.8 if disquiet.drift else 0.9
         for one in (family, alone):
             misses += [name] if one["false"] > 1 or one["found"] < 0.95 or one["held"] < least else []
     assert not misses
 
 
-def test_every_step_of_a_line_with_many_is_found() -> None:
+def test_every_step_of_a_line_with_many_steps_is_found() -> None:
     logs = Disquiet().draw(np.random.default_rng(1), 1, COMMITS)
     places = [15, 30, 50, 65, 85]
     for place in places:
@@ -118,14 +118,16 @@ def test_every_step_of_a_line_with_many_is_found() -> None:
         ([10, 30, 50, 70], []),
     ],
 )
-def test_single_stray_runs_are_no_steps_and_lasting_changes_are(strays: list[int], steps: list[int]) -> None:
+def test_single_stray_runs_are_no_steps_and_lasting_changes_are_steps(
+    strays: list[int], steps: list[int]
+) -> None:
     logs = Disquiet().draw(np.random.default_rng(2), 20, COMMITS)
     logs[0, strays] += 0.3
     assert starts(found_in(logs)[0][0]) == steps
 
 
-def test_more_runs_of_a_commit_weigh_more() -> None:
-    """Two values off by 3.5 standard deviations: too little of single runs, enough of four each."""
+def test_a_step_of_few_commits_is_found_where_each_has_several_runs() -> None:
+    """Two commits off by 3.5 standard deviations are no step with one run each, and one with four."""
     noise = Noise(0.01, 0.01, 50.0)
     values = np.array([0.0] * 10 + [0.035] * 2)
     few, many = np.ones(12), np.full(12, 4.0)

@@ -1,4 +1,4 @@
-"""What users of pytest-benchmark know works on the suite: a storage folder over several commits."""
+"""Storage, comparison and command line of pytest-benchmark on the suite, over several commits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.repository import IDENTITY, Repository
 
-# One process of many sessions: CI runs it.
+# CI runs this file, one process of many sessions.
 pytestmark = pytest.mark.slow
 
 TINY = (
@@ -66,7 +66,7 @@ for number, (kind, arguments) in enumerate(json.loads(sys.argv[1])):
 
 
 class Sessions:
-    """What the sessions said, and what lies in the storage after them."""
+    """Exit codes and output of the sessions, and the storage after them."""
 
     def __init__(self, repository: Repository, storage: Path) -> None:
         self.repository, self.storage = repository, storage
@@ -111,7 +111,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
     return sessions
 
 
-def test_every_session_ends_as_it_should(sessions: Sessions) -> None:
+def test_every_session_on_the_storage_ends_with_its_exit_code(sessions: Sessions) -> None:
     codes = {name: code or 0 for name, (code, _) in sessions.said.items()}
     assert codes == {
         **dict.fromkeys(sessions.said, 0),
@@ -119,7 +119,7 @@ def test_every_session_ends_as_it_should(sessions: Sessions) -> None:
     }, sessions.said
 
 
-def test_a_saved_file_is_a_whole_record_with_its_rounds(sessions: Sessions) -> None:
+def test_a_saved_file_is_a_complete_record_with_its_rounds(sessions: Sessions) -> None:
     for number in (1, 2):
         content = sessions.saved(number)
         assert content["not_measured"] == [] and content["run"]["torch"]
@@ -136,7 +136,7 @@ def test_a_saved_file_names_the_commit_that_was_measured(sessions: Sessions) -> 
     assert commits[1] in autosaved.name
 
 
-def test_the_name_of_a_case_does_not_depend_on_the_grid(sessions: Sessions) -> None:
+def test_the_benchmark_name_of_a_case_does_not_depend_on_the_grid(sessions: Sessions) -> None:
     def names(number: int) -> dict[tuple[str, int], str]:
         rows = sessions.saved(number)["benchmarks"]
         return {(row["extra_info"]["key"], row["extra_info"]["repetition"]): row["fullname"] for row in rows}
@@ -145,7 +145,7 @@ def test_the_name_of_a_case_does_not_depend_on_the_grid(sessions: Sessions) -> N
     assert len(narrow) == 8 and len(wide) == 18 and narrow.items() <= wide.items()
 
 
-def test_a_run_is_compared_with_a_saved_one_case_by_case(sessions: Sessions) -> None:
+def test_benchmark_compare_compares_a_run_with_a_saved_run_case_by_case(sessions: Sessions) -> None:
     text = sessions.said["autosave"][1]
     assert "Comparing against benchmarks from" in text
     assert text.count("(0001_first)") == 8 and text.count("(NOW)") == 8
@@ -153,13 +153,15 @@ def test_a_run_is_compared_with_a_saved_one_case_by_case(sessions: Sessions) -> 
     assert len(histograms) == 3 and "histogram-causal-forward-N16-B1-H8-D64-float32-cpu.svg" in histograms
 
 
-def test_a_regression_fails_and_the_summary_is_said_all_the_same(sessions: Sessions) -> None:
+def test_benchmark_compare_fail_fails_on_a_regression_and_still_prints_the_summary(
+    sessions: Sessions,
+) -> None:
     text = sessions.said["regressed"][1]
     assert "Performance has regressed" in text and "(0002_" in text
     assert "of it inside timed rounds" in text
 
 
-def test_only_what_decides_times_makes_another_machine(sessions: Sessions) -> None:
+def test_benchmark_compare_names_another_machine_only_by_fields_that_decide_times(sessions: Sessions) -> None:
     for name in ("autosave", "regressed"):
         assert "machine" not in sessions.said[name][1].replace("machine_info=", "")
     text = sessions.said["other"][1]
@@ -167,13 +169,13 @@ def test_only_what_decides_times_makes_another_machine(sessions: Sessions) -> No
     assert "machine_info is different" not in text
 
 
-def test_a_commit_at_which_nothing_could_be_measured_is_saved_with_the_reasons(sessions: Sessions) -> None:
+def test_a_commit_without_a_measured_case_is_saved_with_the_reasons(sessions: Sessions) -> None:
     content = sessions.saved(3)
     assert content["benchmarks"] == []
     assert {row["outcome"] for row in content["not_measured"]} == {"unsupported"}
 
 
-def test_the_command_line_lists_and_compares_what_is_stored(sessions: Sessions) -> None:
+def test_pytest_benchmark_lists_and_compares_stored_runs(sessions: Sessions) -> None:
     listed = sessions.said["list"][1].split()
     assert [Path(path).name[:4] for path in listed] == ["0001", "0002", "0003"]
     text = sessions.said["compare"][1]

@@ -1,4 +1,4 @@
-"""Private names of torch: where one is missing, the package works by public ones, and is right."""
+"""Private names of torch, each with a public way round where it is missing."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ import torch
 import torch.utils.flop_counter
 
 class Without:
-    # An object that lacks what is at the end of a path.
-    def __init__(self, whole, path):
-        self.whole, self.path = whole, path
+    # An object without the attribute at the end of a path.
+    def __init__(self, owner, path):
+        self.owner, self.path = owner, path
 
     def __getattr__(self, name):
         first, *rest = self.path
         if name != first:
-            return getattr(self.whole, name)
+            return getattr(self.owner, name)
         if not rest:
             raise AttributeError(name)
-        return Without(getattr(self.whole, name), rest)
+        return Without(getattr(self.owner, name), rest)
 
 def open_door(path):
     spec = spec_from_file_location("attention.torch_internals", "attention/torch_internals.py")
@@ -71,7 +71,7 @@ for path in sys.argv[1:]:
 
 
 def private_names() -> list[str]:
-    """The dotted paths that the door looks up below torch."""
+    """Dotted paths below torch that torch_internals looks up."""
     called = [
         node.args[0]
         for node in ast.walk(ast.parse(DOOR.read_text()))
@@ -89,7 +89,7 @@ def test_import_and_results_survive_each_private_name_of_torch_missing() -> None
     assert done.stdout.split() == [], done.stderr
 
 
-def test_private_names_stand_behind_one_door() -> None:
+def test_private_names_of_torch_and_triton_stand_in_torch_internals_alone() -> None:
     private = re.compile(
         r"torch\._[A-Za-z]|_autograd\._|kineto_results|_dynamo_marked|packed_metadata|knobs\."
     )
@@ -103,7 +103,9 @@ def test_private_names_stand_behind_one_door() -> None:
     assert {path: names for path, names in found.items() if names} == {language: ["knobs."]}
 
 
-def test_peak_memory_without_allocation_events_is_the_resident_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_memory_without_allocation_events_is_that_of_the_resident_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert torch_internals.allocation_events(object()) is None
     monkeypatch.setattr(memory, "allocation_events", lambda recorder: None)
     with pytest.warns(UserWarning, match="resident set"):

@@ -1,8 +1,8 @@
-"""linear-triton: on CUDA as compiled, on a CPU under Triton's interpreter, which runs the same passes.
+"""linear-triton: compiled on CUDA, and under Triton's interpreter on a CPU.
 
-The interpreter must be chosen before Triton is imported, so there these tests run in a process of their own,
-started by the last of them. Small everywhere, because it takes tens of milliseconds a chunk: segments of 64
-tokens and chunks of 32 cross every seam within a hundred tokens.
+The interpreter must be chosen before Triton is imported, so on a CPU the last test runs all others in a
+process of their own. Inputs are small, because the interpreter takes tens of milliseconds a chunk: segments
+of 64 tokens and chunks of 32 cross every boundary within a hundred tokens.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 @pytest.fixture(autouse=True)
 def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Segments of 64 tokens, and on a CPU the interpreter."""
-    plan(monkeypatch, LEAST_TOKENS=64)
+    """Plans have segments of 64 tokens, and tests that need the interpreter are skipped outside of it."""
+    set_rules(monkeypatch, LEAST_TOKENS=64)
     device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
     needs_none = ("does_not_serve", "interpreter")
     if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
-        pytest.skip("run by test_all_of_this_passes_in_the_interpreter")
+        pytest.skip("run by test_all_tests_of_linear_triton_pass_in_the_interpreter")
     yield
     forget_launches()
 
 
-def plan(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
-    """Other rules, and nothing remembered that was planned by those before."""
+def set_rules(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
+    """Set rules of the plan and forget launches planned by earlier rules."""
     for name, value in rules.items():
         monkeypatch.setattr(triton_plan, name, value)
     forget_launches()
@@ -64,19 +64,21 @@ def inputs(device: str, shape: tuple[int, ...] = (1, 1, 100, 16), value_dim: int
 @pytest.mark.parametrize(("inputs_in", "head_dim", "value_dim"), [("float32", 16, 40), ("float16", 24, 16)])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("moved_by", ["pointers", "descriptors"])
-def test_equals_the_oracle_with_gradients(
+def test_linear_triton_equals_the_oracle_with_gradients(
     moved_by: str, mode: str, inputs_in: str, head_dim: int, value_dim: int, device: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Ragged lengths, widths that are no power of two, two segments."""
-    plan(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
+    """Inputs have a ragged length of two segments, and widths that are no power of two."""
+    set_rules(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
     case = Case("linear-triton", mode, 100, "forward_backward", device, inputs_in, 1, 1, head_dim, value_dim)
     errors = errors_against_reference(case)
     assert errors.within(case.torch_dtype), errors
 
 
 @pytest.mark.parametrize("feature_map", ["relu", "identity"])
-def test_the_other_feature_maps_equal_the_oracle(feature_map: str, device: str) -> None:
+def test_linear_triton_of_relu_and_identity_equals_the_oracle_with_gradients(
+    feature_map: str, device: str
+) -> None:
     q, k, v = inputs(device)
     out = linear_triton(q, k, v, causal=True, feature_map=feature_map, eps=30.0)
     exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
@@ -89,7 +91,7 @@ def test_the_other_feature_maps_equal_the_oracle(feature_map: str, device: str) 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_values_of_one_give_den_over_den_plus_eps(mode: str, device: str) -> None:
+def test_linear_triton_of_values_of_one_gives_den_over_den_plus_eps(mode: str, device: str) -> None:
     q, k, v = (x.detach() for x in inputs(device))
     causal, phi = mode == "causal", torch.nn.functional.elu
     den = ((phi(q) + 1) * (phi(k) + 1).cumsum(2)).sum(-1, keepdim=True)
@@ -98,7 +100,7 @@ def test_values_of_one_give_den_over_den_plus_eps(mode: str, device: str) -> Non
     assert relative_error(out, (den / (den + 100)).expand_as(out)) < TOLERANCES[torch.float32][0]
 
 
-def test_gradients_reach_the_parameters_of_a_callable_feature_map(device: str) -> None:
+def test_gradients_of_linear_triton_reach_the_parameters_of_a_callable_feature_map(device: str) -> None:
     q, k, v = inputs(device)
     layer = torch.nn.Linear(16, 12, device=device)
 
@@ -114,48 +116,48 @@ def test_gradients_reach_the_parameters_of_a_callable_feature_map(device: str) -
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_segments_added_up_or_scanned_give_the_same(
+def test_linear_triton_does_not_depend_on_segments_being_added_up_or_scanned(
     mode: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One segment, three added up by each program, and three scanned."""
+    """Results are equal for one segment, three added up by each program, and three scanned."""
     results = []
     for least, folded in ((1024, 32), (64, 32), (64, 0)):
-        plan(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
+        set_rules(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
         q, k, v = inputs(device, (1, 1, 130, 16))
         out = linear_triton(q, k, v, causal=mode == "causal")
         results.append([out, *torch.autograd.grad(out, (q, k, v), torch.ones_like(out))])
     for other in results[1:]:
         for x, y in zip(results[0], other, strict=True):
-            # Sums of a hundred float32 in another order.
+            # A hundred float32 are summed in another order.
             assert relative_error(y, x) < 1e-5
 
 
-def test_two_calls_give_the_same_bits(device: str) -> None:
+def test_two_calls_of_linear_triton_give_the_same_bits(device: str) -> None:
     q, k, v = inputs(device)
     first, second = (linear_triton(q, k, v, causal=True) for _ in range(2))
     assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("moved_by", ["pointers", "descriptors"])
-def test_split_and_continued_equals_the_whole_with_gradients(
+def test_linear_triton_continued_from_a_state_equals_one_call_with_gradients(
     moved_by: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
+    set_rules(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
     q, k, v = inputs(device, value_dim=24)
-    whole = linear_triton(q, k, v, causal=True)
+    one_call = linear_triton(q, k, v, causal=True)
     head, state = linear_triton_with_state(q[:, :, :37], k[:, :, :37], v[:, :, :37])
     tail, (S, z) = linear_triton_with_state(q[:, :, 37:], k[:, :, 37:], v[:, :, 37:], state)
     joined = torch.cat([head, tail], dim=2)
-    assert relative_error(joined, whole) < 1e-5
-    weights = torch.randn_like(whole)
-    expected = torch.autograd.grad(whole, (q, k, v), weights)
-    # As if the last state were used too: its gradient must reach the keys and values of both parts.
+    assert relative_error(joined, one_call) < 1e-5
+    weights = torch.randn_like(one_call)
+    expected = torch.autograd.grad(one_call, (q, k, v), weights)
+    # A gradient of the last state, zero here, must reach the keys and values of both parts.
     got = torch.autograd.grad((joined * weights).sum() + 0 * S.sum() + 0 * z.sum(), (q, k, v))
     for x, y in zip(got, expected, strict=True):
         assert relative_error(x, y) < 1e-5
 
 
-def test_the_last_state_and_its_gradients_are_those_of_the_sums(device: str) -> None:
+def test_the_last_state_of_linear_triton_and_its_gradients_are_those_of_the_sums(device: str) -> None:
     q, k, v = inputs(device)
     _, (S, z) = linear_triton_with_state(q, k, v)
     phi = torch.nn.functional.elu(k) + 1
@@ -169,21 +171,21 @@ def test_the_last_state_and_its_gradients_are_those_of_the_sums(device: str) -> 
         assert relative_error(x, y) < 1e-5
 
 
-def test_a_float16_normaliser_beyond_65504_does_not_overflow(device: str) -> None:
+def test_a_float16_normaliser_of_linear_triton_beyond_65504_does_not_overflow(device: str) -> None:
     q, k, v = (x.detach().half() for x in inputs(device))
     out = linear_triton(q, k + 2000, v, causal=True)  # z reaches 100 x 2000
     reference = linear_reference(q, k + 2000, v, causal=True)
     assert relative_error(out, reference) < TOLERANCES[torch.float16][0]
 
 
-def test_strongly_negative_inputs_keep_their_small_features(device: str) -> None:
-    """phi = e^-12: adding 1 to elu would have rounded it away, and eps outweighs what is left."""
+def test_linear_triton_keeps_the_small_features_of_strongly_negative_inputs(device: str) -> None:
+    """phi = e^-12 would be rounded away by adding 1 to elu, and eps outweighs the rest."""
     q, k, v = (x.detach() for x in inputs(device))
     out = linear_triton(q - 12, k - 12, v)
     assert relative_error(out, linear_reference(q - 12, k - 12, v)) < 1e-5
 
 
-def test_strides_do_not_change_the_bits(device: str) -> None:
+def test_strides_do_not_change_the_bits_of_linear_triton(device: str) -> None:
     q, k, v = (x.detach() for x in inputs(device, (1, 2, 70, 16)))
     expected = linear_triton(q, k, v, causal=True)
     turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
@@ -192,7 +194,7 @@ def test_strides_do_not_change_the_bits(device: str) -> None:
     assert torch.equal(linear_triton(*one, causal=True)[:, 1], expected[:, 0])
 
 
-def test_nothing_in_gives_nothing_out(device: str) -> None:
+def test_linear_triton_of_an_empty_sequence_is_empty(device: str) -> None:
     q = torch.randn(1, 2, 0, 16, device=device, requires_grad=True)
     out = linear_triton(q, q, q)
     assert out.shape == (1, 2, 0, 16)
@@ -203,7 +205,7 @@ def test_nothing_in_gives_nothing_out(device: str) -> None:
     assert not z.any() and z.shape == (1, 2, 16)
 
 
-def test_compiled_as_a_whole_it_gives_the_same_with_gradients(device: str) -> None:
+def test_linear_triton_compiled_as_a_full_graph_gives_the_same_bits_with_gradients(device: str) -> None:
     q, k, v = inputs(device)
     compiled = torch.compile(linear_triton, backend="aot_eager", fullgraph=True)
     for causal in (True, False):
@@ -216,7 +218,7 @@ def test_compiled_as_a_whole_it_gives_the_same_with_gradients(device: str) -> No
         assert torch.equal(compiled(q, k, v), linear_triton(q, k, v))
 
 
-def test_transformed_by_torch_func_it_has_the_same_gradients(device: str) -> None:
+def test_gradients_of_linear_triton_by_torch_func_equal_those_by_autograd(device: str) -> None:
     q, k, v = inputs(device)
     weights = torch.randn_like(v)
 
@@ -228,15 +230,15 @@ def test_transformed_by_torch_func_it_has_the_same_gradients(device: str) -> Non
     assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
 
 
-def test_a_second_derivative_is_refused_not_taken_for_zero(device: str) -> None:
+def test_linear_triton_refuses_a_second_derivative(device: str) -> None:
     q, k, v = inputs(device)
     (gradient,) = torch.autograd.grad(linear_triton(q, k, v).sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="can be differentiated once"):
         torch.autograd.grad(gradient.sum() + q.sum(), q)
 
 
-def test_a_launch_is_remembered_by_all_that_it_depends_on(device: str) -> None:
-    """Odd addresses, other lengths, other widths: compiled for one, a kernel must not run for another."""
+def test_a_launch_of_linear_triton_is_remembered_by_lengths_widths_and_alignment(device: str) -> None:
+    """A kernel compiled for one alignment, length and width must not run for another."""
     for N, D, offset in ((70, 16, 0), (64, 16, 0), (70, 16, 1), (70, 24, 0), (70, 16, 0)):
         generator = torch.Generator().manual_seed(5)
         flat = torch.randn(3 * N * D + offset, generator=generator).to(device)[offset:]
@@ -246,7 +248,7 @@ def test_a_launch_is_remembered_by_all_that_it_depends_on(device: str) -> None:
             assert relative_error(out, linear_reference(q, k, v, causal=True)) < TOLERANCES[torch.float32][0]
 
 
-def test_a_nan_is_not_swallowed_by_the_feature_map(device: str) -> None:
+def test_the_feature_map_of_linear_triton_passes_a_nan_on(device: str) -> None:
     q, k, v = (x.detach() for x in inputs(device))
     k[0, 0, 50, 3] = float("nan")
     out = linear_triton(q, k, v, causal=True)
@@ -254,7 +256,7 @@ def test_a_nan_is_not_swallowed_by_the_feature_map(device: str) -> None:
     assert not out[0, 0, :32].isnan().any()
 
 
-def test_wrong_arguments_are_refused_in_a_sentence(device: str) -> None:
+def test_linear_triton_refuses_wrong_arguments_in_one_sentence(device: str) -> None:
     q, k, v = inputs(device)
     with pytest.raises(
         ValueError, match="input_precision 'exact' does not exist; choose one of ieee, tf32x3"
@@ -266,7 +268,9 @@ def test_wrong_arguments_are_refused_in_a_sentence(device: str) -> None:
         linear_triton(q.double(), k.double(), v.double())
 
 
-def test_what_it_does_not_serve_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_triton_gives_a_reason_for_a_case_that_it_does_not_serve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     case = Case("linear-triton", "causal", 64, dtype="float64", head_dim=512)
     assert supports(case) == "Triton compiles for CUDA devices only, and the case is on cpu"
@@ -276,7 +280,7 @@ def test_what_it_does_not_serve_has_a_reason(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_an_output_that_nobody_differentiates_has_no_gradients(device: str) -> None:
+def test_an_undefined_gradient_of_the_output_of_linear_triton_gives_no_gradients(device: str) -> None:
     q, k, v = inputs(device)
     undefined: Callable[[Tensor], Tensor] = torch._C._functions.UndefinedGrad()  # type: ignore[assignment]
     out = undefined(linear_triton(q, k, v, causal=True))
@@ -284,7 +288,7 @@ def test_an_output_that_nobody_differentiates_has_no_gradients(device: str) -> N
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
-def test_all_of_this_passes_in_the_interpreter(device: str) -> None:
+def test_all_tests_of_linear_triton_pass_in_the_interpreter(device: str) -> None:
     if device == "cuda":
         pytest.skip("compiled, on the card")
     assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
@@ -295,5 +299,5 @@ def test_all_of_this_passes_in_the_interpreter(device: str) -> None:
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
-    # One alone is skipped there, this one.
+    # This test alone is skipped in the interpreter.
     assert re.search(r"(?<!\d)1 skipped", done.stdout), done.stdout[-500:]

@@ -1,7 +1,7 @@
-"""linear-triton at sizes and on features that only a card has; the rest is in test_triton.
+"""linear-triton at sizes and on features of a card: large cases, CUDA graphs, streams.
 
 Large cases are held against ``linear-chunked`` in float64, which the oracle holds to 1e-12, or, where that
-does not fit, head by head against themselves.
+does not fit, against calls of single heads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def card(device: str) -> Iterator[None]:
 def inputs(
     *shape: int, value_dim: int | None = None, dtype: torch.dtype = torch.bfloat16
 ) -> tuple[list[Tensor], Tensor]:
-    """q, k, v that require gradients, and one of the output."""
+    """q, k, v that require gradients, and the gradient of the output."""
     generator = torch.Generator("cuda").manual_seed(11)
 
     def normal(width: int) -> Tensor:
@@ -69,7 +69,7 @@ def is_right(attend: Attention, exact: Attention, qkv: list[Tensor], do: Tensor)
         pytest.param((1, 1, 300_000, 128), 128, torch.bfloat16, id="one-wide-head-of-scanned-segments"),
     ],
 )
-def test_large_cases_equal_float64(
+def test_large_cases_of_linear_triton_equal_float64(
     shape: tuple[int, ...], value_dim: int, inputs_in: torch.dtype, mode: str
 ) -> None:
     causal = mode == "causal"
@@ -82,7 +82,7 @@ def test_large_cases_equal_float64(
     )
 
 
-def test_a_float16_normaliser_of_65536_tokens_does_not_overflow() -> None:
+def test_a_float16_normaliser_of_linear_triton_over_65536_tokens_does_not_overflow() -> None:
     (q, k, v), _ = inputs(1, 2, 65536, 64, dtype=torch.float16)
     with torch.no_grad():
         out = linear_triton(q, k + 8, v + 1, causal=True)  # z reaches 590 000
@@ -94,7 +94,7 @@ def test_a_float16_normaliser_of_65536_tokens_does_not_overflow() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("heads", "width"), [(33, 64), (17, 128)])
-def test_beyond_two_to_the_31_elements_each_head_is_that_of_a_call_of_its_own(
+def test_linear_triton_beyond_2_to_the_31_elements_equals_calls_of_single_heads(
     heads: int, width: int, mode: str
 ) -> None:
     if torch.cuda.mem_get_info()[0] < 60e9:
@@ -110,20 +110,20 @@ def test_beyond_two_to_the_31_elements_each_head_is_that_of_a_call_of_its_own(
         )
         errors = [relative_error(x[:, of_it], y) for x, y in zip(got, wanted, strict=True)]
         print(f"head {head}: " + ", ".join(f"{error:.1e}" for error in errors))
-        # Both round to bfloat16, sums of segments of other lengths.
+        # Segments of other lengths are summed, and either result is rounded to bfloat16.
         assert max(errors) < TOLERANCES[torch.bfloat16][0]
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(256, 64), (4096, 64), (65536, 64), (65536, 128)])
-def test_two_calls_give_the_same_bits_with_gradients(tokens: int, width: int) -> None:
+def test_two_calls_of_linear_triton_give_the_same_bits_with_gradients(tokens: int, width: int) -> None:
     qkv, do = inputs(4, 8, tokens, width)
     first, second = (results(lambda q, k, v: linear_triton(q, k, v, causal=True), qkv, do) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(256, 64), (16384, 64), (16384, 128)])
-def test_a_captured_graph_replays_on_new_data_with_gradients(tokens: int, width: int) -> None:
-    """The second length is moved by descriptors, in Gluon where the widths are its own."""
+def test_a_cuda_graph_of_linear_triton_replays_on_new_data_with_gradients(tokens: int, width: int) -> None:
+    """Sequences of 16384 tokens are moved by descriptors, those of width 128 by the Gluon passes."""
     qkv, do = inputs(4, 8, tokens, width)
 
     def step() -> list[Tensor]:
@@ -147,7 +147,7 @@ def test_a_captured_graph_replays_on_new_data_with_gradients(tokens: int, width:
 
 
 @pytest.mark.parametrize("cut", [100_000, 131_072])
-def test_continued_by_descriptors_it_equals_the_whole_with_gradients(cut: int) -> None:
+def test_linear_triton_by_descriptors_continued_from_a_state_equals_one_call_with_gradients(cut: int) -> None:
     assert 4 * cut >= triton_plan.DESCRIBED
     (q, k, v), do = inputs(1, 4, 262_144, 64)
     weights = [torch.randn(1, 4, 64, 64, device="cuda"), torch.randn(1, 4, 64, device="cuda")]
@@ -157,12 +157,12 @@ def test_continued_by_descriptors_it_equals_the_whole_with_gradients(cut: int) -
         tail, end = linear_triton_with_state(q[:, :, cut:], k[:, :, cut:], v[:, :, cut:], state)
         return [torch.cat([head, tail], 2), *end]
 
-    def whole(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+    def in_one(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
         phi = torch.nn.functional.elu(k) + 1
         return [linear_chunked(q, k, v, causal=True), phi.mT @ v, phi.sum(2)]
 
     exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
-    got, wanted = in_two(q, k, v), whole(*exact)
+    got, wanted = in_two(q, k, v), in_one(*exact)
     for x, y in zip(got, wanted, strict=True):
         assert relative_error(x, y) < TOLERANCES[torch.bfloat16][0]
     got_gradients = torch.autograd.grad(got, (q, k, v), [do, *weights])
@@ -172,8 +172,8 @@ def test_continued_by_descriptors_it_equals_the_whole_with_gradients(cut: int) -
     assert error < TOLERANCES[torch.bfloat16][1]
 
 
-def test_on_a_stream_of_its_own_it_waits_for_what_comes_before_there() -> None:
-    """Launched again directly, on the stream that is current and not on the first one's."""
+def test_a_launch_of_linear_triton_on_another_stream_waits_for_earlier_work_there() -> None:
+    """A repeated launch is direct and on the current stream, not on that of the first launch."""
     (q, k, v), _ = inputs(4, 8, 4096, 64)
     with torch.no_grad():
         expected = linear_triton(q, k, v, causal=True)

@@ -1,4 +1,4 @@
-"""Exponents of the time that really passes, in a range where they are clean."""
+"""Exponents and ratios of wall-clock time, in a range where overhead and caches matter little."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def exponent(case: Case, seq_lens: Sequence[int], repetitions: int = 7) -> float
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_time_is_quadratic_for_standard_explicit_and_linear_for_linear_chunked(mode: str) -> None:
-    """Bounds leave room for caches and neighbours; three tries, since a stall can spoil one."""
+def test_the_exponent_of_time_is_two_for_standard_explicit_and_one_for_linear_chunked(mode: str) -> None:
+    """Bounds leave room for caches and other processes, and three tries for stalls."""
     for _ in range(3):
         quadratic = exponent(Case("standard-explicit", mode, 0, heads=2), (512, 1024, 2048))
         linear = exponent(Case("linear-chunked", mode, 0, heads=2), (4096, 8192, 16384))
@@ -46,7 +46,7 @@ def test_time_is_quadratic_for_standard_explicit_and_linear_for_linear_chunked(m
 
 
 def test_linear_chunked_takes_at_most_a_fortieth_of_the_textbook_causal_form() -> None:
-    """B1 H8 N8192 D64 in float32; both in turns; three tries, since a stall can spoil one."""
+    """Both forms are timed in turns at B1 H8 N8192 D64 in float32, with three tries for stalls."""
     textbook, chunked = (
         prepare(Case(f"linear-{backend}", "causal", 8192)) for backend in ("explicit", "chunked")
     )

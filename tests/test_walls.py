@@ -1,6 +1,6 @@
-"""The walls of the house: what is measured knows nothing of how, and what follows knows only the file.
+"""Walls between packages: attention imports no benchmarks, the analysis imports neither torch nor attention.
 
-Within what follows, report, comparison and history stand beside one another on what they share.
+Within the analysis, report, comparison and history do not import one another.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "history": SHARED,
     "report": SHARED,
 }
-"""The rooms of the analysis, and what else of this project each may import."""
+"""Rooms of the analysis, and the other rooms that each may import."""
 
 KERNELS = "attention.kernels"
 SHARED_BY_KERNELS = {
     "autograd", "costs", "dispatch", "feature_maps", "references", "registry", "tensors"
 }  # fmt: skip
-"""What stands beside the rooms of the kernels, and knows none of them."""
+"""Modules beside the rooms of the kernels, which import no room."""
 NEW_ROOM = """
 from attention.kernels.linear_explicit import explicit_costs, linear_explicit
 from attention.kernels.registry import register_kernel
@@ -73,7 +73,7 @@ Imports = Mapping[str, set[str]]
         ("benchmarks.analysis.scaling", {"matplotlib"}, {"pandas", "scipy"}),
     ],
 )
-def test_importing_all_of_one_side_loads_nothing_of_the_other(
+def test_importing_one_side_of_a_wall_loads_no_module_of_the_other(
     package: str, absent: set[str], present: set[str]
 ) -> None:
     done = subprocess.run(
@@ -86,18 +86,18 @@ def test_importing_all_of_one_side_loads_nothing_of_the_other(
     assert set(done.stdout.split()) == present
 
 
-def test_the_rooms_of_the_analysis_import_what_they_may() -> None:
+def test_the_rooms_of_the_analysis_import_allowed_rooms_only() -> None:
     imports = imports_below(ROOT)
     assert {room(module) for module in imports} - {""} == set(MAY_IMPORT)
     assert list(trespasses(imports)) == []
 
 
-def test_no_module_imports_itself_by_a_detour() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circle(imports_below(ROOT)) == []
     assert circle(MAY_IMPORT) == []
 
 
-def test_a_kernels_room_imports_no_other_kernels_and_nothing_shared_imports_a_room() -> None:
+def test_no_room_of_a_kernel_is_imported_by_another_room_or_by_shared_modules() -> None:
     found = {
         (module, other)
         for module, names in imports_below(ROOT).items()
@@ -141,7 +141,7 @@ def test_an_import_through_a_wall_is_named(line: str, tmp_path: Path) -> None:
     ]
 
 
-def test_imports_through_doors_are_not_named(tmp_path: Path) -> None:
+def test_allowed_imports_are_not_named(tmp_path: Path) -> None:
     plant(tmp_path, "report.planted", "from . import text\nfrom ..reading.records import load\nimport numpy")
     plant(tmp_path, "scaling.planted", "from benchmarks.analysis import wording")
     assert list(trespasses(imports_below(tmp_path))) == []

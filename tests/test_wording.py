@@ -1,4 +1,4 @@
-"""Sentences are made of numbers and settings, and say them in one unit."""
+"""Wording of numbers, settings, laws and crossovers."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_the_range_of_a_rate_is_rounded_from_its_own_numbers(
         (0.0, 0.5, "0 ± 0.50 s"),
     ],
 )
-def test_a_mean_and_its_error_have_one_unit(value: float, error: float, words: str) -> None:
+def test_a_mean_and_its_standard_error_have_one_unit(value: float, error: float, words: str) -> None:
     assert wording.mean(value, error) == words
 
 
-def test_ticks_have_no_idle_zeros() -> None:
+def test_ticks_have_no_trailing_zeros() -> None:
     assert [wording.seconds_tick(value) for value in (0.03, 1e-6, 100.0)] == ["30 ms", "1 µs", "100 s"]
     assert [wording.amount_tick(value, "B") for value in (3e7, 1.0, 5e3)] == ["30 MB", "1 B", "5 kB"]
 
@@ -69,14 +69,14 @@ def test_a_law_is_written_with_its_numbers_and_without_zeros(coefficients: Coeff
     assert law(coefficients.terms) == words
 
 
-def test_a_setting_reads_the_same_wherever_it_is_said() -> None:
+def test_a_setting_is_written_with_its_phase_subject_place_and_machine() -> None:
     layer = replace(SETTING, subject="layer", phase="forward_backward", value_dim=32, machine="machine 2")
     assert wording.what(layer) == "causal forward and backward of the layer"
     assert wording.place(layer) == "A CPU (cpu, machine 2), float32, B1 H8 D64 Dv32, wall clock"
     assert wording.machine(replace(SETTING, device_name="cpu")) == "cpu"
 
 
-def test_standard_kernels_of_which_the_same_is_said_are_named_together() -> None:
+def test_standard_kernels_with_equal_crossovers_share_a_sentence() -> None:
     same = [pair("standard", BELOW), pair("standard-sdpa", BELOW), pair("standard-b", INSIDE)]
     assert joined(map(predicate, same)) == (
         "beats standard and standard-sdpa at every length measured (N = 256 to 8192), "
@@ -89,13 +89,13 @@ def test_standard_kernels_of_which_the_same_is_said_are_named_together() -> None
     )
 
 
-def test_a_standard_kernel_that_is_ahead_in_the_end_is_named_apart() -> None:
+def test_a_standard_kernel_ahead_at_the_longest_length_has_a_sentence_of_its_own() -> None:
     several = replace(BELOW, kind="multiple", ahead_beyond="standard")
     words = joined(predicate(pair(name, several)) for name in ("standard-a", "standard-b"))
     assert "in the end standard-a is ahead" in words and "in the end standard-b is ahead" in words
 
 
-def test_memory_is_needed_and_time_is_beaten() -> None:
+def test_the_verb_of_a_crossover_of_memory_is_needs_less_memory() -> None:
     assert predicate(pair("standard-a", INSIDE, "peak_bytes")).verb == "needs less memory than"
     assert short_crossover(pair("standard-a", Crossover("none"))) == (
         "linear-a against standard-a: no common length"

@@ -1,4 +1,4 @@
-"""The workflow that compares a pull request: every command of ours in it runs as it stands there."""
+"""The workflow that compares a pull request: each of its commands runs as written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.repository import ROOT, Repository
 
 WORKFLOW = (ROOT / ".github" / "workflows" / "compare.yml").read_text()
-# Of pip's commands only the names are checked: what they install is installed already.
+# pip commands are only checked for their packages, which are installed already.
 FOREIGN = ("pip install",)
 
 
@@ -35,7 +35,7 @@ def setting(name: str) -> str:
     return match[1]
 
 
-def test_the_workflow_holds_what_the_other_tests_look_at() -> None:
+def test_the_workflow_holds_commands_and_settings_under_test() -> None:
     assert len(commands()) == WORKFLOW.count("run:") == 4 and len(ours()) == 2
     assert "\t" not in WORKFLOW and "pull_request_target" not in WORKFLOW
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -44,7 +44,7 @@ def test_the_workflow_holds_what_the_other_tests_look_at() -> None:
 
 
 @pytest.mark.slow
-def test_every_command_runs_on_a_pull_request(tmp_path: Path) -> None:
+def test_every_command_of_the_workflow_runs_on_a_pull_request(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "repository")
     repository.git("checkout", "--quiet", "-b", "proposal")
     repository.edit("attention/kernels/linear_explicit.py", "from __future__", "# proposed\nfrom __future__")
@@ -57,7 +57,7 @@ def test_every_command_runs_on_a_pull_request(tmp_path: Path) -> None:
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "GITHUB_STEP_SUMMARY": str(tmp_path / "posted.md"),
         "PAIRS": "2",
-        # The cases themselves, a thousandth of a second each.
+        # Cases take a thousandth of a second each.
         "CASES": setting("CASES").replace("0.5", "0.001") + " --repetitions 1",
     }
     for command in ours():
