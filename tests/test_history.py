@@ -113,7 +113,8 @@ Of = TypeVar("Of", Step, BaselineLine)
 
 def history_of(folder: Path, baseline: str | None = None) -> History:
     runs, left_out = read_storage(folder)
-    return conclude([trace(timeline) for timeline in timelines(runs)], left_out, baseline, MARGIN)
+    machines = timelines(runs)
+    return conclude(machines, [trace(one) for one in machines], left_out, baseline, MARGIN)
 
 
 def of(lines: Sequence[Of], quantity: str) -> list[Of]:
@@ -277,6 +278,23 @@ def test_history_without_a_step_exits_with_0_and_wrong_usage_of_history_with_2(
         assert main(["history", str(tmp_path / folder), *output]) == 2
         error = capsys.readouterr().err
         assert reason in error and error.count("\n") == 1
+
+
+def test_history_of_runs_without_a_measured_case_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        path = store(tmp_path / "runs", number, KERNELS, **SMALL)
+        content = json.loads(path.read_text())
+        rows = [row["extra_info"] for row in content["benchmarks"]]
+        content["not_measured"] = [{**row, "outcome": "oom", "reason": "too much"} for row in rows]
+        path.write_text(json.dumps({**content, "benchmarks": []}))
+    assert main(["history", str(tmp_path / "runs"), "-o", str(tmp_path / "out")]) == 0
+    assert "2 runs of 2 revisions" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "out" / "history.csv").empty
+    store(tmp_path / "runs", 2, KERNELS, machine_info={"cpu": {"brand_raw": "Other"}}, **SMALL)
+    assert main(["history", str(tmp_path / "runs"), "-o", str(tmp_path / "out")]) == 0
+    assert not pd.read_csv(tmp_path / "out" / "history.csv").empty
 
 
 def traced(folder: Path) -> list[Traced]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.analysis.history.names import LineName, series_name
 from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.setting import Case, by_series, by_setting
+from benchmarks.analysis.reading.setting import CASE, Case, by_series, by_setting
 from benchmarks.analysis.scaling.growth import flat_window
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, complete_block, local_slopes
 
@@ -26,7 +26,9 @@ def case_columns(names: Sequence[LineName], cases: Sequence[Case]) -> pd.DataFra
         {"kernel": case.kernel, "family": case.family, **asdict(case.setting), "seq_len": case.seq_len}
         for case in cases
     ]
-    table = pd.DataFrame(rows).assign(name=pd.Series(names, dtype=object), column=np.arange(len(cases)))
+    table = pd.DataFrame(rows, columns=list(CASE)).assign(
+        name=pd.Series(names, dtype=object), column=np.arange(len(cases))
+    )
     lengths = table["seq_len"].notna() & (table["subject"] != "ceiling")
     return table[lengths].sort_values("seq_len", kind="stable")
 

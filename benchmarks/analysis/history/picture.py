@@ -50,7 +50,7 @@ def draw_history(machines: Sequence[Sequence[Traced]], folder: Path) -> list[Pat
     """
     files = []
     with mpl.rc_context(RC):
-        several = [traced for traced in machines if len(traced[0].timeline.revisions) > 1]
+        several = [traced for traced in machines if traced and len(traced[0].timeline.revisions) > 1]
         for number, traced in enumerate(several):
             suffix = f"-{traced[0].timeline.name.replace(' ', '-')}" if number else ""
             files.append(folder / f"history{suffix}.png")

@@ -21,13 +21,19 @@ from benchmarks.analysis.history.changes import (
     steps,
 )
 from benchmarks.analysis.history.conclusions import Baseline, History, MachineHistory
-from benchmarks.analysis.history.lines import timelines
+from benchmarks.analysis.history.lines import Timeline, timelines
 from benchmarks.analysis.history.picture import draw_history
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.text import sections
 from benchmarks.analysis.history.traces import MARGIN, Traced, trace
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA, json_text
+
+COLUMNS = (
+    "machine", "quantity", "name", "commit", "dirty", "time", "place", "runs",
+    "value", "low", "high", "segment", "level",
+)  # fmt: skip
+"""The columns of history.csv."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,16 @@ def write_history(
         InputError: There are no runs, the baseline is not among them, or the folder cannot be written.
     """
     runs, left_out = read_storage(Path(storage))
-    traced = [trace(timeline, margin) for timeline in timelines(runs)]
-    history = conclude(traced, left_out, baseline, margin)
+    machines = timelines(runs)
+    traced = [trace(timeline, margin) for timeline in machines]
+    history = conclude(machines, traced, left_out, baseline, margin)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         pictures = draw_history(traced, folder)
         files = [*pictures, folder / "history.csv", folder / "history.json"]
-        pd.concat([_frame(one) for one in chain(*traced)]).to_csv(files[-2], index=False)
+        frames = [_frame(one) for one in chain(*traced)]
+        (pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)).to_csv(files[-2], index=False)
         files[-1].write_text(json_text(history), encoding="utf-8")
     except OSError as error:
         raise InputError(
@@ -74,19 +82,23 @@ def write_history(
 
 
 def conclude(
-    machines: Sequence[Sequence[Traced]], left_out: Sequence[str], baseline: str | None, margin: float
+    machines: Sequence[Timeline],
+    traced: Sequence[Sequence[Traced]],
+    left_out: Sequence[str],
+    baseline: str | None,
+    margin: float,
 ) -> History:
     """All that is said of a history.
 
     Args:
-        machines: The traced lines of each.
+        machines: The lines of each machine.
+        traced: The lines of each with their segments; none where a machine measured no case.
         left_out: A sentence for each file that is not in it.
         baseline: As for `write_history`.
         margin: With which the lines were traced.
     """
-    every = list(chain(*machines))
+    every = list(chain(*traced))
     found = steps(every)
-    timelines = [own[0].timeline for own in machines]
     commit = None if baseline is None else find_commit(every, baseline)
     return History(
         schema=CONCLUSIONS_SCHEMA,
@@ -95,12 +107,12 @@ def conclude(
             MachineHistory(
                 one.name, one.fingerprint, one.runs, len(one.lines), list(map(label, one.revisions))
             )
-            for one in timelines
+            for one in machines
         ],
         steps=found,
-        moved_together=[moved for one in timelines for moved in moved_together(found, one)],
+        moved_together=[moved for one in machines for moved in moved_together(found, one)],
         baseline=Baseline(commit, against_baseline(every, commit)),
-        lost=[case for one in timelines for case in lost(one)],
+        lost=[case for one in machines for case in lost(one)],
         left_out=list(left_out),
     )
 
@@ -111,20 +123,19 @@ def _frame(one: Traced) -> pd.DataFrame:
     low, high = one.bounds()
     revisions = [timeline.revisions[place] for place in line.places]
     lengths = [segment.stop - segment.start for segment in one.segments]
-    return pd.DataFrame(
-        {
-            "machine": timeline.name,
-            "quantity": line.quantity,
-            "name": line.name,
-            "commit": [revision.commit for revision in revisions],
-            "dirty": [revision.dirty for revision in revisions],
-            "time": [revision.time.isoformat() for revision in revisions],
-            "place": line.places,
-            "runs": line.runs.astype(int),
-            "value": line.values,
-            "low": low,
-            "high": high,
-            "segment": np.repeat(np.arange(len(lengths)), lengths),
-            "level": np.repeat([one.natural(segment.level) for segment in one.segments], lengths),
-        }
+    values = (
+        timeline.name,
+        line.quantity,
+        line.name,
+        [revision.commit for revision in revisions],
+        [revision.dirty for revision in revisions],
+        [revision.time.isoformat() for revision in revisions],
+        line.places,
+        line.runs.astype(int),
+        line.values,
+        low,
+        high,
+        np.repeat(np.arange(len(lengths)), lengths),
+        np.repeat([one.natural(segment.level) for segment in one.segments], lengths),
     )
+    return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
