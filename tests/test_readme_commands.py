@@ -29,6 +29,8 @@ from tests.compared import LAWS, PLAIN
 from tests.histories import store
 from tests.readmes import ROOT, TEXTS, TOP, calls, commands, fences
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = list(dict.fromkeys(command for text in TEXTS.values() for command in commands(text)))
 BLOCKS = [block for text in TEXTS.values() for block in fences(text, "python")]
 NAMED = re.compile(r'"""(\w+\.py):')
