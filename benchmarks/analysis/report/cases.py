@@ -93,9 +93,9 @@ def _measured_case(rows: pd.DataFrame) -> dict[str, object]:
     repetitions = rows.groupby(["unit", "run", "repetition"])["median_s"].median()
     units = repetitions.groupby("unit").median().to_numpy(dtype=float)
     rounds = np.concatenate(rows["seconds"].to_list())
-    count, first = int(rows["rounds"].sum()), rows.iloc[0].drop(OF_ONE_ROW)
+    count, first = int(rows["rounds"].sum()), rows.iloc[0]
     case = {
-        **{str(name): value for name, value in first.items()},
+        **{str(name): value for name, value in first.items() if name not in OF_ONE_ROW},
         **vars(Times.of(units, rounds)),
         "rounds": count,
         "repetitions": len(repetitions),
