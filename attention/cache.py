@@ -29,9 +29,9 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the folder of the file cannot be made or written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield folder / path.name
         (folder / path.name).replace(path)
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # the file is in its place by then

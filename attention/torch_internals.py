@@ -48,10 +48,11 @@ def private(path: str) -> Any | None:
 def _foreign_keys() -> int | None:
     """The bits of all dispatch keys but the plain ones; None where torch does not tell its keys."""
     key_set, keys = private("_C.DispatchKeySet"), private("_C.DispatchKey")
-    plain = [getattr(keys, name, None) for name in PLAIN_KEYS]
-    if key_set is None or None in plain:
+    try:
+        plain = [getattr(keys, name) for name in PLAIN_KEYS]
+        return int(~reduce(or_, map(key_set, plain)).raw_repr())  # type: ignore[arg-type]
+    except (AttributeError, TypeError):
         return None
-    return int(~reduce(or_, map(key_set, plain)).raw_repr())
 
 
 FOREIGN_KEYS = _foreign_keys()

@@ -1,30 +1,38 @@
-"""The noise floor of each machine on which one was measured, kept in the cache folder.
-
-A machine without torch has measured none: comparing files there needs neither torch nor `attention/`.
-"""
+"""The noise floor of each machine on which one was measured, kept in the cache folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks.analysis.comparison.noise_floor import NoiseFloor
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import Machine
 
 
+def _cache_module() -> ModuleType:
+    """`attention/cache.py` by itself: its package imports torch, which comparing files must not need."""
+    package = find_spec("attention")
+    assert package is not None and package.origin is not None, "attention/ is installed beside benchmarks/"
+    spec = spec_from_file_location("attention_cache", Path(package.origin).with_name("cache.py"))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CACHE = _cache_module()
+
+
 def floor_file(machine: Machine) -> Path:
-    """The file of a machine's noise floor.
-
-    Raises:
-        ImportError: torch is not installed.
-    """
-    from attention.cache import cache_folder
-
+    """The file of a machine's noise floor."""
     name = hashlib.sha256(machine.fingerprint.encode()).hexdigest()[:16]
-    return cache_folder() / f"noise-{name}.json"
+    folder: Path = CACHE.cache_folder()
+    return folder / f"noise-{name}.json"
 
 
 def store_floor(machine: Machine, floor: NoiseFloor) -> Path:
@@ -40,12 +48,10 @@ def store_floor(machine: Machine, floor: NoiseFloor) -> Path:
     Raises:
         InputError: It cannot be written.
     """
-    from attention.cache import replacing
-
     file = floor_file(machine)
     content = json.dumps({"machine": machine.fingerprint, **asdict(floor)}, indent=2) + "\n"
     try:
-        with replacing(file) as provisional:
+        with CACHE.replacing(file) as provisional:
             provisional.write_text(content)
     except OSError as error:
         raise InputError(
@@ -61,10 +67,7 @@ def stored_floor(machine: Machine) -> NoiseFloor | None:
     Raises:
         InputError: The file that holds it is damaged.
     """
-    try:
-        file = floor_file(machine)
-    except ImportError:
-        return None
+    file = floor_file(machine)
     try:
         content = json.loads(file.read_text())
         return NoiseFloor(

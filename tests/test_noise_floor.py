@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -60,6 +62,17 @@ def test_a_cache_of_noise_floors_that_cannot_be_written_is_named(cache: Path) ->
         store_floor(machine(), FLOOR)
 
 
-def test_a_machine_without_torch_has_no_noise_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "attention.cache", None)
-    assert stored_floor(machine()) is None
+def test_the_noise_floor_is_found_without_torch(cache: Path, tmp_path: Path) -> None:
+    store_floor(machine(), FLOOR)
+    (tmp_path / "torch.py").write_text("raise OSError('a library of the GPU is missing')")
+    ask = (
+        "from benchmarks.analysis.reading.machines import Machine\n"
+        "from benchmarks.noise_store import stored_floor\n"
+        "print(stored_floor(Machine(cpu='a CPU', threads=2)).share)"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=root, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+    )  # fmt: skip
+    assert float(done.stdout) == FLOOR.share

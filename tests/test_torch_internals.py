@@ -111,3 +111,20 @@ def test_peak_memory_without_allocation_events_is_that_of_the_resident_set(
     with pytest.warns(UserWarning, match="resident set"):
         peak = memory.peak_memory(lambda: torch.ones(2**26), "cpu")
     assert peak.tensor_bytes == peak.rss_bytes
+
+
+@pytest.mark.parametrize("missing", ["raw_repr", "__or__", "__init__"])
+def test_a_dispatch_key_set_of_another_kind_means_the_dispatcher(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KeySet:
+        def __init__(self, key: object) -> None:
+            if missing == "__init__":
+                raise TypeError
+
+        def __or__(self, other: object) -> object:
+            return NotImplemented if missing == "__or__" else self
+
+    found = {"_C.DispatchKeySet": KeySet, "_C.DispatchKey": torch._C.DispatchKey}
+    monkeypatch.setattr(torch_internals, "private", found.get)
+    assert torch_internals._foreign_keys() is None

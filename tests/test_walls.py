@@ -55,9 +55,10 @@ SHARED_BY_KERNELS = {
 }  # fmt: skip
 """Modules beside the rooms of the kernels, which import no room."""
 NEW_ROOM = """
-from attention.kernels.linear_explicit import explicit_costs, linear_explicit
+from attention.kernels.costs import costs_of_heads
+from attention.kernels.references import linear_reference
 from attention.kernels.registry import register_kernel
-register_kernel("linear-new", linear_explicit, costs=explicit_costs)
+register_kernel("linear-new", linear_reference, costs=lambda case: costs_of_heads(case, {}, 0))
 """
 
 Imports = Mapping[str, set[str]]

@@ -18,7 +18,7 @@ LEAST_SECONDS = 5.0
 """The least time over which load is judged: CPU time is counted in ticks of 10 ms a core."""
 SLOWER_GPU_CLOCK, SLOWER_CPU_CLOCK = 0.05, 0.1
 """Falls of the clock that are named: times follow it. A CPU's is read at an instant and wobbles more."""
-BUSY_GPU_PERCENT, BUSY_GPU_BYTES = 10, 2 * 10**9
+BUSY_GPU_PERCENT, BUSY_GPU_BYTES = 10, 2 * 2**30
 """Use of a card by others that is named: more than a desktop or the CUDA context of this process takes."""
 SLOWDOWNS = {0x8: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown",
              0x80: "power brake"}  # fmt: skip
