@@ -5,34 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 from benchmarks.analysis.comparison.noise_floor import NoiseFloor
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import Machine
-
-
-def _cache_module() -> ModuleType:
-    """`attention/cache.py` by itself: its package imports torch, which comparing files must not need."""
-    package = find_spec("attention")
-    assert package is not None and package.origin is not None, "attention/ is installed beside benchmarks/"
-    spec = spec_from_file_location("attention_cache", Path(package.origin).with_name("cache.py"))
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CACHE = _cache_module()
+from benchmarks.cache import cache_folder, replacing
 
 
 def floor_file(machine: Machine) -> Path:
     """The file of a machine's noise floor."""
     name = hashlib.sha256(machine.fingerprint.encode()).hexdigest()[:16]
-    folder: Path = CACHE.cache_folder()
-    return folder / f"noise-{name}.json"
+    return cache_folder() / f"noise-{name}.json"
 
 
 def store_floor(machine: Machine, floor: NoiseFloor) -> Path:
@@ -51,7 +35,7 @@ def store_floor(machine: Machine, floor: NoiseFloor) -> Path:
     file = floor_file(machine)
     content = json.dumps({"machine": machine.fingerprint, **asdict(floor)}, indent=2) + "\n"
     try:
-        with CACHE.replacing(file) as provisional:
+        with replacing(file) as provisional:
             provisional.write_text(content)
     except OSError as error:
         raise InputError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.scaling.crossover import Crossover
+from benchmarks.cache import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS_FILE = "settings.json"
@@ -165,20 +165,20 @@ def measure(
     Raises:
         InputError: The process wrote no measurements.
     """
-    provisional = file.with_name(f".measuring-{file.name}")
-    provisional.unlink(missing_ok=True)
-    command = [
-        *(sys.executable, "-m", "pytest", "benchmarks", "-q", "--benchmark-quiet"),
-        *pytest_options,
-        f"--benchmark-json={provisional.resolve()}",
-    ]
     log = file.with_suffix(".log")
-    with log.open("w") as stream:
-        code = subprocess.run(
-            command, stdout=stream, stderr=subprocess.STDOUT, cwd=root, env=environment, check=False
-        ).returncode
-    # 1 says that a test failed: its outcome stands in the file, and the rest was measured.
-    if code not in (0, 1) or not provisional.exists():
-        tail = " ".join(log.read_text(errors="replace").split()[-30:])
-        raise InputError(f"{file.stem} ended with exit code {code} and no measurements; {log} ends: {tail}")
-    os.replace(provisional, file)
+    with replacing(file) as provisional:
+        command = [
+            *(sys.executable, "-m", "pytest", "benchmarks", "-q", "--benchmark-quiet"),
+            *pytest_options,
+            f"--benchmark-json={provisional.resolve()}",
+        ]
+        with log.open("w") as stream:
+            code = subprocess.run(
+                command, stdout=stream, stderr=subprocess.STDOUT, cwd=root, env=environment, check=False
+            ).returncode
+        # 1 says that a test failed: its outcome stands in the file, and the rest was measured.
+        if code not in (0, 1) or not provisional.exists():
+            tail = " ".join(log.read_text(errors="replace").split()[-30:])
+            raise InputError(
+                f"{file.stem} ended with exit code {code} and no measurements; {log} ends: {tail}"
+            )

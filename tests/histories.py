@@ -17,6 +17,13 @@ from tests.synthetic import Law, Noise, Run
 
 OF_RUNS = Noise(0.015, 0.0, 0.01)
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
+MODES = ("bidirectional", "causal")
+KERNELS = {
+    **{("linear-chunked", mode): Law(1e-6, 1) for mode in MODES},
+    **{("standard-sdpa", mode): Law(1e-9, 2) for mode in MODES},
+}
+LENGTHS = (512, 1024, 2048)
+SMALL: dict[str, Any] = {"lengths": LENGTHS, "repetitions": 1, "rounds": 3}
 
 
 @dataclass(frozen=True)
@@ -105,3 +112,9 @@ def store(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=4))
     return path
+
+
+def slower(factor: float) -> dict[tuple[str, str], Law]:
+    """Laws of the kernels with the linear kernel slower by a factor."""
+    slow = Law(1e-6 * factor, 1)
+    return {**KERNELS, **{("linear-chunked", mode): slow for mode in MODES}}
