@@ -16,6 +16,7 @@ from benchmarks.analysis.history.writing import write_history
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.report.writing import write_report
 from benchmarks.comparing import compare_files, compare_revisions
+from benchmarks.noise_store import known_run_effect
 from benchmarks.runs import Plan, carry_out
 
 EXIT_CODES = (
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(options: argparse.Namespace, _: Sequence[str]) -> int:
-    report = write_report(options.files, options.output)
+    report = write_report(options.files, options.output, known_run_effect)
     print(report.text, end="")
     return 0 if report.measured else 1
 
@@ -65,7 +66,7 @@ def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     files = carry_out(plan, lambda line: print(line, flush=True))
     if not files:
         raise InputError(f"no run was complete within the time limit; {folder} holds none")
-    report = write_report(files, folder / "report")
+    report = write_report(files, folder / "report", known_run_effect)
     print(report.text, end="")
     return 0 if report.measured else 1
 
