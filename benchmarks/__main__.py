@@ -19,6 +19,9 @@ from benchmarks.comparing import compare_files, compare_revisions
 from benchmarks.noise_store import known_run_effect
 from benchmarks.runs import Plan, carry_out
 
+DEFAULT_RUNS = 6
+SHORT_RUN = ("--repetitions=1", "--layer-rounds=4")
+"""Options of each of the runs that together take as long as one run of six repetitions."""
 EXIT_CODES = (
     "exit codes: 0 a report was written; 1 it was, but nothing had been measured; 2 wrong usage or input"
 )
@@ -62,7 +65,10 @@ def _report(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     folder = Path(options.output)
-    plan = Plan(folder, options.runs, options.until, options.time_limit, tuple(pytest_options))
+    short = () if options.runs else SHORT_RUN
+    plan = Plan(
+        folder, options.runs or DEFAULT_RUNS, options.until, options.time_limit, (*short, *pytest_options)
+    )
     files = carry_out(plan, lambda line: print(line, flush=True))
     if not files:
         raise InputError(f"no run was complete within the time limit; {folder} holds none")
@@ -168,7 +174,12 @@ def _add_report(report: argparse.ArgumentParser) -> None:
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--runs", type=_count, default=5, metavar="N", help="how many; default: %(default)s")
+    run.add_argument(
+        "--runs",
+        type=_count,
+        metavar="N",
+        help=f"how many whole runs; default: {DEFAULT_RUNS} short ones, of one repetition each",
+    )
     run.add_argument(
         "--until",
         type=_share,
