@@ -11,8 +11,9 @@ import pandas as pd
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.reading.setting import Setting, by_series, by_setting
+from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.caveats import name_caveats
-from benchmarks.analysis.report.ceilings import Roof, find_ceilings, roof_of
+from benchmarks.analysis.report.ceilings import find_ceilings
 from benchmarks.analysis.report.conclusions import (
     FileSummary,
     MachineSummary,
@@ -34,11 +35,12 @@ from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA
 def summarise(records: Records) -> Summary:
     """Draw all conclusions from what `records.load` read."""
     rows = records.rows
-    ceilings = find_ceilings(rows)
+    ceilings, cases = find_ceilings(rows), case_table(records)
+    of_series = {found[:3]: found[3] for found in by_series(cases[cases["outcome"] == "measured"])}
     # What a device can do at most, or has no length, belongs to no series.
     scaling = rows[rows["seq_len"].notna() & (rows["subject"] != "ceiling")] if len(rows) else rows
     series = [
-        _series(kernel, family, setting, group, roof_of(setting, ceilings))
+        _series(kernel, family, setting, group, of_series[kernel, family, setting])
         for kernel, family, setting, group in by_series(scaling)
     ]
     crossovers = [pair for setting, group in by_setting(scaling) for pair in _crossovers(setting, group)]
@@ -54,12 +56,10 @@ def summarise(records: Records) -> Summary:
     )
 
 
-def _series(kernel: str, family: str, setting: Setting, rows: pd.DataFrame, roof: Roof | None) -> Series:
+def _series(kernel: str, family: str, setting: Setting, rows: pd.DataFrame, cases: pd.DataFrame) -> Series:
     table = unit_table(rows)
     lengths, medians = table.columns.to_numpy(dtype=float), np.asarray(table.median(), dtype=float)
     counts = rows.groupby("seq_len")[["flops", "min_bytes", "peak_bytes"]].median().astype(float)
-    unknown = np.full(len(lengths), np.nan)
-    floor = roof.floor(counts["min_bytes"], counts["flops"]) if roof else unknown
     unit, flops_exponent = _unit(rows), count_exponent(lengths, counts["flops"].to_numpy())
     exponent, (laws, best) = estimate_exponent(table, flops_exponent), compare_laws(table)
     return Series(
@@ -69,7 +69,10 @@ def _series(kernel: str, family: str, setting: Setting, rows: pd.DataFrame, roof
         unit,
         seq_lens=[int(length) for length in lengths],
         median_s=medians.tolist(),
-        floor_share=numbers(floor / medians),
+        floor_share=numbers(cases["floor_share"]),
+        floor_low_s=numbers(cases["floor_low_s"]),
+        floor_high_s=numbers(cases["floor_high_s"]),
+        floor_verdict=cases["floor_verdict"].to_list(),
         exponent=RatedExponent(**vars(exponent), firmness=of_exponent(exponent, unit)),
         local_slopes=numbers(local_slopes(table)),
         overhead_s=laws.overhead,
