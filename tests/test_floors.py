@@ -178,7 +178,12 @@ def test_summary_and_csv_hold_the_verdict_and_the_range_of_the_floor(tmp_path: P
 CASES = 64
 AT_THE_FLOOR = np.geomspace(0.05, 1, CASES)
 """Shares of the floor that the cases of a report truly have: two of them above 0.95."""
-SHAPES = {"3 repetitions": (1, 3), "6 repetitions": (1, 6), "3 runs": (3, 3), "6 runs of one": (6, 1)}
+SHAPES = {
+    "3 repetitions": (1, 3),
+    "6 repetitions": (1, 6),
+    "3 runs": (3, 3),
+    "6 runs of one repetition": (6, 1),
+}
 RESTLESS_NOISES = (
     "slices 18 % apart, rounds 10 %",
     "clock states 15 % apart, for 12 s",

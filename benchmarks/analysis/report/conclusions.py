@@ -49,6 +49,7 @@ class Series:
         flops_exponent: Exponent of its FLOPs, None where they are not known at two lengths.
         peak_bytes_exponent: Exponent of its peak memory, likewise.
         laws: What it says of the laws of growth.
+        laws_firmness: How firm it is that they are tenable, or untenable.
         best_law: Name of the law of least error, None where none can be judged.
     """
 
@@ -68,6 +69,7 @@ class Series:
     flops_exponent: float | None
     peak_bytes_exponent: float | None
     laws: Laws
+    laws_firmness: Firmness
     best_law: str | None
 
 
@@ -126,12 +128,15 @@ class Runs:
         machines: The different machines among them.
         unit: The unit of sampling, "mixed" where it differs between settings, None without measured rows.
         units: The most units of any setting.
+        run_effect: The effect of a run on the log of each of its times, as a standard deviation, that is
+            assumed where a single run measured a setting; None where several runs show it.
     """
 
     files: list[FileSummary]
     machines: list[MachineSummary]
     unit: Unit | Literal["mixed"] | None
     units: int
+    run_effect: float | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,6 +148,8 @@ def _laws(series: Sequence[Series]) -> Table:
             formula = law.formula + (" *" if name == one.best_law else "")
             r2 = "-" if law.r2 is None else f"{law.r2:.4f}"
             error, tenable = f"{100 * law.relative_error:.1f} %", TENABLE_WORDS[law.tenable]
+            if law.tenable is False:
+                tenable += f" ({one.laws_firmness})"
             fit = sentences.law(law.coefficients.terms)
             rows.append([f"{one.kernel}: {formula}", tenable, error, r2, fit])
     return Table(["", "", "error", "R²", "fit"], rows)

@@ -75,8 +75,10 @@ def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     lengths = np.geomspace(series.seq_lens[0], series.seq_lens[-1], 200)
     seconds = law.coefficients.seconds(lengths)
     axes.plot(lengths, seconds, color=look.color, linestyle=look.line, zorder=2)
-    off = f"off by {100 * law.relative_error:.0f} %" + (", untenable" if law.tenable is False else "")
-    return legend_handle(look), f"{series.kernel}: {sentences.law(law.coefficients.terms)}  ({off})"
+    untenable = f", untenable, {series.laws_firmness}" if law.tenable is False else ""
+    off = f"off by {100 * law.relative_error:.0f} %{untenable}"
+    words = f"{series.kernel}: {sentences.law(law.coefficients.terms)}  ({off})"
+    return legend_handle(look), f"{words}\n{sentences.growth(series.exponent)} ({series.exponent.firmness})"
 
 
 def _crossover_entry(view: View, pair: PairCrossover) -> tuple[Patch, str]:
