@@ -11,6 +11,7 @@ import pandas as pd
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.setting import Case, Row, Setting
 from benchmarks.analysis.report.ceilings import Ceiling
+from benchmarks.analysis.report.floors import Verdict
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.firmness import Firmness, Unit
@@ -39,6 +40,9 @@ class Series:
         seq_lens: Its lengths, ascending.
         median_s: Median seconds at each.
         floor_share: The floor over the median, at each; None without ceilings.
+        floor_low_s: The floor by the fastest units of the ceilings, at each, likewise.
+        floor_high_s: The floor by their slowest units, likewise.
+        floor_verdict: What the floor says of each case, likewise.
         exponent: How its time grows.
         local_slopes: Slopes of log time on log N between neighbouring lengths; None where no unit has both.
         overhead_s: The c of t = c + a N^p, None where it cannot be told.
@@ -56,6 +60,9 @@ class Series:
     seq_lens: list[int]
     median_s: list[float]
     floor_share: list[float | None]
+    floor_low_s: list[float | None]
+    floor_high_s: list[float | None]
+    floor_verdict: list[Verdict | None]
     exponent: RatedExponent
     local_slopes: list[float | None]
     overhead_s: float | None

@@ -12,8 +12,9 @@ from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.reading.setting import Setting, by_series, by_setting
+from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.caveats import name_caveats
-from benchmarks.analysis.report.ceilings import Roof, find_ceilings, roof_of
+from benchmarks.analysis.report.ceilings import find_ceilings
 from benchmarks.analysis.report.conclusions import (
     FileSummary,
     MachineSummary,
@@ -46,7 +47,8 @@ def summarise(records: Records, known: RunEffect = lambda machine: None) -> Summ
             that is larger.
     """
     rows = records.rows
-    ceilings = find_ceilings(rows)
+    ceilings, cases = find_ceilings(rows), case_table(records)
+    of_series = {found[:3]: found[3] for found in by_series(cases[cases["outcome"] == "measured"])}
     # What a device can do at most, or has no length, belongs to no series.
     scaling = rows[rows["seq_len"].notna() & (rows["subject"] != "ceiling")] if len(rows) else rows
     effects = [max(RUN_EFFECT, known(run.machine) or 0.0) for run in records.runs]
@@ -55,7 +57,7 @@ def summarise(records: Records, known: RunEffect = lambda machine: None) -> Summ
         return effects[group["run"].iloc[0]] if _unit(group) == "repetition" else 0.0
 
     series = [
-        _series(kernel, family, setting, group, roof_of(setting, ceilings), unseen(group))
+        _series(kernel, family, setting, group, of_series[kernel, family, setting], unseen(group))
         for kernel, family, setting, group in by_series(scaling)
     ]
     crossovers = [
@@ -75,13 +77,11 @@ def summarise(records: Records, known: RunEffect = lambda machine: None) -> Summ
 
 
 def _series(
-    kernel: str, family: str, setting: Setting, rows: pd.DataFrame, roof: Roof | None, unseen: float
+    kernel: str, family: str, setting: Setting, rows: pd.DataFrame, cases: pd.DataFrame, unseen: float
 ) -> Series:
     table = unit_table(rows)
     lengths, medians = table.columns.to_numpy(dtype=float), np.asarray(table.median(), dtype=float)
     counts = rows.groupby("seq_len")[["flops", "min_bytes", "peak_bytes"]].median().astype(float)
-    unknown = np.full(len(lengths), np.nan)
-    floor = roof.floor(counts["min_bytes"], counts["flops"]) if roof else unknown
     unit, flops_exponent = _unit(rows), count_exponent(lengths, counts["flops"].to_numpy())
     exponent, (laws, best) = estimate_exponent(table, flops_exponent, unseen), compare_laws(table, unseen)
     return Series(
@@ -91,7 +91,10 @@ def _series(
         unit,
         seq_lens=[int(length) for length in lengths],
         median_s=medians.tolist(),
-        floor_share=numbers(floor / medians),
+        floor_share=numbers(cases["floor_share"]),
+        floor_low_s=numbers(cases["floor_low_s"]),
+        floor_high_s=numbers(cases["floor_high_s"]),
+        floor_verdict=cases["floor_verdict"].to_list(),
         exponent=RatedExponent(**vars(exponent), firmness=of_exponent(exponent, unit)),
         local_slopes=numbers(local_slopes(table)),
         overhead_s=laws.overhead,

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import IMPOSSIBLE_WORDS, INK, impossible_handle, legend_handle, log_axis
+from benchmarks.analysis.plots.style import INK, floor_handles, legend_handle, log_axis
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, best_linear
 from benchmarks.analysis.report.pictures.canvas import (
@@ -46,8 +46,8 @@ def theory_picture(view: View) -> Figure:
             and pair.standard in kernels
         ]
         entries += [_crossover_entry(view, pair) for pair in pairs]
-        if (view.impossible["mode"] == mode).any():
-            entries.append((impossible_handle(), IMPOSSIBLE_WORDS))
+        cases = view.measured[view.measured["mode"] == mode]
+        entries += [(handle, words) for words, handle in floor_handles(cases["floor_verdict"]).items()]
         axes.legend(
             *zip(*entries, strict=True), loc="upper left", bbox_to_anchor=(-0.02, -0.12), borderaxespad=0
         )
