@@ -26,6 +26,7 @@ def sections(history: History) -> list[Section]:
         _head(history),
         *_steps(history),
         *_baseline(history),
+        *_quality(history),
         *_left_out(history.left_out),
     ]
 
@@ -173,6 +174,20 @@ def _baseline(history: History) -> Iterator[Section]:
         for one in history.lost
     ]
     yield Section("Newest against baseline", [*sentences, *_capped(_lines(changed))])
+
+
+def _quality(history: History) -> Iterator[Section]:
+    """What disturbed runs, the newest first; none where all were quiet."""
+    disturbed, several = history.disturbed, len(history.machines) > 1
+    if not disturbed:
+        return
+    runs = wording.count(sum(machine.runs for machine in history.machines), "run")
+    lines = []
+    for one in reversed(disturbed):
+        where = _label(one.revision) + (f" on {one.machine}" if several else "")
+        lines.append(f"{where}: {'; '.join(one.conditions)}.")
+    counted = f"{len(disturbed)} of {runs} were disturbed, which may explain a step there."
+    yield Section("Quality of the measurements", [counted, *_capped(lines)])
 
 
 def _left_out(reasons: Sequence[str]) -> Iterator[Section]:
