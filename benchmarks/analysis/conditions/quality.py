@@ -26,7 +26,7 @@ DRIFT = math.log(1.05)
 """The drift that is named: half of the drift with which tests show that the intervals keep their promise."""
 UNEVEN_RUN = math.log(1.1)
 """Five times what the run usually does to all its times on shared machines."""
-DRIFTED = "Drift: from the first to the last repetition all cases together became"
+DRIFTED = "from the first to the last repetition all cases together became"
 CONFIDENCE = 0.99
 """The confidence of each drift that is named: there is one per run and device, and few shall be false."""
 
@@ -92,9 +92,9 @@ def _drift(rows: pd.DataFrame) -> Iterator[str]:
     words = [words + (f" ({file})" if several else "") for file, words in of_files.items() if words]
     if words:
         yield (
-            f"{DRIFTED} {wording.listed(words)}. Warm the machine up and keep it cool, and end what else "
-            "runs on it. The comparison of kernels bears it, since repetitions are interleaved; absolute "
-            "times do not."
+            f"Drift: {DRIFTED} {wording.listed(words)}. Warm the machine up and keep it cool, and end "
+            "what else runs on it. The comparison of kernels bears it, since repetitions are interleaved; "
+            "absolute times do not."
         )
 
 

@@ -12,14 +12,11 @@ from benchmarks.analysis.reading.run_file import RunFile
 OF_TIMES = ("key", "clock", "device", "repetition")
 
 
-def name_disturbances(file: RunFile) -> list[str]:
-    """The sentences of a report about one run, without what to try and without a full stop.
-
-    Args:
-        file: The run.
+def name_disturbances(file: RunFile) -> dict[str, str]:
+    """What disturbed a run, in the words of a report, by the kind that a report begins its sentence with.
 
     Returns:
-        One for each kind of disturbance, and one for a drift; none where nothing disturbed the run.
+        As {"CPU load": "others took 52 % of a core"}; empty where nothing disturbed the run.
     """
     rows = [
         {**{name: one.fields[name] for name in OF_TIMES}, "median_s": one.median_s}
@@ -27,6 +24,8 @@ def name_disturbances(file: RunFile) -> list[str]:
         if one.fields["family"] in FAMILIES
     ]
     on_cuda = any(row["device"] == "cuda" for row in rows)
-    found = [f"{rule.title}: {words}" for rule, words in disturbances(file.run.conditions, on_cuda).items()]
+    found: dict[str, str] = {}
+    for rule, words in disturbances(file.run.conditions, on_cuda).items():
+        found[rule.title] = ", ".join([*filter(None, [found.get(rule.title)]), words])
     drift = name_drift(pd.DataFrame(rows)) if rows else None
-    return found + ([f"{DRIFTED} {drift}"] if drift else [])
+    return {**found, "Drift": f"{DRIFTED} {drift}"} if drift else found

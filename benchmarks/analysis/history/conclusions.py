@@ -108,12 +108,12 @@ class MovedTogether:
 
 @dataclass(frozen=True)
 class DisturbedRun:
-    """A run of a revision, and sentences naming what disturbed it."""
+    """A run of a revision, and what disturbed it, by kind: "CPU load", "Throttled GPU", "Drift" and so on."""
 
     machine: str
     revision: RevisionLabel
     file: str
-    conditions: list[str]
+    conditions: dict[str, str]
 
 
 @dataclass(frozen=True)

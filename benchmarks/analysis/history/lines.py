@@ -60,11 +60,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Disturbance:
-    """A run, of the revision of index `place`, and what disturbed it."""
+    """A run, of the revision of index `place`, and what disturbed it, by kind."""
 
     place: int
     file: str
-    conditions: list[str]
+    conditions: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)

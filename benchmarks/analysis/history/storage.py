@@ -65,7 +65,7 @@ class StoredRun:
         exact: The quantities of `EXACT` of each case, NaN where unknown; of repetitions the least, for what
             an allocator leaves over only adds.
         failed: Outcome of each case, by its key, that ran out of memory, failed or is unsupported.
-        conditions: What disturbed the run, in the words of a report.
+        conditions: What disturbed the run, by kind, in the words of a report.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class StoredRun:
     seconds: dict[CaseId, float]
     exact: dict[CaseId, Floats]
     failed: dict[str, str] = field(default_factory=dict)
-    conditions: list[str] = field(default_factory=list)
+    conditions: dict[str, str] = field(default_factory=dict)
 
 
 def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
