@@ -114,8 +114,8 @@ def ground(comparison: Comparison) -> Iterator[str]:
     by_states = float(chance(units.base + units.head))
     if comparison.unit in ("pair", "run") and by_states > ALPHA:
         yield (
-            f"Few runs: a case whose processes have two states looks changed in {wording.percent(by_states)} "
-            f"of the comparisons of so few, so only changes of surely more than {share(FARTHEST - 1)} raise an alarm."
+            f"Few runs: in {wording.percent(by_states)} of such comparisons a case looks changed if its "
+            f"processes have two states. Only a change surely beyond {share(FARTHEST - 1)} raises an alarm."
         )
     if comparison.tentative:
         yield (

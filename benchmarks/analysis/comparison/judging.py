@@ -93,7 +93,7 @@ def judge_cases(parts: Sequence[Stratum], margin: float) -> list[CaseChange]:
     return cases
 
 
-def _means(base: pd.DataFrame, head: pd.DataFrame, paired: bool) -> tuple[pd.Series[float], pd.Series[float]]:
+def _means(base: pd.DataFrame, head: pd.DataFrame, paired: bool) -> tuple[list[float], list[float]]:
     """Means of both sides, by case, whose difference is the change: paired, of the pairs that hold both."""
     if paired:
         base, head = base.where(head.notna()), head.where(base.notna())
