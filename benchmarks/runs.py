@@ -145,7 +145,8 @@ def time_left(seconds: float, measured: int, missing: int) -> str:
 
 
 def _measure(plan: Plan, number: int) -> None:
-    measure(plan.file(number), plan.pytest_options)
+    known = [f"--times-from={file.resolve()}" for file in plan.finished()[:1]]
+    measure(plan.file(number), [*plan.pytest_options, *known])
 
 
 def measure(

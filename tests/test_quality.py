@@ -92,7 +92,8 @@ def test_few_rounds_name_the_worst_case(tmp_path: Path) -> None:
         if one["extra_info"]["seq_len"] == 8192:
             one["stats"]["data"] = one["stats"]["data"][: 1 if one["extra_info"]["mode"] == "causal" else 2]
     (sentence,) = quality(tmp_path, content)
-    assert sentence.startswith("Few rounds: 4 of 12 cases had fewer than 3 rounds")
+    # A call of standard-sdpa takes 0.8 s here, so that one round is enough.
+    assert sentence.startswith("Few rounds: 2 of 12 cases had fewer than 3 rounds")
     assert "causal forward, N = 8192 only 1." in sentence and "--case-seconds" in sentence
 
 

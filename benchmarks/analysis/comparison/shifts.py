@@ -15,7 +15,7 @@ from benchmarks.analysis.comparison.inference import Change, find_change
 from benchmarks.analysis.comparison.matching import Stratum
 from benchmarks.analysis.reading.setting import Setting, by_series, by_setting
 from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
-from benchmarks.analysis.scaling.growth import flat_window
+from benchmarks.analysis.scaling.growth import flat_window, slope_tolerance
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, complete_block, local_slopes, unit_table
 
 
@@ -94,7 +94,10 @@ def exponents(stratum: Stratum) -> Iterator[SeriesExponents]:
         lengths = base.columns.intersection(head.columns)
         if len(lengths) < MIN_LENGTHS or not len(base):
             continue
-        starts = [flat_window(local_slopes(table[lengths])) for table in (base, head)]
+        starts = [
+            flat_window(local_slopes(table[lengths]), slope_tolerance(table[lengths]))
+            for table in (base, head)
+        ]
         start = len(lengths) - MIN_LENGTHS if None in starts else max(start or 0 for start in starts)
         window = lengths[start:]
         x = np.log(window.to_numpy(dtype=float))

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.fields import FAMILIES, LONG_ROUND_S
 from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.reading.setting import CASE, Case, Setting
 from benchmarks.analysis.report.cases import standard_error
@@ -19,7 +19,7 @@ from benchmarks.analysis.report.conditions import name_conditions
 from benchmarks.analysis.scaling.units import Floats
 
 FEW_ROUNDS = 3
-"""The least number of rounds whose median a single stall cannot move."""
+"""The least number of rounds whose median a single stall cannot move, if they are short."""
 WIDE_SPREAD = 0.135
 """Width of the middle half of the rounds over their median: for normal noise that of a standard deviation of
 10 %, from which on pyperf calls a benchmark unstable."""
@@ -55,7 +55,8 @@ def name_quality(records: Records) -> list[str]:
 def _few_rounds(rows: pd.DataFrame) -> Iterator[str]:
     counts = rows.groupby([*CASE, "unit"], dropna=False)["rounds"].sum()
     fewest = counts.groupby(list(CASE), dropna=False).min().reset_index()
-    few = fewest[fewest["rounds"] < FEW_ROUNDS]
+    times = rows.groupby(list(CASE), dropna=False)["median_s"].median().reset_index(drop=True)
+    few = fewest[(fewest["rounds"] < FEW_ROUNDS) & (times <= LONG_ROUND_S)]
     if len(few):
         worst = few.sort_values("rounds").iloc[0]
         yield (
