@@ -88,9 +88,11 @@ def exponents(stratum: Stratum) -> Iterator[SeriesExponents]:
     for kernel, family, setting, rows in by_series(stratum.base):
         if (kernel, setting) not in after:
             continue
-        base, head = (complete_block(unit_table(one))[0] for one in (rows, after[kernel, setting]))
+        base, head = stratum.shared(
+            [complete_block(unit_table(one))[0] for one in (rows, after[kernel, setting])]
+        )
         lengths = base.columns.intersection(head.columns)
-        if len(lengths) < MIN_LENGTHS:
+        if len(lengths) < MIN_LENGTHS or not len(base):
             continue
         starts = [
             flat_window(local_slopes(table[lengths]), slope_tolerance(table[lengths]))
@@ -120,7 +122,11 @@ def crossovers(stratum: Stratum) -> Iterator[PairCrossovers]:
             [kernel for family, kernel in common if family == wanted] for wanted in ("linear", "standard")
         )
         for linear, standard in product(*kernels):
-            pairs = [(times["linear", linear], times["standard", standard]) for times in (before, now)]
+            names = ("linear", linear), ("standard", standard)
+            tables = stratum.shared([times[name] for times in (before, now) for name in names])
+            if not len(tables[0]):
+                continue
+            pairs = [(tables[0], tables[1]), (tables[2], tables[3])]
             found = [find_crossover(*pair) for pair in pairs]
             if all(one.kind != "none" for one in found):
                 base, head = map(Place.of, found)
