@@ -7,7 +7,7 @@ amount, in units of a noise that holds the slow wander of quiet stretches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -88,6 +88,13 @@ def segments(
         if min(sizes, default=math.inf) >= margin:
             return found
         del starts[int(np.argmin(sizes)) + 1]
+
+
+def cost_of(found: Sequence[Segment], values: Floats, weights: Floats, noise: Noise, step: float) -> float:
+    """What these segments cost, each step by `step`."""
+    levels = np.repeat([one.level for one in found], [one.stop - one.start for one in found])
+    distances = np.minimum(weights * (values - levels) ** 2 / noise.long**2, STRAY * step)
+    return float(distances.sum()) + step * (len(found) - 1)
 
 
 def _cheapest_path(values: Floats, precisions: Floats, levels: Floats, cost: float) -> np.ndarray:

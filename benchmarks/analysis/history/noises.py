@@ -60,7 +60,7 @@ def estimate_noises(
         floor: The least noise of a single value, where other lines tell it.
         growth: How much larger the noise of long stretches is than that of single values, likewise.
     """
-    short = np.array([_spread(_differences(*line)) for line in lines])
+    short = np.array([spread(_differences(*line)) for line in lines])
     freedom = np.array([max(1.0, INFORMATION * (len(values) - 1)) for values, _ in lines])
     pooled = len(lines) >= LINES_TO_POOL
     if pooled:
@@ -91,7 +91,8 @@ def _differences(values: Floats, weights: Floats) -> Floats:
     return np.asarray(np.diff(values) / np.sqrt(1 / weights[1:] + 1 / weights[:-1]))
 
 
-def _spread(differences: Floats) -> float:
+def spread(differences: Floats) -> float:
+    """The standard deviation of values about zero, whatever a minority of them may be."""
     return SPREAD_OF_MEDIAN * float(np.median(np.abs(differences))) if len(differences) else 0.0
 
 
@@ -104,4 +105,4 @@ def _growth(values: Floats, weights: Floats, noise: float) -> float:
     sums = np.cumsum(np.concatenate([[0.0, 0.0], np.cumsum(calm)]))
     means = (sums[length:] - sums[:-length]) / length
     expected = noise * math.sqrt(2 * float(np.mean(1 / weights)) / length)
-    return max(1.0, _spread(means[length:] - means[:-length]) / expected)
+    return max(1.0, spread(means[length:] - means[:-length]) / expected)

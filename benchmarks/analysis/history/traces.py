@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
@@ -11,7 +12,9 @@ import numpy as np
 
 from benchmarks.analysis.history.levels import Segment, around, constant_runs, segments
 from benchmarks.analysis.history.lines import Line, Timeline
+from benchmarks.analysis.history.machine import Machine
 from benchmarks.analysis.history.noises import LINES_TO_POOL, Noise, estimate_noises
+from benchmarks.analysis.history.responses import Prior, respond, separate
 from benchmarks.analysis.history.storage import Revision
 from benchmarks.analysis.scaling.units import Floats, student_quantile
 
@@ -41,14 +44,20 @@ class Traced:
     segments: list[Segment]
     lines: int = 0
     margin: float = 0.0
+    common: Floats = field(default_factory=lambda: np.zeros(1))
 
     @cached_property
     def steps(self) -> list[tuple[Segment, Segment]]:
         """The levels near each step, before and after it."""
         if self.line.exact:
             return list(pairwise(self.segments))
-        values = scaled(self.line), self.weights
+        values = self.own, self.weights
         return [around(*values, self.noise, self.lines, *pair) for pair in pairwise(self.segments)]
+
+    @cached_property
+    def own(self) -> Floats:
+        """The values less what they owe to the machine, on the scale of their noise."""
+        return scaled(self.line) - self.common
 
     @cached_property
     def weights(self) -> Floats:
@@ -68,7 +77,7 @@ class Traced:
         line = self.line
         if line.exact:
             return line.values, line.values
-        values = scaled(line)
+        values = self.own
         levels = np.repeat(
             [one.level for one in self.segments], [one.stop - one.start for one in self.segments]
         )
@@ -91,7 +100,7 @@ def weights(line: Line) -> Floats:
 
 
 def trace(timeline: Timeline, margin: float = MARGIN) -> list[Traced]:
-    """Find the steps of every line of a machine.
+    """Find the steps of every line of a machine, and those of the machine itself.
 
     Args:
         timeline: Its lines.
@@ -103,18 +112,61 @@ def trace(timeline: Timeline, margin: float = MARGIN) -> list[Traced]:
         for line in timeline.lines
         if line.exact
     ]
+    machine = machine_of(timeline, math.log1p(margin))
     typical, growth = 0.0, None
     for quantity in WORDS:
         own = [line for line in noisy if line.quantity == quantity]
-        values = [(scaled(line), weights(line)) for line in own]
+        shared = [machine.states(line.name.kernels)[:, line.places] for line in own]
+        values = [
+            (_less(scaled(line), paths), weights(line)) for line, paths in zip(own, shared, strict=True)
+        ]
+        priors = _priors(own, machine)
         # A ratio of two times has the noise of both, also where it is cut off at the longest length.
         floor = math.sqrt(2) * typical if quantity == "crossover" else 0.0
         noises = estimate_noises(values, floor, growth)
         if quantity == "time" and len(own) >= LINES_TO_POOL:
             typical = float(np.median([noise.short for noise in noises]))
             growth = float(np.median([noise.long / noise.short for noise in noises]))
-        for line, pair, noise in zip(own, values, noises, strict=True):
+        for line, paths, noise in zip(own, shared, noises, strict=True):
             least = math.log1p(margin) if line.logarithmic else margin
-            found = segments(*pair, noise, lines=len(noisy), margin=least)
-            traced.append(Traced(timeline, line, noise, found, len(noisy), least))
+            traced.append(_traced(timeline, line, paths, priors[line.name.kernels], noise, len(noisy), least))
     return traced
+
+
+def machine_of(timeline: Timeline, least: float) -> Machine:
+    """The times of a machine, by the kernel of each."""
+    times = [line for line in timeline.lines if line.quantity == "time"]
+    logs = np.full((len(times), len(timeline.revisions)), np.nan)
+    for row, line in zip(logs, times, strict=True):
+        row[line.places] = np.log(line.values)
+    return Machine(logs, [line.name.kernels[0] for line in times], least)
+
+
+def _less(values: Floats, paths: Floats) -> Floats:
+    """Values less all that follows the states, as their noise shows best."""
+    return np.asarray(values - respond(values, paths) @ paths)
+
+
+def _priors(own: Sequence[Line], machine: Machine) -> dict[tuple[str, ...], Prior]:
+    """By the kernels of a line, how the lines of other kernels respond."""
+    priors = {}
+    for kernels in {line.name.kernels for line in own}:
+        paths = machine.states(kernels)
+        responses = [
+            respond(scaled(line), paths[:, line.places])
+            for line in own
+            if not set(kernels) & set(line.name.kernels)
+        ]
+        priors[kernels] = Prior.of(np.array(responses).reshape(len(responses), len(paths)))
+    return priors
+
+
+def _traced(
+    timeline: Timeline, line: Line, paths: Floats, prior: Prior, noise: Noise, lines: int, margin: float
+) -> Traced:
+    pair = scaled(line), weights(line)
+    if not len(paths):
+        found = segments(*pair, noise, lines=lines, margin=margin)
+        return Traced(timeline, line, noise, found, lines, margin)
+    response, found = separate(*pair, paths, noise, prior, lines=lines, margin=margin)
+    return Traced(timeline, line, noise, found, lines, margin, response @ paths)
