@@ -1,4 +1,4 @@
-"""Report, compare and history tell of the same disturbances of the same runs, and are silent on quiet runs."""
+"""Report, compare and history tell of the same disturbances, and are silent on quiet runs."""
 
 from __future__ import annotations
 
@@ -121,13 +121,33 @@ def all_runs(**changes: Any) -> Disturb:
 @pytest.mark.parametrize(
     ("side", "change", "words"),
     [
-        ("head", all_runs(others_cores=0.5), "The head was measured under more load: others took 50 % of a core, and 3.0 % beside the base."),  # noqa: E501
-        ("base", all_runs(others_cores=0.5), "The base was measured under more load: others took 50 % of a core, and 3.0 % beside the head."),  # noqa: E501
-        ("head", all_runs(cpu_mhz=2500.0), "The head was measured at a slower CPU clock: 2500 MHz, and 3000 MHz for the base."),  # noqa: E501
-        ("base", all_runs(gpu_sm_clock_mhz=1500), "The base was measured at a slower GPU clock: 1500 MHz, and 1980 MHz for the head."),  # noqa: E501
-        ("head", facts(numpy="2.2.0"), "Base and head differ in NumPy (2.1.0 and 2.2.0). Measure them alike."),
+        (
+            "head",
+            all_runs(others_cores=0.5),
+            "The head was measured under more load: others took 50 % of a core, and 3.0 % beside the base.",
+        ),
+        (
+            "base",
+            all_runs(others_cores=0.5),
+            "The base was measured under more load: others took 50 % of a core, and 3.0 % beside the head.",
+        ),
+        (
+            "head",
+            all_runs(cpu_mhz=2500.0),
+            "The head was measured at a slower CPU clock: 2500 MHz, and 3000 MHz for the base.",
+        ),
+        (
+            "base",
+            all_runs(gpu_sm_clock_mhz=1500),
+            "The base was measured at a slower GPU clock: 1500 MHz, and 1980 MHz for the head.",
+        ),
+        (
+            "head",
+            facts(numpy="2.2.0"),
+            "Base and head differ in NumPy (2.1.0 and 2.2.0). Measure them alike.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_compare_names_the_side_measured_in_worse_conditions(
     side: str, change: Disturb, words: str, tmp_path: Path
 ) -> None:
