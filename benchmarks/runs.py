@@ -108,9 +108,9 @@ def _reason_to_stop(plan: Plan, done: Sequence[Path], seconds: float, measured_h
         resolved = resolution(done)
         if resolved > plan.until:
             return (
-                f"After {len(done)} runs the widest crossover interval is ±{widest:.1%}, and no number of "
-                f"runs narrows it below the ±{resolved:.1%} that its lengths resolve: measure lengths between "
-                "them, with --seq-len."
+                f"The widest crossover interval is ±{widest:.1%} after {len(done)} runs, and no number of "
+                f"runs narrows it below ±{resolved:.1%}, which is what its lengths resolve: measure lengths "
+                "between them, with --seq-len."
             )
         if spent:
             return (

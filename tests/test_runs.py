@@ -155,7 +155,7 @@ def test_run_until_ends_where_no_number_of_runs_can_narrow_the_interval(
     )
     lines: list[str] = []
     carry_out(Plan(tmp_path, 3, until=0.02), lines.append)
-    assert "no number of runs narrows it below the ±4.9%" in lines[-1] and "--seq-len" in lines[-1]
+    assert "no number of runs narrows it below ±4.9%" in lines[-1] and "--seq-len" in lines[-1]
     assert len(Plan(tmp_path, 3).finished()) == 3
 
 
