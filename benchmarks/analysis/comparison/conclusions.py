@@ -109,6 +109,7 @@ class Place:
     high: float | None
     ahead_beyond: str | None
     lengths: tuple[int, int] | None
+    seq_lens: list[int]
     within_noise: list[int]
     units: int
 
@@ -117,13 +118,17 @@ class Place:
         """The place of a crossover."""
         return cls(
             found.kind, found.n, found.low, found.high,
-            found.ahead_beyond, found.lengths, found.within_noise, found.units,
+            found.ahead_beyond, found.lengths, found.seq_lens, found.within_noise, found.units,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CrossoverShift:
-    """The crossover of one pair of kernels on both sides; the ratio is None unless both lie inside."""
+    """The crossover of one pair of kernels on both sides.
+
+    The ratio is None unless both lie inside, and `p`, after Holm's correction over all exponents and
+    crossovers, unless both do or the lead at a length seems to have changed hands.
+    """
 
     linear: str
     standard: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -28,12 +28,14 @@ class UnitValues:
         head: Its value in each unit of the head.
         weight: By how much it moves when the log-times it rests on change by 1, in opposite directions.
         noise: Its standard deviation per unit of standard deviation of each log-time.
+        tried: How many quantities it was chosen from; infinite for one of which nothing may be concluded.
     """
 
     base: pd.Series[float]
     head: pd.Series[float]
     weight: float
     noise: float
+    tried: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +51,31 @@ class SeriesExponents:
 
 @dataclass(frozen=True, eq=False)
 class PairCrossovers:
-    """The crossover of one pair of kernels on both sides; `values` where both lie inside the lengths."""
+    """The crossover of one pair of kernels on both sides.
+
+    `values` are the logs of the crossovers where both lie inside the lengths; else the log-ratios of the pair
+    at one length, which may show that the lead there changed hands.
+    """
 
     linear: str
     standard: str
     setting: Setting
     base: Place
     head: Place
-    values: UnitValues | None
+    values: UnitValues
+
+    @property
+    def inside(self) -> bool:
+        """Whether both lie inside the lengths."""
+        return self.base.n is not None and self.head.n is not None
+
+    @property
+    def beyond_alike(self) -> bool:
+        """Whether the same kernel is surely ahead at every length of both sides."""
+        places = (self.base, self.head)
+        return self.base.kind == self.head.kind in ("below", "above") and all(
+            place.units > 1 and not place.within_noise for place in places
+        )
 
 
 def exponents(stratum: Stratum) -> Iterator[SeriesExponents]:
@@ -108,11 +127,9 @@ def crossovers(stratum: Stratum) -> Iterator[PairCrossovers]:
                 yield PairCrossovers(linear, standard, setting, base, head, _values(pairs, found))
 
 
-def _values(
-    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], found: Sequence[Crossover]
-) -> UnitValues | None:
+def _values(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], found: Sequence[Crossover]) -> UnitValues:
     if found[0].n is None or found[1].n is None:
-        return None
+        return _leads(pairs, [Place.of(one) for one in found])
     (base, slope), (head, other) = (
         _crossings(*pair, one.n) for pair, one in zip(pairs, found, strict=True) if one.n is not None
     )
@@ -120,14 +137,36 @@ def _values(
     return UnitValues(base, head, weight, weight / math.sqrt(2))
 
 
+def _leads(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], places: Sequence[Place]) -> UnitValues:
+    """Log-ratios at the length that tells best that a crossover moved past it, if any does.
+
+    Past a length where one kernel is ahead before and the other after. That lies where neither side doubts
+    its lead: between the stretches `in_doubt` of the two sides, ends included. Of these lengths the one is
+    taken where the ratio changed most.
+    """
+    base, head = (_shared_units(*pair).apply(np.log) for pair in pairs)
+    (low, high), (other_low, other_high) = map(in_doubt, places)
+    lengths = [int(length) for length in base.columns.intersection(head.columns)]
+    between = [length for length in lengths if high <= length <= other_low or other_high <= length <= low]
+    tried = len(lengths) if between else math.inf
+    if not lengths:
+        return UnitValues(base.mean(axis=1), head.mean(axis=1), 2.0, math.sqrt(2), tried)
+    place = max(between or lengths, key=lambda length: abs(head[length].mean() - base[length].mean()))
+    return UnitValues(base[place].dropna(), head[place].dropna(), 2.0, math.sqrt(2), tried)
+
+
+def _shared_units(linear: pd.DataFrame, standard: pd.DataFrame) -> pd.DataFrame:
+    """Linear over standard by unit and length; without a common unit, that of their medians."""
+    ratios = (linear / standard).dropna(axis=1, how="all").dropna(how="all")
+    return (linear.median() / standard.median()).dropna().to_frame().T if ratios.empty else ratios
+
+
 def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[pd.Series[float], float]:
     """Log of each unit's crossover, and the slope of the log-ratio there.
 
     To first order: a unit whose log-ratio at the common crossover is r crosses r / slope before it.
     """
-    table = complete_block((linear / standard).dropna(axis=1, how="all").dropna(how="all"))[0]
-    if table.empty:  # no shared units: the medians were compared
-        table = (linear.median() / standard.median()).dropna().to_frame().T
+    table = complete_block(_shared_units(linear, standard))[0]
     x, ratios = np.log(table.columns.to_numpy(dtype=float)), np.log(table.to_numpy(dtype=float))
     place, mean = math.log(n), ratios.mean(axis=0)
     right = int(np.clip(np.searchsorted(x, place), 1, len(x) - 1))
@@ -137,27 +176,42 @@ def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[
 
 
 def find_shifts(stratum: Stratum, values: Sequence[UnitValues], run_noise: float) -> Change:
-    """The changes of these quantities; see `inference.find_change`."""
+    """The changes of these quantities; see `inference.find_change`.
+
+    They lend each other what they show of the noise, so each is taken in units of what noise does to it.
+    """
     base, head = stratum.aligned(
-        pd.DataFrame({index: one.base for index, one in enumerate(values)}),
-        pd.DataFrame({index: one.head for index, one in enumerate(values)}),
+        pd.DataFrame({index: one.base / one.noise for index, one in enumerate(values)}),
+        pd.DataFrame({index: one.head / one.noise for index, one in enumerate(values)}),
     )
-    unseen = run_noise * np.array([one.noise for one in values])
-    return find_change(base.to_numpy(), head.to_numpy(), paired=stratum.paired, unseen=unseen)
+    change = find_change(base.to_numpy(), head.to_numpy(), paired=stratum.paired, unseen=run_noise)
+    noise, tried = (np.array([getattr(one, name) for one in values]) for name in ("noise", "tried"))
+    return replace(change, value=change.value * noise, error=change.error * noise, tried=tried)
 
 
 def in_doubt(place: Place) -> tuple[float, float]:
-    """Between which lengths a crossover may lie, also where it lies beyond those measured."""
+    """Between which lengths a crossover may lie, also where it lies beyond those measured.
+
+    It lies in the stretch that its kind says, or where the noise hides who is ahead. What the ratio does
+    between two lengths is not measured, so a length within the noise puts all in doubt up to its neighbours.
+    """
     assert place.lengths is not None, "a crossover of kernels without common lengths is not compared"
-    (shortest, longest), noise = place.lengths, place.within_noise
-    if place.kind == "inside" and place.low is not None and place.high is not None:
+    shortest, longest = place.lengths
+    low, high = 0.0, math.inf
+    if place.units < 2 or place.kind == "multiple":
+        return low, high
+    if place.kind == "below":
+        high = shortest
+    elif place.kind == "above":
+        low = longest
+    elif place.low is not None and place.high is not None:
         low = 0.0 if place.low <= shortest else place.low
-        return low, (math.inf if place.high >= longest else place.high)
-    if place.kind == "below" and place.units > 1 and longest not in noise:
-        return 0.0, float(max([shortest, *noise]))
-    if place.kind == "above" and place.units > 1 and shortest not in noise:
-        return float(min([longest, *noise])), math.inf
-    return 0.0, math.inf
+        high = math.inf if place.high >= longest else place.high
+    elsewhere = [length for length in place.within_noise if not low < length < high]
+    for noisy in elsewhere:
+        low = min(low, max((length for length in place.seq_lens if length < noisy), default=0.0))
+        high = max(high, min((length for length in place.seq_lens if length > noisy), default=math.inf))
+    return low, high
 
 
 def _times(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:

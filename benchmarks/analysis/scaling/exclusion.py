@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 
 from benchmarks.analysis.scaling.growth import MARGIN, NAMED_POWERS, Growth, Power
 from benchmarks.analysis.scaling.laws import Law, judge
 
+Growing = Literal["linear", "quadratic"]
+GROWING: tuple[Growing, ...] = ("linear", "quadratic")
 HALFWAY = 0.5
 """The distance from a whole power up to which no other is nearer."""
 POWER_LAWS: dict[Power, Law] = {
@@ -16,12 +20,12 @@ POWER_LAWS: dict[Power, Law] = {
 }
 
 
-def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Power | None:
-    """The power m of N^0, N and N² by which the times grow, if they rule out the other two.
+def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Growing | None:
+    """The power m of N and N² by which the times grow, if they rule out the other one and a constant.
 
     Two witnesses must agree. The interval of the exponent lies within 0.5 of m, and its nearer end within the
     margin of a named power. And of the laws c + a N^m, which allow for fixed costs, that of m is tenable and
-    that of no other is. So m is never 0: fixed costs may still hide any growth where c alone is tenable.
+    that of no other is, the constant c included. Times never rule out all growth: fixed costs may hide it.
 
     Args:
         block: Seconds per unit (rows) and length (columns), complete.
@@ -30,7 +34,8 @@ def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Powe
     """
     if growth.low is None or growth.high is None:
         return None
-    for power, exponent in NAMED_POWERS.items():
+    for power in GROWING:
+        exponent = NAMED_POWERS[power]
         within = exponent - HALFWAY <= growth.low and growth.high <= exponent + HALFWAY
         touches = growth.low <= exponent + MARGIN and exponent - MARGIN <= growth.high
         if within and touches:

@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.scaling.exclusion import power_left
+from benchmarks.analysis.scaling.exclusion import Growing, power_left
 from benchmarks.analysis.scaling.growth import (
     MARGIN,
     NAMED_POWERS,
@@ -22,7 +22,7 @@ from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, complete_bloc
 
 Like = Literal["like linear", "like quadratic"]
 Verdict = Literal[Power, Like, "not reached", "undetermined"]
-LIKE: dict[Power, Like] = {"linear": "like linear", "quadratic": "like quadratic"}
+LIKE: dict[Growing, Like] = {"linear": "like linear", "quadratic": "like quadratic"}
 NOT_REACHED: Literal["not reached"] = "not reached"
 UNDETERMINED: Literal["undetermined"] = "undetermined"
 
@@ -86,7 +86,7 @@ def estimate_exponent(
 
 def _verdict(
     growth: Growth,
-    left: Power | None,
+    left: Growing | None,
     costs: FixedCosts | None,
     slopes: Floats,
     longest: int,
