@@ -14,6 +14,7 @@ from benchmarks.analysis.history.conclusions import (
     Difference,
     History,
     MachineHistory,
+    MovedTogether,
     RevisionLabel,
     Step,
 )
@@ -134,14 +135,15 @@ def _steps(history: History) -> Iterator[Section]:
 def _together(history: History, step: Step) -> Iterator[str]:
     for moved in history.moved_together:
         if (moved.machine, moved.since) == (step.machine, step.since.name):
-            yield (
-                f"{moved.count} of {moved.of} times became {moved.verdict} together: "
-                + (
-                    "by two kernels nobody can tell a commit from the machine."
-                    if moved.kernels <= 2
-                    else "rather the machine or a library than one kernel."
-                )
-            )
+            yield (f"{moved.count} of {moved.of} times became {moved.verdict} together: " + _reason(moved))
+
+
+def _reason(moved: MovedTogether) -> str:
+    if moved.ceilings:
+        return "no ceiling did, so rather a library or shared code than the machine."
+    if moved.kernels <= 2:
+        return "without ceilings, one or two kernels cannot tell a commit from the machine."
+    return "rather the machine or a library than one kernel."
 
 
 def _lines(changes: Sequence[tuple[Step | BaselineLine, Difference]]) -> list[str]:
