@@ -51,6 +51,19 @@ def step_cost(noise: Noise, places: int, lines: int) -> float:
     return _critical(FALSE_ALARMS / (2 * max(1, places - 1) * max(1, lines)), round(noise.freedom, 1)) ** 2
 
 
+LEAST_PLACES = 2 * math.ceil(1 / STRAY)
+"""Fewer values show no step: one at either side may be astray."""
+
+
+def smallest_step(noise: Noise, places: int, lines: int, margin: float = 0.0) -> float:
+    """The smallest step that a line can show, in the middle of so many values; infinite if it shows none."""
+    shorter = places // 2
+    if places < LEAST_PLACES:
+        return math.inf
+    spread = noise.long * math.sqrt(1 / shorter + 1 / (places - shorter))
+    return max(margin, spread * math.sqrt(step_cost(noise, places, lines)))
+
+
 @cache
 def _critical(probability: float, freedom: float) -> float:
     return float(stats.t.isf(probability, freedom))

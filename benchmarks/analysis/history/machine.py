@@ -7,20 +7,24 @@ may respond to it in a way of its own: memory-bound cases less than compute-boun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.analysis.history.levels import LEAST_PLACES, NEAR, segments
+from benchmarks.analysis.history.noises import estimate_noises
 from benchmarks.analysis.history.responses import HUBER, respond, spread_of
 from benchmarks.analysis.scaling.units import Floats
 
-CEILING = "ceiling-"
 CEILING_VOTES = 2.0
 """Kernels that a ceiling is worth as a witness: no commit touches it."""
 LEAST_VOTES, LEAST_SHARE = 1.5, 1 / 3
 """Of the other kernels so many, and so large a share of them, must take part in what is the machine's."""
-LEAST_REVISIONS = 4
+LEAST_REVISIONS = LEAST_PLACES
 """Fewer revisions show no step, of a line or of a machine."""
 MOST_STATES = 3
 """Kinds of states that are told apart: clocks of cores, of memory, and another."""
@@ -35,11 +39,13 @@ class Machine:
     Attributes:
         logs: Log seconds, NaN where not measured, of shape (lines, revisions).
         kernels: The kernel of each line.
+        ceilings: Which lines are ceilings.
         least: States that move no line by as much are left to the noise.
     """
 
     logs: Floats
     kernels: Sequence[str]
+    ceilings: NDArray[np.bool_]
     least: float
     _known: dict[frozenset[str], Floats] = field(default_factory=dict)
 
@@ -52,23 +58,50 @@ class Machine:
         if key not in self._known:
             others = np.array([kernel not in key for kernel in self.kernels], dtype=bool)
             kernels = [kernel for kernel in self.kernels if kernel not in key]
-            self._known[key] = _states(self.logs[others], kernels, self.least)
+            self._known[key] = _states(self.logs[others], kernels, self.ceilings[others], self.least)
         return self._known[key]
 
 
-def _states(logs: Floats, kernels: Sequence[str], least: float) -> Floats:
+def _states(logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], least: float) -> Floats:
     paths = np.empty((0, logs.shape[1]))
     if len(set(kernels)) < 2 or logs.shape[1] < LEAST_REVISIONS:
         return paths
     scales = np.array([spread_of(row) for row in logs])
     rest = logs - np.nanmedian(logs, axis=1, keepdims=True)
-    while len(paths) < MOST_STATES:
-        path = _common_path(rest, scales, kernels)
+    known = paths
+    for _ in range(MOST_STATES):
+        path = _common_path(rest, scales, kernels, ceilings)
         if path is None or np.ptp(_calm(path)) < least:
             break
-        paths = np.vstack([paths, path])
-        rest = np.array([row - respond(row, paths) @ paths for row in logs])
+        code = _code(path, rest[ceilings], scales[ceilings], least)
+        if np.ptp(_calm(path - code)) >= least:
+            paths = np.vstack([paths, path - code])
+        known = np.vstack([known, path - code, code] if code.any() else [known, path])
+        rest = np.array([row - respond(row, known) @ known for row in logs])
     return paths
+
+
+def _code(path: Floats, ceilings: Floats, scales: Floats, least: float) -> Floats:
+    """The part of a common path that is rather the code's: steps for good with which no ceiling moved.
+
+    States of a machine come and go, so where such steps go both ways, even of states that no ceiling feels,
+    they are the machine's.
+    """
+    part = np.zeros_like(path)
+    if not len(ceilings):
+        return part
+    ones = np.ones(len(path))
+    (noise,) = estimate_noises([(path, ones)])
+    for old, new in pairwise(segments(path, ones, noise, margin=least)):
+        start, stop = max(old.start, new.start - NEAR), min(new.stop, new.start + NEAR)
+        before, after = ceilings[:, start : new.start], ceilings[:, new.start : stop]
+        size = new.level - old.level
+        moved = (np.nanmedian(after, axis=1) - np.nanmedian(before, axis=1)) / size
+        error = scales * math.sqrt(1 / before.shape[1] + 1 / after.shape[1]) / abs(size)
+        if np.all(moved + 2 * error < 0.5):
+            part[new.start :] += size
+    signs = np.sign(np.diff(part))
+    return part if abs(signs.sum()) == np.abs(signs).sum() else np.zeros_like(path)
 
 
 def _calm(path: Floats) -> Floats:
@@ -76,13 +109,17 @@ def _calm(path: Floats) -> Floats:
     return np.asarray(np.median([path[:-2], path[1:-1], path[2:]], axis=0))
 
 
-def _common_path(rest: Floats, scales: Floats, kernels: Sequence[str]) -> Floats | None:
+def _common_path(
+    rest: Floats, scales: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_]
+) -> Floats | None:
     """The path that explains most of what the kernels, each with the same weight, do; None if few take part.
 
     Robust factor analysis of rank one, by alternating least squares with Huber's weights.
     """
-    names, index, counts = np.unique(np.array(kernels), return_inverse=True, return_counts=True)
-    votes = np.where(np.char.startswith(names, CEILING), CEILING_VOTES, 1.0)
+    _, first, index, counts = np.unique(
+        np.array(kernels), return_index=True, return_inverse=True, return_counts=True
+    )
+    votes = np.where(ceilings[first], CEILING_VOTES, 1.0)
     known = np.isfinite(rest)
     precisions = ((votes / counts)[index] / scales**2)[:, None] * known
     filled = np.where(known, rest, 0.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,6 +44,11 @@ class Noise:
     short: float
     long: float
     freedom: float
+
+
+def with_values(noise: Noise, more: int) -> Noise:
+    """The noise as it would be known from so many values more."""
+    return replace(noise, freedom=noise.freedom + INFORMATION * more)
 
 
 def estimate_noises(
