@@ -102,7 +102,7 @@ def _verdict(
         )
     if called and not growth.rises_out_of(called) and not (tangible and growth.is_rising):
         return called, None
-    if left and not growth.is_rising:
+    if left:
         return LIKE[left], None
     bend = f"the slope goes from {slopes[growth.start]:.2f} to {slopes[-1]:.2f} over the window"
     if costs and tangible:

@@ -122,8 +122,9 @@ class Judged:
             return None, None
         weights = np.linalg.pinv(self.fit.tangent)[coefficient]
         length, spare = float(weights @ weights), np.subtract(*self.fit.tangent.shape)
-        shared, misfit = (self.unseen**2 * length, math.inf), (self.excess * length, spare)
-        _, *ends = student_interval(self.scatter @ weights, shared, misfit)
+        parts = [(self.unseen**2 * length, math.inf)]
+        parts += [(self.excess * length, float(spare))] if spare else []
+        _, *ends = student_interval(self.scatter @ weights, *parts)
         return ends[0], ends[1]
 
 
