@@ -94,6 +94,13 @@ def test_only_what_beats_the_fastest_unit_of_the_ceiling_by_5_percent_is_impossi
     assert verdicts(save(tmp_path, run({"linear-chunked": [share] * 3}))) == [expected] * 3
 
 
+def test_a_case_left_out_changes_no_verdict(tmp_path: Path) -> None:
+    content = run({"linear-chunked": [1.1] * 3})
+    gone = [("standard-sdpa", "causal", 2**20, "over_memory", "too large")]
+    content["not_measured"] = Run({}, not_measured=gone).content()["not_measured"]
+    assert verdicts(save(tmp_path, content)) == ["at"] * 3
+
+
 def test_a_single_unit_within_the_ceilings_makes_a_case_possible(tmp_path: Path) -> None:
     far = 2 * FASTEST
     assert verdicts(save(tmp_path, run({"linear-chunked": [far, far, 1.0]}))) == ["at"] * 3

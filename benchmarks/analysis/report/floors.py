@@ -59,7 +59,7 @@ def _floors(cases: pd.DataFrame, ceiling: Ceiling, noise: Floats) -> dict[str, N
     floor, least = np.maximum(by_bytes, by_flops), fastest.floor(*amounts)
     medians, longest = (cases[name].to_numpy(dtype=float) for name in ("median_s", "unit_high_s"))
     rated = min(rate.units for rate in (ceiling.bytes_per_s, ceiling.flops_per_s) if rate)
-    few = cases["units"].map(reach).to_numpy(dtype=float) + reach(rated)
+    few = cases["units"].astype(int).map(reach).to_numpy(dtype=float) + reach(rated)
     verdicts = judge(floor, least, medians, longest, noise * few)
     nothing = np.array(None)
     return {
@@ -75,7 +75,7 @@ def _floors(cases: pd.DataFrame, ceiling: Ceiling, noise: Floats) -> dict[str, N
 def _noise(cases: pd.DataFrame) -> pd.Series[float]:
     """The standard deviation that the log of a unit typically has on the device of each case."""
     ends = [cases[name].astype(float).map(np.log) for name in ("unit_high_s", "unit_low_s")]
-    expected = cases["units"].map(lambda units: EXPECTED_RANGE[min(int(units), ENOUGH)] or np.nan)
+    expected = cases["units"].astype(int).map(lambda units: EXPECTED_RANGE[min(units, ENOUGH)] or np.nan)
     of_case = (ends[0] - ends[1]) / expected
     return of_case.groupby([cases["machine"], cases["device"]]).transform("median").fillna(ASSUMED)
 
