@@ -32,9 +32,10 @@ class CaseChange:
         key: The case's key.
         case: The case.
         units: Units of sampling on the side that has fewer.
-        base_s: Median seconds of the base.
-        head_s: Median seconds of the head.
-        change: Their ratio, by units.
+        base_s: Seconds of the base: the geometric mean of its units' medians, paired of the pairs alone that
+            hold both sides.
+        head_s: Seconds of the head, likewise.
+        change: Their ratio.
         p: The p-value of the change after Holm's correction.
         verdict: What is said of it.
     """

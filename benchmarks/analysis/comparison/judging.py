@@ -45,7 +45,7 @@ def verdicts(change: Change, margin: float, weight: float | Floats = 1.0) -> tup
     Args:
         change: Of all quantities that are asked at once.
         margin: Log-ratio up to which times are called the same.
-        weight: By how much each quantity changes where times do by 1; 1 for times themselves.
+        weight: By how much each quantity changes where the log-times it rests on do by 1.
 
     Returns:
         "larger", "smaller", "same" or "inconclusive" of each, and the p-values after Holm.
@@ -65,7 +65,7 @@ def verdicts(change: Change, margin: float, weight: float | Floats = 1.0) -> tup
 
 
 def judge_cases(parts: Sequence[Stratum], margin: float) -> list[CaseChange]:
-    """Every case of both sides: its medians in seconds, the ratio with its interval, and the verdict."""
+    """Every case of both sides: its seconds, their ratio with its interval, and the verdict."""
     tables = [log_tables(part) for part in parts]
     changes = [
         find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=unseen(part))
@@ -77,20 +77,27 @@ def judge_cases(parts: Sequence[Stratum], margin: float) -> list[CaseChange]:
     cases = []
     for part, (base, head) in zip(parts, tables, strict=True):
         names = part.cases()
-        for name in base:
+        for name, before, after in zip(base, *_means(base, head, part.paired), strict=True):
             key, case = names[str(name)]
             ratio, verdict, chance = next(judged)
             cases.append(CaseChange(
                 key=key,
                 case=case,
                 units=int(min(base[name].count(), head[name].count())),
-                base_s=known(math.exp(base[name].median())),
-                head_s=known(math.exp(head[name].median())),
+                base_s=known(math.exp(before)),
+                head_s=known(math.exp(after)),
                 change=ratio,
                 p=known(chance),
                 verdict=_TIME_VERDICTS[verdict],
             ))  # fmt: skip
     return cases
+
+
+def _means(base: pd.DataFrame, head: pd.DataFrame, paired: bool) -> tuple[list[float], list[float]]:
+    """Means of both sides, by case, whose difference is the change: paired, of the pairs that hold both."""
+    if paired:
+        base, head = base.where(head.notna()), head.where(base.notna())
+    return base.mean().tolist(), head.mean().tolist()
 
 
 _TIME_VERDICTS: dict[str, TimeVerdict] = {

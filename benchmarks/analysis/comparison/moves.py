@@ -8,16 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.analysis.comparison.conclusions import CrossoverShift, ExponentShift, Ratio, ShiftVerdict
+from benchmarks.analysis.comparison.crossings import PairCrossovers, crossovers
 from benchmarks.analysis.comparison.inference import join
 from benchmarks.analysis.comparison.judging import known, ratios, unseen, verdicts
 from benchmarks.analysis.comparison.matching import Stratum
-from benchmarks.analysis.comparison.shifts import (
-    PairCrossovers,
-    SeriesExponents,
-    crossovers,
-    exponents,
-    find_shifts,
-)
+from benchmarks.analysis.comparison.shifts import SeriesExponents, exponents, find_shifts
 
 VERDICTS: dict[str, ShiftVerdict] = {
     "larger": "moved", "smaller": "moved", "same": "unchanged", "inconclusive": "inconclusive"
@@ -29,7 +24,7 @@ def judge_shifts(parts: Sequence[Stratum], margin: float) -> tuple[list[Exponent
 
     All of them are one family: of equal code, fewer than 5 % of the comparisons may call any of them moved.
     An exponent, or a crossover inside the lengths on both sides, is judged by its interval. Any other
-    crossover moved where it surely passed a measured length: see `shifts`.
+    crossover moved where it surely passed a measured length: see `crossings`.
     """
     found: list[tuple[Stratum, list[SeriesExponents | PairCrossovers]]] = [
         (part, [*exponents(part), *crossovers(part)]) for part in parts

@@ -23,9 +23,9 @@ FARTHEST = 1.4
 """Ratio of times that the states of one case are assumed not to exceed; some lie 40 % apart."""
 
 
-def chance(runs: Floats) -> Floats:
+def chance(runs: Floats | int) -> Floats:
     """How likely a case of two states looks changed, by the number of runs of both sides together."""
-    return np.asarray(2.0 ** (1 - runs))
+    return np.asarray(2.0 ** (1.0 - runs))
 
 
 def tolerable(runs: int, *, paired: bool) -> int:

@@ -75,6 +75,7 @@ def _times(comparison: Comparison, name: Namer) -> Iterator[Section]:
     if still_open:
         notes.append("Inconclusive: the interval reaches beyond the margin; more runs narrow it.")
     if rows:
+        notes.append("Times are geometric means over the units, so that the change is head over base.")
         table = Table(["case", "base", "head", "change of the time", "verdict"], rows)
         yield Section("Time", table=table, notes=notes if rest else notes[1:])
 

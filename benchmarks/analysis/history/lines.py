@@ -10,12 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.analysis.history.derived import Columns, case_columns, crossovers, exponents
-from benchmarks.analysis.history.names import LineName, case_names
+from benchmarks.analysis.history.names import LineName, case_names, is_ceiling
 from benchmarks.analysis.history.storage import EXACT, Revision, StoredRun
 from benchmarks.analysis.reading.fields import UNSPLIT_BYTES
 from benchmarks.analysis.scaling.units import Floats
 
-LOGARITHMIC = ("time", "crossover")
+LOGARITHMIC = ("time", "crossover", "machine")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,8 @@ class Line:
     """One quantity over the commits that measured it.
 
     Attributes:
-        quantity: "time" (s), "exponent", "crossover" (tokens), or one of `EXACT`.
+        quantity: "time" (s), "exponent", "crossover" (tokens), "machine" (a factor on times), or
+            one of `EXACT`.
         name: The name of a case, of exponents that of a series, of crossovers that of a pair.
         places: Index of each value's revision on its machine.
         values: Median over the runs of a revision; of exact quantities the least.
@@ -42,6 +43,11 @@ class Line:
     def exact(self) -> bool:
         """Whether it has no noise."""
         return self.quantity in EXACT
+
+    @property
+    def ceiling(self) -> bool:
+        """Whether it is of a ceiling of the device, which no kernel touches."""
+        return is_ceiling(self.name)
 
     @property
     def logarithmic(self) -> bool:
