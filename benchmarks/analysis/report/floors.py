@@ -127,9 +127,9 @@ def notes_on_shares(cases: pd.DataFrame, ceiling: Ceiling) -> Iterator[str]:
         )
     if "impossible" in verdicts:
         yield (
-            f"{SIGNS['impossible'].strip()} marks an impossible case, and no success: every unit of it is over "
-            f"{100 * MARGIN:g} % faster than the fastest units of the ceilings allow. The warnings say what to "
-            "check."
+            f"{SIGNS['impossible'].strip()} marks an impossible case, and no success: every unit is over "
+            f"{100 * MARGIN:g} % faster than the fastest units of the ceilings allow. The warnings say "
+            "what to check."
         )
 
 
