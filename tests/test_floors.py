@@ -183,6 +183,20 @@ def test_pictures_mark_cases_by_the_same_verdict(
         assert ("impossible" in words) == bool(cross) and ("within the noise" in words) == bool(ring)
 
 
+def test_the_roofline_shades_what_lies_above_the_fastest_units(tmp_path: Path) -> None:
+    records = load(save(tmp_path, run({"linear-chunked": [1.1] * 3})))
+    ((_, view),) = views(summarise(records), case_table(records))
+    figure = roofline_picture(view)
+    assert figure is not None
+    for axes in figure.axes:
+        (shade,) = axes.collections
+        (path,) = shade.get_paths()
+        roof, vertices = axes.lines[0], np.asarray(path.vertices)
+        right = vertices[vertices[:, 0] == vertices[:, 0].max()]
+        assert right[:, 1].min() == pytest.approx(RATE * FASTEST)
+        assert np.max(np.asarray(roof.get_ydata(), dtype=float)) == pytest.approx(RATE)
+
+
 def test_summary_and_csv_hold_the_verdict_and_the_range_of_the_floor(tmp_path: Path) -> None:
     paths = save(tmp_path, run({"linear-chunked": [1.1] * 3}))
     assert main(["report", str(paths[0]), "-o", str(tmp_path / "report")]) == 0
