@@ -122,7 +122,7 @@ def notes_on_shares(cases: pd.DataFrame, ceiling: Ceiling) -> Iterator[str]:
     if AT in verdicts:
         yield (
             f"{SIGNS[AT].strip()} marks a case {AT}: faster than the median ceilings allow, "
-            f"but not beyond their range, {_rate(ceiling.bytes_per_s, 'B/s')} and "
+            f"yet not clearly beyond their range, {_rate(ceiling.bytes_per_s, 'B/s')} and "
             f"{_rate(ceiling.flops_per_s, 'FLOP/s')}."
         )
     if "impossible" in verdicts:
