@@ -156,8 +156,10 @@ def test_the_fastest_unit_of_any_size_of_a_ceiling_counts(tmp_path: Path) -> Non
     assert verdicts(save(tmp_path, content)) == [AT] * 3
 
 
-@pytest.mark.parametrize(("share", "cross", "ring"), [(0.9, 0, 0), (1.1, 0, 1), (1.6, 1, 0)])
-@pytest.mark.parametrize("where", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("share", "cross", "ring", "where"),
+    [(0.9, 0, 0, "cpu"), (1.1, 0, 1, "cpu"), (1.1, 0, 1, "cuda"), (1.6, 1, 0, "cuda")],
+)
 def test_pictures_mark_cases_by_the_same_verdict(
     share: float, cross: int, ring: int, where: str, tmp_path: Path
 ) -> None:
