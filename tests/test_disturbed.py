@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from benchmarks.analysis.document import as_text
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.writing import write_history
 from benchmarks.analysis.reading.records import load
-from tests.histories import commit_id
-from tests.test_quality import DISTURBED, Content, conditions, facts, slow_down, steady
+from tests.histories import EPOCH, commit_id
+from tests.synthetic import ceilings
+from tests.test_quality import DISTURBED, GPU, Content, conditions, facts, slow_down, steady
 
 HEADING = "Quality of the measurements"
 COUNT = 3
@@ -179,6 +181,32 @@ def test_a_history_names_the_disturbed_revisions_newest_first_and_counts_the_run
         ("0000001", "head-2.json"),
     ]
     assert set(found[1]["conditions"]) == {"CPU load", "Power saving"}
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_step_of_a_line_or_of_the_machine_names_what_disturbed_its_revision(
+    everything: bool, tmp_path: Path
+) -> None:
+    def factor(record: Mapping[str, Any]) -> float:
+        one = (record["kernel"], record["mode"], record["seq_len"]) == ("linear-chunked", "causal", 2048)
+        return 1.6 if everything or one else 1.0
+
+    (tmp_path / "runs").mkdir()
+    for number in range(40):
+        content = steady(number, lengths=(512, 2048))
+        time = (EPOCH + timedelta(days=number)).isoformat()
+        content["commit_info"] |= {"id": commit_id(number), "time": time}
+        content["benchmarks"] += ceilings(GPU, 4e12, 7e14)
+        if number >= 20:
+            slow_down(content, factor)
+        if number == 20:
+            all_runs(others_cores=0.5)(content)
+        (tmp_path / f"runs/{number}.json").write_text(json.dumps(content))
+    text = write_history(tmp_path / "runs", tmp_path / "out").text
+    title = "The machine\n" if everything else "0000013 .. 0000014 (2025-01-21)\n"
+    section = text.partition(title)[2].partition("\n\n")[0]
+    assert "slower" in section and "Disturbed at 0000014: CPU load." in section
+    assert "Disturbed at 0000013" not in text
 
 
 def test_many_disturbed_revisions_are_counted_in_the_text_and_listed_in_the_json(tmp_path: Path) -> None:
