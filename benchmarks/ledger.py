@@ -54,6 +54,10 @@ class Ledger:
         for key in known.keys() & self.cases.keys():
             self.learn_seconds(self.cases[key], known[key])
 
+    def seconds_of(self, case: Case) -> float | None:
+        """Seconds of a call of the case, where they are known."""
+        return self._seconds[series_of(case)].get(case.seq_len)
+
     def predict_seconds(self, case: Case) -> float | None:
         """Seconds of a call: those of the longest shorter length known, times the ratio of the FLOPs."""
         known = self._seconds[series_of(case)]

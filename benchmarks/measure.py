@@ -124,7 +124,8 @@ class Measurer:
             self._read[case.key] = _untimed(call, case)
         seconds, before_round = self._warm_up(call, case)
         benchmark.extra_info.update(self.record(case, repetition))
-        rounds = self._rounds(case, seconds)
+        # A stall in the warm-up shall not leave a short call with one round.
+        rounds = self._rounds(case, min(seconds, self.ledger.seconds_of(case) or seconds))
         benchmark.pedantic(call, setup=before_round, rounds=rounds)  # type: ignore[no-untyped-call]
         if benchmark.stats:
             # The median, not the warm-up: a stall in one call would leave out the longer lengths.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.analysis.history.lines import Line, Timeline
+from benchmarks.analysis.history.names import LineName, case_names
+from benchmarks.analysis.history.storage import Revision
+from benchmarks.analysis.reading.setting import SETTING, Case, Setting
 from benchmarks.analysis.scaling.units import Floats
 from tests.synthetic import Law, Noise, Run
 
@@ -64,6 +69,90 @@ DISQUIETS = {
     "a drift of 3 % from end to end": Disquiet(drift=0.03),
     "all of these": Disquiet(correlation=0.3, unequal=0.4, stray=0.02, drift=0.03),
 }
+
+
+@dataclass(frozen=True)
+class Telegraph:
+    """States of the machine, each of which lasts some runs and then gives way to another.
+
+    Attributes:
+        levels: Log of the time in each state.
+        lasts: The least and the most runs that a state lasts.
+        response: The least and the largest response of a line.
+        hit: Share of the lines that respond at all.
+    """
+
+    levels: tuple[float, ...] = (0.0, math.log(1.15))
+    lasts: tuple[int, int] = (5, 25)
+    response: tuple[float, float] = (1.0, 1.0)
+    hit: float = 1.0
+
+    def draw(self, random: np.random.Generator, lines: int, commits: int) -> Floats:
+        """Draw logs, of shape (lines, commits)."""
+        path, place, state = np.zeros(commits), 0, int(random.integers(len(self.levels)))
+        while place < commits:
+            stop = place + int(random.integers(self.lasts[0], self.lasts[1] + 1))
+            path[place:stop] = self.levels[state]
+            place, state = stop, (state + int(random.integers(1, len(self.levels)))) % len(self.levels)
+        responses = random.uniform(*self.response, lines) * (random.random(lines) < self.hit)
+        return np.asarray(responses[:, None] * path)
+
+
+@dataclass(frozen=True)
+class Wander:
+    """A slow wander of the machine, autoregressive of first order."""
+
+    size: float = 0.05
+    correlation: float = 0.9
+
+    def draw(self, random: np.random.Generator, lines: int, commits: int) -> Floats:
+        """Draw logs, of shape (lines, commits)."""
+        common = Disquiet(self.size, self.correlation).draw(random, 1, commits)
+        return np.asarray(np.repeat(common, lines, axis=0))
+
+
+STATES: dict[str, Sequence[Telegraph | Wander]] = {
+    "clock states 15 % apart for 5 to 25 runs": [Telegraph()],
+    "the same, lines respond by 5 to 15 %": [Telegraph(response=(1 / 3, 1))],
+    "the same, half of the lines respond": [Telegraph(hit=0.5)],
+    "the same, of three states": [Telegraph(levels=(0.0, math.log(1.07), math.log(1.15)))],
+    "states of clock and of memory, each of half of the lines": [Telegraph(hit=0.5), Telegraph(hit=0.5)],
+    "a common wander of 5 %, 0.9 between neighbours": [Wander()],
+}
+"""What moves many lines of a machine at once."""
+
+
+def timeline(logs: Floats, kernels: int = 10, ceilings: Floats | None = None) -> Timeline:
+    """Lines of these logs of times, of shape (lines, commits), shared out evenly to so many kernels.
+
+    Args:
+        logs: Logs of times.
+        kernels: How many, of an equal number of lengths each.
+        ceilings: Logs of the times of ceilings, one a row.
+    """
+    names = []
+    for index in range(len(logs)):
+        kernel, length = f"linear-{index * kernels // len(logs)}", 2 ** (index % -(-len(logs) // kernels))
+        names.append(_name(kernel, length))
+    ceilings = np.empty((0, logs.shape[1])) if ceilings is None else ceilings
+    names += [_name(f"ceiling-{index}", 1) for index in range(len(ceilings))]
+    commits = logs.shape[1]
+    times = np.exp(np.vstack([logs, ceilings]))
+    lines = [
+        Line("time", name, np.arange(commits), row, np.ones(commits))
+        for name, row in zip(names, times, strict=True)
+    ]
+    revisions = [Revision(EPOCH + timedelta(days=day), commit=commit_id(day)) for day in range(commits)]
+    return Timeline("machine 1", "synthetic", commits, revisions, lines, [], [])
+
+
+def _name(kernel: str, length: int) -> LineName:
+    machine = {"mode": "causal", "phase": "forward", "device": "cpu", "dtype": "float32"}
+    shape = {"batch": 1, "heads": 1, "head_dim": 64}
+    fields = {**dict.fromkeys(SETTING), "subject": "operator", "machine": "", **machine, **shape}
+    key = f"{kernel}/causal/forward/cpu/float32/B1-H1-N{length}-D64"
+    case = Case(kernel, kernel.partition("-")[0], Setting.of(fields), length)
+    return case_names([(key, "wall", "a CPU")], [case])[0]
 
 
 def commit_id(number: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.analysis.conditions.quality import name_quality
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.reading.machines import Machine as RunMachine
 from benchmarks.analysis.reading.machines import differences
@@ -17,7 +18,6 @@ from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.pictures.layers import layer_views
 from benchmarks.analysis.report.pictures.views import views
-from benchmarks.analysis.report.quality import name_quality
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
 from tests.synthetic import Law, Machine, Noise, Run, ceilings

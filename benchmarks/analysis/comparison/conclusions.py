@@ -179,12 +179,21 @@ class CeilingChange:
 
 @dataclass(frozen=True)
 class SideSummary:
-    """The runs of one side: files, commits (None where unknown), uncommitted changes, fingerprints."""
+    """The runs of one side.
+
+    Attributes:
+        files: Their files.
+        commits: Their commits, None where unknown.
+        dirty: Whether they had uncommitted changes.
+        machines: The fingerprints of their machines.
+        conditions: Sentences naming what disturbed them, with what to try.
+    """
 
     files: list[str]
     commits: list[str | None]
     dirty: bool
     machines: list[str]
+    conditions: list[str]
 
 
 @dataclass(frozen=True)
@@ -215,6 +224,7 @@ class Comparison:
         crossovers: Every crossover in time of both sides.
         common: What moves the median case of each device.
         controls: The ceilings.
+        conditions: Sentences on conditions in which the sides differ, and which may explain a change.
         regressed: Whether anything is slower, larger or lost.
     """
 
@@ -233,4 +243,5 @@ class Comparison:
     crossovers: list[CrossoverShift]
     common: list[CommonChange]
     controls: list[CeilingChange]
+    conditions: list[str]
     regressed: bool

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.analysis.history.conclusions import (
     BaselineLine,
+    CommonStep,
     Difference,
     LostCase,
     MovedTogether,
@@ -20,6 +24,8 @@ from benchmarks.analysis.history.storage import Revision
 from benchmarks.analysis.history.traces import WORDS, Traced
 from benchmarks.analysis.reading.fields import InputError
 
+LEAST_RESPONSE = 1 / 4
+"""A time that moves by a smaller share of what the machine does has not moved along."""
 WORSE = ("slower", "larger", "lost")
 
 
@@ -28,6 +34,7 @@ def steps(traced: Sequence[Traced]) -> list[Step]:
     found = [
         (one, *step, segment)
         for one in traced
+        if one.line.quantity != "machine"
         for step, segment in zip(one.steps, one.segments[1:], strict=True)
     ]
     found.sort(key=lambda step: [step[0].revision(step[3].start - back) for back in (0, 1)], reverse=True)
@@ -45,13 +52,52 @@ def steps(traced: Sequence[Traced]) -> list[Step]:
     ]
 
 
+def common_steps(traced: Sequence[Traced]) -> list[CommonStep]:
+    """All steps of a machine itself, newest first; `traced` are its lines."""
+    times = [one for one in traced if one.line.quantity == "time"]
+    found = [
+        _common(times, one, old, new, segment)
+        for one in traced
+        if one.line.quantity == "machine"
+        for (old, new), segment in zip(one.steps, one.segments[1:], strict=True)
+    ]
+    return sorted(found, key=lambda step: step.since.time, reverse=True)
+
+
+def _common(times: Sequence[Traced], one: Traced, old: Segment, new: Segment, segment: Segment) -> CommonStep:
+    moves: dict[bool, list[bool]] = {True: [], False: []}
+    for time in times:
+        before, after = (
+            time.common[_within(time, one.line.places[side.start], one.line.places[side.stop - 1])]
+            for side in (old, new)
+        )
+        if len(before) and len(after):
+            share = float(np.median(after) - np.median(before)) / (new.level - old.level)
+            moves[time.line.ceiling].append(share > LEAST_RESPONSE)
+    return CommonStep(
+        machine=one.timeline.name,
+        after=label(one.revision(segment.start - 1)),
+        since=label(one.revision(segment.start)),
+        change=difference(one, old, new),
+        commits=segment.stop - segment.start,
+        count=sum(moves[False]),
+        of=len(moves[False]),
+        ceilings=sum(moves[True]),
+        of_ceilings=len(moves[True]),
+    )
+
+
+def _within(one: Traced, first: int, last: int) -> NDArray[np.bool_]:
+    return np.asarray((one.line.places >= first) & (one.line.places <= last))
+
+
 def against_baseline(traced: Sequence[Traced], commit: str | None = None) -> list[BaselineLine]:
     """The newest segment of every line against its baseline.
 
     The baseline is the segment that holds a chosen commit, or else the one before the last step, so that what
     has grown slower does not become the measure by itself.
     """
-    return [_compared(one, commit) for one in traced]
+    return [_compared(one, commit) for one in traced if one.line.quantity != "machine"]
 
 
 def _compared(one: Traced, commit: str | None) -> BaselineLine:
@@ -66,7 +112,7 @@ def _compared(one: Traced, commit: str | None) -> BaselineLine:
     elif one.steps and baseline is one.segments[-2]:
         found = difference(one, *one.steps[-1])
     elif baseline is newest or not _differ(one, baseline, newest):
-        found = Unchanged("same")
+        found = Unchanged("too few" if one.too_few else "same")
     else:
         found = difference(one, baseline, newest)
     return BaselineLine(
@@ -141,13 +187,16 @@ def find_commit(traced: Sequence[Traced], prefix: str) -> str:
 
 
 def moved_together(found: Sequence[Step], timeline: Timeline) -> Iterator[MovedTogether]:
-    """Places where most of a machine's times moved the same way: no kernel does that, but a machine."""
-    total = sum(line.quantity == "time" for line in timeline.lines)
+    """Places where most of a machine's times moved the same way, though not by a state of the machine."""
+    times = [line for line in timeline.lines if line.quantity == "time"]
+    names = {line.name for line in times if not line.ceiling}
+    kernels = {line.name.kernels for line in times if not line.ceiling}
     places: dict[tuple[str, str], int] = {}
     for step in found:
-        if step.machine == timeline.name and step.quantity == "time":
+        if step.machine == timeline.name and step.quantity == "time" and step.name in names:
             place = step.since.name, step.change.verdict
             places[place] = places.get(place, 0) + 1
     for (since, verdict), count in places.items():
-        if total >= 6 and count >= 2 / 3 * total:
-            yield MovedTogether(timeline.name, since, verdict, count, total)
+        if len(names) >= 6 and count >= 2 / 3 * len(names):
+            ceilings = len(times) - len(names)
+            yield MovedTogether(timeline.name, since, verdict, count, len(names), len(kernels), ceilings)

@@ -40,7 +40,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """No change: the level is the "same", or "unknown" where the baseline did not measure the line."""
+    """No change: "same", "unknown" where the baseline did not measure the line, "too few" values to tell."""
 
     verdict: str
 
@@ -66,6 +66,33 @@ class Step:
     since: RevisionLabel
     change: Difference = field(metadata=FLAT)
     commits: int
+
+
+@dataclass(frozen=True)
+class CommonStep:
+    """A change of the machine itself, which moved the times of many kernels at once.
+
+    Attributes:
+        machine: Name of the machine.
+        after: The last revision of the old state.
+        since: The first revision of the new state.
+        change: By how much typical times changed; its levels are factors on them.
+        commits: How many revisions have the new state.
+        count: How many times moved along.
+        of: How many times were measured before and after.
+        ceilings: How many ceilings moved along.
+        of_ceilings: How many ceilings were measured before and after.
+    """
+
+    machine: str
+    after: RevisionLabel
+    since: RevisionLabel
+    change: Difference = field(metadata=FLAT)
+    commits: int
+    count: int
+    of: int
+    ceilings: int
+    of_ceilings: int
 
 
 @dataclass(frozen=True)
@@ -97,24 +124,45 @@ class LostCase:
 
 @dataclass(frozen=True)
 class MovedTogether:
-    """A place where `count` of the `of` times of a machine have the same verdict."""
+    """A place where `count` of the `of` times of a machine, of so many kernels, have the same verdict.
+
+    No state of the machine explains it; `ceilings` were measured beside.
+    """
 
     machine: str
     since: str
     verdict: str
     count: int
     of: int
+    kernels: int
+    ceilings: int
+
+
+@dataclass(frozen=True)
+class DisturbedRun:
+    """A run of a revision, and what disturbed it, by kind: "CPU load", "Throttled GPU", "Drift" and so on."""
+
+    machine: str
+    revision: RevisionLabel
+    file: str
+    conditions: dict[str, str]
 
 
 @dataclass(frozen=True)
 class MachineHistory:
-    """One machine of a history: name, fingerprint, number of runs and lines, and its revisions in order."""
+    """One machine of a history: name, fingerprint, number of runs and lines, and its revisions in order.
+
+    `smallest_step` is the smallest one, as a share, that a typical time of it could have shown; None if none.
+    `enough` is the number of revisions from which on it could show a doubling.
+    """
 
     name: str
     fingerprint: str
     runs: int
     lines: int
     revisions: list[RevisionLabel]
+    smallest_step: float | None
+    enough: int | None
 
 
 @dataclass(frozen=True)
@@ -134,17 +182,21 @@ class History:
         margin: The smallest step that is named.
         machines: The machines, the one with the most runs first.
         steps: Every step, newest first.
+        common_steps: Every step of a machine itself, newest first.
         moved_together: Places where most times of a machine moved alike.
         baseline: The newest levels against the baseline.
         lost: Cases that can no longer be measured.
         left_out: A sentence for each file that is not in the history.
+        disturbed: Every run that other load, a falling clock, a drift or the like disturbed.
     """
 
     schema: int
     margin: float
     machines: list[MachineHistory]
     steps: list[Step]
+    common_steps: list[CommonStep]
     moved_together: list[MovedTogether]
     baseline: Baseline
     lost: list[LostCase]
     left_out: list[str]
+    disturbed: list[DisturbedRun]

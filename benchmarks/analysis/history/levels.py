@@ -7,7 +7,7 @@ amount, in units of a noise that holds the slow wander of quiet stretches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -51,6 +51,19 @@ def step_cost(noise: Noise, places: int, lines: int) -> float:
     return _critical(FALSE_ALARMS / (2 * max(1, places - 1) * max(1, lines)), round(noise.freedom, 1)) ** 2
 
 
+LEAST_PLACES = 2 * math.ceil(1 / STRAY)
+"""Fewer values show no step: one at either side may be astray."""
+
+
+def smallest_step(noise: Noise, places: int, lines: int, margin: float = 0.0) -> float:
+    """The smallest step that a line can show, in the middle of so many values; infinite if it shows none."""
+    shorter = places // 2
+    if places < LEAST_PLACES:
+        return math.inf
+    spread = noise.long * math.sqrt(1 / shorter + 1 / (places - shorter))
+    return max(margin, spread * math.sqrt(step_cost(noise, places, lines)))
+
+
 @cache
 def _critical(probability: float, freedom: float) -> float:
     return float(stats.t.isf(probability, freedom))
@@ -88,6 +101,13 @@ def segments(
         if min(sizes, default=math.inf) >= margin:
             return found
         del starts[int(np.argmin(sizes)) + 1]
+
+
+def cost_of(found: Sequence[Segment], values: Floats, weights: Floats, noise: Noise, step: float) -> float:
+    """What these segments cost, each step by `step`."""
+    levels = np.repeat([one.level for one in found], [one.stop - one.start for one in found])
+    distances = np.minimum(weights * (values - levels) ** 2 / noise.long**2, STRAY * step)
+    return float(distances.sum()) + step * (len(found) - 1)
 
 
 def _cheapest_path(values: Floats, precisions: Floats, levels: Floats, cost: float) -> np.ndarray:

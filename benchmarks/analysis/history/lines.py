@@ -10,12 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.analysis.history.derived import Columns, case_columns, crossovers, exponents
-from benchmarks.analysis.history.names import LineName, case_names
+from benchmarks.analysis.history.names import LineName, case_names, is_ceiling
 from benchmarks.analysis.history.storage import EXACT, Revision, StoredRun
 from benchmarks.analysis.reading.fields import UNSPLIT_BYTES
 from benchmarks.analysis.scaling.units import Floats
 
-LOGARITHMIC = ("time", "crossover")
+LOGARITHMIC = ("time", "crossover", "machine")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,8 @@ class Line:
     """One quantity over the commits that measured it.
 
     Attributes:
-        quantity: "time" (s), "exponent", "crossover" (tokens), or one of `EXACT`.
+        quantity: "time" (s), "exponent", "crossover" (tokens), "machine" (a factor on times), or
+            one of `EXACT`.
         name: The name of a case, of exponents that of a series, of crossovers that of a pair.
         places: Index of each value's revision on its machine.
         values: Median over the runs of a revision; of exact quantities the least.
@@ -44,6 +45,11 @@ class Line:
         return self.quantity in EXACT
 
     @property
+    def ceiling(self) -> bool:
+        """Whether it is of a ceiling of the device, which no kernel touches."""
+        return is_ceiling(self.name)
+
+    @property
     def logarithmic(self) -> bool:
         """Whether its noise and its steps are relative."""
         return self.quantity in LOGARITHMIC
@@ -58,6 +64,15 @@ class Failure:
     place: int
 
 
+@dataclass(frozen=True)
+class Disturbance:
+    """A run, of the revision of index `place`, and what disturbed it, by kind."""
+
+    place: int
+    file: str
+    conditions: dict[str, str]
+
+
 @dataclass(frozen=True, eq=False)
 class Timeline:
     """All lines of one machine, over its revisions in their order."""
@@ -68,6 +83,7 @@ class Timeline:
     revisions: list[Revision]
     lines: list[Line]
     failures: list[Failure]
+    disturbances: list[Disturbance]
 
 
 def timelines(runs: Sequence[StoredRun]) -> list[Timeline]:
@@ -97,7 +113,10 @@ def _timeline(name: str, machine: str, runs: Sequence[StoredRun]) -> Timeline:
     table = case_columns(names, cases)
     lines += _lines("exponent", exponents(table, logs), places)
     lines += _lines("crossover", crossovers(table, logs), places)
-    return Timeline(name, machine, len(runs), revisions, lines, list(_failures(runs, index)))
+    disturbed = [
+        Disturbance(index[run.revision], str(run.path), run.conditions) for run in runs if run.conditions
+    ]
+    return Timeline(name, machine, len(runs), revisions, lines, list(_failures(runs, index)), disturbed)
 
 
 def _with_slack(line: Line, device: str | None) -> Line:

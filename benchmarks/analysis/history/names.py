@@ -26,6 +26,11 @@ class LineName(str):
     tail: str
 
 
+def is_ceiling(name: LineName) -> bool:
+    """Whether a line is of a ceiling of the device, "ceiling-copy" or another."""
+    return bool(name.kernels) and all(kernel.startswith("ceiling-") for kernel in name.kernels)
+
+
 def _line_name(
     kernels: tuple[str, ...], setting: Setting, seq_len: int | None = None, behind: str = ""
 ) -> LineName:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +46,11 @@ class Noise:
     freedom: float
 
 
+def with_values(noise: Noise, more: int) -> Noise:
+    """The noise as it would be known from so many values more."""
+    return replace(noise, freedom=noise.freedom + INFORMATION * more)
+
+
 def estimate_noises(
     lines: Sequence[tuple[Floats, Floats]], floor: float = 0.0, growth: float | None = None
 ) -> list[Noise]:
@@ -60,7 +65,7 @@ def estimate_noises(
         floor: The least noise of a single value, where other lines tell it.
         growth: How much larger the noise of long stretches is than that of single values, likewise.
     """
-    short = np.array([_spread(_differences(*line)) for line in lines])
+    short = np.array([spread(_differences(*line)) for line in lines])
     freedom = np.array([max(1.0, INFORMATION * (len(values) - 1)) for values, _ in lines])
     pooled = len(lines) >= LINES_TO_POOL
     if pooled:
@@ -91,7 +96,8 @@ def _differences(values: Floats, weights: Floats) -> Floats:
     return np.asarray(np.diff(values) / np.sqrt(1 / weights[1:] + 1 / weights[:-1]))
 
 
-def _spread(differences: Floats) -> float:
+def spread(differences: Floats) -> float:
+    """The standard deviation of values about zero, whatever a minority of them may be."""
     return SPREAD_OF_MEDIAN * float(np.median(np.abs(differences))) if len(differences) else 0.0
 
 
@@ -104,4 +110,4 @@ def _growth(values: Floats, weights: Floats, noise: float) -> float:
     sums = np.cumsum(np.concatenate([[0.0, 0.0], np.cumsum(calm)]))
     means = (sums[length:] - sums[:-length]) / length
     expected = noise * math.sqrt(2 * float(np.mean(1 / weights)) / length)
-    return max(1.0, _spread(means[length:] - means[:-length]) / expected)
+    return max(1.0, spread(means[length:] - means[:-length]) / expected)

@@ -113,16 +113,14 @@ def choose(traced: Sequence[Traced]) -> list[Traced]:
 
 
 def _draw(axes: Axes, one: Traced) -> None:
-    line, (low, high) = one.line, one.bounds()
+    line, values, (low, high) = one.line, one.shown, one.bounds()
     _limit(axes, one)
     bottom, top = axes.get_ylim()
-    thin = min(1, CROWD / len(line.values))
+    thin = min(1, CROWD / len(values))
     axes.vlines(line.places, low, high, color=FAINT, linewidth=1.2 * thin, zorder=2)
-    inside = (line.values >= bottom) & (line.values <= top)
-    axes.plot(
-        line.places[inside], line.values[inside], ".", color=MUTED, markersize=3.5 * thin**0.5, zorder=3
-    )
-    for beyond, edge, marker in ((line.values > top, top, "^"), (line.values < bottom, bottom, "v")):
+    inside = (values >= bottom) & (values <= top)
+    axes.plot(line.places[inside], values[inside], ".", color=MUTED, markersize=3.5 * thin**0.5, zorder=3)
+    for beyond, edge, marker in ((values > top, top, "^"), (values < bottom, bottom, "v")):
         places = line.places[beyond]
         axes.plot(
             places, np.full(len(places), edge), marker, color=MUTED, markersize=4, clip_on=False, zorder=3
@@ -149,7 +147,7 @@ def _draw(axes: Axes, one: Traced) -> None:
 def _limit(axes: Axes, one: Traced) -> None:
     """All levels and nearly all values; stray ones are marked at the edge."""
     levels = [one.natural(segment.level) for segment in one.segments]
-    low, high = np.quantile(one.line.values, [0.02, 0.98])
+    low, high = np.quantile(one.shown, [0.02, 0.98])
     low, high = min(low, *levels), max(high, *levels)
     room = max(0.25 * (high - low), 0.02 * abs(high), 1e-12)
     axes.set_ylim(low - room, high + 1.8 * room)

@@ -5,27 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import PurePath
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section
 from benchmarks.analysis.history.changes import WORSE
-from benchmarks.analysis.history.conclusions import BaselineLine, Difference, History, RevisionLabel, Step
+from benchmarks.analysis.history.conclusions import (
+    BaselineLine,
+    Difference,
+    History,
+    MachineHistory,
+    MovedTogether,
+    RevisionLabel,
+    Step,
+)
 
 MOST_LINES = 20
 """Lines of a section; history.json holds all."""
 MOST_PLACES = 12
 """Steps at older commits are counted only."""
-ORDER = ("time", "crossover", "exponent", "peak_bytes", "flops", "min_bytes")
+ORDER = ("machine", "time", "crossover", "exponent", "peak_bytes", "flops", "min_bytes")
 LOST_WORDS = {"oom": "runs out of memory", "failed": "fails", "unsupported": "is unsupported"}
-QUANTITY_WORDS = {"min_bytes": "least bytes", "peak_bytes": "peak memory", "flops": "FLOPs"}
+QUANTITY_WORDS = {
+    "min_bytes": "least bytes",
+    "peak_bytes": "peak memory",
+    "flops": "FLOPs",
+    "machine": "all times",
+}
 
 
 def sections(history: History) -> list[Section]:
     """The whole text of what `writing.conclude` concluded."""
     return [
         _head(history),
+        *_machines(history),
         *_steps(history),
         *_baseline(history),
+        *_quality(history),
         *_left_out(history.left_out),
     ]
 
@@ -41,6 +57,7 @@ def _head(history: History) -> Section:
             f"{machine.name.capitalize()} ({machine.fingerprint}): {runs} "
             f"of {revisions}, {_label(first)} to {_label(last)}; {wording.count(machine.lines, 'line')}."
         )
+        sentences += _sight(machine)
     if len(machines) > 1:
         sentences.append("Machines that differ stay apart.")
     sentences.append(
@@ -50,9 +67,47 @@ def _head(history: History) -> Section:
     return Section("History", sentences, level=1)
 
 
+def _sight(machine: MachineHistory) -> Iterator[str]:
+    """The smallest step that could have shown."""
+    if machine.enough is None:
+        return
+    revisions = len(machine.revisions)
+    if machine.enough > revisions or machine.smallest_step is None:
+        yield (
+            f"Nothing can be told from {wording.count(revisions, 'revision')}: "
+            f"even a doubling shows from {machine.enough} on at the earliest. "
+            "`python -m benchmarks compare BASE.json --against HEAD.json` compares two."
+        )
+    else:
+        yield (
+            f"A typical time could have shown a step of {wording.percent(machine.smallest_step)} "
+            f"in the middle of these revisions, and a larger one near their ends."
+        )
+
+
 def _label(revision: RevisionLabel) -> str:
     day = revision.time[:10]
     return revision.name if revision.name.startswith(day) else f"{revision.name} ({day})"
+
+
+def _machines(history: History) -> Iterator[Section]:
+    """What moved whole machines, newest first: no kernel is judged by it."""
+    several = len(history.machines) > 1
+    sentences = []
+    for step in history.common_steps:
+        name = step.machine if several else "the machine"
+        ceilings = (
+            f" and {step.ceilings} of {wording.count(step.of_ceilings, 'ceiling')}"
+            if step.of_ceilings
+            else ""
+        )
+        sentences.append(
+            f"{name.capitalize()} became {step.change.verdict} at {_label(step.since)}, "
+            f"{change_words('machine', step.change)} "
+            f"({step.count} of {wording.count(step.of, 'time')}{ceilings})."
+        )
+    if sentences:
+        yield Section("The machine", [*_capped(sentences), "Every line below is judged by what is left."])
 
 
 def _place(step: Step) -> tuple[str, str, str]:
@@ -82,10 +137,15 @@ def _steps(history: History) -> Iterator[Section]:
 def _together(history: History, step: Step) -> Iterator[str]:
     for moved in history.moved_together:
         if (moved.machine, moved.since) == (step.machine, step.since.name):
-            yield (
-                f"{moved.count} of {moved.of} times became {moved.verdict} together: "
-                "rather the machine or a library than one kernel."
-            )
+            yield (f"{moved.count} of {moved.of} times became {moved.verdict} together: " + _reason(moved))
+
+
+def _reason(moved: MovedTogether) -> str:
+    if moved.ceilings:
+        return "no ceiling did, so rather a library or shared code than the machine."
+    if moved.kernels <= 2:
+        return "without ceilings, one or two kernels cannot tell a commit from the machine."
+    return "rather the machine or a library than one kernel."
 
 
 def _lines(changes: Sequence[tuple[Step | BaselineLine, Difference]]) -> list[str]:
@@ -143,7 +203,7 @@ def level(quantity: str, value: float) -> str:
     """A level in the unit of its quantity: "12.3 ms", "1.98", "N = 1040", "4.19 MB"."""
     if quantity == "time":
         return wording.seconds(value)
-    if quantity == "exponent":
+    if quantity in ("exponent", "machine"):
         return f"{value:.2f}"
     if quantity == "crossover":
         return f"N = {value:.0f}"
@@ -162,10 +222,13 @@ def _baseline(history: History) -> Iterator[Section]:
     sentences = [f"The baseline is {what}."]
     changed = [(one, one.change) for one in verdicts if isinstance(one.change, Difference)]
     counts = {
-        verdict: sum(one.change.verdict == verdict for one in verdicts) for verdict in ("same", "unknown")
+        verdict: sum(one.change.verdict == verdict for one in verdicts)
+        for verdict in ("same", "unknown", "too few")
     }
     if counts["same"]:
         sentences.append(f"{wording.count(counts['same'], 'line')} of {len(verdicts)} did not change.")
+    if counts["too few"]:
+        sentences.append(f"{wording.count(counts['too few'], 'line')} have too few values to tell.")
     if counts["unknown"]:
         sentences.append(f"{wording.count(counts['unknown'], 'line')} were not measured at the baseline.")
     sentences += [
@@ -173,6 +236,26 @@ def _baseline(history: History) -> Iterator[Section]:
         for one in history.lost
     ]
     yield Section("Newest against baseline", [*sentences, *_capped(_lines(changed))])
+
+
+def _quality(history: History) -> Iterator[Section]:
+    """What disturbed the runs of each revision, the newest first; none where all were quiet."""
+    if not history.disturbed:
+        return
+    several = len(history.machines) > 1
+    revisions: dict[str, dict[str, list[str]]] = {}
+    for one in reversed(history.disturbed):
+        where = _label(one.revision) + (f" on {one.machine}" if several else "")
+        for kind, words in one.conditions.items():
+            named = f"{words} ({PurePath(one.file).name})"
+            revisions.setdefault(where, {}).setdefault(kind, []).append(named)
+    lines = [
+        f"{where}: {'; '.join(f'{kind}: {wording.listed(words)}' for kind, words in kinds.items())}."
+        for where, kinds in revisions.items()
+    ]
+    runs = wording.count(sum(machine.runs for machine in history.machines), "run")
+    counted = f"{len(history.disturbed)} of {runs} were disturbed, which may explain a step there."
+    yield Section("Quality of the measurements", [counted, *_capped(lines)])
 
 
 def _left_out(reasons: Sequence[str]) -> Iterator[Section]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,14 +15,16 @@ from benchmarks.analysis.document import Section, as_text
 from benchmarks.analysis.history.changes import (
     WORSE,
     against_baseline,
+    common_steps,
     find_commit,
     label,
     lost,
     moved_together,
     steps,
 )
-from benchmarks.analysis.history.conclusions import Baseline, History, MachineHistory
+from benchmarks.analysis.history.conclusions import Baseline, DisturbedRun, History, MachineHistory
 from benchmarks.analysis.history.lines import Timeline, timelines
+from benchmarks.analysis.history.names import is_ceiling
 from benchmarks.analysis.history.picture import draw_history
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.text import sections
@@ -31,9 +34,9 @@ from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA, json_text
 
 COLUMNS = (
     "machine", "quantity", "name", "commit", "dirty", "time", "place", "runs",
-    "value", "low", "high", "segment", "level",
+    "value", "own", "low", "high", "segment", "level",
 )  # fmt: skip
-"""The columns of history.csv."""
+"""The columns of history.csv; `own` is the value less what it owes to the machine, as all that follows is."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ def write_history(
             f"the history cannot be written to {folder} ({error.strerror}); name another folder with -o"
         ) from None
     written = Section("Written", [", ".join(map(str, files))])
-    worse = bool(history.lost) or any(one.change.verdict in WORSE for one in history.baseline.lines)
+    worse = bool(history.lost) or any(
+        one.change.verdict in WORSE and not is_ceiling(one.name) for one in history.baseline.lines
+    )
     return WrittenHistory(as_text([*sections(history), written]), files, worse)
 
 
@@ -103,17 +108,33 @@ def conclude(
     return History(
         schema=CONCLUSIONS_SCHEMA,
         margin=margin,
-        machines=[
-            MachineHistory(
-                one.name, one.fingerprint, one.runs, len(one.lines), list(map(label, one.revisions))
-            )
-            for one in machines
-        ],
+        machines=[_machine(one, own) for one, own in zip(machines, traced, strict=True)],
         steps=found,
+        common_steps=[step for own in traced for step in common_steps(own)],
         moved_together=[moved for one in machines for moved in moved_together(found, one)],
         baseline=Baseline(commit, against_baseline(every, commit)),
         lost=[case for one in machines for case in lost(one)],
         left_out=list(left_out),
+        disturbed=[
+            DisturbedRun(one.name, label(one.revisions[run.place]), run.file, run.conditions)
+            for one in machines
+            for run in one.disturbances
+        ],
+    )
+
+
+def _machine(timeline: Timeline, traced: Sequence[Traced]) -> MachineHistory:
+    times = [one for one in traced if one.line.quantity == "time"]
+    typical = sorted(times, key=lambda one: one.smallest_step)[(len(times) - 1) // 2] if times else None
+    smallest = typical.smallest_step if typical else math.inf
+    return MachineHistory(
+        name=timeline.name,
+        fingerprint=timeline.fingerprint,
+        runs=timeline.runs,
+        lines=len(timeline.lines),
+        revisions=list(map(label, timeline.revisions)),
+        smallest_step=math.expm1(smallest) if smallest < math.inf else None,
+        enough=typical.enough() if typical else None,
     )
 
 
@@ -133,6 +154,7 @@ def _frame(one: Traced) -> pd.DataFrame:
         line.places,
         line.runs.astype(int),
         line.values,
+        one.shown,
         low,
         high,
         np.repeat(np.arange(len(lengths)), lengths),

@@ -20,8 +20,10 @@ Verdict = Literal["above", "at", "impossible"]
 MARGIN = 0.05
 """By how much every unit of an impossible case is faster than the fastest units of its ceilings allow."""
 ENOUGH = 6
-EXPECTED_RANGE: Mapping[int, float] = {2: 1.128, 3: 1.693, 4: 2.059, 5: 2.326, ENOUGH: 2.534}
+EXPECTED_RANGE = (0.0, 0.0, 1.128, 1.693, 2.059, 2.326, 2.534)
 """Expected range of so many normal values, in standard deviations (Tippett 1925)."""
+ASSUMED = 0.18
+"""Standard deviation of the log of a unit where no case has two to tell it: that of a shared machine."""
 SIGNS: Mapping[str, str] = {"at": " ~", "impossible": " !"}
 """What a table sets behind the share of the floor, by verdict."""
 FLOOR = ["floor_s", "floor_low_s", "floor_high_s", "floor_bound", "floor_share", "floor_verdict"]
@@ -39,17 +41,16 @@ def with_floors(cases: pd.DataFrame, ceilings: Iterable[Ceiling]) -> pd.DataFram
     texts = ("floor_bound", "floor_verdict")
     cases = cases.assign(**{name: None if name in texts else np.nan for name in FLOOR})
     measured = cases[(cases["outcome"] == "measured") & cases["family"].isin(FAMILIES)]
-    ranges = (measured["unit_high_s"].astype(float) / measured["unit_low_s"].astype(float)).map(np.log)
-    typical = ranges.groupby([measured["machine"], measured["device"]]).transform("median")
+    noise = _noise(measured)
     for setting, group in by_setting(measured):
         ceiling = ceiling_of(setting, ceilings)
         if ceiling:
-            for name, values in _floors(group, ceiling, typical[group.index].to_numpy()).items():
+            for name, values in _floors(group, ceiling, np.asarray(noise[group.index], dtype=float)).items():
                 cases.loc[group.index, name] = values
     return cases
 
 
-def _floors(cases: pd.DataFrame, ceiling: Ceiling, spread: Floats) -> dict[str, NDArray[Any]]:
+def _floors(cases: pd.DataFrame, ceiling: Ceiling, noise: Floats) -> dict[str, NDArray[Any]]:
     """The columns of the floor for cases of one setting."""
     median, fastest, slowest = (ceiling.roof(unit) for unit in ("value", "high", "low"))
     assert median and fastest and slowest
@@ -59,7 +60,7 @@ def _floors(cases: pd.DataFrame, ceiling: Ceiling, spread: Floats) -> dict[str, 
     medians, longest = (cases[name].to_numpy(dtype=float) for name in ("median_s", "unit_high_s"))
     rated = min(rate.units for rate in (ceiling.bytes_per_s, ceiling.flops_per_s) if rate)
     few = cases["units"].map(reach).to_numpy(dtype=float) + reach(rated)
-    verdicts = judge(floor, least, medians, longest, spread * few)
+    verdicts = judge(floor, least, medians, longest, noise * few)
     nothing = np.array(None)
     return {
         "floor_s": floor,
@@ -71,10 +72,17 @@ def _floors(cases: pd.DataFrame, ceiling: Ceiling, spread: Floats) -> dict[str, 
     }
 
 
+def _noise(cases: pd.DataFrame) -> pd.Series[float]:
+    """The standard deviation that the log of a unit typically has on the device of each case."""
+    ends = [cases[name].astype(float).map(np.log) for name in ("unit_high_s", "unit_low_s")]
+    expected = cases["units"].map(lambda units: EXPECTED_RANGE[min(int(units), ENOUGH)] or np.nan)
+    of_case = (ends[0] - ends[1]) / expected
+    return of_case.groupby([cases["machine"], cases["device"]]).transform("median").fillna(ASSUMED)
+
+
 def reach(units: int) -> float:
-    """How much farther the end of six values would lie than that of fewer, in ranges of the fewer."""
-    known = EXPECTED_RANGE.get(units)
-    return (EXPECTED_RANGE[ENOUGH] / known - 1) / 2 if known else 0.0
+    """How much farther out the end of six values would lie than that of fewer, in standard deviations."""
+    return (EXPECTED_RANGE[ENOUGH] - EXPECTED_RANGE[min(units, ENOUGH)]) / 2
 
 
 def judge(
@@ -91,8 +99,8 @@ def judge(
         floor_low_s: Those by their fastest units.
         median_s: Seconds of the median unit of each case.
         unit_high_s: Seconds of its slowest unit.
-        few: Log of how much nearer six units of both would have come, for cases of fewer: `reach` of either
-            times the log of the range that units typically have.
+        few: Log of how much nearer six units of either would have come, where there are fewer: the `reach` of
+            both times the standard deviation of a unit.
 
     Returns:
         A `Verdict` for each case.

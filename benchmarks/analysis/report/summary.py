@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from benchmarks.analysis.conditions.quality import name_quality
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.records import Records
@@ -24,7 +25,6 @@ from benchmarks.analysis.report.conclusions import (
     Series,
     Summary,
 )
-from benchmarks.analysis.report.quality import name_quality
 from benchmarks.analysis.scaling.crossover import find_crossover
 from benchmarks.analysis.scaling.exponent import estimate_exponent
 from benchmarks.analysis.scaling.firmness import Unit, of_crossover, of_exponent, of_units

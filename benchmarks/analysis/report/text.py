@@ -12,6 +12,7 @@ from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate
 from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, best_linear
 from benchmarks.analysis.report.evidence import evidence
+from benchmarks.analysis.report.next_steps import next_steps
 from benchmarks.analysis.report.sentences import growth, joined, predicate
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
 
@@ -32,6 +33,7 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
     return [
         _head(summary),
         *(_answer(summary, setting) for setting in settings),
+        *next_steps(summary),
         _warned(summary),
         *_quality(summary),
         *_ceilings(summary.ceilings),

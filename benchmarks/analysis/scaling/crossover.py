@@ -45,6 +45,8 @@ class Crossover:
         ratios: Standard over linear at each of `seq_lens`: the geometric mean over the paired units, which is
             above 1 where linear is ahead; None where no unit holds both. The crossover is where it is 1.
         within_noise: Common lengths where the interval of the ratio holds 1, so that neither is surely ahead.
+        resolution: Half of the width, relative to `n`, that its interval has whatever the units say: what the
+            lengths beside it leave open. None unless inside.
         units: Number of paired units.
         notes: What a reader should know about the interval.
     """
@@ -58,6 +60,7 @@ class Crossover:
     seq_lens: list[int] = field(default_factory=list)
     ratios: list[float | None] = field(default_factory=list)
     within_noise: list[int] = field(default_factory=list)
+    resolution: float | None = None
     units: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -102,7 +105,7 @@ def find_crossover(
     mean = ratios.mean(axis=0)
     ahead = mean < 0
     kind = _kind(ahead)
-    n = low = high = None
+    n = low = high = resolution = None
     if kind == "inside":
         x = np.log(lengths)
         before = int(np.argmax(ahead[1:] != ahead[:-1]))
@@ -112,6 +115,7 @@ def find_crossover(
         resolved = RESOLUTION * float(x[before + 1] - x[before]) / math.log(2)
         bent = _zero_of_a_kink(x, mean, before, zero)
         stretches = [(min(zero, bent) - resolved, max(zero, bent) + resolved)]
+        resolution = (math.exp(stretches[0][1]) - math.exp(stretches[0][0])) / (2 * n)
         if not exact and len(ratios) > 1:
             stretches += [
                 _stretch_in_doubt(x, ratios, before, degree, unseen) for degree in (1, min(3, len(x) - 1))
@@ -127,6 +131,7 @@ def find_crossover(
         seq_lens=[int(length) for length in common],
         ratios=_shown(table, linear, standard),
         within_noise=[int(length) for length in lengths[_within_noise(ratios, unseen)]],
+        resolution=resolution,
         units=len(ratios),
         notes=notes,
     )  # fmt: skip

@@ -1,0 +1,158 @@
+"""The states of a machine: what the times of many kernels, and the ceilings, share over the commits.
+
+A line is judged against lines of other kernels only, so that a kernel that changes is no witness for itself.
+What enough of those share, a clock state, a wander or the load of a single run, is the machine's, and a line
+may respond to it in a way of its own: memory-bound cases less than compute-bound ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.analysis.history.levels import LEAST_PLACES, NEAR, segments
+from benchmarks.analysis.history.noises import estimate_noises
+from benchmarks.analysis.history.responses import HUBER, respond, spread_of
+from benchmarks.analysis.scaling.units import Floats
+
+CEILING_VOTES = 2.0
+"""Kernels that a ceiling is worth as a witness: no commit touches it."""
+LEAST_VOTES, LEAST_SHARE = 1.5, 1 / 3
+"""Of the other kernels so many, and so large a share of them, must take part in what is the machine's."""
+LEAST_REVISIONS = LEAST_PLACES
+"""Fewer revisions show no step, of a line or of a machine."""
+MOST_STATES = 3
+"""Kinds of states that are told apart: clocks of cores, of memory, and another."""
+ROUNDS = 12
+"""Of alternating least squares, which by then move little."""
+
+
+@dataclass(frozen=True, eq=False)
+class Machine:
+    """The times of a machine.
+
+    Attributes:
+        logs: Log seconds, NaN where not measured, of shape (lines, revisions).
+        kernels: The kernel of each line.
+        ceilings: Which lines are ceilings.
+        least: States that move no line by as much are left to the noise.
+    """
+
+    logs: Floats
+    kernels: Sequence[str]
+    ceilings: NDArray[np.bool_]
+    least: float
+    _known: dict[frozenset[str], Floats] = field(default_factory=dict)
+
+    def states(self, without: Sequence[str] = ()) -> Floats:
+        """The courses of the states that the lines of all other kernels share, of shape (states, revisions).
+
+        Each is in logs of a typical line that takes part, and zero at its median.
+        """
+        key = frozenset(without)
+        if key not in self._known:
+            others = np.array([kernel not in key for kernel in self.kernels], dtype=bool)
+            kernels = [kernel for kernel in self.kernels if kernel not in key]
+            self._known[key] = _states(self.logs[others], kernels, self.ceilings[others], self.least)
+        return self._known[key]
+
+
+def _states(logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], least: float) -> Floats:
+    paths = np.empty((0, logs.shape[1]))
+    if len(set(kernels)) < 2 or logs.shape[1] < LEAST_REVISIONS:
+        return paths
+    scales = np.array([spread_of(row) for row in logs])
+    rest = logs - np.nanmedian(logs, axis=1, keepdims=True)
+    known = paths
+    for _ in range(MOST_STATES):
+        path = _common_path(rest, scales, kernels, ceilings)
+        if path is None or np.ptp(_calm(path)) < least:
+            break
+        code = _code(path, rest[ceilings], scales[ceilings], least)
+        if np.ptp(_calm(path - code)) >= least:
+            paths = np.vstack([paths, path - code])
+        known = np.vstack([known, path - code, code] if code.any() else [known, path])
+        rest = np.array([row - respond(row, known) @ known for row in logs])
+    return paths
+
+
+def _code(path: Floats, ceilings: Floats, scales: Floats, least: float) -> Floats:
+    """The part of a common path that is rather the code's: steps for good with which no ceiling moved.
+
+    States of a machine come and go, so where such steps go both ways, even of states that no ceiling feels,
+    they are the machine's.
+    """
+    part = np.zeros_like(path)
+    if not len(ceilings):
+        return part
+    ones = np.ones(len(path))
+    (noise,) = estimate_noises([(path, ones)])
+    for old, new in pairwise(segments(path, ones, noise, margin=least)):
+        start, stop = max(old.start, new.start - NEAR), min(new.stop, new.start + NEAR)
+        before, after = ceilings[:, start : new.start], ceilings[:, new.start : stop]
+        size = new.level - old.level
+        moved = (np.nanmedian(after, axis=1) - np.nanmedian(before, axis=1)) / size
+        error = scales * math.sqrt(1 / before.shape[1] + 1 / after.shape[1]) / abs(size)
+        if np.all(moved + 2 * error < 0.5):
+            part[new.start :] += size
+    signs = np.sign(np.diff(part))
+    return part if abs(signs.sum()) == np.abs(signs).sum() else np.zeros_like(path)
+
+
+def _calm(path: Floats) -> Floats:
+    """Without single strays: the medians of three neighbours."""
+    return np.asarray(np.median([path[:-2], path[1:-1], path[2:]], axis=0))
+
+
+def _common_path(
+    rest: Floats, scales: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_]
+) -> Floats | None:
+    """The path that explains most of what the kernels, each with the same weight, do; None if few take part.
+
+    Robust factor analysis of rank one, by alternating least squares with Huber's weights.
+    """
+    _, first, index, counts = np.unique(
+        np.array(kernels), return_index=True, return_inverse=True, return_counts=True
+    )
+    votes = np.where(ceilings[first], CEILING_VOTES, 1.0)
+    known = np.isfinite(rest)
+    precisions = ((votes / counts)[index] / scales**2)[:, None] * known
+    filled = np.where(known, rest, 0.0)
+    path = np.linalg.svd(np.sqrt(precisions) * filled, full_matrices=False)[2][0]
+    trust, levels = known.astype(float), np.zeros((len(rest), 1))
+    for _ in range(ROUNDS):
+        total = trust.sum(axis=1, keepdims=True)
+        centre = trust @ path[:, None] / total
+        mean = (trust * filled).sum(axis=1, keepdims=True) / total
+        around = path - centre
+        power = (trust * around**2).sum(axis=1, keepdims=True)
+        responses = (trust * around * (filled - mean)).sum(axis=1, keepdims=True) / np.maximum(power, 1e-300)
+        levels = mean - responses * centre
+        distance = np.abs(filled - levels - responses * path) / scales[:, None]
+        trust = known * np.minimum(1, HUBER / np.maximum(distance, 1e-300))
+        weight = trust * precisions * responses
+        path = (weight * (filled - levels)).sum(axis=0) / np.maximum((weight * responses).sum(axis=0), 1e-300)
+        path /= max(1e-300, float(np.sqrt(np.mean(path**2))))
+    # A line that does not take part has a response as large as its noise.
+    error = scales**2 / np.maximum(power[:, 0], 1e-300)
+    own = np.maximum(0, responses[:, 0] ** 2 - 4 * error)
+    own = np.sqrt(own)
+    weight = (votes / counts)[index]
+    if not own.any():
+        return None
+    of_kernels = np.sqrt(np.bincount(index, own**2) / counts)
+    if _part(votes, of_kernels) < LEAST_VOTES or _part(weight, own) <= LEAST_SHARE * votes.sum():
+        return None
+    typical = float((weight * own**2).sum() / (weight * own).sum())
+    sign = np.sign(np.median(responses[own > 0]))
+    return np.asarray((path - np.median(path)) * typical * (sign or 1))
+
+
+def _part(votes: Floats, responses: Floats) -> float:
+    """How many votes would take part, all alike, that are as concentrated as these responses."""
+    return float((votes * responses).sum() ** 2 / (votes * responses**2).sum())
