@@ -122,6 +122,26 @@ def test_a_single_run_a_side_assumes_the_effect_of_the_run(draws: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "states"), [(0.02, 0), (0.03, 0), (0.015, 1), (0.015, 5)],
+    ids=["2 %", "3 %", "1.5 %, and two states in 1 case", "1.5 %, and two states in 5 cases"],
+)  # fmt: skip
+def test_a_single_run_a_side_raises_alarms_by_a_larger_effect_than_assumed(
+    run: float, states: int, request: pytest.FixtureRequest
+) -> None:
+    """What larger effects cost is printed; no repetition shows them."""
+    random = np.random.default_rng(0)
+    alarms = []
+    for _ in range(500):
+        sides = run * random.standard_normal((2, 1, CASES))
+        sides[..., :states] += math.log(1.12) * (random.random((2, 1, states)) < 0.5)
+        sides = sides + CALM.repetition * random.standard_normal((2, 3, CASES))
+        alarms.append(alarm(find_change(sides[0], sides[1], paired=False, unseen=RUN_NOISE)))
+    what = f"A/A alarm, one run a side, effect {request.node.callspec.id}"
+    assert_rate(float(np.mean(alarms)), 0, 0.05 if run <= RUN_NOISE and not states else 1, 500, what)
+
+
+@pytest.mark.slow
 def test_error_rates_of_verdicts_under_every_noise() -> None:
     """Error rates for the table of the README of comparison are printed."""
     draws, misses = 1000, []

@@ -39,8 +39,12 @@ def compare(
     - "same": the 95 % interval lies inside the margin, so a change beyond it is excluded;
     - "inconclusive": neither; "incomparable": measured on different machines or by different clocks.
 
+    Of fewer than 6 runs, only changes beyond what the states of processes may do are called: see `states`.
+
     Counts and bytes have no noise: any difference is one. An exponent or crossover "moved" by the same two
-    conditions, its margin being what times that change by the margin in opposite directions do to it.
+    conditions, its margin being what times that change by the margin in opposite directions do to it; Holm's
+    correction is over all of them. A crossover beyond the measured lengths moved where a length's lead surely
+    changed hands: see `moves.judge_shifts`.
 
     Args:
         base: The runs compared with.
