@@ -111,7 +111,8 @@ class Wander:
         return np.asarray(np.repeat(common, lines, axis=0))
 
 
-STATES: dict[str, Sequence[Telegraph | Wander]] = {
+State = Telegraph | Wander
+STATES: dict[str, Sequence[State]] = {
     "clock states 15 % apart for 5 to 25 runs": [Telegraph()],
     "the same, lines respond by 5 to 15 %": [Telegraph(response=(1 / 3, 1))],
     "the same, half of the lines respond": [Telegraph(hit=0.5)],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.analysis.history.levels import LEAST_PLACES, NEAR, segments
 from benchmarks.analysis.history.noises import estimate_noises
-from benchmarks.analysis.history.responses import HUBER, respond, spread_of
+from benchmarks.analysis.history.responses import HUBER, TINY, responses, spread_of
 from benchmarks.analysis.scaling.units import Floats
 
 CEILING_VOTES = 2.0
@@ -77,7 +77,7 @@ def _states(logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], l
         if np.ptp(_calm(path - code)) >= least:
             paths = np.vstack([paths, path - code])
         known = np.vstack([known, path - code, code] if code.any() else [known, path])
-        rest = np.array([row - respond(row, known) @ known for row in logs])
+        rest = logs - responses(logs, known) @ known
     return paths
 
 
@@ -131,16 +131,16 @@ def _common_path(
         mean = (trust * filled).sum(axis=1, keepdims=True) / total
         around = path - centre
         power = (trust * around**2).sum(axis=1, keepdims=True)
-        responses = (trust * around * (filled - mean)).sum(axis=1, keepdims=True) / np.maximum(power, 1e-300)
-        levels = mean - responses * centre
-        distance = np.abs(filled - levels - responses * path) / scales[:, None]
-        trust = known * np.minimum(1, HUBER / np.maximum(distance, 1e-300))
-        weight = trust * precisions * responses
-        path = (weight * (filled - levels)).sum(axis=0) / np.maximum((weight * responses).sum(axis=0), 1e-300)
-        path /= max(1e-300, float(np.sqrt(np.mean(path**2))))
+        slopes = (trust * around * (filled - mean)).sum(axis=1, keepdims=True) / np.maximum(power, TINY)
+        levels = mean - slopes * centre
+        distance = np.abs(filled - levels - slopes * path) / scales[:, None]
+        trust = known * np.minimum(1, HUBER / np.maximum(distance, TINY))
+        weight = trust * precisions * slopes
+        path = (weight * (filled - levels)).sum(axis=0) / np.maximum((weight * slopes).sum(axis=0), TINY)
+        path /= max(TINY, float(np.sqrt(np.mean(path**2))))
     # A line that does not take part has a response as large as its noise.
-    error = scales**2 / np.maximum(power[:, 0], 1e-300)
-    own = np.maximum(0, responses[:, 0] ** 2 - 4 * error)
+    error = scales**2 / np.maximum(power[:, 0], TINY)
+    own = np.maximum(0, slopes[:, 0] ** 2 - 4 * error)
     own = np.sqrt(own)
     weight = (votes / counts)[index]
     if not own.any():
@@ -149,7 +149,7 @@ def _common_path(
     if _part(votes, of_kernels) < LEAST_VOTES or _part(weight, own) <= LEAST_SHARE * votes.sum():
         return None
     typical = float((weight * own**2).sum() / (weight * own).sum())
-    sign = np.sign(np.median(responses[own > 0]))
+    sign = np.sign(np.median(slopes[own > 0]))
     return np.asarray((path - np.median(path)) * typical * (sign or 1))
 
 
