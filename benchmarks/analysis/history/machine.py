@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.analysis.history.levels import LEAST_PLACES, NEAR, segments
+from benchmarks.analysis.history.levels import LEAST_PLACES, NEAR, Segment, segments
 from benchmarks.analysis.history.noises import estimate_noises
 from benchmarks.analysis.history.responses import HUBER, TINY, responses, spread_of
 from benchmarks.analysis.scaling.units import Floats
@@ -23,7 +23,10 @@ from benchmarks.analysis.scaling.units import Floats
 CEILING_VOTES = 2.0
 """Kernels that a ceiling is worth as a witness: no commit touches it."""
 LEAST_VOTES, LEAST_SHARE = 1.5, 1 / 3
-"""Of the other kernels so many, and so large a share of them, must take part in what is the machine's."""
+"""Of the other kernels so many, and so large a share of their lines, take part in what is the machine's.
+
+What comes and goes needs no such share: a commit stays, or is reverted once.
+"""
 LEAST_REVISIONS = LEAST_PLACES
 """Fewer revisions show no step, of a line or of a machine."""
 MOST_STATES = 3
@@ -70,8 +73,8 @@ def _states(logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], l
     rest = logs - np.nanmedian(logs, axis=1, keepdims=True)
     known = paths
     for _ in range(MOST_STATES):
-        path = _common_path(rest, scales, kernels, ceilings)
-        if path is None or np.ptp(_calm(path)) < least:
+        path, share = _common_path(rest, scales, kernels, ceilings)
+        if np.ptp(_calm(path)) < least or not (share > LEAST_SHARE or share and _comes_and_goes(path, least)):
             break
         code = _code(path, rest[ceilings], scales[ceilings], least)
         if np.ptp(_calm(path - code)) >= least:
@@ -79,6 +82,18 @@ def _states(logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], l
         known = np.vstack([known, path - code, code] if code.any() else [known, path])
         rest = logs - responses(logs, known) @ known
     return paths
+
+
+def _levels(path: Floats, least: float) -> list[Segment]:
+    ones = np.ones(len(path))
+    (noise,) = estimate_noises([(path, ones)])
+    return segments(path, ones, noise, margin=least)
+
+
+def _comes_and_goes(path: Floats, least: float) -> bool:
+    """Whether it turns back twice: a commit that is reverted turns back once."""
+    signs = np.sign(np.diff([one.level for one in _levels(path, least)]))
+    return int(np.count_nonzero(np.diff(signs))) >= 2
 
 
 def _code(path: Floats, ceilings: Floats, scales: Floats, least: float) -> Floats:
@@ -90,9 +105,7 @@ def _code(path: Floats, ceilings: Floats, scales: Floats, least: float) -> Float
     part = np.zeros_like(path)
     if not len(ceilings):
         return part
-    ones = np.ones(len(path))
-    (noise,) = estimate_noises([(path, ones)])
-    for old, new in pairwise(segments(path, ones, noise, margin=least)):
+    for old, new in pairwise(_levels(path, least)):
         start, stop = max(old.start, new.start - NEAR), min(new.stop, new.start + NEAR)
         before, after = ceilings[:, start : new.start], ceilings[:, new.start : stop]
         size = new.level - old.level
@@ -111,10 +124,11 @@ def _calm(path: Floats) -> Floats:
 
 def _common_path(
     rest: Floats, scales: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_]
-) -> Floats | None:
-    """The path that explains most of what the kernels, each with the same weight, do; None if few take part.
+) -> tuple[Floats, float]:
+    """The path that explains most of what the kernels do, each with the same weight, and how many take part.
 
-    Robust factor analysis of rank one, by alternating least squares with Huber's weights.
+    Robust factor analysis of rank one, by alternating least squares with Huber's weights. The share is that of
+    lines, zero if too few kernels take part.
     """
     _, first, index, counts = np.unique(
         np.array(kernels), return_index=True, return_inverse=True, return_counts=True
@@ -144,13 +158,12 @@ def _common_path(
     own = np.sqrt(own)
     weight = (votes / counts)[index]
     if not own.any():
-        return None
+        return path, 0.0
     of_kernels = np.sqrt(np.bincount(index, own**2) / counts)
-    if _part(votes, of_kernels) < LEAST_VOTES or _part(weight, own) <= LEAST_SHARE * votes.sum():
-        return None
+    share = _part(weight, own) / votes.sum() if _part(votes, of_kernels) >= LEAST_VOTES else 0.0
     typical = float((weight * own**2).sum() / (weight * own).sum())
     sign = np.sign(np.median(slopes[own > 0]))
-    return np.asarray((path - np.median(path)) * typical * (sign or 1))
+    return (path - np.median(path)) * typical * (sign or 1), share
 
 
 def _part(votes: Floats, responses: Floats) -> float:
