@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from benchmarks.analysis.history.levels import Segment, change, segments, step_cost
+from benchmarks.analysis.history.levels import Segment, change, segments, smallest_step, step_cost
 from benchmarks.analysis.history.noises import Noise, estimate_noises
 from benchmarks.analysis.history.traces import MARGIN, Traced, trace
 from benchmarks.analysis.scaling.units import Floats
@@ -39,9 +39,9 @@ def starts(found: Sequence[Segment]) -> list[int]:
     return [segment.start for segment in found[1:]]
 
 
-def traced(logs: Floats, kernels: int = 10, ceilings: Floats | None = None) -> list[Traced]:
+def traced(logs: Floats, kernels: int = 10) -> list[Traced]:
     """The lines of a history of so many kernels, each with its segments, without the machine's own."""
-    return trace(timeline(logs, kernels, ceilings))[: len(logs)]
+    return trace(timeline(logs, kernels))[: len(logs)]
 
 
 def rates(
@@ -197,3 +197,23 @@ def test_a_step_of_few_commits_is_found_where_each_has_several_runs() -> None:
     assert 2 * 3.5**2 * 10 / 12 < step_cost(noise, 12, 100) < 4 * 2 * 3.5**2 * 10 / 12
     assert starts(segments(values, few, noise, lines=100)) == []
     assert starts(segments(values, many, noise, lines=100)) == [10]
+
+
+@pytest.mark.parametrize(("values", "lines"), [(4, 30), (5, 30), (12, 1), (100, 100)])
+def test_the_smallest_step_of_a_history_is_the_one_from_which_on_its_middle_shows(
+    values: int, lines: int
+) -> None:
+    """Without noise in the values, a step shows 5 % above it and does not 5 % below it."""
+    noise, weights = Noise(0.01, 0.01, 10.0), np.ones(values)
+    least = smallest_step(noise, values, lines)
+    middle = (np.arange(values) >= values // 2).astype(float)
+    assert starts(segments(1.05 * least * middle, weights, noise, lines=lines)) == [values // 2]
+    assert starts(segments(0.95 * least * middle, weights, noise, lines=lines)) == []
+
+
+@pytest.mark.parametrize("values", [1, 2, 3])
+def test_three_values_show_no_step_however_large(values: int) -> None:
+    noise = Noise(0.01, 0.01, 10.0)
+    assert smallest_step(noise, values, 10) == math.inf
+    steep = 100.0 * np.arange(values)
+    assert starts(segments(np.minimum(steep, 100), np.ones(values), noise, lines=10)) == []

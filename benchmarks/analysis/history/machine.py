@@ -74,7 +74,8 @@ def _states(logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], l
     known = paths
     for _ in range(MOST_STATES):
         path, share = _common_path(rest, scales, kernels, ceilings)
-        if np.ptp(_calm(path)) < least or not (share > LEAST_SHARE or share and _comes_and_goes(path, least)):
+        common = share > LEAST_SHARE or (share > 0 and _comes_and_goes(path, least))
+        if not common or np.ptp(_calm(path)) < least:
             break
         code = _code(path, rest[ceilings], scales[ceilings], least)
         if np.ptp(_calm(path - code)) >= least:
@@ -107,14 +108,24 @@ def _code(path: Floats, ceilings: Floats, scales: Floats, least: float) -> Float
         return part
     for old, new in pairwise(_levels(path, least)):
         start, stop = max(old.start, new.start - NEAR), min(new.stop, new.start + NEAR)
-        before, after = ceilings[:, start : new.start], ceilings[:, new.start : stop]
         size = new.level - old.level
-        moved = (np.nanmedian(after, axis=1) - np.nanmedian(before, axis=1)) / size
-        error = scales * math.sqrt(1 / before.shape[1] + 1 / after.shape[1]) / abs(size)
-        if np.all(moved + 2 * error < 0.5):
+        moves = [
+            _share_moved(row[start : new.start], row[new.start : stop], scale, size)
+            for row, scale in zip(ceilings, scales.tolist(), strict=True)
+        ]
+        if max(moves) < 1 / 2:
             part[new.start :] += size
     signs = np.sign(np.diff(part))
     return part if abs(signs.sum()) == np.abs(signs).sum() else np.zeros_like(path)
+
+
+def _share_moved(before: Floats, after: Floats, scale: float, size: float) -> float:
+    """The largest share of a step that a line may have made; all of it where it was not measured."""
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    if not len(before) or not len(after):
+        return 1.0
+    error = 2 * scale * math.sqrt(1 / len(before) + 1 / len(after))
+    return float(np.median(after) - np.median(before)) / size + error / abs(size)
 
 
 def _calm(path: Floats) -> Floats:
@@ -127,8 +138,8 @@ def _common_path(
 ) -> tuple[Floats, float]:
     """The path that explains most of what the kernels do, each with the same weight, and how many take part.
 
-    Robust factor analysis of rank one, by alternating least squares with Huber's weights. The share is that of
-    lines, zero if too few kernels take part.
+    Robust factor analysis of rank one, by alternating least squares with Huber's weights. The share is
+    that of lines, zero if too few kernels take part.
     """
     _, first, index, counts = np.unique(
         np.array(kernels), return_index=True, return_inverse=True, return_counts=True
@@ -154,8 +165,7 @@ def _common_path(
         path /= max(TINY, float(np.sqrt(np.mean(path**2))))
     # A line that does not take part has a response as large as its noise.
     error = scales**2 / np.maximum(power[:, 0], TINY)
-    own = np.maximum(0, slopes[:, 0] ** 2 - 4 * error)
-    own = np.sqrt(own)
+    own = np.sqrt(np.maximum(0, slopes[:, 0] ** 2 - 4 * error))
     weight = (votes / counts)[index]
     if not own.any():
         return path, 0.0
