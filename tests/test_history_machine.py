@@ -9,16 +9,22 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmarks.__main__ import main
-from benchmarks.analysis.history.traces import MARGIN
+from benchmarks.analysis.document import as_text
+from benchmarks.analysis.history.lines import timelines
+from benchmarks.analysis.history.storage import read_storage
+from benchmarks.analysis.history.text import sections
+from benchmarks.analysis.history.traces import MARGIN, trace
+from benchmarks.analysis.history.writing import conclude, worse, write_history
+from benchmarks.analysis.serialization import json_text
 from tests.histories import FIVE, commit_id, store_states
 
 
-def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, dict[str, Any]]:
-    """Exit code of the command, its text in one line, and history.json."""
-    code = main(["history", str(folder), "-o", str(folder.parent / "out")])
-    text = " ".join(capsys.readouterr().out.split())
-    return code, text, json.loads((folder.parent / "out" / "history.json").read_text())
+def told(folder: Path) -> tuple[bool, str, dict[str, Any]]:
+    """Whether code is worse, the text in one line, and history.json."""
+    runs, left_out = read_storage(folder)
+    machines = timelines(runs)
+    history = conclude(machines, [trace(one) for one in machines], left_out, None, MARGIN)
+    return worse(history), " ".join(as_text(sections(history)).split()), json.loads(json_text(history))
 
 
 def late(number: int) -> float:
@@ -28,10 +34,10 @@ def late(number: int) -> float:
 
 @pytest.mark.parametrize(("kernels", "times"), [(FIVE, 30), (FIVE[:1], 6), (FIVE[1:3], 12)])
 def test_what_moves_the_ceilings_too_is_a_step_of_the_machine_and_of_no_kernel(
-    kernels: tuple[str, ...], times: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kernels: tuple[str, ...], times: int, tmp_path: Path
 ) -> None:
-    code, text, history = told(store_states(tmp_path / "runs", 24, state=late, kernels=kernels), capsys)
-    assert code == 0 and history["steps"] == []
+    slower, text, history = told(store_states(tmp_path, 24, state=late, kernels=kernels))
+    assert not slower and history["steps"] == []
     (step,) = history["common_steps"]
     assert (step["since"]["commit"], step["verdict"]) == (commit_id(12), "slower")
     assert step["low"] < 0.2 < step["high"]
@@ -40,11 +46,9 @@ def test_what_moves_the_ceilings_too_is_a_step_of_the_machine_and_of_no_kernel(
     assert {one["verdict"] for one in history["baseline"]["lines"]} == {"same"}
 
 
-def test_what_moves_many_kernels_without_ceilings_to_tell_is_the_machine_s(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, text, history = told(store_states(tmp_path / "runs", 24, state=late, with_ceilings=False), capsys)
-    assert code == 0 and history["steps"] == [] and len(history["common_steps"]) == 1
+def test_what_moves_many_kernels_without_ceilings_to_tell_is_the_machine_s(tmp_path: Path) -> None:
+    slower, text, history = told(store_states(tmp_path, 24, state=late, with_ceilings=False))
+    assert not slower and history["steps"] == [] and len(history["common_steps"]) == 1
     assert "(30 of 30 times)" in text
 
 
@@ -58,21 +62,17 @@ def test_what_moves_many_kernels_without_ceilings_to_tell_is_the_machine_s(
     ],
 )
 def test_what_moves_all_kernels_but_perhaps_not_the_machine_counts_as_slower(
-    kernels: tuple[str, ...],
-    with_ceilings: bool,
-    reason: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    kernels: tuple[str, ...], with_ceilings: bool, reason: str, tmp_path: Path
 ) -> None:
     store_states(
-        tmp_path / "runs",
+        tmp_path,
         24,
         own=lambda number, _: late(number),
         kernels=kernels,
         with_ceilings=with_ceilings,
     )
-    code, text, history = told(tmp_path / "runs", capsys)
-    assert code == 1 and reason in text
+    slower, text, history = told(tmp_path)
+    assert slower and reason in text
     assert history["common_steps"] == []
     (moved,) = history["moved_together"]
     assert (moved["since"], moved["verdict"], moved["of"]) == (commit_id(12)[:7], "slower", 6 * len(kernels))
@@ -81,16 +81,16 @@ def test_what_moves_all_kernels_but_perhaps_not_the_machine_counts_as_slower(
 
 @pytest.mark.parametrize("slowed", [FIVE[:1], FIVE[:2]])
 def test_kernels_that_slow_down_between_states_of_the_machine_are_found_alone(
-    slowed: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    slowed: tuple[str, ...], tmp_path: Path
 ) -> None:
     store_states(
-        tmp_path / "runs",
+        tmp_path,
         40,
         state=lambda number: 1.15 if number // 10 % 2 else 1.0,
         own=lambda number, kernel: late(number - 13) ** 0.6 if kernel in slowed else 1.0,
     )
-    code, _, history = told(tmp_path / "runs", capsys)
-    assert code == 1
+    slower, _, history = told(tmp_path)
+    assert slower
     times = [step for step in history["steps"] if step["quantity"] == "time"]
     assert len(times) == 6 * len(slowed) and {step["since"]["commit"] for step in times} == {commit_id(25)}
     assert {step["name"].partition("/")[0] for step in times} == set(slowed)
@@ -98,6 +98,7 @@ def test_kernels_that_slow_down_between_states_of_the_machine_are_found_alone(
     assert [step["since"]["commit"] for step in history["common_steps"]] == [
         commit_id(n) for n in (30, 20, 10)
     ]
+    write_history(tmp_path, tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "history.csv")
     calm = table[(table["quantity"] == "time") & table["name"].str.startswith("standard-c")]
     scatter = calm.groupby("name")[["value", "own"]].std()
@@ -105,13 +106,11 @@ def test_kernels_that_slow_down_between_states_of_the_machine_are_found_alone(
 
 
 @pytest.mark.parametrize("commits", [2, 3])
-def test_of_too_few_revisions_a_history_says_that_nothing_can_be_told(
-    commits: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_of_too_few_revisions_a_history_says_that_nothing_can_be_told(commits: int, tmp_path: Path) -> None:
     """A kernel 76 % slower is neither slower, which nobody knows, nor unchanged."""
-    store_states(tmp_path / "runs", commits, own=lambda number, _: 1.76 if number else 1.0, kernels=FIVE[1:3])
-    code, text, history = told(tmp_path / "runs", capsys)
-    assert code == 0
+    store_states(tmp_path, commits, own=lambda number, _: 1.76 if number else 1.0, kernels=FIVE[1:3])
+    slower, text, history = told(tmp_path)
+    assert not slower
     assert f"Nothing can be told from {commits} revisions: even a doubling shows from 4 on" in text
     assert "`python -m benchmarks compare" in text
     verdicts = {(one["quantity"], one["verdict"]) for one in history["baseline"]["lines"]}
@@ -121,13 +120,11 @@ def test_of_too_few_revisions_a_history_says_that_nothing_can_be_told(
     assert (machine["smallest_step"], machine["enough"]) == (None, 4)
 
 
-def test_a_history_names_the_smallest_step_that_it_could_have_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_history_names_the_smallest_step_that_it_could_have_shown(tmp_path: Path) -> None:
     """More revisions show smaller steps."""
     smallest = []
     for commits in (8, 30):
-        _, text, history = told(store_states(tmp_path / str(commits), commits), capsys)
+        _, text, history = told(store_states(tmp_path / str(commits), commits))
         smallest.append(history["machines"][0]["smallest_step"])
         assert "A typical time could have shown a step of" in text
     assert MARGIN <= smallest[1] < smallest[0] < 1

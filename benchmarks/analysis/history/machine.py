@@ -55,7 +55,7 @@ class Machine:
     def states(self, without: Sequence[str] = ()) -> Floats:
         """The courses of the states that the lines of all other kernels share, of shape (states, revisions).
 
-        Each is in logs of a typical line that takes part, and zero at its median.
+        Each is in logs of a typical line that takes part, and zero in the newest state.
         """
         key = frozenset(without)
         if key not in self._known:
@@ -82,7 +82,8 @@ def _states(logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], l
             paths = np.vstack([paths, path - code])
         known = np.vstack([known, path - code, code] if code.any() else [known, path])
         rest = logs - responses(logs, known) @ known
-    return paths
+    newest = np.array([_levels(path, least)[-1].level for path in paths]).reshape(-1, 1)
+    return np.asarray(paths - newest)
 
 
 def _levels(path: Floats, least: float) -> list[Segment]:
