@@ -16,8 +16,12 @@ from benchmarks.analysis.history.writing import write_history
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.report.writing import write_report
 from benchmarks.comparing import compare_files, compare_revisions
+from benchmarks.noise_store import known_run_effect
 from benchmarks.runs import Plan, carry_out
 
+DEFAULT_RUNS = 6
+SHORT_RUN = ("--repetitions=1", "--layer-rounds=4")
+"""Options of each of the runs that together take as long as one run of six repetitions."""
 EXIT_CODES = (
     "exit codes: 0 a report was written; 1 it was, but nothing had been measured; 2 wrong usage or input"
 )
@@ -54,18 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(options: argparse.Namespace, _: Sequence[str]) -> int:
-    report = write_report(options.files, options.output)
+    report = write_report(options.files, options.output, known_run_effect)
     print(report.text, end="")
     return 0 if report.measured else 1
 
 
 def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     folder = Path(options.output)
-    plan = Plan(folder, options.runs, options.until, options.time_limit, tuple(pytest_options))
+    short = () if options.runs else SHORT_RUN
+    plan = Plan(
+        folder, options.runs or DEFAULT_RUNS, options.until, options.time_limit, (*short, *pytest_options)
+    )
     files = carry_out(plan, lambda line: print(line, flush=True))
     if not files:
         raise InputError(f"no run was complete within the time limit; {folder} holds none")
-    report = write_report(files, folder / "report")
+    report = write_report(files, folder / "report", known_run_effect)
     print(report.text, end="")
     return 0 if report.measured else 1
 
@@ -167,7 +174,12 @@ def _add_report(report: argparse.ArgumentParser) -> None:
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--runs", type=_count, default=5, metavar="N", help="how many; default: %(default)s")
+    run.add_argument(
+        "--runs",
+        type=_count,
+        metavar="N",
+        help=f"how many whole runs; default: {DEFAULT_RUNS} short ones, of one repetition each",
+    )
     run.add_argument(
         "--until",
         type=_share,

@@ -19,11 +19,19 @@ from benchmarks.conditions import Watch, environment
 from benchmarks.grid import PRESETS, schedule, series_of
 from benchmarks.ledger import Ledger
 from benchmarks.measure import Measurer, device_name
-from benchmarks.options import add_options, chosen_devices, positive, present_devices, selected_cases
+from benchmarks.options import (
+    add_options,
+    chosen_devices,
+    known_seconds,
+    positive,
+    present_devices,
+    selected_cases,
+)
 from benchmarks.provenance import RUN
 
 MEASURER = pytest.StashKey[Measurer]()
 CASES = pytest.StashKey[dict[str, list[Case]]]()
+KNOWN = pytest.StashKey[dict[str, float]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,11 +63,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = run
     config.stash[CASES] = selected_cases(config)
     devices = chosen_devices(config) or present_devices()
+    ledger = Ledger(chain.from_iterable(config.stash[CASES].values()))
+    known = known_seconds(config)
+    config.stash[KNOWN] = known
+    ledger.learn_from(known)
     config.stash[MEASURER] = Measurer(
-        ledger=Ledger(chain.from_iterable(config.stash[CASES].values())),
+        ledger=ledger,
         watch=Watch(find_card if "cuda" in devices else None),
         clock=config.getoption("clock"),
         repetitions=run["repetitions"],
+        layer_rounds=int(positive(config, "layer_rounds", 20)),
         case_seconds=positive(config, "case_seconds", preset.case_seconds),
         round_seconds=positive(config, "round_seconds", preset.round_seconds),
     )
@@ -70,7 +83,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if subject:
         config = metafunc.config
         run, cases = config.stash[RUN], config.stash[CASES][subject.args[0]]
-        order = schedule(cases, run["repetitions"], run["seed"])
+        order = schedule(cases, run["repetitions"], run["seed"], known=bool(config.stash[KNOWN]))
         metafunc.parametrize(
             ("case", "repetition"),
             [_parameter(config, case, repetition) for case, repetition in order],

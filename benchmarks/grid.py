@@ -52,7 +52,7 @@ _DECADES = (10, 100, 1000, 10000)
 
 PRESETS = {
     "smoke": Preset((64, 128, 256), _UNPINNED, (10, 100), ("forward",), 2, 0.02, 0.5, False),
-    "default": Preset(doublings(256, 8192), _UNPINNED, _DECADES, ("forward",), 3, 1.0, 2.0, True),
+    "default": Preset(doublings(256, 8192), _UNPINNED, _DECADES, ("forward",), 6, 0.35, 2.0, True),
     "full": Preset(doublings(64, 16384), ("*",), _DECADES, PHASES, 5, 1.0, 20.0, True),
 }
 
@@ -160,13 +160,19 @@ def series_of(case: Case) -> Case:
     return replace(case, seq_len=0)
 
 
-def schedule(cases: Sequence[Case], repetitions: int, seed: int) -> list[tuple[Case, int]]:
+def schedule(
+    cases: Sequence[Case], repetitions: int, seed: int, *, known: bool = False
+) -> list[tuple[Case, int]]:
     """The whole grid once a repetition, shuffled, so that drift spreads over all cases.
 
     In the first repetition every series still ascends, because what a long case will take is
-    predicted from the shorter ones; the series are interleaved at random.
+    predicted from the shorter ones; the series are interleaved at random. Where an earlier run has
+    made the times known, it is shuffled as well: a machine that warms up would bend the growth of
+    every series alike.
     """
     rng = random.Random(seed)
+    if known:
+        return [(case, number + 1) for number in range(repetitions) for case in rng.sample(cases, len(cases))]
     waiting: dict[Case, list[Case]] = defaultdict(list)
     for case in sorted(cases, key=lambda c: -c.seq_len):
         waiting[series_of(case)].append(case)

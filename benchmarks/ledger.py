@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +48,15 @@ class Ledger:
     def learn_seconds(self, case: Case, seconds: float) -> None:
         """A call of the case takes about so long."""
         self._seconds[series_of(case)][case.seq_len] = seconds
+
+    def learn_from(self, known: Mapping[str, float]) -> None:
+        """Seconds of calls, by the keys of their cases, in an earlier run."""
+        for key in known.keys() & self.cases.keys():
+            self.learn_seconds(self.cases[key], known[key])
+
+    def seconds_of(self, case: Case) -> float | None:
+        """Seconds of a call of the case, where they are known."""
+        return self._seconds[series_of(case)].get(case.seq_len)
 
     def predict_seconds(self, case: Case) -> float | None:
         """Seconds of a call: those of the longest shorter length known, times the ratio of the FLOPs."""

@@ -16,19 +16,18 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from attention import Case
 from attention.kernels.references import TOLERANCES
 from attention.profiler import CLOCKS, clock_name, count_flops, peak_memory, warm_up
-from benchmarks.analysis.reading.fields import SCHEMA
+from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
 from benchmarks.conditions import Watch
 from benchmarks.grid import series_of
 from benchmarks.ledger import Ledger
 from benchmarks.subjects import SUBJECTS, prepare
 
-# Three rounds give a median that one stall does not move; beyond some hundred the rounds of one
+# Three rounds give a median that one stall does not move; a long call spans many stalls by itself,
+# and another repetition of it says more than another round. Beyond some hundred the rounds of one
 # repetition say nothing new, since they are not independent.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200
 # Crosses the chunks of every chunked kernel, 512 tokens at most, and ends inside one.
 CHECK_SEQ_LEN = 600
-# The layer is measured in so many rounds altogether, spread over the repetitions.
-LAYER_ROUNDS = 20
 
 
 @cache
@@ -47,6 +46,7 @@ class Measurer:
     watch: Watch
     clock: str
     repetitions: int
+    layer_rounds: int
     case_seconds: float
     round_seconds: float
 
@@ -124,7 +124,8 @@ class Measurer:
             self._read[case.key] = _untimed(call, case)
         seconds, before_round = self._warm_up(call, case)
         benchmark.extra_info.update(self.record(case, repetition))
-        rounds = self._rounds(case, seconds)
+        # A stall in the warm-up shall not leave a short call with one round.
+        rounds = self._rounds(case, min(seconds, self.ledger.seconds_of(case) or seconds))
         benchmark.pedantic(call, setup=before_round, rounds=rounds)  # type: ignore[no-untyped-call]
         if benchmark.stats:
             # The median, not the warm-up: a stall in one call would leave out the longer lengths.
@@ -136,8 +137,9 @@ class Measurer:
 
     def _rounds(self, case: Case, seconds: float) -> int:
         if case.subject == "layer":
-            return math.ceil(LAYER_ROUNDS / self.repetitions)
-        return max(LEAST_ROUNDS, min(MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-9))))
+            return math.ceil(self.layer_rounds / self.repetitions)
+        least = 1 if seconds > LONG_ROUND_S else LEAST_ROUNDS
+        return max(least, min(MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-9))))
 
     def record(self, case: Case, repetition: int) -> dict[str, Any]:
         """The flat JSON scalars that stand beside the times of a case."""

@@ -63,3 +63,13 @@ def stored_floor(machine: Machine) -> NoiseFloor | None:
         raise InputError(
             f"{file} holds no noise floor that can be read; remove it, or measure it again"
         ) from None
+
+
+def known_run_effect(machine: Machine) -> float | None:
+    """The effect of a run by the noise floor of a machine: see `NoiseFloor.run_effect`; None without one.
+
+    Raises:
+        InputError: The file that holds the floor is damaged.
+    """
+    floor = stored_floor(machine)
+    return floor.run_effect if floor else None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from attention import Case
 from attention.case import DTYPES, MODES, PHASES
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.grid import PRESETS, Selection, build_cases, build_ceilings, build_layer_cases
 
 
@@ -100,16 +103,28 @@ def add_options(parser: pytest.Parser) -> None:
         "--repetitions",
         type=int,
         metavar="R",
-        help="How often the whole grid is measured, in a new order each time. Default: 3.",
+        help="How often the whole grid is measured, in a new order each time. Default: 6.",
+    )
+    add(
+        "--layer-rounds",
+        type=int,
+        default=20,
+        metavar="R",
+        help="Rounds of each case of the layer, spread over the repetitions. Default: 20.",
     )
     add("--shuffle-seed", type=int, metavar="SEED", help="Seed of that order. Default: a new one, recorded.")
+    add(
+        "--times-from",
+        metavar="FILE",
+        help="A run whose times predict those of this one; the first repetition is then shuffled as well.",
+    )
     add(
         "--clock",
         choices=("device", "wall"),
         default="device",
         help="CUDA: device leaves launch latency out, wall holds it. A CPU has wall only. Default: device.",
     )
-    add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 1.")
+    add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 0.35.")
     add(
         "--round-seconds",
         type=float,
@@ -150,6 +165,21 @@ def _shape(config: pytest.Config) -> tuple[int, int, int] | None:
         raise pytest.UsageError(f"--shape takes batch x heads x head dimension, like 1x8x64; got {text!r}")
     batch, heads, head_dim = map(int, match.groups())
     return batch, heads, head_dim
+
+
+def known_seconds(config: pytest.Config) -> dict[str, float]:
+    """Seconds of each case, by its key, in the run that --times-from names; empty without one.
+
+    Raises:
+        pytest.UsageError: The file is no run of this suite.
+    """
+    file = config.getoption("times_from")
+    if file is None:
+        return {}
+    try:
+        return {one.fields["key"]: one.median_s for one in read_run(Path(file)).measured}
+    except InputError as error:
+        raise pytest.UsageError(f"--times-from: {error}") from None
 
 
 def selected_cases(config: pytest.Config) -> dict[str, list[Case]]:

@@ -105,6 +105,13 @@ def _reason_to_stop(plan: Plan, done: Sequence[Path], seconds: float, measured_h
             return f"After {len(done)} runs no crossover lies inside the measured lengths: nothing to narrow."
         if widest <= plan.until:
             return f"The widest crossover interval is ±{widest:.1%} after {len(done)} runs, as asked for."
+        resolved = resolution(done)
+        if resolved > plan.until:
+            return (
+                f"The widest crossover interval is ±{widest:.1%} after {len(done)} runs, and no number of "
+                f"runs narrows it below ±{resolved:.1%}, which is what its lengths resolve: measure lengths "
+                "between them, with --seq-len."
+            )
         if spent:
             return (
                 f"The time limit is reached after {len(done)} runs; "
@@ -117,9 +124,17 @@ def _reason_to_stop(plan: Plan, done: Sequence[Path], seconds: float, measured_h
 
 def widest_interval(files: Sequence[Path]) -> float | None:
     """The largest half-width, relative to N*, among the time crossovers inside the measured lengths."""
-    crossovers = [pair.found for pair in summarise(load(files)).crossovers if pair.quantity == "time"]
-    widths = [width for width in map(_relative_half_width, crossovers) if width is not None]
+    widths = [width for width in map(_relative_half_width, _crossovers(files)) if width is not None]
     return max(widths, default=None)
+
+
+def resolution(files: Sequence[Path]) -> float:
+    """The largest half-width, relative to N*, that these crossovers keep whatever further runs say."""
+    return max((one.resolution or 0.0 for one in _crossovers(files)), default=0.0)
+
+
+def _crossovers(files: Sequence[Path]) -> list[Crossover]:
+    return [pair.found for pair in summarise(load(files)).crossovers if pair.quantity == "time"]
 
 
 def _relative_half_width(crossover: Crossover) -> float | None:
@@ -145,7 +160,8 @@ def time_left(seconds: float, measured: int, missing: int) -> str:
 
 
 def _measure(plan: Plan, number: int) -> None:
-    measure(plan.file(number), plan.pytest_options)
+    known = [f"--times-from={file.resolve()}" for file in plan.finished()[:1]]
+    measure(plan.file(number), [*plan.pytest_options, *known])
 
 
 def measure(

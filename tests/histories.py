@@ -140,7 +140,7 @@ def timeline(logs: Floats, kernels: int = 10) -> Timeline:
         for name, row in zip(names, np.exp(logs), strict=True)
     ]
     revisions = [Revision(EPOCH + timedelta(days=day), commit=commit_id(day)) for day in range(commits)]
-    return Timeline("machine 1", "synthetic", commits, revisions, lines, [])
+    return Timeline("machine 1", "synthetic", commits, revisions, lines, [], [])
 
 
 def _name(kernel: str, length: int) -> LineName:

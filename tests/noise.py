@@ -189,9 +189,14 @@ def _draw(truth: Floats, unrest: Unrest, size: tuple[int, int, int], rounds: int
 def _places(
     random: np.random.Generator, size: tuple[int, int, int], shape: tuple[int, ...]
 ) -> NDArray[np.intp]:
-    """The place of each case in its repetition; in the first one, the lengths of each kernel ascend."""
+    """The place of each case in its repetition.
+
+    In the first repetition of a run the lengths of each kernel ascend; of several runs of one repetition, in
+    the first run, whose times the others know.
+    """
     keys = random.random((*size, *shape))
-    keys[:, :, 0].sort(axis=-1)
+    ascending = slice(None) if size[2] > 1 else slice(1)
+    keys[:, ascending, 0].sort(axis=-1)
     return np.argsort(np.argsort(keys.reshape(*size, -1), axis=-1), axis=-1)
 
 

@@ -31,6 +31,16 @@ def test_a_comparison_of_one_run_a_side_is_tentative_and_finds_a_large_change(tm
     assert "Tentative: there is one run a side, so 2 % are assumed" in as_text(sections(found))
 
 
+def test_a_comparison_of_two_pairs_calls_only_changes_that_no_states_of_processes_make(
+    tmp_path: Path,
+) -> None:
+    base = records(tmp_path, "base", PLAIN, 2)
+    found = [compare(base, records(tmp_path, "head", slower(factor), 2)) for factor in (1.3, 2)]
+    assert [one.regressed for one in found] == [False, True]
+    assert not having(found[0].cases, "slower") and not having(found[1].cases, "faster")
+    assert "Only a change surely beyond 40 % raises an alarm" in " ".join(as_text(sections(found[0])).split())
+
+
 def test_one_head_run_is_compared_with_several_base_runs(tmp_path: Path) -> None:
     head = slower(1.3, ("linear-explicit", "causal"))
     found = compare(records(tmp_path, "base", PLAIN, 5), records(tmp_path, "head", head, 1))

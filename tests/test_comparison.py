@@ -19,7 +19,7 @@ from benchmarks.analysis.document import as_text
 from benchmarks.analysis.plots.looks import look
 from benchmarks.analysis.reading.records import Records
 from tests.compared import LAWS, PLAIN, Content, Edit, having, infos, other_machine, records, slower, write
-from tests.synthetic import DOUBLINGS, Law, Machine, ceilings
+from tests.synthetic import DOUBLINGS, SILENT, Law, Machine, ceilings
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,54 @@ def test_a_commit_compared_with_itself_has_no_regression(base: Records, tmp_path
     found = compare(base, records(tmp_path, "head", PLAIN))
     assert not having(found.cases, "slower", "faster") and not found.regressed
     assert not (found.counts or found.outcomes)
+
+
+def test_the_seconds_of_both_sides_belong_to_the_change(tmp_path: Path) -> None:
+    """The medians of the sides differ by 18 %, and those of the pairs by nothing."""
+
+    def stalled(*factors: float) -> Edit:
+        sequence = iter(factors)
+
+        def edit(content: Content) -> None:
+            factor = next(sequence)
+            for row in content["benchmarks"]:
+                row["stats"]["data"] = [factor * second for second in row["stats"]["data"]]
+
+        return edit
+
+    run = replace(PLAIN, noise=SILENT)
+    base = records(tmp_path, "base", run, 5, stalled(1, 1, 1, 1.18, 1.39))
+    head = records(tmp_path, "head", run, 5, stalled(0.7, 1.18, 1.18, 1.18, 1.42))
+    for paired in (True, False):
+        found = compare(base, head, paired=paired)
+        for one in found.cases:
+            assert one.base_s and one.head_s and one.change.ratio
+            assert one.head_s / one.base_s == pytest.approx(one.change.ratio) and one.change.ratio < 1.01
+        assert "so that the change is head over base" in as_text(sections(found))
+
+
+def test_the_sides_of_a_change_are_those_of_the_pairs_that_hold_both(tmp_path: Path) -> None:
+    def lose(content: Content) -> None:
+        if content["datetime"].startswith("2025-01-04"):
+            content["benchmarks"] = [
+                row for row in content["benchmarks"] if "chunked" not in row["extra_info"]["kernel"]
+            ]
+
+    def late(content: Content) -> None:
+        if content["datetime"].startswith("2025-01-04"):
+            for row in content["benchmarks"]:
+                row["stats"]["data"] = [3 * second for second in row["stats"]["data"]]
+
+    base, head = (
+        records(tmp_path, side, PLAIN, edit=edit) for side, edit in (("base", late), ("head", lose))
+    )
+    found = compare(base, head, paired=True)
+    for one in found.cases:
+        assert one.base_s and one.head_s and one.change.ratio
+        assert one.head_s / one.base_s == pytest.approx(one.change.ratio)
+        assert one.units == (3 if one.case.kernel == "linear-chunked" else 4)
+    for shift in found.exponents:
+        assert shift.head - shift.base == pytest.approx(shift.shift)
 
 
 # Common shifts

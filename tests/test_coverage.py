@@ -8,35 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.optimize import brentq
 
-from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
-from benchmarks.analysis.scaling.exponent import (
-    NOT_REACHED,
-    UNDETERMINED,
-    Exponent,
-    Verdict,
-    estimate_exponent,
-)
+from benchmarks.analysis.scaling.exponent import NOT_REACHED, UNDETERMINED, Exponent
 from benchmarks.analysis.scaling.growth import TANGIBLE
-from tests.noise import ALL, CALM, NOISES, CacheStep, Floats, Unrest, draw_tables, seconds
+from tests.noise import ALL, CALM, NOISES, CacheStep, Unrest
+from tests.sampling import DRAWS, RUNS, Sample, covers, crossovers, exponents
 from tests.synthetic import DOUBLINGS, Law
 
-DRAWS = 1000
-UNITS = (3, 5, 10)
-FEW = (3, *(pytest.param(units, marks=pytest.mark.slow) for units in UNITS[1:]))
-"""Three units are the fewest worth measuring, and where most goes wrong."""
-PROMISED = (0.93, 0.97)
-"""Range of coverage allowed for a 95 % interval."""
-CAUTIOUS = (0.93, 1.0)
-"""Range of coverage allowed for an interval that holds two interpolations which differ."""
+FEW = (RUNS[0], *(pytest.param(runs, marks=pytest.mark.slow) for runs in RUNS[1:]))
+"""Three runs are the fewest worth measuring, and where most goes wrong."""
+PROMISED = (0.92, 1.0)
+"""Range of coverage allowed for a 95 % interval, which allows for misfit and resolution as well."""
 WRONG = 0.01
 OPEN = (UNDETERMINED, NOT_REACHED)
 """Verdicts allowed where the data do not decide."""
@@ -50,42 +37,6 @@ STEPPED = (Law(0.75e-6, 1), CacheStep(1e-9, 2, at=2048, factor=1.3))
 """Laws whose standard kernel overflows a cache between the two lengths after the crossover."""
 PARALLEL = (Law(1e-6, 1), Law(1e-6 / 1500**0.02, 1.02))
 """Laws that cross at 1500 and are 3.5 % apart at most, hardly more than the noise of a unit."""
-
-
-def tables(values: Floats, lengths: Sequence[int]) -> list[pd.DataFrame]:
-    columns = pd.Index(lengths)
-    return [pd.DataFrame(draw, columns=columns) for draw in values]
-
-
-@cache
-def exponents(
-    law: Law, unrest: Unrest, units: int, draws: int = DRAWS, lengths: Sequence[int] = DOUBLINGS
-) -> list[Exponent]:
-    truth = seconds([law], lengths)
-    drawn = draw_tables(truth, unrest, draws=draws, units=units, seed=units)[0]
-    return [estimate_exponent(table) for table in tables(drawn, lengths)]
-
-
-@cache
-def crossovers(
-    linear: Law,
-    standard: Law,
-    unrest: Unrest,
-    units: int,
-    draws: int = DRAWS,
-    lengths: Sequence[int] = DOUBLINGS,
-) -> list[Crossover]:
-    truth = seconds([linear, standard], lengths)
-    drawn = (
-        tables(kernel, lengths) for kernel in draw_tables(truth, unrest, draws=draws, units=units, seed=units)
-    )
-    return [find_crossover(*pair) for pair in zip(*drawn, strict=True)]
-
-
-def covers(found: Sequence[Exponent | Crossover], truth: float) -> float:
-    """Coverage: the share of intervals that hold the truth, among conclusions with an interval."""
-    held = [one.low <= truth <= one.high for one in found if one.low is not None and one.high is not None]
-    return float(np.mean(held))
 
 
 def lies_within(rate: float, low: float, high: float, draws: int) -> bool:
@@ -105,32 +56,31 @@ def crossing(linear: Law, standard: Law) -> float:
     return float(brentq(lambda n: linear(n) - smooth(n), DOUBLINGS[0], DOUBLINGS[-1]))
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_the_interval_of_the_exponent_covers_at_its_confidence(units: int) -> None:
-    found = exponents(Law(1e-9, 2), CALM, units)
-    assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {units} units")
+@pytest.mark.parametrize("runs", RUNS, ids=str)
+def test_the_interval_of_the_exponent_covers_at_its_confidence(runs: Sample) -> None:
+    found = exponents(Law(1e-9, 2), CALM, runs)
+    assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {runs}")
 
 
-@pytest.mark.parametrize("units", FEW)
-def test_the_interval_of_the_exponent_covers_under_every_noise_at_once(units: int) -> None:
-    found = exponents(Law(1e-9, 2), ALL, units)
-    assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {units} units, all noises")
+@pytest.mark.parametrize("runs", FEW, ids=str)
+def test_the_interval_of_the_exponent_covers_under_every_noise_at_once(runs: Sample) -> None:
+    found = exponents(Law(1e-9, 2), ALL, runs)
+    assert_rate(covers(found, 2), *PROMISED, DRAWS, f"exponent, {runs}, all noises")
 
 
-def test_a_window_chosen_from_the_data_leaves_the_interval_of_the_exponent_its_coverage() -> None:
-    """Noise bends the slopes so far that the window is often shortened."""
-    found = exponents(Law(1e-9, 2), Unrest(run=0.08, repetition=0.03), units=3)
+def test_noise_seldom_cuts_the_window_of_the_exponent() -> None:
+    """Noise bends the slopes of N² by more than tiles and caches bend those of a kernel."""
+    found = exponents(Law(1e-9, 2), Unrest(run=0.08, repetition=0.03), RUNS[0])
     cut = float(np.mean([one.window != (DOUBLINGS[0], DOUBLINGS[-1]) for one in found]))
-    assert cut > 0.2
-    what = f"exponent, 3 units, window cut short in {cut:.0%}"
-    assert_rate(covers(found, 2), *PROMISED, DRAWS, what)
+    assert_rate(cut, 0, 0.2, DRAWS, "exponent, 3 runs, window cut short")
+    assert_rate(covers(found, 2), *PROMISED, DRAWS, "exponent, 3 runs, noise of 8 %")
 
 
-@pytest.mark.parametrize("units", FEW)
-def test_the_interval_of_the_crossover_covers_at_its_confidence(units: int) -> None:
-    found = crossovers(LINEAR, STANDARD, CALM, units)
+@pytest.mark.parametrize("runs", FEW, ids=str)
+def test_the_interval_of_the_crossover_covers_at_its_confidence(runs: Sample) -> None:
+    found = crossovers(LINEAR, STANDARD, CALM, runs)
     assert all(one.kind == "inside" for one in found)
-    assert_rate(covers(found, 1000), *PROMISED, DRAWS, f"crossover, {units} units")
+    assert_rate(covers(found, 1000), *PROMISED, DRAWS, f"crossover, {runs}")
 
 
 @pytest.mark.parametrize("draws", (200, pytest.param(DRAWS, marks=pytest.mark.slow)))
@@ -140,20 +90,20 @@ def test_the_interval_of_the_crossover_covers_at_its_confidence(units: int) -> N
 def test_the_interval_of_the_crossover_covers_for_laws_that_are_no_powers(
     laws: tuple[Law, Law], draws: int, request: pytest.FixtureRequest
 ) -> None:
-    """Coverage with 10 units may exceed 97 %, because the interval holds two interpolations which differ."""
-    found = crossovers(*laws, CALM, 10, draws)
-    assert_rate(covers(found, crossing(*laws)), *CAUTIOUS, draws, f"crossover, {request.node.callspec.id}")
+    """Fixed costs bend the ratio, and a cache cliff breaks it."""
+    found = crossovers(*laws, CALM, RUNS[2], draws)
+    assert_rate(covers(found, crossing(*laws)), *PROMISED, draws, f"crossover, {request.node.callspec.id}")
 
 
-@pytest.mark.parametrize("units", FEW)
+@pytest.mark.parametrize("runs", FEW, ids=str)
 @pytest.mark.parametrize(
     ("power", "right"), [(0, "constant"), (1, "linear"), (1.5, "undetermined"), (2, "quadratic")]
 )
-def test_verdicts_on_exponents_are_hardly_ever_wrong(power: float, right: Verdict, units: int) -> None:
-    verdicts = [one.verdict for one in exponents(Law(1e-9, power), ALL, units)]
-    wrong = np.mean([verdict not in (right, *OPEN) for verdict in verdicts])
-    told = verdicts.count(right) / DRAWS
-    what = f"wrong verdict on N^{power}, {units} units ({right} {told:.0%})"
+def test_verdicts_on_exponents_are_hardly_ever_wrong(power: float, right: str, runs: Sample) -> None:
+    verdicts = [one.verdict for one in exponents(Law(1e-9, power), ALL, runs)]
+    wrong = np.mean([verdict not in (right, f"like {right}", *OPEN) for verdict in verdicts])
+    told = np.mean([verdict == right for verdict in verdicts])
+    what = f"wrong verdict on N^{power}, {runs} ({right} {told:.0%})"
     assert_rate(float(wrong), 0, WRONG, DRAWS, what)
 
 
@@ -164,26 +114,28 @@ def says_rising(exponent: Exponent) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("units", "draws"), [(3, 250), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)]
+    ("runs", "draws"), [(RUNS[0], 250), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in RUNS)]
 )
 @pytest.mark.parametrize("reached", [1, 4, 16, 64])
 def test_a_quadratic_law_hidden_by_its_overhead_gets_no_other_exponent_without_a_reason(
-    reached: float, units: int, draws: int
+    reached: float, runs: Sample, draws: int
 ) -> None:
     """The N^2 part reaches `reached` times the 20 us of overhead at the longest length, N = 512."""
     law = Law(reached * 20e-6 / 512**2, 2, 20e-6)
-    found = exponents(law, CALM, units, draws, lengths=(64, 128, 256, 512))
+    found = exponents(law, CALM, runs, draws, lengths=(64, 128, 256, 512))
     faded = reached > 1 / TANGIBLE
-    called = np.mean([one.verdict not in (*OPEN, *(["quadratic"] if faded else [])) for one in found])
+    called = np.mean(
+        [one.verdict not in (*OPEN, *(["quadratic", "like quadratic"] if faded else [])) for one in found]
+    )
     silent = np.mean([one.high is not None and one.high < 2 and not says_rising(one) for one in found])
-    what = f"20 us + N^2, {reached}x at N = 512, {units} units"
+    what = f"20 us + N^2, {reached}x at N = 512, {runs}"
     assert_rate(float(called), 0, WRONG, draws, f"{what}: called a power" + (" but 2" if faded else ""))
     # A 95 % interval may miss on one side where the overhead has faded.
     assert_rate(float(silent), 0, 0.025 if faded else WRONG, draws, f"{what}: excludes 2 in silence")
 
 
 @pytest.mark.parametrize(
-    ("units", "draws"), [(3, 200), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)]
+    ("runs", "draws"), [(RUNS[0], 200), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in RUNS)]
 )
 @pytest.mark.parametrize(
     ("linear", "standard", "kind"),
@@ -196,56 +148,45 @@ def test_a_quadratic_law_hidden_by_its_overhead_gets_no_other_exponent_without_a
     ids=["below", "above", "inside", "multiple"],
 )
 def test_the_kind_of_a_clear_crossover_is_told(
-    linear: Law, standard: Law, kind: str, units: int, draws: int
+    linear: Law, standard: Law, kind: str, runs: Sample, draws: int
 ) -> None:
     """A crossover is clear where at all lengths but one a kernel is ahead by a quarter or more."""
-    found = crossovers(linear, standard, ALL, units, draws)
+    found = crossovers(linear, standard, ALL, runs, draws)
     rate = sum(one.kind == kind for one in found) / draws
-    assert_rate(rate, 0.99, 1, draws, f"told: {kind}, {units} units")
+    assert_rate(rate, 0.99, 1, draws, f"told: {kind}, {runs}")
 
 
 @pytest.mark.parametrize(
-    ("units", "draws"),
-    [(3, 200), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in UNITS)],
+    ("runs", "draws"), [(RUNS[0], 200), *(pytest.param(n, DRAWS, marks=pytest.mark.slow) for n in RUNS)]
 )
-def test_nearly_parallel_laws_give_no_narrow_interval_of_the_crossover(units: int, draws: int) -> None:
+def test_nearly_parallel_laws_give_no_narrow_interval_of_the_crossover(runs: Sample, draws: int) -> None:
     """The interval spans a factor of 1.5 or more, or lengths within the noise are named."""
     sure = 0
-    found = crossovers(*PARALLEL, CALM, units, draws)
+    found = crossovers(*PARALLEL, CALM, runs, draws)
     for one in found:
         if one.low is None or one.high is None:
             sure += not one.within_noise
         else:
             sure += one.high < 1.5 * one.low
     inside = sum(one.kind == "inside" for one in found) / draws
-    what = f"nearly parallel, {units} units ({inside:.0%} inside): too sure"
+    what = f"nearly parallel, {runs} ({inside:.0%} inside): too sure"
     assert_rate(sure / draws, 0, 0.05, draws, what)
-
-
-def test_intervals_from_repetitions_of_a_single_run_cover_less() -> None:
-    """Differences between repetitions do not hold the effect of the run, which all of them share."""
-    draws = 400
-    for units, expected in ((3, (0.8, 0.93)), (10, (0.5, 0.8))):
-        truth = seconds([Law(1e-9, 2)], DOUBLINGS)
-        within = draw_tables(
-            truth, replace(CALM, run=0), draws=draws, units=units, repetitions=1, seed=units
-        )[0]
-        run = CALM.run * np.random.default_rng(0).standard_normal((draws, 1, len(DOUBLINGS)))
-        found = [estimate_exponent(table) for table in tables(within * np.exp(run), DOUBLINGS)]
-        assert_rate(covers(found, 2), *expected, draws, f"exponent, {units} repetitions of a single run")
 
 
 @pytest.mark.slow
 def test_coverage_of_every_interval_under_every_noise() -> None:
-    """Coverage and error rates for the table of the README of scaling are printed."""
-    print(f"\n| noise of {DRAWS} draws | " + " | ".join(f"exponent, {n}" for n in UNITS), end=" | ")
-    print(" | ".join(f"crossover, {n}" for n in UNITS), "|\n|---|" + "---|" * 2 * len(UNITS))
+    """Coverage for the table of runs in the README of scaling is printed."""
+    print_coverage(RUNS, NOISES, 0.92)
+
+
+def print_coverage(samples: Sequence[Sample], noises: Mapping[str, Unrest], least: float) -> None:
+    """Print a row of coverages for each noise, of which none may be below the least."""
+    print(f"\n| noise of {DRAWS} draws | " + " | ".join(f"exponent, {one}" for one in samples), end=" | ")
+    print(" | ".join(f"crossover, {one}" for one in samples), "|\n|---|" + "---|" * 2 * len(samples))
     misses = []
-    for name, unrest in NOISES.items():
-        rates = [covers(exponents(Law(1e-9, 2), unrest, units), 2) for units in UNITS]
-        rates += [covers(crossovers(LINEAR, STANDARD, unrest, units), 1000) for units in UNITS]
+    for name, unrest in noises.items():
+        rates = [covers(exponents(Law(1e-9, 2), unrest, one), 2) for one in samples]
+        rates += [covers(crossovers(LINEAR, STANDARD, unrest, one), 1000) for one in samples]
         print(f"| {name} | " + " | ".join(f"{rate:.1%}" for rate in rates), "|", flush=True)
-        # A run that is slower in half of its cases stands out, and widens the intervals of the few.
-        promised = CAUTIOUS if "1.3x" in name else PROMISED
-        misses += [(name, rate) for rate in rates if not lies_within(rate, *promised, DRAWS)]
+        misses += [(name, rate) for rate in rates if not lies_within(rate, least, 1, DRAWS)]
     assert not misses

@@ -20,6 +20,17 @@ def test_the_first_repetition_of_the_grid_ascends_and_each_later_one_is_shuffled
     assert schedule(cases, 3, seed=1) == order != schedule(cases, 3, seed=2)
 
 
+def test_the_first_repetition_is_shuffled_as_well_where_times_are_known() -> None:
+    cases = build_cases(Selection(PRESETS["default"], ["cpu"]))
+    order = schedule(cases, 1, seed=1, known=True)
+    assert Counter(case for case, _ in order) == Counter(cases)
+    ascending = 0
+    for series in set(map(series_of, cases)):
+        lengths = [case.seq_len for case, _ in order if series_of(case) == series]
+        ascending += lengths == sorted(lengths)
+    assert ascending <= 1 and order != schedule(cases, 1, seed=2, known=True)
+
+
 def test_the_default_grid_holds_six_lengths_of_both_families_in_both_modes() -> None:
     cases = build_cases(Selection(PRESETS["default"], ["cpu"]))
     for kernel in ("standard-explicit", "standard-sdpa", "linear-explicit", "linear-chunked"):

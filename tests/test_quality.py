@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.analysis.conditions.quality import name_quality
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.reading.machines import Machine as RunMachine
 from benchmarks.analysis.reading.machines import differences
@@ -17,7 +18,6 @@ from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.pictures.layers import layer_views
 from benchmarks.analysis.report.pictures.views import views
-from benchmarks.analysis.report.quality import name_quality
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
 from tests.synthetic import Law, Machine, Noise, Run, ceilings
@@ -92,7 +92,8 @@ def test_few_rounds_name_the_worst_case(tmp_path: Path) -> None:
         if one["extra_info"]["seq_len"] == 8192:
             one["stats"]["data"] = one["stats"]["data"][: 1 if one["extra_info"]["mode"] == "causal" else 2]
     (sentence,) = quality(tmp_path, content)
-    assert sentence.startswith("Few rounds: 4 of 12 cases had fewer than 3 rounds")
+    # A call of standard-sdpa takes 0.8 s here, so that one round is enough.
+    assert sentence.startswith("Few rounds: 2 of 12 cases had fewer than 3 rounds")
     assert "causal forward, N = 8192 only 1." in sentence and "--case-seconds" in sentence
 
 

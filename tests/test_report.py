@@ -167,7 +167,7 @@ def test_the_summary_finds_the_exponents_and_crossover_of_known_laws(tmp_path: P
     assert crossover["n"] == pytest.approx(1.6e-5 / 1.2e-8, rel=1e-9)
 
 
-def test_the_crossover_of_peak_memory_is_exact(tmp_path: Path) -> None:
+def test_the_crossover_of_peak_memory_needs_no_repetition(tmp_path: Path) -> None:
     content = Run({**LAWS}, lengths=(4, 8, 64), repetitions=1).content()
     for one in content["benchmarks"]:
         if one["extra_info"]["family"] == "linear":
@@ -180,7 +180,7 @@ def test_the_crossover_of_peak_memory_is_exact(tmp_path: Path) -> None:
         linear="linear-chunked", standard="standard-explicit", mode="causal", quantity="peak_bytes",
     )  # fmt: skip
     assert crossover["kind"] == "inside" and 8 < crossover["n"] < 64
-    assert crossover["low"] == crossover["high"] == crossover["n"]
+    assert crossover["low"] < 32 < crossover["high"] and crossover["firmness"] == "firm"
 
 
 def test_every_case_is_one_row_of_the_csv_measured_or_not(report: Any) -> None:

@@ -197,7 +197,11 @@ def test_ceilings_beside_the_kernels_change_no_other_conclusion(tmp_path: Path) 
         path.write_text(json.dumps(content))
         summaries.append(summarise(load([path])))
     without, measured = (
-        [replace(series, floor_share=[]) for series in summary.series] for summary in summaries
+        [
+            replace(series, floor_share=[], floor_low_s=[], floor_high_s=[], floor_verdict=[])
+            for series in summary.series
+        ]
+        for summary in summaries
     )
     assert without == measured
     assert summaries[0].crossovers == summaries[1].crossovers

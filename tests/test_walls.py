@@ -35,8 +35,9 @@ print(*sorted(loaded & set(sys.argv[2:])))
 """
 
 ANALYSIS = "benchmarks.analysis"
-SHARED = {"document", "plots", "reading", "scaling", "serialization", "wording"}
+SHARED = {"conditions", "document", "plots", "reading", "scaling", "serialization", "wording"}
 MAY_IMPORT: dict[str, set[str]] = {
+    "conditions": {"reading", "scaling", "wording"},
     "document": set(),
     "reading": {"serialization"},
     "serialization": set(),

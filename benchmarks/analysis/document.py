@@ -20,13 +20,17 @@ class Table:
 
 @dataclass
 class Section:
-    """A heading with sentences, a table and notes to the table, each of which may be absent."""
+    """A heading with sentences, commands, a table and notes to the table, each of which may be absent.
+
+    A command is to be copied, so that it stays as it is.
+    """
 
     title: str
     sentences: Sequence[str] = ()
     table: Table | None = None
     notes: Sequence[str] = field(default_factory=tuple)
     level: int = 2
+    commands: Sequence[str] = ()
 
 
 def as_text(sections: Sequence[Section]) -> str:
@@ -35,6 +39,7 @@ def as_text(sections: Sequence[Section]) -> str:
     for section in sections:
         lines = [_wrap(section.title), *_underline(section)]
         lines += [_wrap(sentence) for sentence in section.sentences]
+        lines += [f"\n{textwrap.indent(command, '    ')}" for command in section.commands]
         if section.table:
             lines += [_table_as_text(section.table)]
         lines += [_wrap(note, "  ") for note in section.notes]
@@ -49,6 +54,7 @@ def as_markdown(sections: Sequence[Section]) -> str:
         blocks.append(f"{'#' * section.level} {_escape(section.title)}")
         if section.sentences:
             blocks.append("\n".join(_item(sentence) for sentence in section.sentences))
+        blocks += [f"```\n{command}\n```" for command in section.commands]
         if section.table and section.table.rows:
             blocks.append(_table_as_markdown(section.table))
         if section.notes:

@@ -10,6 +10,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.comparison.conclusions import Comparison, Ratio, SideSummary
 from benchmarks.analysis.comparison.judging import RUN_NOISE
 from benchmarks.analysis.comparison.naming import ORDER, QUANTITIES, change, commits, share
+from benchmarks.analysis.comparison.states import ALPHA, FARTHEST, chance
 
 NUMBER_WORDS = {"pair": "pair of runs measured in turn", "run": "run", "repetition": "repetition"}
 
@@ -110,6 +111,12 @@ def ground(comparison: Comparison) -> Iterator[str]:
     noise = comparison.noise
     known = f" (A/A noise here: {share(noise)})" if noise is not None else ""
     yield f"Margin {share(comparison.margin)}{known}: smaller changes raise no alarm."
+    by_states = float(chance(units.base + units.head))
+    if comparison.unit in ("pair", "run") and by_states > ALPHA:
+        yield (
+            f"Few runs: in {wording.percent(by_states)} of such comparisons a case looks changed if its "
+            f"processes have two states. Only a change surely beyond {share(FARTHEST - 1)} raises an alarm."
+        )
     if comparison.tentative:
         yield (
             f"Tentative: there is one run a side, so {share(RUN_NOISE)} are assumed for what a run "

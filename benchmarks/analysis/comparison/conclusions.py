@@ -32,9 +32,10 @@ class CaseChange:
         key: The case's key.
         case: The case.
         units: Units of sampling on the side that has fewer.
-        base_s: Median seconds of the base.
-        head_s: Median seconds of the head.
-        change: Their ratio, by units.
+        base_s: Seconds of the base: the geometric mean of its units' medians, paired of the pairs alone that
+            hold both sides.
+        head_s: Seconds of the head, likewise.
+        change: Their ratio.
         p: The p-value of the change after Holm's correction.
         verdict: What is said of it.
     """
@@ -109,6 +110,7 @@ class Place:
     high: float | None
     ahead_beyond: str | None
     lengths: tuple[int, int] | None
+    seq_lens: list[int]
     within_noise: list[int]
     units: int
 
@@ -117,13 +119,17 @@ class Place:
         """The place of a crossover."""
         return cls(
             found.kind, found.n, found.low, found.high,
-            found.ahead_beyond, found.lengths, found.within_noise, found.units,
+            found.ahead_beyond, found.lengths, found.seq_lens, found.within_noise, found.units,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CrossoverShift:
-    """The crossover of one pair of kernels on both sides; the ratio is None unless both lie inside."""
+    """The crossover of one pair of kernels on both sides.
+
+    The ratio is None unless both lie inside, and `p`, after Holm's correction over all exponents and
+    crossovers, unless both do or the lead at a length seems to have changed hands.
+    """
 
     linear: str
     standard: str
@@ -173,12 +179,21 @@ class CeilingChange:
 
 @dataclass(frozen=True)
 class SideSummary:
-    """The runs of one side: files, commits (None where unknown), uncommitted changes, fingerprints."""
+    """The runs of one side.
+
+    Attributes:
+        files: Their files.
+        commits: Their commits, None where unknown.
+        dirty: Whether they had uncommitted changes.
+        machines: The fingerprints of their machines.
+        conditions: Sentences naming what disturbed them, with what to try.
+    """
 
     files: list[str]
     commits: list[str | None]
     dirty: bool
     machines: list[str]
+    conditions: list[str]
 
 
 @dataclass(frozen=True)
@@ -209,6 +224,7 @@ class Comparison:
         crossovers: Every crossover in time of both sides.
         common: What moves the median case of each device.
         controls: The ceilings.
+        conditions: Sentences on conditions in which the sides differ, and which may explain a change.
         regressed: Whether anything is slower, larger or lost.
     """
 
@@ -227,4 +243,5 @@ class Comparison:
     crossovers: list[CrossoverShift]
     common: list[CommonChange]
     controls: list[CeilingChange]
+    conditions: list[str]
     regressed: bool

@@ -6,16 +6,16 @@ holds one row per unit of sampling (see `units`) and one column per quantity, su
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from scipy import optimize, special
 
-from benchmarks.analysis.scaling.units import CONFIDENCE, Floats
+from benchmarks.analysis.comparison.states import ALPHA, chance, shown_by_others, tolerable
+from benchmarks.analysis.scaling.units import Floats
 
-ALPHA = 1 - CONFIDENCE
-"""How likely a whole comparison without any change may raise an alarm."""
 FAMILY = 8
 """From so many quantities on they lend each other what they show of their noise."""
 RESOLUTION = 1e-6
@@ -24,14 +24,21 @@ RESOLUTION = 1e-6
 
 @dataclass(frozen=True)
 class Change:
-    """The change of each quantity: the mean log-ratio, its standard error, and that error's freedom.
+    """The change of each quantity, a mean log-ratio.
 
-    `error` is NaN where a single unit tells nothing of the noise, and `value` where no unit holds both sides.
+    Attributes:
+        value: NaN where no unit holds both sides.
+        error: Its standard error; NaN where a single unit tells nothing of the noise.
+        freedom: The degrees of freedom of that error.
+        chance: How likely it shows only what the states of processes do: see `states`.
+        tried: How many changes it was chosen from, each of which chance may have made as large.
     """
 
     value: Floats
     error: Floats
     freedom: Floats
+    chance: Floats | float = 0.0
+    tried: Floats | float = 1.0
 
     @property
     def half_width(self) -> Floats:
@@ -41,7 +48,8 @@ class Change:
     @property
     def p(self) -> Floats:
         """How likely each would look so large by chance, two-sided and taken alone."""
-        return np.asarray(2 * special.stdtr(self.freedom, -np.abs(self.value) / self.error))
+        alone = 2 * special.stdtr(self.freedom, -np.abs(self.value) / self.error)
+        return np.asarray(np.minimum(self.tried * alone, 1))
 
 
 def find_change(base: Floats, head: Floats, *, paired: bool, unseen: float | Floats = 0.0) -> Change:
@@ -56,32 +64,58 @@ def find_change(base: Floats, head: Floats, *, paired: bool, unseen: float | Flo
         head: After it; paired, row by row.
         paired: Whether the rows are pairs.
         unseen: Standard deviation, per quantity and on either side, of what these units cannot show because
-            all units of a side share it: for the repetitions of one run, the effect of the run.
+            all units of a side share it: for the repetitions of one run, the effect of the run. What is
+            assumed of it takes the place of what is feared of the states of processes.
 
     Returns:
         The changes of all quantities, head - base.
     """
+    (before, n), (after, m) = _mean(base), _mean(head)
     if paired:
-        differences = head - base
-        value, units = _mean(differences)
-        variance, freedom = noise(differences)
-        variance = variance / units
+        value, units = _mean(head - base)
+        parts, runs = [(head - base, 1 / units)], 2 * units
     else:
-        (before, n), (after, m) = _mean(base), _mean(head)
-        value = after - before
+        value, runs = after - before, n + m
+        parts = [(base, 1 / n), (head, 1 / m)]
         if len(base) == 1 or len(head) == 1:
-            variance, freedom = noise(head if len(base) == 1 else base)
-            variance = variance * (1 / n + 1 / m)
-        else:
-            (v, f), (w, g) = noise(base), noise(head)
-            variance, freedom = _add(v / n, f, w / m, g)
+            parts = [(head if len(base) == 1 else base, 1 / n + 1 / m)]
+    noises = [(*noise(table), share) for table, share in parts]
+    (variance, freedom), *more = [(own * share, of_own) for own, of_own, share in noises]
+    for other in more:
+        variance, freedom = _add(variance, freedom, *other)
+    shown = np.sum([shared_noise(table)[0] * share for table, share in parts], axis=0)
+    hidden = tolerable(len(base) + len(head), paired=paired)
+    variance = np.maximum(variance, shown_by_others(shown, hidden))
+    by_states = chance(runs)
     if np.any(unseen):
         variance, freedom = _add(variance, freedom, 2 * np.square(unseen), np.inf)
-    return Change(value, np.sqrt(np.maximum(variance, RESOLUTION**2)), freedom)
+        by_states = np.zeros_like(value)
+    return Change(
+        value, np.sqrt(np.maximum(variance, RESOLUTION**2)), freedom, by_states, np.ones_like(value)
+    )
+
+
+def join(changes: Sequence[Change]) -> Change:
+    """The changes of one family, found part by part."""
+    parts = ([getattr(one, field.name) for one in changes] for field in fields(Change))
+    return Change(*(np.concatenate(part) if part else np.empty(0) for part in parts))
 
 
 def noise(table: Floats) -> tuple[Floats, Floats]:
     """Variance of a unit about the mean of all units, and its degrees of freedom, per quantity.
+
+    It is the shared one, but none falls below the spread that its own units show, so that a stall in one unit
+    is no change. What its own has above the shared one has no more freedom than these units.
+    """
+    variance, freedom = shared_noise(table)
+    mean, units = _mean(table)
+    own = _variance(table - mean, units - 1)
+    _, less = _add(variance, freedom, np.fmax(own - variance, 0), units - 1)
+    return np.fmax(variance, own), np.fmin(freedom, less)
+
+
+def shared_noise(table: Floats) -> tuple[Floats, Floats]:
+    """Variances to which all quantities of a table contribute, and their degrees of freedom.
 
     A variance from three or six units is poorly known: a small one by luck makes a false alarm, and to guard
     against that with Student's t alone hides changes of 10 %. Many quantities measured in the same units know
@@ -89,20 +123,17 @@ def noise(table: Floats) -> tuple[Floats, Floats]:
     has no more freedom than there are units, and a rest of their own. The variances of the rests are drawn
     towards each other as far as they resemble each other, and gain freedom by as much: the moderated t of
     Smyth (2004), "Linear models and empirical Bayes methods for assessing differential expression in
-    microarray experiments". Unlike there, none falls below the spread its own units show, so that a stall in
-    one unit is no change. Fewer than `FAMILY` quantities, or a single unit, keep what is their own.
+    microarray experiments". Fewer than `FAMILY` quantities, or a single unit, keep what is their own.
     """
     mean, units = _mean(table)
     deviations, own_freedom = table - mean, units - 1
-    own = _variance(deviations, own_freedom)
     if table.shape[1] < FAMILY or len(table) < 2:
-        return own, own_freedom
+        return _variance(deviations, own_freedom), own_freedom
     together, _ = _mean(deviations.T)
     common = float(np.sum(together**2)) / (len(table) - 1)
     rest = _variance(deviations - together[:, None], own_freedom)
     rest, freedom = _moderate(rest, own_freedom)
-    variance, freedom = _add(common, len(table) - 1.0, rest, freedom)
-    return np.fmax(variance, own), freedom
+    return _add(common, len(table) - 1.0, rest, freedom)
 
 
 def _moderate(variance: Floats, freedom: Floats) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""The verdicts of a comparison: on cases, on what follows from them, and on all of them together."""
+"""The verdicts of a comparison on times: on cases, on all of them together, and on the ceilings."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from benchmarks.analysis.comparison.conclusions import (
     CaseChange,
     CeilingChange,
     CommonChange,
-    CrossoverShift,
-    ExponentShift,
     Ratio,
-    ShiftVerdict,
     TimeVerdict,
 )
-from benchmarks.analysis.comparison.inference import ALPHA, FAMILY, Change, find_change, holm
+from benchmarks.analysis.comparison.inference import FAMILY, Change, find_change, holm, join
 from benchmarks.analysis.comparison.matching import Stratum
-from benchmarks.analysis.comparison.shifts import PairCrossovers, crossovers, exponents, find_shifts, in_doubt
+from benchmarks.analysis.comparison.states import ALPHA, FARTHEST
 from benchmarks.analysis.scaling.units import Floats
 
 RUN_NOISE = 0.02
@@ -42,20 +39,23 @@ def log_tables(stratum: Stratum, *, ceilings: bool = False) -> tuple[pd.DataFram
     return stratum.aligned(table(stratum.base), table(stratum.head))
 
 
-def verdicts(change: Change, margin: float | Floats) -> tuple[list[str], Floats]:
+def verdicts(change: Change, margin: float, weight: float | Floats = 1.0) -> tuple[list[str], Floats]:
     """A verdict for each of a whole family of changes, and the p-values it rests on.
 
     Args:
         change: Of all quantities that are asked at once.
-        margin: Log-ratio (or difference) up to which a quantity is called the same.
+        margin: Log-ratio up to which times are called the same.
+        weight: By how much each quantity changes where the log-times it rests on do by 1.
 
     Returns:
         "larger", "smaller", "same" or "inconclusive" of each, and the p-values after Holm.
     """
     p = holm(change.p)
-    half = change.half_width
-    sure = (p <= ALPHA) & (np.abs(change.value) > margin)
-    same = (change.value - half >= -np.asarray(margin)) & (change.value + half <= margin)
+    limit = margin * np.asarray(weight)
+    half, size = change.half_width, np.abs(change.value)
+    by_states = (np.asarray(change.chance) > ALPHA) & (size - half <= math.log(FARTHEST) * weight)
+    sure = (p <= ALPHA) & (size > limit) & ~by_states
+    same = (change.value - half >= -limit) & (change.value + half <= limit)
     names = np.select(
         [sure & (change.value > 0), sure & (change.value < 0), same],
         ["larger", "smaller", "same"],
@@ -64,118 +64,62 @@ def verdicts(change: Change, margin: float | Floats) -> tuple[list[str], Floats]
     return names.tolist(), p
 
 
-def _join(changes: Sequence[Change]) -> Change:
-    parts = ([getattr(one, name) for one in changes] for name in ("value", "error", "freedom"))
-    return Change(*(np.concatenate(part) if part else np.empty(0) for part in parts))
-
-
 def judge_cases(parts: Sequence[Stratum], margin: float) -> list[CaseChange]:
-    """Every case of both sides: its medians in seconds, the ratio with its interval, and the verdict."""
+    """Every case of both sides: its seconds, their ratio with its interval, and the verdict."""
     tables = [log_tables(part) for part in parts]
     changes = [
-        find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=_unseen(part))
+        find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=unseen(part))
         for part, (base, head) in zip(parts, tables, strict=True)
     ]
-    change = _join(changes)
+    change = join(changes)
     found, p = verdicts(change, math.log1p(margin))
-    judged = zip(_ratios(change), found, p, strict=True)
+    judged = zip(ratios(change), found, p, strict=True)
     cases = []
     for part, (base, head) in zip(parts, tables, strict=True):
-        known = part.cases()
-        for name in base:
-            key, case = known[str(name)]
+        names = part.cases()
+        for name, before, after in zip(base, *_means(base, head, part.paired), strict=True):
+            key, case = names[str(name)]
             ratio, verdict, chance = next(judged)
             cases.append(CaseChange(
                 key=key,
                 case=case,
                 units=int(min(base[name].count(), head[name].count())),
-                base_s=_known(math.exp(base[name].median())),
-                head_s=_known(math.exp(head[name].median())),
+                base_s=known(math.exp(before)),
+                head_s=known(math.exp(after)),
                 change=ratio,
-                p=_known(chance),
+                p=known(chance),
                 verdict=_TIME_VERDICTS[verdict],
             ))  # fmt: skip
     return cases
 
 
+def _means(base: pd.DataFrame, head: pd.DataFrame, paired: bool) -> tuple[list[float], list[float]]:
+    """Means of both sides, by case, whose difference is the change: paired, of the pairs that hold both."""
+    if paired:
+        base, head = base.where(head.notna()), head.where(base.notna())
+    return base.mean().tolist(), head.mean().tolist()
+
+
 _TIME_VERDICTS: dict[str, TimeVerdict] = {
     "larger": "slower", "smaller": "faster", "same": "same", "inconclusive": "inconclusive"
 }  # fmt: skip
-_SHIFT_VERDICTS: dict[str, ShiftVerdict] = {
-    "larger": "moved", "smaller": "moved", "same": "unchanged", "inconclusive": "inconclusive"
-}  # fmt: skip
 
 
-def _unseen(part: Stratum) -> float:
+def unseen(part: Stratum) -> float:
+    """What is assumed of the effect of a run, where the units cannot show it."""
     return RUN_NOISE if part.unit == "repetition" else 0.0
 
 
-def _ratios(change: Change) -> Iterator[Ratio]:
+def ratios(change: Change) -> Iterator[Ratio]:
+    """Each change as a ratio with its 95 % interval."""
     for value, half in zip(change.value, change.half_width, strict=True):
         logs = np.clip([value, value - half, value + half], -WIDEST, WIDEST)
-        yield Ratio(*map(_known, np.exp(logs)))
+        yield Ratio(*map(known, np.exp(logs)))
 
 
-def _known(value: float) -> float | None:
-    """A number, or None where too few units tell it."""
+def known(value: float) -> float | None:
+    """The number, or None where too few units tell it."""
     return float(value) if math.isfinite(value) else None
-
-
-def judge_exponents(parts: Sequence[Stratum], margin: float) -> list[ExponentShift]:
-    """Every exponent of both sides, the shift with its interval, and whether it moved."""
-    found = [(part, list(exponents(part))) for part in parts]
-    series = [one for _, ours in found for one in ours]
-    changes = [find_shifts(part, [one.values for one in ours], _unseen(part)) for part, ours in found if ours]
-    change = _join(changes)
-    names, p = verdicts(change, math.log1p(margin) * np.array([one.values.weight for one in series]))
-    return [
-        ExponentShift(
-            kernel=one.kernel,
-            family=one.family,
-            setting=one.setting,
-            window=one.window,
-            base=float(one.values.base.mean()),
-            head=float(one.values.head.mean()),
-            shift=_known(value),
-            low=_known(value - half),
-            high=_known(value + half),
-            p=_known(chance),
-            verdict=_SHIFT_VERDICTS[name],
-        )
-        for one, value, half, name, chance in zip(
-            series, change.value, change.half_width, names, p, strict=True
-        )
-    ]
-
-
-def judge_crossovers(parts: Sequence[Stratum], margin: float) -> list[CrossoverShift]:
-    """Where both sides have one inside, by the interval of their ratio; else by whether they can be equal."""
-    found = [(part, list(crossovers(part))) for part in parts]
-    inside = [(part, [one.values for one in ours if one.values]) for part, ours in found]
-    change = _join([find_shifts(part, values, _unseen(part)) for part, values in inside if values])
-    weights = [one.weight for _, values in inside for one in values]
-    names, p = verdicts(change, math.log1p(margin) * np.array(weights))
-    judged = zip(_ratios(change), names, p, strict=True)
-    shifts = []
-    for pair in (pair for _, ours in found for pair in ours):
-        ratio, chance, verdict = Ratio(), None, _beyond(pair)
-        if pair.values:
-            ratio, name, value = next(judged)
-            chance, verdict = _known(value), _SHIFT_VERDICTS[name]
-        shifts.append(CrossoverShift(
-            pair.linear, pair.standard, pair.setting, pair.base, pair.head, ratio, chance, verdict
-        ))  # fmt: skip
-    return shifts
-
-
-def _beyond(pair: PairCrossovers) -> ShiftVerdict:
-    """The verdict where a crossover does not lie inside the measured lengths on both sides."""
-    base, head = pair.base, pair.head
-    (low, high), (other_low, other_high) = in_doubt(base), in_doubt(head)
-    if high < other_low or other_high < low:
-        return "moved"
-    beyond = base.kind == head.kind and base.kind in ("below", "above")
-    return "unchanged" if beyond and not (base.within_noise or head.within_noise) else "inconclusive"
 
 
 def find_common(part: Stratum, margin: float) -> Iterator[CommonChange]:
@@ -187,7 +131,7 @@ def find_common(part: Stratum, margin: float) -> Iterator[CommonChange]:
         return
     centre = np.nanmean(base, axis=0)
     middle = [np.nanmedian(table - centre, axis=1, keepdims=True) for table in (base, head)]
-    change = find_change(*middle, paired=part.paired, unseen=_unseen(part))
+    change = find_change(*middle, paired=part.paired, unseen=unseen(part))
     ((value, half),) = zip(change.value, change.half_width, strict=True)
     each = np.nanmean(head - centre, axis=0)
     # Within half of it too: where one half of the cases moved by 10 %, the median case may have by 5 %.
@@ -199,7 +143,7 @@ def find_common(part: Stratum, margin: float) -> Iterator[CommonChange]:
         device=str(first["device"]),
         device_name=str(first["device_name"]),
         clock=str(first["clock"]),
-        change=next(_ratios(change)),
+        change=next(ratios(change)),
         share=near,
         within=math.expm1(within),
         moved=bool(abs(value) > max(math.log1p(margin), half) and near >= TOGETHER),
@@ -209,8 +153,8 @@ def find_common(part: Stratum, margin: float) -> Iterator[CommonChange]:
 def find_controls(part: Stratum) -> Iterator[CeilingChange]:
     """The changes of the ceilings, which no commit of a kernel touches."""
     base, head = log_tables(part, ceilings=True)
-    change = find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=_unseen(part))
-    known = part.cases()
-    for name, ratio in zip(base, _ratios(change), strict=True):
-        key, case = known[str(name)]
+    change = find_change(base.to_numpy(), head.to_numpy(), paired=part.paired, unseen=unseen(part))
+    names = part.cases()
+    for name, ratio in zip(base, ratios(change), strict=True):
+        key, case = names[str(name)]
         yield CeilingChange(key, case.kernel, str(case.setting.device), str(case.setting.dtype), ratio)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pandas as pd
@@ -62,10 +63,15 @@ class Stratum:
         """The common columns of two tables of one row per unit; paired, also their common rows."""
         columns = base.columns.intersection(head.columns, sort=False)
         base, head = base[columns].dropna(how="all"), head[columns].dropna(how="all")
-        if self.paired:
-            units = base.index.intersection(head.index)
-            base, head = base.loc[units], head.loc[units]
+        base, head = self.shared([base, head])
         return base, head
+
+    def shared(self, tables: Sequence[pd.DataFrame]) -> Sequence[pd.DataFrame]:
+        """Tables of one row per unit; paired, the rows alone of the units that all of them hold."""
+        if not self.paired:
+            return tables
+        units = reduce(lambda common, index: common.intersection(index), (table.index for table in tables))
+        return [table.loc[units] for table in tables]
 
 
 def sides(base: Records, head: Records) -> tuple[Side, Side]:

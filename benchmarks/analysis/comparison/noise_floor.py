@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.analysis.scaling.run_effect import run_effect_of
+
 QUANTILE = 0.95
 
 
@@ -25,6 +27,11 @@ class NoiseFloor:
     cases: int
     pairs: int
     date: str
+
+    @property
+    def run_effect(self) -> float:
+        """The effect of a run on the log of each of its times, as a standard deviation, that shows so."""
+        return run_effect_of(self.share, self.pairs)
 
 
 def share_of(ratios: Sequence[float]) -> float:

@@ -55,7 +55,11 @@ def comparison_picture(comparison: Comparison) -> Figure:
     figure = Figure(
         figsize=(12, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.75 / height), w_pad=0.12)
     )
-    headline(figure, "Time of head against base, with 95 % intervals", _subtitle(comparison, len(shown)))
+    headline(
+        figure,
+        "Time of head over base, geometric means over the units, with 95 % intervals",
+        _subtitle(comparison, len(shown)),
+    )
     axes = figure.subplots()
     if not shown:
         axes.set_axis_off()

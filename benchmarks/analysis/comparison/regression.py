@@ -8,10 +8,11 @@ from benchmarks.analysis.comparison.judging import (
     find_common,
     find_controls,
     judge_cases,
-    judge_crossovers,
-    judge_exponents,
 )
 from benchmarks.analysis.comparison.matching import Side, sides, strata
+from benchmarks.analysis.comparison.moves import judge_shifts
+from benchmarks.analysis.conditions.quality import name_quality
+from benchmarks.analysis.conditions.sides import name_differences
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import differences
 from benchmarks.analysis.reading.records import Records
@@ -58,6 +59,7 @@ def compare(
     outcomes = compare_outcomes(before, after)
     if not cases and not any(one.verdict in ("lost", "gained") for one in outcomes):
         raise InputError(_why_nothing(before, after))
+    exponents, crossovers = judge_shifts(parts, wide)
     counts = [one for part in parts for one in compare_counts(part)]
     units = sorted({part.unit for part in parts})
     verdicts: set[str] = {one.verdict for one in cases}
@@ -72,25 +74,27 @@ def compare(
             max((part.head["unit"].nunique() for part in parts), default=0),
         ),
         tentative="repetition" in units,
-        base=_summary(before),
-        head=_summary(after),
+        base=_summary(before, name_quality(base)),
+        head=_summary(after, name_quality(head)),
         cases=cases,
         counts=counts,
         outcomes=outcomes,
-        exponents=judge_exponents(parts, wide),
-        crossovers=judge_crossovers(parts, wide),
+        exponents=exponents,
+        crossovers=crossovers,
         common=[one for part in parts for one in find_common(part, wide)],
         controls=[one for part in parts for one in find_controls(part)],
+        conditions=name_differences(base, head),
         regressed=not verdicts.isdisjoint(("slower", "larger", "lost")),
     )
 
 
-def _summary(side: Side) -> SideSummary:
+def _summary(side: Side, conditions: list[str]) -> SideSummary:
     return SideSummary(
         files=[run.file for run in side.runs],
         commits=list(dict.fromkeys(run.commit.id for run in side.runs)),
         dirty=any(run.commit.dirty for run in side.runs),
         machines=list(dict.fromkeys(run.machine.fingerprint for run in side.runs)),
+        conditions=conditions,
     )
 
 

@@ -1,11 +1,10 @@
-"""Did an exponent or a crossover move?"""
+"""The quantities by which exponents and crossovers show whether they moved, and what is in doubt of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,8 @@ import pandas as pd
 from benchmarks.analysis.comparison.conclusions import Place
 from benchmarks.analysis.comparison.inference import Change, find_change
 from benchmarks.analysis.comparison.matching import Stratum
-from benchmarks.analysis.reading.setting import Setting, by_series, by_setting
-from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
-from benchmarks.analysis.scaling.growth import flat_window
+from benchmarks.analysis.reading.setting import Setting, by_series
+from benchmarks.analysis.scaling.growth import flat_window, slope_tolerance
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, complete_block, local_slopes, unit_table
 
 
@@ -28,12 +26,14 @@ class UnitValues:
         head: Its value in each unit of the head.
         weight: By how much it moves when the log-times it rests on change by 1, in opposite directions.
         noise: Its standard deviation per unit of standard deviation of each log-time.
+        tried: How many quantities it was chosen from; infinite for one of which nothing may be concluded.
     """
 
     base: pd.Series[float]
     head: pd.Series[float]
     weight: float
     noise: float
+    tried: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +47,6 @@ class SeriesExponents:
     values: UnitValues
 
 
-@dataclass(frozen=True, eq=False)
-class PairCrossovers:
-    """The crossover of one pair of kernels on both sides; `values` where both lie inside the lengths."""
-
-    linear: str
-    standard: str
-    setting: Setting
-    base: Place
-    head: Place
-    values: UnitValues | None
-
-
 def exponents(stratum: Stratum) -> Iterator[SeriesExponents]:
     """The exponent of every series of both sides, each unit's slope over one common window.
 
@@ -69,11 +57,16 @@ def exponents(stratum: Stratum) -> Iterator[SeriesExponents]:
     for kernel, family, setting, rows in by_series(stratum.base):
         if (kernel, setting) not in after:
             continue
-        base, head = (complete_block(unit_table(one))[0] for one in (rows, after[kernel, setting]))
+        base, head = stratum.shared(
+            [complete_block(unit_table(one))[0] for one in (rows, after[kernel, setting])]
+        )
         lengths = base.columns.intersection(head.columns)
-        if len(lengths) < MIN_LENGTHS:
+        if len(lengths) < MIN_LENGTHS or not len(base):
             continue
-        starts = [flat_window(local_slopes(table[lengths])) for table in (base, head)]
+        starts = [
+            flat_window(local_slopes(table[lengths]), slope_tolerance(table[lengths]))
+            for table in (base, head)
+        ]
         start = len(lengths) - MIN_LENGTHS if None in starts else max(start or 0 for start in starts)
         window = lengths[start:]
         x = np.log(window.to_numpy(dtype=float))
@@ -86,80 +79,40 @@ def exponents(stratum: Stratum) -> Iterator[SeriesExponents]:
         yield SeriesExponents(kernel, family, setting, [int(window[0]), int(window[-1])], values)
 
 
-def crossovers(stratum: Stratum) -> Iterator[PairCrossovers]:
-    """Every crossover in time of both sides."""
-    after = dict(by_setting(stratum.head))
-    for setting, rows in by_setting(stratum.base):
-        if setting not in after:
-            continue
-        before, now = _times(rows), _times(after[setting])
-        common = [name for name in before if name in now]
-        kernels = (
-            [kernel for family, kernel in common if family == wanted] for wanted in ("linear", "standard")
-        )
-        for linear, standard in product(*kernels):
-            pairs = [(times["linear", linear], times["standard", standard]) for times in (before, now)]
-            found = [find_crossover(*pair) for pair in pairs]
-            if all(one.kind != "none" for one in found):
-                base, head = map(Place.of, found)
-                yield PairCrossovers(linear, standard, setting, base, head, _values(pairs, found))
-
-
-def _values(
-    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], found: Sequence[Crossover]
-) -> UnitValues | None:
-    if found[0].n is None or found[1].n is None:
-        return None
-    (base, slope), (head, other) = (
-        _crossings(*pair, one.n) for pair, one in zip(pairs, found, strict=True) if one.n is not None
-    )
-    weight = 2 / min(abs(slope), abs(other))
-    return UnitValues(base, head, weight, weight / math.sqrt(2))
-
-
-def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[pd.Series[float], float]:
-    """Log of each unit's crossover, and the slope of the log-ratio there.
-
-    To first order: a unit whose log-ratio at the common crossover is r crosses r / slope before it.
-    """
-    table = complete_block((linear / standard).dropna(axis=1, how="all").dropna(how="all"))[0]
-    if table.empty:  # no shared units: the medians were compared
-        table = (linear.median() / standard.median()).dropna().to_frame().T
-    x, ratios = np.log(table.columns.to_numpy(dtype=float)), np.log(table.to_numpy(dtype=float))
-    place, mean = math.log(n), ratios.mean(axis=0)
-    right = int(np.clip(np.searchsorted(x, place), 1, len(x) - 1))
-    slope = float((mean[right] - mean[right - 1]) / (x[right] - x[right - 1]))
-    there = np.array([np.interp(place, x, unit) for unit in ratios])
-    return pd.Series(place - there / slope, table.index), slope
-
-
 def find_shifts(stratum: Stratum, values: Sequence[UnitValues], run_noise: float) -> Change:
-    """The changes of these quantities; see `inference.find_change`."""
+    """The changes of these quantities; see `inference.find_change`.
+
+    They lend each other what they show of the noise, so each is taken in units of what noise does to it.
+    """
     base, head = stratum.aligned(
-        pd.DataFrame({index: one.base for index, one in enumerate(values)}),
-        pd.DataFrame({index: one.head for index, one in enumerate(values)}),
+        pd.DataFrame({index: one.base / one.noise for index, one in enumerate(values)}),
+        pd.DataFrame({index: one.head / one.noise for index, one in enumerate(values)}),
     )
-    unseen = run_noise * np.array([one.noise for one in values])
-    return find_change(base.to_numpy(), head.to_numpy(), paired=stratum.paired, unseen=unseen)
+    change = find_change(base.to_numpy(), head.to_numpy(), paired=stratum.paired, unseen=run_noise)
+    noise, tried = (np.array([getattr(one, name) for one in values]) for name in ("noise", "tried"))
+    return replace(change, value=change.value * noise, error=change.error * noise, tried=tried)
 
 
 def in_doubt(place: Place) -> tuple[float, float]:
-    """Between which lengths a crossover may lie, also where it lies beyond those measured."""
+    """Between which lengths a crossover may lie, also where it lies beyond those measured.
+
+    It lies in the stretch that its kind says, or where the noise hides who is ahead. What the ratio does
+    between two lengths is not measured, so a length within the noise puts all in doubt up to its neighbours.
+    """
     assert place.lengths is not None, "a crossover of kernels without common lengths is not compared"
-    (shortest, longest), noise = place.lengths, place.within_noise
-    if place.kind == "inside" and place.low is not None and place.high is not None:
+    shortest, longest = place.lengths
+    low, high = 0.0, math.inf
+    if place.units < 2 or place.kind == "multiple":
+        return low, high
+    if place.kind == "below":
+        high = shortest
+    elif place.kind == "above":
+        low = longest
+    elif place.low is not None and place.high is not None:
         low = 0.0 if place.low <= shortest else place.low
-        return low, (math.inf if place.high >= longest else place.high)
-    if place.kind == "below" and place.units > 1 and longest not in noise:
-        return 0.0, float(max([shortest, *noise]))
-    if place.kind == "above" and place.units > 1 and shortest not in noise:
-        return float(min([longest, *noise])), math.inf
-    return 0.0, math.inf
-
-
-def _times(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """Seconds by unit and length of each kernel."""
-    return {
-        (str(family), str(kernel)): unit_table(group)
-        for (family, kernel), group in rows.groupby(["family", "kernel"])
-    }
+        high = math.inf if place.high >= longest else place.high
+    elsewhere = [length for length in place.within_noise if not low < length < high]
+    for noisy in elsewhere:
+        low = min(low, max((length for length in place.seq_lens if length < noisy), default=0.0))
+        high = max(high, min((length for length in place.seq_lens if length > noisy), default=math.inf))
+    return low, high

@@ -37,11 +37,20 @@ def sections(comparison: Comparison) -> list[Section]:
     name = namer(comparison)
     return [
         Section(title(comparison), [*answer(comparison), *ground(comparison)], level=1),
+        *_conditions(comparison),
         *_times(comparison, name),
         *_counts(comparison.counts, name),
         *_shifts(comparison, name),
         *_uncompared(comparison.outcomes, name),
     ]
+
+
+def _conditions(comparison: Comparison) -> Iterator[Section]:
+    """What differed between the sides, and what disturbed each; none where all runs were quiet."""
+    sides = (("Base", comparison.base), ("Head", comparison.head))
+    of_sides = [f"{name}: {sentence}" for name, side in sides for sentence in side.conditions]
+    if comparison.conditions or of_sides:
+        yield Section("Quality of the measurements", [*comparison.conditions, *of_sides])
 
 
 def _times(comparison: Comparison, name: Namer) -> Iterator[Section]:
@@ -66,6 +75,7 @@ def _times(comparison: Comparison, name: Namer) -> Iterator[Section]:
     if still_open:
         notes.append("Inconclusive: the interval reaches beyond the margin; more runs narrow it.")
     if rows:
+        notes.append("Times are geometric means over the units, so that the change is head over base.")
         table = Table(["case", "base", "head", "change of the time", "verdict"], rows)
         yield Section("Time", table=table, notes=notes if rest else notes[1:])
 

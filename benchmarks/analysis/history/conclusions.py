@@ -139,6 +139,16 @@ class MovedTogether:
 
 
 @dataclass(frozen=True)
+class DisturbedRun:
+    """A run of a revision, and what disturbed it, by kind: "CPU load", "Throttled GPU", "Drift" and so on."""
+
+    machine: str
+    revision: RevisionLabel
+    file: str
+    conditions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class MachineHistory:
     """One machine of a history: name, fingerprint, number of runs and lines, and its revisions in order.
 
@@ -177,6 +187,7 @@ class History:
         baseline: The newest levels against the baseline.
         lost: Cases that can no longer be measured.
         left_out: A sentence for each file that is not in the history.
+        disturbed: Every run that other load, a falling clock, a drift or the like disturbed.
     """
 
     schema: int
@@ -188,3 +199,4 @@ class History:
     baseline: Baseline
     lost: list[LostCase]
     left_out: list[str]
+    disturbed: list[DisturbedRun]

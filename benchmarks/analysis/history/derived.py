@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.analysis.history.names import LineName, series_name
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.setting import CASE, Case, by_series, by_setting
-from benchmarks.analysis.scaling.growth import flat_window
+from benchmarks.analysis.scaling.growth import flat_window, slope_tolerance
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, complete_block, local_slopes
 
 Columns = tuple[Sequence[LineName], Floats]
@@ -47,7 +47,8 @@ def exponents(cases: pd.DataFrame, logs: Floats) -> Columns:
         lengths, block = _block(series, logs)
         if len(lengths) < MIN_LENGTHS:
             continue
-        start = flat_window(local_slopes(block.map(np.exp)))
+        seconds = block.map(np.exp)
+        start = flat_window(local_slopes(seconds), slope_tolerance(seconds))
         start = len(lengths) - MIN_LENGTHS if start is None else start
         slopes = np.polyfit(np.log(lengths[start:]), block.to_numpy()[:, start:].T, 1)[0]
         window = f"N={lengths[start]:.0f}-{lengths[-1]:.0f}"

@@ -64,6 +64,15 @@ class Failure:
     place: int
 
 
+@dataclass(frozen=True)
+class Disturbance:
+    """A run, of the revision of index `place`, and what disturbed it, by kind."""
+
+    place: int
+    file: str
+    conditions: dict[str, str]
+
+
 @dataclass(frozen=True, eq=False)
 class Timeline:
     """All lines of one machine, over its revisions in their order."""
@@ -74,6 +83,7 @@ class Timeline:
     revisions: list[Revision]
     lines: list[Line]
     failures: list[Failure]
+    disturbances: list[Disturbance]
 
 
 def timelines(runs: Sequence[StoredRun]) -> list[Timeline]:
@@ -103,7 +113,10 @@ def _timeline(name: str, machine: str, runs: Sequence[StoredRun]) -> Timeline:
     table = case_columns(names, cases)
     lines += _lines("exponent", exponents(table, logs), places)
     lines += _lines("crossover", crossovers(table, logs), places)
-    return Timeline(name, machine, len(runs), revisions, lines, list(_failures(runs, index)))
+    disturbed = [
+        Disturbance(index[run.revision], str(run.path), run.conditions) for run in runs if run.conditions
+    ]
+    return Timeline(name, machine, len(runs), revisions, lines, list(_failures(runs, index)), disturbed)
 
 
 def _with_slack(line: Line, device: str | None) -> Line:

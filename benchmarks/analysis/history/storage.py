@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.analysis.conditions.stored import name_disturbances
 from benchmarks.analysis.reading.fields import LOST, InputError
 from benchmarks.analysis.reading.machines import usable_cores
 from benchmarks.analysis.reading.run_file import ENDINGS, RunFile, read_run
@@ -64,6 +65,7 @@ class StoredRun:
         exact: The quantities of `EXACT` of each case, NaN where unknown; of repetitions the least, for what
             an allocator leaves over only adds.
         failed: Outcome of each case, by its key, that ran out of memory, failed or is unsupported.
+        conditions: What disturbed the run, by kind, in the words of a report.
     """
 
     path: Path
@@ -74,6 +76,7 @@ class StoredRun:
     seconds: dict[CaseId, float]
     exact: dict[CaseId, Floats]
     failed: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, str] = field(default_factory=dict)
 
 
 def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
@@ -169,6 +172,7 @@ def _stored(file: RunFile) -> StoredRun:
         seconds={case: float(np.median(medians)) for case, medians in seconds.items()},
         exact=exact,
         failed=failed,
+        conditions=name_disturbances(file),
     )
 
 

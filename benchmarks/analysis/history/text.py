@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import PurePath
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section
@@ -40,6 +41,7 @@ def sections(history: History) -> list[Section]:
         *_machines(history),
         *_steps(history),
         *_baseline(history),
+        *_quality(history),
         *_left_out(history.left_out),
     ]
 
@@ -234,6 +236,26 @@ def _baseline(history: History) -> Iterator[Section]:
         for one in history.lost
     ]
     yield Section("Newest against baseline", [*sentences, *_capped(_lines(changed))])
+
+
+def _quality(history: History) -> Iterator[Section]:
+    """What disturbed the runs of each revision, the newest first; none where all were quiet."""
+    if not history.disturbed:
+        return
+    several = len(history.machines) > 1
+    revisions: dict[str, dict[str, list[str]]] = {}
+    for one in reversed(history.disturbed):
+        where = _label(one.revision) + (f" on {one.machine}" if several else "")
+        for kind, words in one.conditions.items():
+            named = f"{words} ({PurePath(one.file).name})"
+            revisions.setdefault(where, {}).setdefault(kind, []).append(named)
+    lines = [
+        f"{where}: {'; '.join(f'{kind}: {wording.listed(words)}' for kind, words in kinds.items())}."
+        for where, kinds in revisions.items()
+    ]
+    runs = wording.count(sum(machine.runs for machine in history.machines), "run")
+    counted = f"{len(history.disturbed)} of {runs} were disturbed, which may explain a step there."
+    yield Section("Quality of the measurements", [counted, *_capped(lines)])
 
 
 def _left_out(reasons: Sequence[str]) -> Iterator[Section]:

@@ -22,7 +22,7 @@ from benchmarks.analysis.history.changes import (
     moved_together,
     steps,
 )
-from benchmarks.analysis.history.conclusions import Baseline, History, MachineHistory
+from benchmarks.analysis.history.conclusions import Baseline, DisturbedRun, History, MachineHistory
 from benchmarks.analysis.history.lines import Timeline, timelines
 from benchmarks.analysis.history.names import is_ceiling
 from benchmarks.analysis.history.picture import draw_history
@@ -118,6 +118,11 @@ def conclude(
         baseline=Baseline(commit, against_baseline(every, commit)),
         lost=[case for one in machines for case in lost(one)],
         left_out=list(left_out),
+        disturbed=[
+            DisturbedRun(one.name, label(one.revisions[run.place]), run.file, run.conditions)
+            for one in machines
+            for run in one.disturbances
+        ],
     )
 
 

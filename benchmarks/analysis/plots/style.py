@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +53,16 @@ IMPOSSIBLE: Style = {
 """The mark of what is faster than its device allows, an error to be found and never a success."""
 THEORY: Style = {"marker": "_", "markersize": 15, "markeredgewidth": 1.4, "linestyle": "none"}
 """The mark of what theory says, wider than the measured point that it should pass through."""
-IMPOSSIBLE_WORDS = "impossible: faster than its ceiling allows"
+AT_FLOOR: Style = {
+    "marker": "o", "markersize": 11, "markeredgewidth": 1.2, "markerfacecolor": "none", "color": MUTED,
+    "linestyle": "none",
+}  # fmt: skip
+"""The mark of what is as fast as its device allows, as far as noise lets it be told."""
+FLOOR_MARKS: Mapping[str, tuple[Style, str]] = {
+    "at": (AT_FLOOR, "at the floor within the noise"),
+    "impossible": (IMPOSSIBLE, "impossible: faster than its ceiling allows"),
+}
+"""The mark and the words of each verdict of a floor that needs any."""
 
 
 def length_axis(axes: Axes, lengths: Sequence[int], most: int = 11) -> None:
@@ -104,9 +113,13 @@ def mark_kernel(
     axes.plot([point[0]], [point[1]], **style, transform=transform + shift)
 
 
-def mark_impossible(axes: Axes, x: Any, y: Any) -> None:
-    """Cross out points that cannot be true."""
-    axes.plot(np.asarray(x, dtype=float), np.asarray(y, dtype=float), **IMPOSSIBLE, zorder=7)
+def mark_floors(axes: Axes, x: Any, y: Any, verdicts: Any) -> None:
+    """Ring points at their floor, and cross out those that cannot be true, by the verdict of each."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    for verdict, (style, _) in FLOOR_MARKS.items():
+        ours = np.asarray(verdicts, dtype=object) == verdict
+        if ours.any():
+            axes.plot(x[ours], y[ours], **style, zorder=7)
 
 
 def theory_handle() -> Line2D:
@@ -114,9 +127,14 @@ def theory_handle() -> Line2D:
     return Line2D([], [], color=MUTED, **THEORY)
 
 
-def impossible_handle() -> Line2D:
-    """The mark of an impossible case in a legend."""
-    return Line2D([], [], **{**IMPOSSIBLE, "markersize": 8})
+def floor_handles(verdicts: Iterable[object]) -> dict[str, Line2D]:
+    """The entries of a legend for the marks of these verdicts."""
+    found = set(verdicts)
+    return {
+        words: Line2D([], [], **{**style, "markersize": 8})
+        for verdict, (style, words) in FLOOR_MARKS.items()
+        if verdict in found
+    }
 
 
 def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int = 5) -> None:

@@ -32,6 +32,8 @@ split where less would be left (`should_split` in CUDACachingAllocator), so the 
 before. Lower peaks come from the pool of small blocks, which are split.
 """
 
+LONG_ROUND_S = 0.3
+"""Seconds of a call above which one round is enough: it spans many short stalls by itself."""
 HOW_TO_MEASURE = "measure one with `pytest benchmarks --benchmark-json=out.json`"
 
 

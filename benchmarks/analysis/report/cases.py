@@ -11,7 +11,8 @@ import pandas as pd
 
 from benchmarks.analysis.reading.records import Records, as_frame
 from benchmarks.analysis.reading.setting import CASE, SETTING, Setting
-from benchmarks.analysis.report.ceilings import find_ceilings, with_floors
+from benchmarks.analysis.report.ceilings import find_ceilings
+from benchmarks.analysis.report.floors import FLOOR, with_floors
 from benchmarks.analysis.scaling.units import Floats, student_interval
 
 
@@ -59,7 +60,6 @@ class Times:
 TIMES = [field.name for field in fields(Times)]
 OVER_ROUNDS = ["rounds_mean_s", "rounds_stderr_s"]
 COUNTS = ["rounds", "repetitions", "units"]
-FLOOR = ["floor_s", "floor_bound", "floor_share"]
 OF_ONE_ROW = ["repetition", "file", "run", "unit", "seconds", "median_s", "rounds"]
 
 
@@ -69,7 +69,7 @@ def case_table(records: Records) -> pd.DataFrame:
     Returns:
         Every record field, then those of `Times`; of layers also `rounds_mean_s` and `rounds_stderr_s`, mean
         and standard error as if all rounds were independent; then `rounds`, `repetitions`, `units`, what
-        `ceilings.with_floors` adds, `unit_kind`, `outcome` and `reason`. `outcome` is "measured" or that of
+        `floors.with_floors` adds, `unit_kind`, `outcome` and `reason`. `outcome` is "measured" or that of
         `not_measured`.
     """
     if records.rows.empty:

@@ -1,16 +1,16 @@
-"""The ceilings of a device, measured beside the kernels, and how near each case comes to them."""
+"""The ceilings of a device, measured beside the kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.setting import Setting, by_setting
+from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.scaling.units import Floats
 
 DEVICE = ("device", "device_name", "machine", "clock")
@@ -21,12 +21,38 @@ NARROW = ("bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Rate:
-    """A measured rate: the median over its units, the lowest and the highest of them, and their number."""
+    """A measured rate.
+
+    Attributes:
+        value: Median over the units of the fastest size.
+        low: The lowest of these units.
+        high: The highest unit of any size.
+        units: Number of units of the fastest size.
+    """
 
     value: float
     low: float
     high: float
     units: int
+
+
+@dataclass(frozen=True)
+class Roof:
+    """A complete ceiling: the copy bandwidth in bytes/s and the matrix rate in FLOP/s."""
+
+    bandwidth: float
+    matrix_rate: float
+
+    def times(self, min_bytes: ArrayLike, flops: ArrayLike) -> tuple[Floats, Floats]:
+        """The least seconds that moving the least bytes takes, and those of the FLOPs."""
+        return (
+            np.asarray(min_bytes, dtype=float) / self.bandwidth,
+            np.asarray(flops, dtype=float) / self.matrix_rate,
+        )
+
+    def floor(self, min_bytes: ArrayLike, flops: ArrayLike) -> Floats:
+        """The larger of these times: no call can rightly take less."""
+        return np.maximum(*self.times(min_bytes, flops))
 
 
 @dataclass(frozen=True)
@@ -57,24 +83,11 @@ class Ceiling:
         """Whether a setting has the device, clock and dtype of this ceiling: no other device's will do."""
         return all(getattr(self, field) == getattr(setting, field) for field in (*DEVICE, "dtype"))
 
-
-@dataclass(frozen=True)
-class Roof:
-    """A complete ceiling: the copy bandwidth in bytes/s and the matrix rate in FLOP/s."""
-
-    bandwidth: float
-    matrix_rate: float
-
-    def times(self, min_bytes: ArrayLike, flops: ArrayLike) -> tuple[Floats, Floats]:
-        """The least seconds that moving the least bytes takes, and those of the FLOPs."""
-        return (
-            np.asarray(min_bytes, dtype=float) / self.bandwidth,
-            np.asarray(flops, dtype=float) / self.matrix_rate,
-        )
-
-    def floor(self, min_bytes: ArrayLike, flops: ArrayLike) -> Floats:
-        """The larger of these times: no call can rightly take less."""
-        return np.maximum(*self.times(min_bytes, flops))
+    def roof(self, unit: Literal["value", "low", "high"] = "value") -> Roof | None:
+        """The roof by the median, the slowest or the fastest units; None where a rate is missing."""
+        if self.bytes_per_s is None or self.flops_per_s is None:
+            return None
+        return Roof(getattr(self.bytes_per_s, unit), getattr(self.flops_per_s, unit))
 
 
 def find_ceilings(rows: pd.DataFrame) -> list[Ceiling]:
@@ -105,34 +118,17 @@ def _fastest(rows: pd.DataFrame, amount: str) -> Rate | None:
         seconds = case.groupby("unit")["median_s"].median()
         units = float(case[amount].iloc[0]) / seconds.to_numpy(dtype=float)
         rates.append(Rate(float(np.median(units)), float(units.min()), float(units.max()), len(units)))
-    return max((rate for rate in rates if rate.value > 0), key=lambda rate: rate.value, default=None)
+    fastest = max((rate for rate in rates if rate.value > 0), key=lambda rate: rate.value, default=None)
+    return replace(fastest, high=max(rate.high for rate in rates)) if fastest else None
+
+
+def ceiling_of(setting: Setting, ceilings: Iterable[Ceiling]) -> Ceiling | None:
+    """The complete ceiling of a setting; None where it is missing or lacks a rate."""
+    ceiling = next((one for one in ceilings if one.is_of(setting)), None)
+    return ceiling if ceiling and ceiling.roof() else None
 
 
 def roof_of(setting: Setting, ceilings: Iterable[Ceiling]) -> Roof | None:
     """The roof over a setting; None where its ceiling is missing or not complete."""
-    ceiling = next((one for one in ceilings if one.is_of(setting)), None)
-    if ceiling is None or ceiling.bytes_per_s is None or ceiling.flops_per_s is None:
-        return None
-    return Roof(ceiling.bytes_per_s.value, ceiling.flops_per_s.value)
-
-
-def with_floors(cases: pd.DataFrame, ceilings: Iterable[Ceiling]) -> pd.DataFrame:
-    """Cases with the columns of the floor.
-
-    Returns:
-        The cases with `floor_s`, the least seconds the ceilings allow; `floor_bound`, "bytes" or "flops",
-        whichever sets it; and `floor_share`, floor_s / median_s, which cannot rightly be above 1. Empty for
-        cases without ceilings of their own device, clock and dtype.
-    """
-    cases = cases.assign(floor_s=np.nan, floor_bound=None, floor_share=np.nan)
-    measured = cases[(cases["outcome"] == "measured") & cases["family"].isin(FAMILIES)]
-    for setting, group in by_setting(measured):
-        roof = roof_of(setting, ceilings)
-        if roof:
-            by_bytes, by_flops = roof.times(group["min_bytes"], group["flops"])
-            floor = np.maximum(by_bytes, by_flops)
-            cases.loc[group.index, "floor_s"] = floor
-            cases.loc[group.index, "floor_bound"] = np.where(by_bytes > by_flops, "bytes", "flops")
-            cases.loc[group.index, "floor_share"] = floor / group["median_s"].to_numpy(dtype=float)
-    cases.loc[cases["floor_s"].isna(), "floor_bound"] = None
-    return cases
+    ceiling = ceiling_of(setting, ceilings)
+    return ceiling.roof() if ceiling else None

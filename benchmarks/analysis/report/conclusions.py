@@ -11,6 +11,7 @@ import pandas as pd
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.setting import Case, Row, Setting
 from benchmarks.analysis.report.ceilings import Ceiling
+from benchmarks.analysis.report.floors import Verdict
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.firmness import Firmness, Unit
@@ -39,12 +40,16 @@ class Series:
         seq_lens: Its lengths, ascending.
         median_s: Median seconds at each.
         floor_share: The floor over the median, at each; None without ceilings.
+        floor_low_s: The floor by the fastest units of the ceilings, at each, likewise.
+        floor_high_s: The floor by their slowest units, likewise.
+        floor_verdict: What the floor says of each case, likewise.
         exponent: How its time grows.
         local_slopes: Slopes of log time on log N between neighbouring lengths; None where no unit has both.
         overhead_s: The c of t = c + a N^p, None where it cannot be told.
         flops_exponent: Exponent of its FLOPs, None where they are not known at two lengths.
         peak_bytes_exponent: Exponent of its peak memory, likewise.
         laws: What it says of the laws of growth.
+        laws_firmness: How firm it is that they are tenable, or untenable.
         best_law: Name of the law of least error, None where none can be judged.
     """
 
@@ -55,12 +60,16 @@ class Series:
     seq_lens: list[int]
     median_s: list[float]
     floor_share: list[float | None]
+    floor_low_s: list[float | None]
+    floor_high_s: list[float | None]
+    floor_verdict: list[Verdict | None]
     exponent: RatedExponent
     local_slopes: list[float | None]
     overhead_s: float | None
     flops_exponent: float | None
     peak_bytes_exponent: float | None
     laws: Laws
+    laws_firmness: Firmness
     best_law: str | None
 
 
@@ -119,12 +128,15 @@ class Runs:
         machines: The different machines among them.
         unit: The unit of sampling, "mixed" where it differs between settings, None without measured rows.
         units: The most units of any setting.
+        run_effect: The effect of a run on the log of each of its times, as a standard deviation, that is
+            assumed where a single run measured a setting; None where several runs show it.
     """
 
     files: list[FileSummary]
     machines: list[MachineSummary]
     unit: Unit | Literal["mixed"] | None
     units: int
+    run_effect: float | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
@@ -12,8 +11,10 @@ from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.cases import agreeing, spread
+from benchmarks.analysis.report.ceilings import ceiling_of
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary
 from benchmarks.analysis.report.experiment import agreement, experiment
+from benchmarks.analysis.report.floors import notes_on_shares, share_words
 
 ABOUT_SPEEDUPS = (
     "Geometric mean over the units of standard / linear, each unit compared with itself; where it passes 1x "
@@ -27,8 +28,6 @@ ABOUT_LAWS = (
 PALPABLE = 0.1
 """The share of the time from which on a part of a law is worth a sentence."""
 TENABLE_WORDS = {True: "tenable", False: "untenable", None: "cannot be told"}
-ABOUT_SHARES = "100 % is the shortest time that the ceilings of this device allow."
-IMPOSSIBLE = "! More than 100 % is impossible, and no success; the warnings say what to check."
 
 
 def evidence(summary: Summary, cases: pd.DataFrame, setting: Setting) -> Iterator[Section]:
@@ -46,8 +45,9 @@ def evidence(summary: Summary, cases: pd.DataFrame, setting: Setting) -> Iterato
         notes = [ABOUT_SPEEDUPS] if any(pair.found.units > 1 for pair in pairs) else []
         title = f"Speedup of linear over standard, {name}"
         yield Section(title, table=_speedups(pairs), notes=notes, level=3)
-    if any(share is not None for one in series for share in one.floor_share):
-        notes = [ABOUT_SHARES, *([IMPOSSIBLE] if (ours["floor_share"] > 1).any() else [])]
+    ceiling = ceiling_of(setting, summary.ceilings)
+    if ceiling:
+        notes = list(notes_on_shares(ours, ceiling))
         yield Section(f"Share of the floor, {name}", table=_shares(ours), notes=notes, level=3)
     exponents, notes = _exponents(series), [*_open(series), *_allowances(series), *agreement(ours)]
     yield Section(f"Exponent p of t ~ N^p, {name}", table=exponents, notes=notes, level=3)
@@ -61,14 +61,10 @@ def _shares(cases: pd.DataFrame) -> Table:
     lengths = sorted(measured["seq_len"].unique())
     rows = []
     for kernel, group in measured.sort_values("seq_len").groupby("kernel"):
-        shares = dict(zip(group["seq_len"], group["floor_share"], strict=True))
-        cells = [_share_cell(shares.get(length, math.nan)) for length in lengths]
-        rows.append([str(kernel), _bound(group), *cells])
+        of_length = zip(group["seq_len"], group["floor_share"], group["floor_verdict"], strict=True)
+        cells = {length: share_words(share, verdict) for length, share, verdict in of_length}
+        rows.append([str(kernel), _bound(group), *(cells.get(length, "-") for length in lengths)])
     return Table(["kernel", "floor set by", *(f"N={length}" for length in lengths)], rows)
-
-
-def _share_cell(share: float) -> str:
-    return wording.percent(share) + (" !" if share > 1 else "")
 
 
 def _bound(cases: pd.DataFrame) -> str:
@@ -152,6 +148,8 @@ def _laws(series: Sequence[Series]) -> Table:
             formula = law.formula + (" *" if name == one.best_law else "")
             r2 = "-" if law.r2 is None else f"{law.r2:.4f}"
             error, tenable = f"{100 * law.relative_error:.1f} %", TENABLE_WORDS[law.tenable]
+            if law.tenable is False:
+                tenable += f" ({one.laws_firmness})"
             fit = sentences.law(law.coefficients.terms)
             rows.append([f"{one.kernel}: {formula}", tenable, error, r2, fit])
     return Table(["", "", "error", "R²", "fit"], rows)

@@ -1,4 +1,4 @@
-"""How crossovers and laws read in a report: in its text and in its pictures."""
+"""How crossovers, growth and laws read in a report: in its text and in its pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.report.conclusions import PairCrossover
+from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.forms import Term
 
 VERBS = {"time": ("beats", "is faster than"), "peak_bytes": ("needs less memory than",) * 2}
@@ -81,6 +82,21 @@ def short_crossover(pair: PairCrossover) -> str:
         "none": "no common length",
     }
     return f"{against}: {words[found.kind]}"
+
+
+GROWTH_WORDS = {
+    "like linear": "grows like N (N² is ruled out)",
+    "like quadratic": "grows like N² (N is ruled out)",
+}
+"""The verdicts on growth that are no names of powers."""
+
+
+def growth(found: Exponent) -> str:
+    """The verdict on an exponent with its interval, as far as there is something to say by a number."""
+    words = GROWTH_WORDS.get(found.verdict, found.verdict)
+    if found.reason:
+        return words
+    return f"{words}, p = {wording.interval(found.value, found.low, found.high)}"
 
 
 def law(terms: Iterable[Term]) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.analysis.conditions.quality import name_quality
 from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.reading.setting import Setting, by_series, by_setting
+from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.caveats import name_caveats
-from benchmarks.analysis.report.ceilings import Roof, find_ceilings, roof_of
+from benchmarks.analysis.report.ceilings import find_ceilings
 from benchmarks.analysis.report.conclusions import (
     FileSummary,
     MachineSummary,
@@ -22,29 +25,48 @@ from benchmarks.analysis.report.conclusions import (
     Series,
     Summary,
 )
-from benchmarks.analysis.report.quality import name_quality
 from benchmarks.analysis.scaling.crossover import find_crossover
 from benchmarks.analysis.scaling.exponent import estimate_exponent
-from benchmarks.analysis.scaling.firmness import Unit, of_crossover, of_exponent
+from benchmarks.analysis.scaling.firmness import Unit, of_crossover, of_exponent, of_units
 from benchmarks.analysis.scaling.fitted import compare_laws
+from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 from benchmarks.analysis.scaling.units import count_exponent, local_slopes, numbers, unit_table
 from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA
 
+RunEffect = Callable[[Machine], float | None]
+"""The effect of a run on each of its cases that a machine is known to have; None where it is not known."""
 
-def summarise(records: Records) -> Summary:
-    """Draw all conclusions from what `records.load` read."""
+
+def summarise(records: Records, known: RunEffect = lambda machine: None) -> Summary:
+    """Draw all conclusions.
+
+    Args:
+        records: What `records.load` read.
+        known: The effect of a run, as the standard deviation of the log of a time. Where a single run
+            measured a setting, what it does to all its repetitions is taken to be this, or `RUN_EFFECT` if
+            that is larger.
+    """
     rows = records.rows
-    ceilings = find_ceilings(rows)
+    ceilings, cases = find_ceilings(rows), case_table(records)
+    of_series = {found[:3]: found[3] for found in by_series(cases[cases["outcome"] == "measured"])}
     # What a device can do at most, or has no length, belongs to no series.
     scaling = rows[rows["seq_len"].notna() & (rows["subject"] != "ceiling")] if len(rows) else rows
+    effects = [max(RUN_EFFECT, known(run.machine) or 0.0) for run in records.runs]
+
+    def unseen(group: pd.DataFrame) -> float:
+        return effects[group["run"].iloc[0]] if _unit(group) == "repetition" else 0.0
+
     series = [
-        _series(kernel, family, setting, group, roof_of(setting, ceilings))
+        _series(kernel, family, setting, group, of_series[kernel, family, setting], unseen(group))
         for kernel, family, setting, group in by_series(scaling)
     ]
-    crossovers = [pair for setting, group in by_setting(scaling) for pair in _crossovers(setting, group)]
+    crossovers = [
+        pair for setting, group in by_setting(scaling) for pair in _crossovers(setting, group, unseen(group))
+    ]
+    assumed = max((unseen(group) for _, group in by_setting(scaling)), default=0.0)
     return Summary(
         CONCLUSIONS_SCHEMA,
-        _runs(records),
+        _runs(records, assumed or None),
         series,
         crossovers,
         ceilings,
@@ -54,14 +76,14 @@ def summarise(records: Records) -> Summary:
     )
 
 
-def _series(kernel: str, family: str, setting: Setting, rows: pd.DataFrame, roof: Roof | None) -> Series:
+def _series(
+    kernel: str, family: str, setting: Setting, rows: pd.DataFrame, cases: pd.DataFrame, unseen: float
+) -> Series:
     table = unit_table(rows)
     lengths, medians = table.columns.to_numpy(dtype=float), np.asarray(table.median(), dtype=float)
     counts = rows.groupby("seq_len")[["flops", "min_bytes", "peak_bytes"]].median().astype(float)
-    unknown = np.full(len(lengths), np.nan)
-    floor = roof.floor(counts["min_bytes"], counts["flops"]) if roof else unknown
     unit, flops_exponent = _unit(rows), count_exponent(lengths, counts["flops"].to_numpy())
-    exponent, (laws, best) = estimate_exponent(table, flops_exponent), compare_laws(table)
+    exponent, (laws, best) = estimate_exponent(table, flops_exponent, unseen), compare_laws(table, unseen)
     return Series(
         kernel,
         family,
@@ -69,13 +91,17 @@ def _series(kernel: str, family: str, setting: Setting, rows: pd.DataFrame, roof
         unit,
         seq_lens=[int(length) for length in lengths],
         median_s=medians.tolist(),
-        floor_share=numbers(floor / medians),
+        floor_share=numbers(cases["floor_share"]),
+        floor_low_s=numbers(cases["floor_low_s"]),
+        floor_high_s=numbers(cases["floor_high_s"]),
+        floor_verdict=cases["floor_verdict"].to_list(),
         exponent=RatedExponent(**vars(exponent), firmness=of_exponent(exponent, unit)),
         local_slopes=numbers(local_slopes(table)),
         overhead_s=laws.overhead,
         flops_exponent=flops_exponent,
         peak_bytes_exponent=count_exponent(lengths, counts["peak_bytes"].to_numpy()),
         laws=laws,
+        laws_firmness=of_units(exponent.units, unit),
         best_law=best,
     )
 
@@ -85,7 +111,7 @@ def _unit(rows: pd.DataFrame) -> Unit:
     return "run" if rows["unit_kind"].iloc[0] == "run" else "repetition"
 
 
-def _crossovers(setting: Setting, rows: pd.DataFrame) -> Iterator[PairCrossover]:
+def _crossovers(setting: Setting, rows: pd.DataFrame, unseen: float) -> Iterator[PairCrossover]:
     kernels = {family: sorted(rows.loc[rows["family"] == family, "kernel"].unique()) for family in FAMILIES}
     times = {kernel: unit_table(group) for kernel, group in rows.groupby("kernel")}
     unit = _unit(rows)
@@ -93,7 +119,7 @@ def _crossovers(setting: Setting, rows: pd.DataFrame) -> Iterator[PairCrossover]
     known = rows.astype({"peak_bytes": float}).query("peak_bytes > 0").assign(unit=0)
     peaks = {kernel: unit_table(group, "peak_bytes") for kernel, group in known.groupby("kernel")}
     for linear, standard in product(kernels["linear"], kernels["standard"]):
-        time = find_crossover(times[linear], times[standard])
+        time = find_crossover(times[linear], times[standard], unseen=unseen)
         yield PairCrossover(linear, standard, setting, "time", time, of_crossover(time, unit))
         if linear in peaks and standard in peaks:
             memory = find_crossover(peaks[linear], peaks[standard], exact=True)
@@ -101,7 +127,7 @@ def _crossovers(setting: Setting, rows: pd.DataFrame) -> Iterator[PairCrossover]
             yield PairCrossover(linear, standard, setting, "peak_bytes", memory, firmness)
 
 
-def _runs(records: Records) -> Runs:
+def _runs(records: Records, run_effect: float | None) -> Runs:
     rows = records.rows
     machines = {run.machine.fingerprint: run.machine for run in reversed(records.runs)}
     order = list(dict.fromkeys(run.machine.fingerprint for run in records.runs))
@@ -122,4 +148,5 @@ def _runs(records: Records) -> Runs:
         machines=[MachineSummary(machines[identity], identity) for identity in order],
         unit="mixed" if len(units) > 1 else next(iter(units), None),
         units=max((group["unit"].nunique() for group in settings), default=0),
+        run_effect=run_effect,
     )

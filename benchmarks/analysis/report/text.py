@@ -12,7 +12,8 @@ from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate
 from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, best_linear
 from benchmarks.analysis.report.evidence import evidence
-from benchmarks.analysis.report.sentences import joined, predicate
+from benchmarks.analysis.report.next_steps import next_steps
+from benchmarks.analysis.report.sentences import growth, joined, predicate
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
 
 MOST_NAMES = 5
@@ -32,6 +33,7 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
     return [
         _head(summary),
         *(_answer(summary, setting) for setting in settings),
+        *next_steps(summary),
         _warned(summary),
         *_quality(summary),
         *_ceilings(summary.ceilings),
@@ -55,6 +57,12 @@ def _units(runs: Runs) -> Iterator[str]:
         yield "The unit of sampling is the run where several files measured a setting, else the repetition."
     elif runs.unit:
         yield f"The unit of sampling is the {runs.unit}; there are {runs.units} of them."
+    if runs.run_effect:
+        share = wording.percent(runs.run_effect)
+        yield (
+            "What a run does to all its repetitions does not show between them: a standard deviation of "
+            f"{share} of each time is assumed for it."
+        )
     if runs.unit and runs.units > 1:
         yield "Brackets hold 95 % intervals over the units."
     if runs.unit:
@@ -81,12 +89,9 @@ def _answer(summary: Summary, setting: Setting) -> Section:
 def _growth(series: Sequence[Series]) -> Iterator[str]:
     """Sentences on the growth of each kernel's time, the firm ones first."""
     for firmness in FIRMNESS:
-        words = []
-        for one in series:
-            p = one.exponent
-            if p.firmness == firmness:
-                value = wording.interval(p.value, p.low, p.high)
-                words.append(f"{one.kernel} {p.verdict}" + ("" if firmness == "open" else f", p = {value}"))
+        words = [
+            f"{one.kernel} {growth(one.exponent)}" for one in series if one.exponent.firmness == firmness
+        ]
         if words:
             yield f"Growth ({firmness}): {'; '.join(words)}."
 

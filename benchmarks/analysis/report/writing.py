@@ -14,7 +14,7 @@ from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.pictures.drawing import draw_pictures
 from benchmarks.analysis.report.raw import save_raw
-from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.report.summary import RunEffect, summarise
 from benchmarks.analysis.report.text import sections
 from benchmarks.analysis.serialization import json_text
 
@@ -28,12 +28,16 @@ class Report:
     measured: bool
 
 
-def write_report(paths: Sequence[str | Path], folder: str | Path) -> Report:
+def write_report(
+    paths: Sequence[str | Path], folder: str | Path, known: RunEffect = lambda machine: None
+) -> Report:
     """Read runs, conclude, and write everything into a folder.
 
     Args:
         paths: JSON files of runs.
         folder: Where to write; made if it does not exist, files of an earlier report in it are replaced.
+
+        known: The effect of a run that a machine is known to have: see `summary.summarise`.
 
     Returns:
         The console's text and the files written.
@@ -42,7 +46,7 @@ def write_report(paths: Sequence[str | Path], folder: str | Path) -> Report:
         InputError: The input cannot be used, or the folder cannot be written.
     """
     records = load(paths)
-    summary, cases = summarise(records), case_table(records)
+    summary, cases = summarise(records, known), case_table(records)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,11 +13,17 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
 from scipy.optimize import brentq
 
-from benchmarks.analysis.scaling.units import complete_block, numbers, student_quantile
+from benchmarks.analysis.scaling.units import complete_block, half_width, numbers
 
 Floats = NDArray[np.float64]
 Kind = Literal["inside", "below", "above", "multiple", "none"]
 
+RESOLUTION = math.log(1.05)
+"""How well two lengths, one the double of the other, can tell the log of a crossover between them.
+
+Kernels work in tiles, so that their times are staircases, and fixed costs bend the ratio: no line through
+two times tells what it does between them.
+"""
 POINTS_PER_STEP = 32
 """Places tried between two lengths in search of the ends of an interval, before the ends are refined."""
 
@@ -39,6 +45,8 @@ class Crossover:
         ratios: Standard over linear at each of `seq_lens`: the geometric mean over the paired units, which is
             above 1 where linear is ahead; None where no unit holds both. The crossover is where it is 1.
         within_noise: Common lengths where the interval of the ratio holds 1, so that neither is surely ahead.
+        resolution: Half of the width, relative to `n`, that its interval has whatever the units say: what the
+            lengths beside it leave open. None unless inside.
         units: Number of paired units.
         notes: What a reader should know about the interval.
     """
@@ -52,11 +60,14 @@ class Crossover:
     seq_lens: list[int] = field(default_factory=list)
     ratios: list[float | None] = field(default_factory=list)
     within_noise: list[int] = field(default_factory=list)
+    resolution: float | None = None
     units: int = 0
     notes: list[str] = field(default_factory=list)
 
 
-def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool = False) -> Crossover:
+def find_crossover(
+    linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool = False, unseen: float = 0.0
+) -> Crossover:
     """Compare two kernels unit by unit.
 
     Both were measured in the same units, so what slows all of a unit cancels in its log-ratio
@@ -71,12 +82,16 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
     What the ratio does between two lengths is not measured, and no number of units tells. Fixed costs bend
     it, so that a straight line misses the crossover by up to 5 % and a cubic spline by less than 1 %; where
     a cache overflows it steps, and the spline swings while the line is right. So the interval holds the
-    stretches of both. For pure powers they agree, and it is hardly wider than that of the line alone.
+    stretches of both. For pure powers they agree, and it is hardly wider than that of the line alone. Nor is
+    the interval ever narrower than the measured lengths can resolve: 5 % either way where they double, and
+    less in the proportion in which they lie closer.
 
     Args:
         linear: Positive values per unit (rows) and length (columns) of the linear kernel.
         standard: Positive values of the standard kernel, likewise.
-        exact: The values have no noise, so `low` and `high` equal `n` even for a single unit.
+        exact: The values have no noise, so that a single unit has an interval, that of the resolution.
+        unseen: Standard deviation of what all units share, per log value: for the repetitions of one run, the
+            effect of the run on each of its cases.
 
     Returns:
         The crossover within the common lengths; nothing is extrapolated.
@@ -90,17 +105,22 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
     mean = ratios.mean(axis=0)
     ahead = mean < 0
     kind = _kind(ahead)
-    n = low = high = None
+    n = low = high = resolution = None
     if kind == "inside":
         x = np.log(lengths)
         before = int(np.argmax(ahead[1:] != ahead[:-1]))
         share = mean[before] / (mean[before] - mean[before + 1])
         zero = float(x[before] + share * (x[before + 1] - x[before]))
         n = math.exp(zero)
-        if exact:
-            low = high = n
-        elif len(ratios) > 1:
-            stretches = [_stretch_in_doubt(x, ratios, before, degree) for degree in (1, min(3, len(x) - 1))]
+        resolved = RESOLUTION * float(x[before + 1] - x[before]) / math.log(2)
+        bent = _zero_of_a_kink(x, mean, before, zero)
+        stretches = [(min(zero, bent) - resolved, max(zero, bent) + resolved)]
+        resolution = (math.exp(stretches[0][1]) - math.exp(stretches[0][0])) / (2 * n)
+        if not exact and len(ratios) > 1:
+            stretches += [
+                _stretch_in_doubt(x, ratios, before, degree, unseen) for degree in (1, min(3, len(x) - 1))
+            ]
+        if exact or len(ratios) > 1:
             left, right = min(low for low, _ in stretches), max(high for _, high in stretches)
             low, high = math.exp(max(left, x[0])), math.exp(min(right, x[-1]))
             notes += _say_where_clipped(left, right, lengths)
@@ -110,7 +130,8 @@ def find_crossover(linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool 
         lengths=(int(lengths[0]), int(lengths[-1])),
         seq_lens=[int(length) for length in common],
         ratios=_shown(table, linear, standard),
-        within_noise=[int(length) for length in lengths[_within_noise(ratios)]],
+        within_noise=[int(length) for length in lengths[_within_noise(ratios, unseen)]],
+        resolution=resolution,
         units=len(ratios),
         notes=notes,
     )  # fmt: skip
@@ -143,13 +164,20 @@ def _shown(table: pd.DataFrame, linear: pd.DataFrame, standard: pd.DataFrame) ->
     return numbers(ratios[linear.columns])
 
 
-def _within_noise(ratios: Floats) -> NDArray[np.bool_]:
+def _within_noise(ratios: Floats, unseen: float) -> NDArray[np.bool_]:
     """Whether the interval of the mean log-ratio holds 0, at each length."""
-    units = len(ratios)
-    if units < 2:
+    if len(ratios) < 2:
         return np.zeros(ratios.shape[1], dtype=bool)
-    half = student_quantile(units) * ratios.std(axis=0, ddof=1) / math.sqrt(units)
+    half = _half_width(ratios.var(axis=0, ddof=1), len(ratios), 1.0, unseen)
     return np.asarray(np.abs(ratios.mean(axis=0)) <= half)
+
+
+def _half_width(variance: Floats, units: int, weight: float | Floats, unseen: float) -> Floats:
+    """How far the interval of a mean log-ratio reaches, or of a sum of them with these squared weights.
+
+    Either kernel of a ratio has an effect of its own that all units share.
+    """
+    return half_width((variance / units, units - 1), (2 * unseen**2 * weight, math.inf))
 
 
 @cache
@@ -161,7 +189,9 @@ def _interpolation(x: tuple[float, ...], degree: int) -> tuple[BSpline, Floats, 
     return weights, grid, weights(grid)
 
 
-def _stretch_in_doubt(x: Floats, ratios: Floats, before: int, degree: int) -> tuple[float, float]:
+def _stretch_in_doubt(
+    x: Floats, ratios: Floats, before: int, degree: int, unseen: float
+) -> tuple[float, float]:
     """The stretch around a zero of the mean log-ratio in which its interval holds 0, infinite without an end.
 
     The zero lies between the places `before` and `before + 1`. The ratios are interpolated by the spline of
@@ -170,11 +200,11 @@ def _stretch_in_doubt(x: Floats, ratios: Floats, before: int, degree: int) -> tu
     """
     weights, grid, weights_on_grid = _interpolation(tuple(x.tolist()), degree)
     mean, cov = ratios.mean(axis=0), np.cov(ratios.T)
-    scale = student_quantile(len(ratios)) ** 2 / len(ratios)
 
     def excess(at: Floats) -> Floats:
         """A number above 0 where one kernel is surely ahead."""
-        return np.asarray((at @ mean) ** 2 - scale * (at @ cov * at).sum(axis=-1))
+        variance, weight = (at @ cov * at).sum(axis=-1), (at**2).sum(axis=-1)
+        return np.asarray(np.abs(at @ mean) - _half_width(variance, len(ratios), weight, unseen))
 
     def end(sure: NDArray[np.intp], outward: int) -> float | None:
         if not len(sure):
@@ -187,11 +217,40 @@ def _stretch_in_doubt(x: Floats, ratios: Floats, before: int, degree: int) -> tu
             return float(inside)
         return float(brentq(lambda place: float(excess(weights(place))), inside, grid[outside], xtol=1e-9))
 
-    zero = float(brentq(lambda place: weights(place) @ mean, x[before], x[before + 1], xtol=1e-13))
+    ends = [float(weights(place) @ mean) for place in x[before : before + 2]]
+    if ends[0] * ends[1] < 0:
+        zero = float(brentq(lambda place: weights(place) @ mean, x[before], x[before + 1], xtol=1e-13))
+    else:  # a tie at a measured length, but for rounding
+        zero = float(x[before + int(abs(ends[1]) < abs(ends[0]))])
     sure = excess(weights_on_grid) > 0
     low = end(np.flatnonzero(sure & (grid < zero))[::-1], -1)
     high = end(np.flatnonzero(sure & (grid > zero)), 1)
     return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def _zero_of_a_kink(x: Floats, mean: Floats, before: int, zero: float) -> float:
+    """Where the log-ratio is zero if it bends as sharply as it may between `before` and the next length.
+
+    Where launching a call takes longer than its work, time has a kink. If the slopes go one way from the step
+    before through this one to the step after, the ratio is taken to be convex, or concave: it then lies
+    between the line, whose zero is given, and the extensions of its neighbours. At either end of the lengths
+    there is one neighbour only.
+    """
+    if len(x) < 3:
+        return zero
+    after = before + 1
+    falling = np.sign(mean[before]) * mean
+    slopes = np.diff(falling) / np.diff(x)
+    left = slopes[before - 1] if before else None
+    right = slopes[after] if after < len(slopes) else None
+    here = slopes[before]
+    from_left = x[before] - falling[before] / left if left is not None and left < 0 else math.inf
+    from_right = x[after] - falling[after] / right if right is not None and right < 0 else -math.inf
+    if (left is None or left <= here) and (right is None or here <= right):
+        return float(max(x[before], from_right, from_left if from_left < zero else x[before]))
+    if (left is None or left >= here) and (right is None or here >= right):
+        return float(min(x[after], from_left, from_right if from_right > zero else x[after]))
+    return zero
 
 
 def _say_where_clipped(left: float, right: float, lengths: Floats) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from benchmarks.analysis import wording
+from benchmarks.analysis.scaling.exclusion import Growing, power_left
 from benchmarks.analysis.scaling.growth import (
     MARGIN,
     NAMED_POWERS,
@@ -19,7 +20,9 @@ from benchmarks.analysis.scaling.growth import (
 )
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, complete_block, local_slopes
 
-Verdict = Literal[Power, "not reached", "undetermined"]
+Like = Literal["like linear", "like quadratic"]
+Verdict = Literal[Power, Like, "not reached", "undetermined"]
+LIKE: dict[Growing, Like] = {"linear": "like linear", "quadratic": "like quadratic"}
 NOT_REACHED: Literal["not reached"] = "not reached"
 UNDETERMINED: Literal["undetermined"] = "undetermined"
 
@@ -28,7 +31,8 @@ UNDETERMINED: Literal["undetermined"] = "undetermined"
 class Exponent:
     """The p of t ~ N^p over a window of lengths; `low`, `high` bound its 95 % interval.
 
-    `verdict` is "constant", "linear" or "quadratic" where that interval lies within 0.1 of 0, 1 or 2;
+    `verdict` is "constant", "linear" or "quadratic" where that interval lies within 0.1 of 0, 1 or 2; "like
+    linear" or "like quadratic" where the interval is wider and the times rule out the other whole powers;
     "not reached" where the time does not yet grow as it will, because fixed costs are a tangible share of it
     at the longest length or the slope still rises; else "undetermined". `reason` says in words why it is one
     of the latter two. `overhead_s` is the c of t = c + a N^p where the value is the p of that law.
@@ -46,7 +50,9 @@ class Exponent:
     overhead_s: float | None = None
 
 
-def estimate_exponent(table: pd.DataFrame, flops_exponent: float | None = None) -> Exponent:
+def estimate_exponent(
+    table: pd.DataFrame, flops_exponent: float | None = None, unseen: float = 0.0
+) -> Exponent:
     """Exponent of one series, with its interval over the units.
 
     Where t = c + a N^p fits, as `fixed_costs` says, and its c > 0 has faded to less than 5 % of the time at
@@ -59,6 +65,8 @@ def estimate_exponent(table: pd.DataFrame, flops_exponent: float | None = None) 
     Args:
         table: Seconds per unit (rows) and length (columns), as `unit_table` gives them.
         flops_exponent: Exponent of its FLOPs. Time cannot for ever grow more slowly than FLOPs do.
+        unseen: Standard deviation of what all units share, per log time: for the repetitions of one run, the
+            effect of the run.
     """
     block, _ = complete_block(table)
     lengths, slopes = [int(length) for length in block.columns], local_slopes(block)
@@ -66,20 +74,27 @@ def estimate_exponent(table: pd.DataFrame, flops_exponent: float | None = None) 
         few = "only one length was" if len(lengths) == 1 else f"only {len(lengths)} lengths were"
         why = f"{few} measured, and an exponent needs {MIN_LENGTHS}"
         return Exponent(None, None, None, UNDETERMINED, None, len(block), why)
-    costs, growth = fixed_costs(block), over_window(block, slopes)
+    costs, growth = fixed_costs(block, unseen), over_window(block, slopes, unseen)
     overhead = None
     if costs and not costs.tangible:
         growth, overhead = costs.growth, costs.seconds
-    verdict, reason = _verdict(growth, costs, slopes, lengths[-1], flops_exponent)
+    left = None if growth.called else power_left(block, growth, unseen)
+    verdict, reason = _verdict(growth, left, costs, slopes, lengths[-1], flops_exponent)
     window = lengths[growth.start], lengths[-1]
     return Exponent(growth.value, growth.low, growth.high, verdict, window, len(block), reason, overhead)
 
 
 def _verdict(
-    growth: Growth, costs: FixedCosts | None, slopes: Floats, longest: int, flops_exponent: float | None
+    growth: Growth,
+    left: Growing | None,
+    costs: FixedCosts | None,
+    slopes: Floats,
+    longest: int,
+    flops_exponent: float | None,
 ) -> tuple[Verdict, str | None]:
     called, tangible = growth.called, costs is not None and costs.tangible
-    if called and flops_exponent and growth.high is not None and growth.high < flops_exponent - MARGIN:
+    told = called or left
+    if told and flops_exponent and growth.high is not None and growth.high < flops_exponent - MARGIN:
         flops = f"the FLOPs, whose exponent is {flops_exponent:.2f}"
         return (
             NOT_REACHED,
@@ -87,6 +102,8 @@ def _verdict(
         )
     if called and not growth.rises_out_of(called) and not (tangible and growth.is_rising):
         return called, None
+    if left:
+        return LIKE[left], None
     bend = f"the slope goes from {slopes[growth.start]:.2f} to {slopes[-1]:.2f} over the window"
     if costs and tangible:
         share = (

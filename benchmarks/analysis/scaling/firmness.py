@@ -21,11 +21,18 @@ RULE = (
 )
 
 
+def of_units(units: int, unit: Unit) -> Firmness:
+    """The firmness of what so many units decide by their scatter, as that a law of growth is untenable."""
+    if units < 2:
+        return "open"
+    return "firm" if unit == "run" and units >= FIRM_UNITS else "tentative"
+
+
 def of_exponent(exponent: Exponent, unit: Unit) -> Firmness:
     """The firmness of an exponent over units of this kind."""
     if exponent.verdict in (UNDETERMINED, NOT_REACHED):
         return "open"
-    return "firm" if unit == "run" and exponent.units >= FIRM_UNITS else "tentative"
+    return of_units(exponent.units, unit)
 
 
 def of_crossover(found: Crossover, unit: Unit, *, exact: bool = False) -> Firmness:

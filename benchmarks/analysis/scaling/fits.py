@@ -52,11 +52,13 @@ def fit_sum(lengths: Floats, seconds: Floats, power: float | None = None) -> Fit
     Args:
         lengths: Ascending lengths in tokens, more of them than free coefficients.
         seconds: Their times.
-        power: The p of the law; None lets it be free between 0.25 and 3.
+        power: The p of the law; 0 leaves the constant alone, and None lets it be free between 0.25 and 3.
     """
     logs, times = np.log(lengths), np.log(seconds)
     middle = float(logs.mean())
     x = logs - middle
+    if power == 0:
+        return _constant(x, times)
     free = power is None
     fits = [_constant(x, times), _without_constant(x, times, power)]
     offset, found = _search(x, times, power)
@@ -69,6 +71,23 @@ def fit_sum(lengths: Floats, seconds: Floats, power: float | None = None) -> Fit
     fits.append(_fit(x, times, float(special.expit(offset)), found, columns))
     best = min(fits, key=lambda fit: fit.error + INDIFFERENT * fit.tangent.shape[1])
     return best._replace(a=float(best.a * np.exp(-best.power * middle)))
+
+
+def fit_power(lengths: Floats, seconds: Floats) -> Fit:
+    """Fit t = a N^p, where p is any number, by the least squares of the log-errors."""
+    logs = np.log(lengths)
+    middle = float(logs.mean())
+    x, times = logs - middle, np.log(seconds)
+    fit = _fit(x, times, 0.0, float(x @ times / (x @ x)), [x])
+    return fit._replace(a=float(fit.a * np.exp(-fit.power * middle)))
+
+
+def fit_parabola(x: Floats, times: Floats) -> Fit:
+    """Fit times = ... + power x² by least squares; only the power, residuals and tangent mean anything."""
+    tangent = np.vander(x, 3, increasing=True)
+    coefficients = np.linalg.lstsq(tangent, times, rcond=None)[0]
+    residuals = times - tangent @ coefficients
+    return Fit(0.0, 0.0, float(coefficients[2]), float(np.sqrt(np.mean(residuals**2))), residuals, tangent)
 
 
 def _constant(x: Floats, times: Floats) -> Fit:

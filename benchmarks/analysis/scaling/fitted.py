@@ -13,7 +13,7 @@ import pandas as pd
 from benchmarks.analysis.scaling.fits import POWERS, Fit
 from benchmarks.analysis.scaling.forms import Coefficients, Free, Linear, Mixed, Quadratic
 from benchmarks.analysis.scaling.laws import LAWS, RESOLUTION, Judged, Law, judge
-from benchmarks.analysis.scaling.units import Floats, complete_block, student_interval
+from benchmarks.analysis.scaling.units import Floats, complete_block
 from benchmarks.analysis.serialization import FLAT
 
 Own = TypeVar("Own", bound=Coefficients, covariant=True)
@@ -94,11 +94,12 @@ class Laws:
         return self.free.coefficients.c_s
 
 
-def compare_laws(table: pd.DataFrame) -> tuple[Laws, str | None]:
+def compare_laws(table: pd.DataFrame, unseen: float = 0.0) -> tuple[Laws, str | None]:
     """Fit the four laws and judge each.
 
     Args:
         table: Seconds per unit (rows) and length (columns), as `unit_table` gives them.
+        unseen: Standard deviation of what all units share, per log time.
 
     Returns:
         The laws, and the name of the best, which has the least error for its degrees of freedom; of those
@@ -106,7 +107,7 @@ def compare_laws(table: pd.DataFrame) -> tuple[Laws, str | None]:
     """
     block, _ = complete_block(table)
     judged = {
-        name: judge(block, law)
+        name: judge(block, law, unseen)
         for name, law in LAWS.items()
         if block.size and block.shape[1] >= law.least_lengths
     }
@@ -152,8 +153,8 @@ def dominance(mixed: Judged, lengths: Floats) -> Dominance | None:
     lesser_share = float(np.minimum(shares, 1 - shares).max())
     if not shortest <= n <= longest:
         return Dominance("below" if n < shortest else "above", None, None, None, lesser_share)
-    _, *ends = student_interval(mixed.per_unit(1))
     low, high = (
-        None if end is None else float(np.clip(n * math.exp(end), shortest, longest)) for end in ends
+        None if end is None else float(np.clip(n * math.exp(end), shortest, longest))
+        for end in mixed.interval(1)
     )
     return Dominance("inside", n, low, high, lesser_share)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.analysis.scaling.fits import fit_parabola, fit_power
 from benchmarks.analysis.scaling.laws import LAWS, Judged, judge
-from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, student_interval
+from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats
 
 SLOPE_TOLERANCE = 0.3
-"""How far the local slopes of a window may lie apart.
+"""How far the local slopes of a window may lie apart where noise does not move them.
 
-Two neighbouring medians that are each 5 % off, as on a shared machine, move a doubling slope by
-sqrt(2) 0.05 / ln 2 = 0.1, and half a dozen such slopes then span about 0.3. The smallest difference that
-must be told apart, between N and N^2, is 1.
+The time of a real kernel is no pure power: tiles and caches bend its slopes by as much. The smallest
+difference that must be told apart, between N and N^2, is 1.
+"""
+NOISY_RANGE = 5.0
+"""The range within which half a dozen median slopes of a power stay in 9 of 10 cases or more.
+
+In standard errors of the slope between two means, which is known no better than from the same few units.
 """
 Power = Literal["constant", "linear", "quadratic"]
 NAMED_POWERS: dict[Power, float] = {"constant": 0.0, "linear": 1.0, "quadratic": 2.0}
@@ -52,10 +58,14 @@ class Growth(NamedTuple):
                 return power
         return None
 
+    @property
+    def at_end(self) -> float:
+        """The slope at the longest length."""
+        return self.value + self.rise / 2
+
     def rises_out_of(self, power: Power) -> bool:
         """Whether the slope has left the power's margin at the longest length."""
-        at_end = self.value + self.rise / 2
-        return self.is_rising and abs(at_end - NAMED_POWERS[power]) > MARGIN
+        return self.is_rising and abs(self.at_end - NAMED_POWERS[power]) > MARGIN
 
 
 class FixedCosts(NamedTuple):
@@ -71,42 +81,66 @@ class FixedCosts(NamedTuple):
         return self.share >= TANGIBLE
 
 
-def flat_window(slopes: Floats) -> int | None:
+def slope_tolerance(table: pd.DataFrame, unseen: float = 0.0) -> float:
+    """How far the local slopes of a power may lie apart: `SLOPE_TOLERANCE`, or more where noise moves them.
+
+    The noise is what the log times of the units show beside a factor on the whole unit, pooled over all
+    lengths, as that of a single length is poorly known.
+
+    Args:
+        table: Seconds per unit (rows) and length (columns), complete.
+        unseen: Standard deviation of what all units share, per log time.
+    """
+    logs = np.log(table.to_numpy(dtype=float))
+    units, lengths = logs.shape
+    if units < 2 or lengths < 2:
+        return SLOPE_TOLERANCE
+    own = logs - logs.mean(axis=0) - (logs - logs.mean(axis=0)).mean(axis=1, keepdims=True)
+    variance = float(np.sum(own**2)) / ((units - 1) * (lengths - 1)) / units + unseen**2
+    step = float(np.mean(np.diff(np.log(table.columns.to_numpy(dtype=float)))))
+    return max(SLOPE_TOLERANCE, NOISY_RANGE * math.sqrt(2 * variance) / step)
+
+
+def flat_window(slopes: Floats, tolerance: float = SLOPE_TOLERANCE) -> int | None:
     """Index of the first length of the window, or None.
 
     The rule, fixed before any measurement: the window is the longest stretch of lengths that ends at the
-    longest one, holds at least 3 lengths, and whose local slopes lie within 0.3 of each other. It ends at the
-    longest length because an exponent speaks of growth, and short lengths are where fixed costs hide it.
+    longest one, holds at least 3 lengths, and whose local slopes lie within a tolerance of each other. It
+    ends at the longest length because an exponent speaks of growth, and short lengths are where fixed costs
+    hide it.
     """
     for start in range(len(slopes) - MIN_LENGTHS + 2):
-        if np.ptp(slopes[start:]) <= SLOPE_TOLERANCE:
+        if np.ptp(slopes[start:]) <= tolerance:
             return start
     return None
 
 
-def over_window(block: pd.DataFrame, slopes: Floats) -> Growth:
+def over_window(block: pd.DataFrame, slopes: Floats, unseen: float = 0.0) -> Growth:
     """The slope of log time on log N over the flat window; without one, over the longest 3 lengths."""
     lengths = block.columns.to_numpy(dtype=float)
-    flat = flat_window(slopes)
+    flat = flat_window(slopes, slope_tolerance(block, unseen))
     start = len(lengths) - MIN_LENGTHS if flat is None else flat
     x, logs = np.log(lengths[start:]), np.log(block.to_numpy(dtype=float)[:, start:])
-    value, low, high = student_interval(np.polyfit(x, logs.T, 1)[0])
+    mean = logs.mean(axis=0)
+    power = _power(Judged(fit_power(lengths[start:], np.exp(mean)), logs - mean, unseen), 1)
     # The derivative of a parabola in log N, at the window's end less at its start.
-    rise, least, _ = student_interval(2 * (x[-1] - x[0]) * np.polyfit(x, logs.T, 2)[0])
-    is_rising = least is not None and least > 0 and rise > MARGIN
-    return Growth(value, low, high, start, flat is not None, rise, is_rising)
+    parabola = Judged(fit_parabola(x, mean), logs - mean, unseen)
+    bend, (least, _) = parabola.fit.power, parabola.interval(2)
+    rise = 2 * (x[-1] - x[0]) * bend
+    is_rising = least is not None and bend + least > 0 and rise > MARGIN
+    return power._replace(start=start, is_flat=flat is not None, rise=rise, is_rising=is_rising)
 
 
-def fixed_costs(block: pd.DataFrame) -> FixedCosts | None:
+def fixed_costs(block: pd.DataFrame, unseen: float = 0.0) -> FixedCosts | None:
     """The fixed costs by t = c + a N^p, if it is not far from tenable and c, a and p can be told apart."""
     if block.shape[1] < LAWS["free"].least_lengths or not _bends_up(block):
         return None
-    judged = judge(block, LAWS["free"])
+    judged = judge(block, LAWS["free"], unseen)
     if judged.fit.tangent.shape[1] < 3 or (judged.tenable is False and judged.p_value < FAR_FROM_TENABLE):
         return None
     fit, longest = judged.fit, float(block.columns[-1])
     share = fit.c / (fit.c + fit.a * longest**fit.power)
-    return FixedCosts(fit.c, share, _power(judged))
+    return FixedCosts(fit.c, share, _power(judged, 2))
 
 
 def _bends_up(block: pd.DataFrame) -> bool:
@@ -115,9 +149,9 @@ def _bends_up(block: pd.DataFrame) -> bool:
     return bool(np.polyfit(x, logs.mean(axis=0), 2)[0] > 0)
 
 
-def _power(judged: Judged) -> Growth:
-    step, low, high = student_interval(judged.per_unit(2))
-    power = judged.fit.power
+def _power(judged: Judged, coefficient: int) -> Growth:
+    """The power of a law with its interval, over all lengths that the law was fitted to."""
+    power, (low, high) = judged.fit.power, judged.interval(coefficient)
     if low is None or high is None:
         return Growth(power, None, None, 0, is_flat=True)
-    return Growth(power + step, power + low, power + high, 0, is_flat=True)
+    return Growth(power, power + low, power + high, 0, is_flat=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from benchmarks.analysis.scaling.fits import Fit, fit_sum
-from benchmarks.analysis.scaling.units import Floats
+from benchmarks.analysis.scaling.units import Floats, student_interval
 
 SIGNIFICANCE = 0.05
 """How often a true law may be called untenable."""
@@ -52,10 +53,12 @@ class Judged:
     Attributes:
         fit: The fit to the means over units.
         scatter: Log times of each unit less those means, [units, lengths].
+        unseen: Standard deviation of what all units share, per log time.
     """
 
     fit: Fit
     scatter: Floats
+    unseen: float = 0.0
 
     @property
     def p_value(self) -> float:
@@ -66,20 +69,36 @@ class Judged:
         same directions, by the F test of repeated measures. Noise differs between lengths and may go
         together, which makes that test too strict; Greenhouse's and Geisser's factor on both degrees of
         freedom makes up for it (Psychometrika 24, 95, 1959). What slows all of a unit, or bends it as the
-        law's coefficients could, is in none of these directions.
+        law's coefficients could, is in none of these directions. What all units share has a known variance in
+        each of them, which adds degrees of freedom as Satterthwaite's do.
         """
         if self.fit.error <= RESOLUTION:
             return 1.0
+        misfit, seen, expected = self._contrasts
+        total, scattered = float(np.trace(expected)), float(np.sum(seen**2))
+        if total == 0:
+            return 0.0
+        freedom = total**2 / float(np.sum(expected**2))
+        known = (len(self.scatter) - 1) * total**2 / max(scattered, 1e-9 * total**2)
+        return float(special.fdtrc(freedom, known, misfit / total))
+
+    @cached_property
+    def _contrasts(self) -> tuple[float, Floats, Floats]:
+        """The squared misfit in the directions in which the law cannot give way, and covariances there.
+
+        The first is that which the units show of their mean; the second has what they share as well.
+        """
         units, coefficients = len(self.scatter), self.fit.tangent.shape[1]
         basis = np.linalg.qr(self.fit.tangent, mode="complete")[0][:, coefficients:]
         misfit, contrasts = self.fit.residuals @ basis, self.scatter @ basis
-        covariance = contrasts.T @ contrasts / (units - 1)
-        total = float(np.trace(covariance))
-        if total == 0:
-            return 0.0
-        freedom = total**2 / float(np.sum(covariance**2))
-        ratio = units * float(misfit @ misfit) / total
-        return float(special.fdtrc(freedom, freedom * (units - 1), ratio))
+        seen = contrasts.T @ contrasts / (units - 1) / units
+        return float(misfit @ misfit), seen, seen + self.unseen**2 * np.eye(len(seen))
+
+    @property
+    def excess(self) -> float:
+        """Variance of log times about the law that noise does not explain: tiles, caches, another law."""
+        misfit, _, expected = self._contrasts
+        return max(0.0, 2 * misfit - float(np.trace(expected))) / max(1, len(expected))
 
     @property
     def adjusted_error(self) -> float:
@@ -92,16 +111,31 @@ class Judged:
         """Whether noise explains the misfit; None with a single unit, whose scatter is unknown."""
         return None if len(self.scatter) < 2 else self.p_value >= SIGNIFICANCE
 
-    def per_unit(self, coefficient: int) -> Floats:
-        """One of the free coefficients for each unit: one Gauss-Newton step from the fit to the means.
+    def interval(self, coefficient: int) -> tuple[float | None, float | None]:
+        """The 95 % interval of one of the free coefficients, less its fitted value.
 
-        The fit's own value is not in it, so the mean is 0.
+        Each unit gives its own by one Gauss-Newton step from the fit to the means. What all units share adds
+        its variance, and so does the misfit that noise does not explain: other lengths would give another
+        coefficient.
         """
-        return np.asarray(self.scatter @ np.linalg.pinv(self.fit.tangent)[coefficient], dtype=float)
+        if len(self.scatter) < 2:
+            return None, None
+        weights = np.linalg.pinv(self.fit.tangent)[coefficient]
+        length, spare = float(weights @ weights), np.subtract(*self.fit.tangent.shape)
+        parts = [(self.unseen**2 * length, math.inf)]
+        parts += [(self.excess * length, float(spare))] if spare else []
+        _, *ends = student_interval(self.scatter @ weights, *parts)
+        return ends[0], ends[1]
 
 
-def judge(block: pd.DataFrame, law: Law) -> Judged:
-    """Fit a law to the geometric means over the units of a complete table with enough lengths."""
+def judge(block: pd.DataFrame, law: Law, unseen: float = 0.0) -> Judged:
+    """Fit a law to the geometric means over the units of a complete table with enough lengths.
+
+    Args:
+        block: Seconds per unit (rows) and length (columns).
+        law: The law.
+        unseen: Standard deviation of what all units share, per log time.
+    """
     logs = np.log(block.to_numpy(dtype=float))
     mean, lengths = logs.mean(axis=0), block.columns.to_numpy(dtype=float)
-    return Judged(fit_sum(lengths, np.exp(mean) / lengths**law.factor, law.power), logs - mean)
+    return Judged(fit_sum(lengths, np.exp(mean) / lengths**law.factor, law.power), logs - mean, unseen)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cache
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 Floats = NDArray[np.float64]
 
@@ -57,18 +56,39 @@ def complete_block(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return block, notes
 
 
-@cache
 def student_quantile(units: int) -> float:
     """The half-width of the 95 % interval of the mean of so many units, in standard errors."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, units - 1))
+    return float(special.stdtrit(units - 1, (1 + CONFIDENCE) / 2))
 
 
-def student_interval(values: Floats) -> tuple[float, float | None, float | None]:
-    """Mean of independent values and its Student-t 95 % interval; no interval for a single value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
+def half_width(*parts: tuple[ArrayLike, ArrayLike]) -> Floats:
+    """How far the 95 % interval of a mean reaches to either side.
+
+    Args:
+        parts: Independent variances of the mean, each with its degrees of freedom, which are infinite where
+            the variance is known. Their sum has those of Satterthwaite (Biometrics Bulletin 2, 110, 1946).
+    """
+    total: Floats = np.zeros(())
+    doubt: Floats = np.zeros(())
+    for variance, freedom in parts:
+        own = np.maximum(np.asarray(variance, dtype=float), 0.0)
+        total, doubt = total + own, doubt + own**2 / np.asarray(freedom, dtype=float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        whole = np.where(doubt > 0, total**2 / doubt, np.inf)
+    return np.asarray(special.stdtrit(whole, (1 + CONFIDENCE) / 2) * np.sqrt(total))
+
+
+def student_interval(values: Floats, *parts: tuple[float, float]) -> tuple[float, float | None, float | None]:
+    """Mean of independent values and its Student-t 95 % interval; no interval for a single value.
+
+    Args:
+        values: One per unit.
+        parts: Further variances of the mean that do not show between the units, as for `half_width`.
+    """
+    mean, units = float(np.mean(values)), len(values)
+    if units < 2:
         return mean, None, None
-    half = student_quantile(len(values)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(half_width((np.var(values, ddof=1) / units, units - 1), *parts))
     return mean, mean - half, mean + half
 
 

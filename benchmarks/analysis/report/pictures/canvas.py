@@ -15,14 +15,12 @@ from matplotlib.lines import Line2D
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import (
-    IMPOSSIBLE_WORDS,
     INK,
     headline,
-    impossible_handle,
     legend_below,
     legend_handle,
     length_axis,
-    mark_impossible,
+    mark_floors,
 )
 from benchmarks.analysis.report.conclusions import Series
 from benchmarks.analysis.report.pictures.views import View
@@ -53,11 +51,6 @@ def kernels_below(figure: Figure, view: View, more: Mapping[str, Line2D]) -> Non
     legend_below(figure, {**handles, **more})
 
 
-def impossible_entry(view: View) -> dict[str, Line2D]:
-    """The legend's entry for impossible points, where there are any."""
-    return {IMPOSSIBLE_WORDS: impossible_handle()} if len(view.impossible) else {}
-
-
 def time_range(view: View, below: float, above: float) -> tuple[float, float]:
     """Limits of the axis in seconds, with so much room below and above the measured times."""
     return view.measured["median_s"].min() / below, view.measured["median_s"].max() * above
@@ -79,8 +72,7 @@ def draw_times(axes: Axes, view: View, series: Series, **changes: Any) -> None:
     bars = np.maximum([median - low, high - median], 0)
     style = {**view.looks[series.kernel].drawn, "capsize": 2.5, "elinewidth": 1.2, "zorder": 3, **changes}
     axes.errorbar(times["seq_len"].to_numpy(dtype=float), median, yerr=bars, **style)
-    impossible = times[times["floor_share"] > 1]
-    mark_impossible(axes, impossible["seq_len"], impossible["median_s"])
+    mark_floors(axes, times["seq_len"], median, times["floor_verdict"])
 
 
 def time_tick(value: float) -> str:

@@ -14,17 +14,16 @@ from matplotlib.lines import Line2D
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import (
-    IMPOSSIBLE_WORDS,
     INK,
     MUTED,
     THEORY,
+    floor_handles,
     headline,
-    impossible_handle,
     legend_below,
     legend_handle,
     length_axis,
     log_axis,
-    mark_impossible,
+    mark_floors,
     theory_handle,
 )
 from benchmarks.analysis.report.pictures.canvas import (
@@ -114,8 +113,7 @@ def _draw_curve(axes: Axes, curve: Curve, x: str, y: str) -> Iterator[Line]:
     if y in BESIDE:
         axes.plot(at, cases[BESIDE[y]].to_numpy(), color=curve.look.color, **THEORY, zorder=5)
     if y == TIME:
-        above = (cases["floor_share"] > 1).to_numpy()
-        mark_impossible(axes, at[above], values[above])
+        mark_floors(axes, at, values, cases["floor_verdict"])
     yield list(at), list(values)
 
 
@@ -154,6 +152,4 @@ def _legend(view: LayerView) -> dict[str, Line2D]:
     known = [words[column] for column in words if cases[column].notna().any()]
     if known:
         handles[", ".join(known)] = theory_handle()
-    if (cases["floor_share"] > 1).any():
-        handles[IMPOSSIBLE_WORDS] = impossible_handle()
-    return handles
+    return {**handles, **floor_handles(cases["floor_verdict"])}

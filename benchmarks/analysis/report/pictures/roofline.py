@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import INK, MUTED, log_axis, mark_impossible
-from benchmarks.analysis.report.pictures.canvas import Point, impossible_entry, kernels_below, make_panels
+from benchmarks.analysis.plots.style import INK, MUTED, floor_handles, log_axis, mark_floors
+from benchmarks.analysis.report.pictures.canvas import Point, kernels_below, make_panels
 from benchmarks.analysis.report.pictures.memory import numbers
 from benchmarks.analysis.report.pictures.views import View
 
@@ -41,7 +41,7 @@ def roofline_picture(view: View) -> Figure | None:
     ridge = most / bandwidth
     left, right = min(cases["intensity"].min() / 3, ridge / 10), max(cases["intensity"].max(), ridge) * 3
     panels[0][1].set_ylabel("achieved rate: FLOPs / median time")
-    kernels_below(figure, view, impossible_entry(view))
+    kernels_below(figure, view, floor_handles(cases["floor_verdict"]))
     for _, axes in panels:
         log_axis(axes, left, right, words=lambda value: f"{value:g}", which="x")
         log_axis(axes, cases["rate"].min() / 3, max(most, cases["rate"].max()) * 3, words=_rate_tick)
@@ -72,8 +72,7 @@ def _draw_cases(axes: Axes, view: View, cases: pd.DataFrame, bandwidth: float, m
         x, y = group["intensity"].to_numpy(), group["rate"].to_numpy()
         curves[str(kernel)] = (x, y, group["seq_len"].to_list())
         axes.plot(x, y, **view.looks[str(kernel)].drawn, zorder=3)
-        above = (group["floor_share"] > 1).to_numpy()
-        mark_impossible(axes, x[above], y[above])
+        mark_floors(axes, x, y, group["floor_verdict"])
     axes_x = np.geomspace(*axes.get_xlim(), 100)
     roof = (list(axes_x), list(np.minimum(bandwidth * axes_x, most)))
     labeller = Labeller(axes, [*((list(x), list(y)) for x, y, _ in curves.values()), roof])

@@ -8,11 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import log_axis
+from benchmarks.analysis.plots.style import floor_handles, log_axis
 from benchmarks.analysis.report.conclusions import Series
 from benchmarks.analysis.report.pictures.canvas import (
     draw_times,
-    impossible_entry,
     kernels_below,
     make_panels,
     reason_at_end,
@@ -30,7 +29,7 @@ def scaling_picture(view: View) -> Figure:
     low, high = time_range(view, 2.5, 2.5)
     for _, axes in panels:
         log_axis(axes, low, high, words=time_tick)
-    kernels_below(figure, view, impossible_entry(view))
+    kernels_below(figure, view, floor_handles(view.measured["floor_verdict"]))
     panels[0][1].set_ylabel(f"median time ({what_bars_span(view)})")
     for mode, axes in panels:
         for one in view.series[mode]:

@@ -14,13 +14,14 @@ from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import (
     INK,
     MUTED,
+    floor_handles,
     legend_below,
     legend_handle,
     log_axis,
-    mark_impossible,
+    mark_floors,
 )
 from benchmarks.analysis.report.conclusions import best_linear
-from benchmarks.analysis.report.pictures.canvas import impossible_entry, make_panels
+from benchmarks.analysis.report.pictures.canvas import make_panels
 from benchmarks.analysis.report.pictures.views import View
 
 FEW_LINES = 3
@@ -88,17 +89,14 @@ def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
         )
         for one in sorted(speedups, key=lambda one: not one.is_best)
     }
-    return {**handles, **impossible_entry(view)}
+    return {**handles, **floor_handles(view.measured["floor_verdict"])}
 
 
 def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup]) -> None:
     for one in speedups:
         look = {**view.looks[one.standard].drawn, "linestyle": one.line}
         axes.plot(one.lengths, one.ratios, **look, zorder=3)
-        ours = view.impossible["mode"].eq(mode) & view.impossible["kernel"].isin([one.linear, one.standard])
-        wrong = set(view.impossible.loc[ours, "seq_len"])
-        points = [point for point in zip(one.lengths, one.ratios, strict=True) if point[0] in wrong]
-        mark_impossible(axes, *([list(column) for column in zip(*points, strict=True)] or [[], []]))
+        mark_floors(axes, one.lengths, one.ratios, [_verdict(view, mode, one, n) for n in one.lengths])
     if not speedups:
         missing = "no length was measured with both"
         axes.text(0.5, 0.7, missing, transform=axes.transAxes, ha="center", color=MUTED)
@@ -115,6 +113,14 @@ def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup
         places = (*below, *above) if 0 < index == len(labelled) - 1 else (*above, *below)
         for length, ratio in zip(one.lengths, one.ratios, strict=True):
             labeller.write(Label(wording.times(ratio), length, ratio, view.looks[one.standard].color, places))
+
+
+def _verdict(view: View, mode: str, pair: Speedup, length: int) -> str | None:
+    """The worse of the verdicts that the floors give both sides of a ratio."""
+    cases = view.measured
+    ours = (cases["mode"] == mode) & cases["kernel"].isin([pair.linear, pair.standard])
+    found = set(cases.loc[ours & (cases["seq_len"] == length), "floor_verdict"])
+    return next((verdict for verdict in ("impossible", "at") if verdict in found), None)
 
 
 def _draw_break_even(axes: Axes) -> None:

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import IMPOSSIBLE_WORDS, INK, impossible_handle, legend_handle, log_axis
+from benchmarks.analysis.plots.style import INK, floor_handles, legend_handle, log_axis
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, best_linear
 from benchmarks.analysis.report.pictures.canvas import (
@@ -46,8 +46,8 @@ def theory_picture(view: View) -> Figure:
             and pair.standard in kernels
         ]
         entries += [_crossover_entry(view, pair) for pair in pairs]
-        if (view.impossible["mode"] == mode).any():
-            entries.append((impossible_handle(), IMPOSSIBLE_WORDS))
+        cases = view.measured[view.measured["mode"] == mode]
+        entries += [(handle, words) for words, handle in floor_handles(cases["floor_verdict"]).items()]
         axes.legend(
             *zip(*entries, strict=True), loc="upper left", bbox_to_anchor=(-0.02, -0.12), borderaxespad=0
         )
@@ -75,8 +75,10 @@ def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     lengths = np.geomspace(series.seq_lens[0], series.seq_lens[-1], 200)
     seconds = law.coefficients.seconds(lengths)
     axes.plot(lengths, seconds, color=look.color, linestyle=look.line, zorder=2)
-    off = f"off by {100 * law.relative_error:.0f} %" + (", untenable" if law.tenable is False else "")
-    return legend_handle(look), f"{series.kernel}: {sentences.law(law.coefficients.terms)}  ({off})"
+    untenable = f", untenable, {series.laws_firmness}" if law.tenable is False else ""
+    off = f"off by {100 * law.relative_error:.0f} %{untenable}"
+    words = f"{series.kernel}: {sentences.law(law.coefficients.terms)}  ({off})"
+    return legend_handle(look), f"{words}\n{sentences.growth(series.exponent)} ({series.exponent.firmness})"
 
 
 def _crossover_entry(view: View, pair: PairCrossover) -> tuple[Patch, str]:

@@ -45,11 +45,6 @@ class View:
         return self.cases[self.cases["outcome"] == "measured"]
 
     @property
-    def impossible(self) -> pd.DataFrame:
-        """The measured cases that took less time than their floor."""
-        return self.measured[self.measured["floor_share"] > 1]
-
-    @property
     def lengths(self) -> list[int]:
         """All measured lengths."""
         return sorted(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 import pandas as pd
 
@@ -38,33 +39,59 @@ ALIKE = {
 """Facts in which files that are pooled should agree, in words."""
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A kind of disturbance: how a run and a table of its readings are judged, its name, and a remedy."""
+
+    judge: Callable[[Conditions, pd.DataFrame], str | None]
+    title: str
+    advice: str
+    of_gpu: bool = False
+
+
 def name_conditions(records: Records) -> list[str]:
     """Sentences about each kind of disturbance, with what to try, and about pooled runs that differ."""
     several = len(records.runs) > 1
     on_cuda = set(records.rows.loc[records.rows["device"] == "cuda", "run"])
+    found = [disturbances(run.conditions, index in on_cuda) for index, run in enumerate(records.runs)]
     sentences = []
-    for rule, title, advice in RULES:
-        judged = [run for index, run in enumerate(records.runs) if rule not in OF_GPU or index in on_cuda]
-        found = [(rule(run.conditions, _table(run.conditions)), run.file) for run in judged]
-        words = [f"{what} ({file})" if several else what for what, file in found if what]
+    for rule in RULES:
+        of_runs = [(own[rule], run.file) for own, run in zip(found, records.runs, strict=True) if rule in own]
+        words = [f"{what} ({file})" if several else what for what, file in of_runs]
         if words:
-            sentences.append(f"{title}: {wording.listed(words)}. {advice}")
+            sentences.append(f"{rule.title}: {wording.listed(words)}. {rule.advice}")
     return [*sentences, *_unlike(records)]
 
 
-def _table(run: Conditions) -> pd.DataFrame:
+def disturbances(run: Conditions, on_cuda: bool) -> dict[Rule, str]:
+    """What disturbed a run, in words, by kind; a card is judged where the run used one."""
+    readings = table_of(run)
+    judged = {rule: rule.judge(run, readings) for rule in RULES if on_cuda or not rule.of_gpu}
+    return {rule: words for rule, words in judged.items() if words}
+
+
+def table_of(run: Conditions) -> pd.DataFrame:
     """A row for each reading."""
     return pd.DataFrame(run.readings, columns=READINGS, dtype=float)
 
 
 def _load(run: Conditions, readings: pd.DataFrame) -> str | None:
+    load = load_by_others(readings)
+    return f"others took {wording.percent(load)} of a core" if load > load_bound(run) else None
+
+
+def load_by_others(readings: pd.DataFrame) -> float:
+    """Cores that others kept busy, in the mean over the time; NaN where that is unknown or too short."""
     known = readings[readings["others_cores"].notna()]
     seconds = known["interval_s"].sum()
     if seconds < LEAST_SECONDS:
-        return None
-    load = float((known["others_cores"] * known["interval_s"]).sum() / seconds)
-    bound = max(OTHERS_CORES, OTHERS_SHARE * max(1.0, run.usable_cores))
-    return f"others took {wording.percent(load)} of a core" if load > bound else None
+        return math.nan
+    return float((known["others_cores"] * known["interval_s"]).sum() / seconds)
+
+
+def load_bound(run: Conditions) -> float:
+    """The load by others, in cores, from which on it is named."""
+    return max(OTHERS_CORES, OTHERS_SHARE * max(1.0, run.usable_cores))
 
 
 def _battery(run: Conditions, _: pd.DataFrame) -> str | None:
@@ -87,12 +114,21 @@ def _cpu_clock(_: Conditions, readings: pd.DataFrame) -> str | None:
 
 def _gpu_clock(_: Conditions, readings: pd.DataFrame) -> str | None:
     measuring = readings[readings["repetition"] > 0]
-    reasons = measuring["gpu_throttle_reasons"].fillna(0).astype(int)
-    fall = _fall(measuring[(reasons & LOAD) == 0], "gpu_sm_clock_mhz", SLOWER_GPU_CLOCK)
+    reasons = _reasons(measuring)
+    fall = _fall(measuring[unloaded(measuring)], "gpu_sm_clock_mhz", SLOWER_GPU_CLOCK)
     facts = [f"the SM clock fell from {fall[0]:.0f} to {fall[1]:.0f} MHz between repetitions"] if fall else []
     facts += [word for bit, word in SLOWDOWNS.items() if (reasons & bit).any()]
     hottest = measuring["gpu_temperature_c"].max()
     return ", ".join([*facts, *([f"{hottest:.0f} °C"] if hottest > 0 else [])]) if facts else None
+
+
+def _reasons(readings: pd.DataFrame) -> pd.Series[int]:
+    return readings["gpu_throttle_reasons"].fillna(0).astype(int)
+
+
+def unloaded(readings: pd.DataFrame) -> pd.Series[bool]:
+    """Whether each reading is of a card that is neither idle nor at its power cap."""
+    return (_reasons(readings) & LOAD) == 0
 
 
 def _fall(readings: pd.DataFrame, clock: str, share: float) -> tuple[float, float] | None:
@@ -119,15 +155,28 @@ def _busy_gpu(_: Conditions, readings: pd.DataFrame) -> str | None:
     return " and ".join(facts) or None
 
 
-OF_GPU = (_gpu_clock, _busy_gpu)
-RULES: Sequence[tuple[Callable[[Conditions, pd.DataFrame], str | None], str, str]] = (
-    (_load, "CPU load", "Close other programs, or measure when the machine is idle."),
-    (_crowded, "More threads than cores", "Set OMP_NUM_THREADS to the cores there are."),
-    (_cpu_clock, "Slower clock", "Cool the machine, or fix its clock below the turbo."),
-    (_governor, "Power saving", "Set the governor to performance: `cpupower frequency-set -g performance`."),
-    (_battery, "Power saving", "Plug it in."),
-    (_gpu_clock, "Throttled GPU", "Cool the card, or fix its clock: `nvidia-smi --lock-gpu-clocks`."),
-    (_busy_gpu, "Busy GPU", "End the other processes that `nvidia-smi` shows, or measure on another card."),
+RULES = (
+    Rule(_load, "CPU load", "Close other programs, or measure when the machine is idle."),
+    Rule(_crowded, "More threads than cores", "Set OMP_NUM_THREADS to the cores there are."),
+    Rule(_cpu_clock, "Slower clock", "Cool the machine, or fix its clock below the turbo."),
+    Rule(
+        _governor,
+        "Power saving",
+        "Set the governor to performance: `cpupower frequency-set -g performance`.",
+    ),
+    Rule(_battery, "Power saving", "Plug it in."),
+    Rule(
+        _gpu_clock,
+        "Throttled GPU",
+        "Cool the card, or fix its clock: `nvidia-smi --lock-gpu-clocks`.",
+        of_gpu=True,
+    ),
+    Rule(
+        _busy_gpu,
+        "Busy GPU",
+        "End the other processes that `nvidia-smi` shows, or measure on another card.",
+        of_gpu=True,
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""Unstable measurements by their times, and what to try; `conditions` tells of what disturbed them."""
+"""Unstable measurements by their times, and what to try; `sensors` tells of what disturbed them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.conditions.sensors import name_conditions
+from benchmarks.analysis.reading.fields import FAMILIES, LONG_ROUND_S
 from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.reading.setting import CASE, Case, Setting
-from benchmarks.analysis.report.cases import standard_error
-from benchmarks.analysis.report.conditions import name_conditions
 from benchmarks.analysis.scaling.units import Floats
 
 FEW_ROUNDS = 3
-"""The least number of rounds whose median a single stall cannot move."""
+"""The least number of rounds whose median a single stall cannot move, if they are short."""
 WIDE_SPREAD = 0.135
 """Width of the middle half of the rounds over their median: for normal noise that of a standard deviation of
 10 %, from which on pyperf calls a benchmark unstable."""
@@ -27,6 +26,7 @@ DRIFT = math.log(1.05)
 """The drift that is named: half of the drift with which tests show that the intervals keep their promise."""
 UNEVEN_RUN = math.log(1.1)
 """Five times what the run usually does to all its times on shared machines."""
+DRIFTED = "from the first to the last repetition all cases together became"
 CONFIDENCE = 0.99
 """The confidence of each drift that is named: there is one per run and device, and few shall be false."""
 
@@ -55,7 +55,8 @@ def name_quality(records: Records) -> list[str]:
 def _few_rounds(rows: pd.DataFrame) -> Iterator[str]:
     counts = rows.groupby([*CASE, "unit"], dropna=False)["rounds"].sum()
     fewest = counts.groupby(list(CASE), dropna=False).min().reset_index()
-    few = fewest[fewest["rounds"] < FEW_ROUNDS]
+    times = rows.groupby(list(CASE), dropna=False)["median_s"].median().reset_index(drop=True)
+    few = fewest[(fewest["rounds"] < FEW_ROUNDS) & (times <= LONG_ROUND_S)]
     if len(few):
         worst = few.sort_values("rounds").iloc[0]
         yield (
@@ -86,19 +87,26 @@ def _spread(seconds: Floats) -> float:
 
 def _drift(rows: pd.DataFrame) -> Iterator[str]:
     """All cases of a run growing slower, or faster, from repetition to repetition."""
-    found: dict[str, float] = {}
-    for _, group in rows.groupby(["run", "device"], dropna=False):
-        change, file = _trend(_levels(group, "repetition")), group["file"].iloc[0]
-        if abs(change) > max(DRIFT, abs(found.get(file, 0))):
-            found[file] = change
-    if found:
-        several = rows["file"].nunique() > 1
-        words = [_change(change) + (f" ({file})" if several else "") for file, change in found.items()]
+    of_files = {str(file): name_drift(group) for file, group in rows.groupby("file", sort=False)}
+    several = len(of_files) > 1
+    words = [words + (f" ({file})" if several else "") for file, words in of_files.items() if words]
+    if words:
         yield (
-            "Drift: from the first to the last repetition all cases together became "
-            f"{wording.listed(words)}. Warm the machine up and keep it cool, and end what else runs on it. "
-            "The comparison of kernels bears it, since repetitions are interleaved; absolute times do not."
+            f"Drift: {DRIFTED} {wording.listed(words)}. Warm the machine up and keep it cool, and end "
+            "what else runs on it. The comparison of kernels bears it, since repetitions are interleaved; "
+            "absolute times do not."
         )
+
+
+def name_drift(rows: pd.DataFrame) -> str | None:
+    """The drift of one run from its first to its last repetition, "8.0 % slower"; None where there is none.
+
+    Args:
+        rows: Rows of the run, with `key`, `clock`, `device`, `repetition` and `median_s`.
+    """
+    changes = [_trend(_levels(group, "repetition")) for _, group in rows.groupby("device")]
+    largest = max(changes, key=abs, default=0.0)
+    return _change(largest) if abs(largest) > DRIFT else None
 
 
 def _uneven_runs(rows: pd.DataFrame, records: Records) -> Iterator[str]:
@@ -145,7 +153,7 @@ def _common(changes: Floats) -> float:
     """The mean over cases, or 0 where their scatter explains it: Student's t over the cases."""
     if len(changes) < 2:
         return 0.0
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(changes) - 1) * standard_error(changes)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(changes) - 1) * changes.std(ddof=1) / math.sqrt(len(changes))
     mean = float(changes.mean())
     return mean if abs(mean) > half else 0.0
 

@@ -1,0 +1,1 @@
+"""What disturbed measurements, by their times and by the sensors of the machine."""
