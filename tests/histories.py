@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ from benchmarks.analysis.history.names import LineName, case_names
 from benchmarks.analysis.history.storage import Revision
 from benchmarks.analysis.reading.setting import SETTING, Case, Setting
 from benchmarks.analysis.scaling.units import Floats
-from tests.synthetic import Law, Noise, Run
+from tests.synthetic import Law, Machine, Noise, Run, ceilings
 
 OF_RUNS = Noise(0.015, 0.0, 0.01)
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
@@ -111,7 +111,8 @@ class Wander:
         return np.asarray(np.repeat(common, lines, axis=0))
 
 
-STATES: dict[str, Sequence[Telegraph | Wander]] = {
+State = Telegraph | Wander
+STATES: dict[str, Sequence[State]] = {
     "clock states 15 % apart for 5 to 25 runs": [Telegraph()],
     "the same, lines respond by 5 to 15 %": [Telegraph(response=(1 / 3, 1))],
     "the same, half of the lines respond": [Telegraph(hit=0.5)],
@@ -122,25 +123,21 @@ STATES: dict[str, Sequence[Telegraph | Wander]] = {
 """What moves many lines of a machine at once."""
 
 
-def timeline(logs: Floats, kernels: int = 10, ceilings: Floats | None = None) -> Timeline:
+def timeline(logs: Floats, kernels: int = 10) -> Timeline:
     """Lines of these logs of times, of shape (lines, commits), shared out evenly to so many kernels.
 
     Args:
         logs: Logs of times.
         kernels: How many, of an equal number of lengths each.
-        ceilings: Logs of the times of ceilings, one a row.
     """
     names = []
     for index in range(len(logs)):
         kernel, length = f"linear-{index * kernels // len(logs)}", 2 ** (index % -(-len(logs) // kernels))
         names.append(_name(kernel, length))
-    ceilings = np.empty((0, logs.shape[1])) if ceilings is None else ceilings
-    names += [_name(f"ceiling-{index}", 1) for index in range(len(ceilings))]
     commits = logs.shape[1]
-    times = np.exp(np.vstack([logs, ceilings]))
     lines = [
         Line("time", name, np.arange(commits), row, np.ones(commits))
-        for name, row in zip(names, times, strict=True)
+        for name, row in zip(names, np.exp(logs), strict=True)
     ]
     revisions = [Revision(EPOCH + timedelta(days=day), commit=commit_id(day)) for day in range(commits)]
     return Timeline("machine 1", "synthetic", commits, revisions, lines, [], [])
@@ -207,3 +204,40 @@ def slower(factor: float) -> dict[tuple[str, str], Law]:
     """Laws of the kernels with the linear kernel slower by a factor."""
     slow = Law(1e-6 * factor, 1)
     return {**KERNELS, **{("linear-chunked", mode): slow for mode in MODES}}
+
+
+FIVE = ("linear-a", "linear-b", "standard-c", "standard-d", "linear-e")
+
+
+def store_states(
+    folder: Path,
+    commits: int,
+    *,
+    state: Callable[[int], float] = lambda _: 1.0,
+    own: Callable[[int, str], float] = lambda *_: 1.0,
+    kernels: Sequence[str] = FIVE,
+    with_ceilings: bool = True,
+) -> Path:
+    """Save runs of kernels on a machine whose state slows everything by a factor, the ceilings too.
+
+    Args:
+        folder: The storage.
+        commits: One run each.
+        state: The factor of each commit.
+        own: A kernel's own factor at each commit.
+        kernels: Which are measured, in both modes.
+        with_ceilings: Whether the ceilings are measured as well.
+    """
+    for number in range(commits):
+        laws: dict[tuple[str, str], Law] = {}
+        for kernel in kernels:
+            first = KERNELS["standard-sdpa" if kernel.startswith("standard") else "linear-chunked", "causal"]
+            factor = state(number) * own(number, kernel)
+            laws |= {(kernel, mode): replace(first, coefficient=factor * first.coefficient) for mode in MODES}
+        path = store(folder, number, laws, **SMALL)
+        if with_ceilings:
+            content = json.loads(path.read_text())
+            factor = state(number) * math.exp(0.01 * np.random.default_rng(number).standard_normal())
+            content["benchmarks"] += ceilings(Machine(), 2e10 / factor, 1e11 / factor)
+            path.write_text(json.dumps(content))
+    return folder

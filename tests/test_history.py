@@ -6,7 +6,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,16 +151,6 @@ def test_machines_have_histories_of_their_own_and_a_change_of_machine_is_no_step
     history = history_of(tmp_path)
     assert [machine.runs for machine in history.machines] == [8, 8]
     assert history.steps == []
-
-
-def test_a_step_common_to_all_cases_is_reported_as_moved_together(tmp_path: Path) -> None:
-    for number in range(24):
-        factor = 1.2 if number >= 12 else 1
-        laws = {kernel: replace(law, coefficient=law.coefficient * factor) for kernel, law in KERNELS.items()}
-        store(tmp_path, number, laws, **SMALL)
-    (moved,) = history_of(tmp_path).moved_together
-    assert (moved.since, moved.verdict) == (commit_id(12)[:7], "slower")
-    assert moved.count >= 0.8 * moved.of
 
 
 def test_a_case_that_fails_since_a_commit_is_lost_in_a_history(tmp_path: Path) -> None:

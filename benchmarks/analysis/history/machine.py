@@ -15,15 +15,18 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.analysis.history.levels import LEAST_PLACES, NEAR, segments
+from benchmarks.analysis.history.levels import LEAST_PLACES, NEAR, Segment, segments
 from benchmarks.analysis.history.noises import estimate_noises
-from benchmarks.analysis.history.responses import HUBER, respond, spread_of
+from benchmarks.analysis.history.responses import HUBER, TINY, responses, spread_of
 from benchmarks.analysis.scaling.units import Floats
 
 CEILING_VOTES = 2.0
 """Kernels that a ceiling is worth as a witness: no commit touches it."""
 LEAST_VOTES, LEAST_SHARE = 1.5, 1 / 3
-"""Of the other kernels so many, and so large a share of them, must take part in what is the machine's."""
+"""Of the other kernels so many, and so large a share of their lines, take part in what is the machine's.
+
+What comes and goes needs no such share: a commit stays, or is reverted once.
+"""
 LEAST_REVISIONS = LEAST_PLACES
 """Fewer revisions show no step, of a line or of a machine."""
 MOST_STATES = 3
@@ -52,7 +55,7 @@ class Machine:
     def states(self, without: Sequence[str] = ()) -> Floats:
         """The courses of the states that the lines of all other kernels share, of shape (states, revisions).
 
-        Each is in logs of a typical line that takes part, and zero at its median.
+        Each is in logs of a typical line that takes part, and zero in the newest state.
         """
         key = frozenset(without)
         if key not in self._known:
@@ -70,15 +73,29 @@ def _states(logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], l
     rest = logs - np.nanmedian(logs, axis=1, keepdims=True)
     known = paths
     for _ in range(MOST_STATES):
-        path = _common_path(rest, scales, kernels, ceilings)
-        if path is None or np.ptp(_calm(path)) < least:
+        path, share = _common_path(rest, scales, kernels, ceilings)
+        common = share > LEAST_SHARE or (share > 0 and _comes_and_goes(path, least))
+        if not common or np.ptp(_calm(path)) < least:
             break
         code = _code(path, rest[ceilings], scales[ceilings], least)
         if np.ptp(_calm(path - code)) >= least:
             paths = np.vstack([paths, path - code])
         known = np.vstack([known, path - code, code] if code.any() else [known, path])
-        rest = np.array([row - respond(row, known) @ known for row in logs])
-    return paths
+        rest = logs - responses(logs, known) @ known
+    newest = np.array([_levels(path, least)[-1].level for path in paths]).reshape(-1, 1)
+    return np.asarray(paths - newest)
+
+
+def _levels(path: Floats, least: float) -> list[Segment]:
+    ones = np.ones(len(path))
+    (noise,) = estimate_noises([(path, ones)])
+    return segments(path, ones, noise, margin=least)
+
+
+def _comes_and_goes(path: Floats, least: float) -> bool:
+    """Whether it turns back twice: a commit that is reverted turns back once."""
+    signs = np.sign(np.diff([one.level for one in _levels(path, least)]))
+    return int(np.count_nonzero(np.diff(signs))) >= 2
 
 
 def _code(path: Floats, ceilings: Floats, scales: Floats, least: float) -> Floats:
@@ -90,18 +107,26 @@ def _code(path: Floats, ceilings: Floats, scales: Floats, least: float) -> Float
     part = np.zeros_like(path)
     if not len(ceilings):
         return part
-    ones = np.ones(len(path))
-    (noise,) = estimate_noises([(path, ones)])
-    for old, new in pairwise(segments(path, ones, noise, margin=least)):
+    for old, new in pairwise(_levels(path, least)):
         start, stop = max(old.start, new.start - NEAR), min(new.stop, new.start + NEAR)
-        before, after = ceilings[:, start : new.start], ceilings[:, new.start : stop]
         size = new.level - old.level
-        moved = (np.nanmedian(after, axis=1) - np.nanmedian(before, axis=1)) / size
-        error = scales * math.sqrt(1 / before.shape[1] + 1 / after.shape[1]) / abs(size)
-        if np.all(moved + 2 * error < 0.5):
+        moves = [
+            _share_moved(row[start : new.start], row[new.start : stop], scale, size)
+            for row, scale in zip(ceilings, scales.tolist(), strict=True)
+        ]
+        if max(moves) < 1 / 2:
             part[new.start :] += size
     signs = np.sign(np.diff(part))
     return part if abs(signs.sum()) == np.abs(signs).sum() else np.zeros_like(path)
+
+
+def _share_moved(before: Floats, after: Floats, scale: float, size: float) -> float:
+    """The largest share of a step that a line may have made; all of it where it was not measured."""
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    if not len(before) or not len(after):
+        return 1.0
+    error = 2 * scale * math.sqrt(1 / len(before) + 1 / len(after))
+    return float(np.median(after) - np.median(before)) / size + error / abs(size)
 
 
 def _calm(path: Floats) -> Floats:
@@ -111,10 +136,11 @@ def _calm(path: Floats) -> Floats:
 
 def _common_path(
     rest: Floats, scales: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_]
-) -> Floats | None:
-    """The path that explains most of what the kernels, each with the same weight, do; None if few take part.
+) -> tuple[Floats, float]:
+    """The path that explains most of what the kernels do, each with the same weight, and how many take part.
 
-    Robust factor analysis of rank one, by alternating least squares with Huber's weights.
+    Robust factor analysis of rank one, by alternating least squares with Huber's weights. The share is
+    that of lines, zero if too few kernels take part.
     """
     _, first, index, counts = np.unique(
         np.array(kernels), return_index=True, return_inverse=True, return_counts=True
@@ -131,26 +157,24 @@ def _common_path(
         mean = (trust * filled).sum(axis=1, keepdims=True) / total
         around = path - centre
         power = (trust * around**2).sum(axis=1, keepdims=True)
-        responses = (trust * around * (filled - mean)).sum(axis=1, keepdims=True) / np.maximum(power, 1e-300)
-        levels = mean - responses * centre
-        distance = np.abs(filled - levels - responses * path) / scales[:, None]
-        trust = known * np.minimum(1, HUBER / np.maximum(distance, 1e-300))
-        weight = trust * precisions * responses
-        path = (weight * (filled - levels)).sum(axis=0) / np.maximum((weight * responses).sum(axis=0), 1e-300)
-        path /= max(1e-300, float(np.sqrt(np.mean(path**2))))
+        slopes = (trust * around * (filled - mean)).sum(axis=1, keepdims=True) / np.maximum(power, TINY)
+        levels = mean - slopes * centre
+        distance = np.abs(filled - levels - slopes * path) / scales[:, None]
+        trust = known * np.minimum(1, HUBER / np.maximum(distance, TINY))
+        weight = trust * precisions * slopes
+        path = (weight * (filled - levels)).sum(axis=0) / np.maximum((weight * slopes).sum(axis=0), TINY)
+        path /= max(TINY, float(np.sqrt(np.mean(path**2))))
     # A line that does not take part has a response as large as its noise.
-    error = scales**2 / np.maximum(power[:, 0], 1e-300)
-    own = np.maximum(0, responses[:, 0] ** 2 - 4 * error)
-    own = np.sqrt(own)
+    error = scales**2 / np.maximum(power[:, 0], TINY)
+    own = np.sqrt(np.maximum(0, slopes[:, 0] ** 2 - 4 * error))
     weight = (votes / counts)[index]
     if not own.any():
-        return None
+        return path, 0.0
     of_kernels = np.sqrt(np.bincount(index, own**2) / counts)
-    if _part(votes, of_kernels) < LEAST_VOTES or _part(weight, own) <= LEAST_SHARE * votes.sum():
-        return None
+    share = _part(weight, own) / votes.sum() if _part(votes, of_kernels) >= LEAST_VOTES else 0.0
     typical = float((weight * own**2).sum() / (weight * own).sum())
-    sign = np.sign(np.median(responses[own > 0]))
-    return np.asarray((path - np.median(path)) * typical * (sign or 1))
+    sign = np.sign(np.median(slopes[own > 0]))
+    return (path - np.median(path)) * typical * (sign or 1), share
 
 
 def _part(votes: Floats, responses: Floats) -> float:

@@ -67,13 +67,15 @@ def history_picture(traced: Sequence[Traced]) -> Figure:
     figure.subplots_adjust(
         0.055, (BELOW + GAP / 2) / height, 0.975, 1 - (ABOVE + GAP / 2) / height, 0.27, GAP / PANEL
     )
-    with_steps = sum(len(one.segments) > 1 for one in traced)
+    lines = [one for one in traced if one.line.quantity != "machine"]
+    with_steps = sum(len(one.segments) > 1 for one in lines)
     headline(
         figure,
-        f"History: {with_steps} of {len(traced)} lines have steps"
+        f"History: {with_steps} of {len(lines)} lines have steps"
         + (f"; {len(shown)} lines are shown" if len(shown) < len(traced) else ""),
         f"{wording.count(timeline.runs, 'run')} of {wording.count(len(timeline.revisions), 'revision')} "
-        f"in the order of commits; {timeline.fingerprint}",
+        f"in the order of commits; {timeline.fingerprint}"
+        + ("; lines without what moved all times" if len(lines) < len(traced) else ""),
     )
     axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for panel in axes[len(shown) :]:

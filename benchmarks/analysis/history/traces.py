@@ -22,7 +22,7 @@ from benchmarks.analysis.history.lines import Line, Timeline
 from benchmarks.analysis.history.machine import Machine
 from benchmarks.analysis.history.names import LineName
 from benchmarks.analysis.history.noises import LINES_TO_POOL, Noise, estimate_noises, with_values
-from benchmarks.analysis.history.responses import Prior, respond, separate
+from benchmarks.analysis.history.responses import Prior, responses, separate
 from benchmarks.analysis.history.storage import Revision
 from benchmarks.analysis.scaling.units import Floats, student_quantile
 
@@ -164,7 +164,7 @@ def trace(timeline: Timeline, margin: float = MARGIN) -> list[Traced]:
         own = [line for line in noisy if line.quantity == quantity]
         shared = [machine.states(line.name.kernels)[:, line.places] for line in own]
         values = [
-            (_less(scaled(line), paths), weights(line)) for line, paths in zip(own, shared, strict=True)
+            (_rest(scaled(line), paths), weights(line)) for line, paths in zip(own, shared, strict=True)
         ]
         priors = _priors(own, machine)
         # A ratio of two times has the noise of both, also where it is cut off at the longest length.
@@ -204,22 +204,20 @@ def _machine(timeline: Timeline, machine: Machine) -> Iterator[Traced]:
         yield Traced(timeline, line, noise, found, len(paths), machine.least)
 
 
-def _less(values: Floats, paths: Floats) -> Floats:
+def _rest(values: Floats, paths: Floats) -> Floats:
     """Values less all that follows the states, as their noise shows best."""
-    return np.asarray(values - respond(values, paths) @ paths)
+    return np.asarray(values - responses(values[None], paths)[0] @ paths)
 
 
 def _priors(own: Sequence[Line], machine: Machine) -> dict[tuple[str, ...], Prior]:
     """By the kernels of a line, how the lines of other kernels respond."""
     priors = {}
+    logs = np.full((len(own), machine.logs.shape[1]), np.nan)
+    for row, line in zip(logs, own, strict=True):
+        row[line.places] = scaled(line)
     for kernels in {line.name.kernels for line in own}:
-        paths = machine.states(kernels)
-        responses = [
-            respond(scaled(line), paths[:, line.places])
-            for line in own
-            if not set(kernels) & set(line.name.kernels)
-        ]
-        priors[kernels] = Prior.of(np.array(responses).reshape(len(responses), len(paths)))
+        others = [not set(kernels) & set(line.name.kernels) for line in own]
+        priors[kernels] = Prior.of(responses(logs[others], machine.states(kernels)))
     return priors
 
 

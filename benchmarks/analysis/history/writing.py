@@ -80,10 +80,13 @@ def write_history(
             f"the history cannot be written to {folder} ({error.strerror}); name another folder with -o"
         ) from None
     written = Section("Written", [", ".join(map(str, files))])
-    worse = bool(history.lost) or any(
-        one.change.verdict in WORSE and not is_ceiling(one.name) for one in history.baseline.lines
-    )
-    return WrittenHistory(as_text([*sections(history), written]), files, worse)
+    return WrittenHistory(as_text([*sections(history), written]), files, worse(history))
+
+
+def worse(history: History) -> bool:
+    """Whether code is worse than before; ceilings and states of the machine are none."""
+    changed = (one for one in history.baseline.lines if not is_ceiling(one.name))
+    return bool(history.lost) or any(one.change.verdict in WORSE for one in changed)
 
 
 def conclude(
