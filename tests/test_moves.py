@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 
 from benchmarks.analysis.comparison.conclusions import CrossoverShift, ExponentShift, Place
-from benchmarks.analysis.comparison.judging import RUN_NOISE
 from benchmarks.analysis.comparison.matching import Stratum
 from benchmarks.analysis.comparison.moves import judge_shifts
 from benchmarks.analysis.comparison.regression import MARGIN
 from benchmarks.analysis.comparison.shifts import in_doubt
 from benchmarks.analysis.scaling.crossover import find_crossover
+from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 from tests.compared import having
 from tests.noise import CALM, NOISES, Floats, Unrest, draw_files, draw_tables, seconds
 from tests.synthetic import DOUBLINGS, Law
@@ -100,7 +100,7 @@ def test_equal_code_moves_nothing_under_every_noise() -> None:
         rates = [rate_of_moves(unrest, draws, pairs) for pairs in (3, 6)]
         files = [rate_of_moves(unrest, draws, 0, repetitions) for repetitions in (3, 6)]
         print(f"| {name} | " + " | ".join(f"{rate:.0%}" for rate in [*rates, *files]), "|", flush=True)
-        rates += files if unrest.run <= RUN_NOISE else []  # no repetition shows more than what is assumed
+        rates += files if unrest.run <= RUN_EFFECT else []  # no repetition shows more than what is assumed
         misses += [(name, rate) for rate in rates if rate > 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)]
     assert not misses
 

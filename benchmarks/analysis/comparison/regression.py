@@ -32,7 +32,7 @@ def compare(
     """Compare two sets of runs.
 
     The unit of sampling is the pair of runs, or the run, or with a single run a side its repetitions; then
-    an effect of the run of `judging.RUN_NOISE` is assumed, and the verdicts are `tentative`. On time they are
+    an effect of the run of `RUN_EFFECT` is assumed, and the verdicts are `tentative`. On time they are
 
     - "slower", "faster": Holm's correction over all cases leaves less than 5 % for a change so sure by
       chance, and the mean change is beyond the margin;
