@@ -111,7 +111,7 @@ def test_of_too_few_revisions_a_history_says_that_nothing_can_be_told(commits: i
     store_states(tmp_path, commits, own=lambda number, _: 1.76 if number else 1.0, kernels=FIVE[1:3])
     slower, text, history = told(tmp_path)
     assert not slower
-    assert f"Nothing can be told from {commits} revisions: even a doubling shows from 4 on" in text
+    assert f"Nothing can be told of times from {commits} revisions: even a doubling shows from 4 on" in text
     assert "`python -m benchmarks compare" in text
     verdicts = {(one["quantity"], one["verdict"]) for one in history["baseline"]["lines"]}
     assert {verdict for quantity, verdict in verdicts if quantity == "time"} == {"too few"}
