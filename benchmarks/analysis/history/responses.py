@@ -135,7 +135,7 @@ def separate(
     """
     step = step_cost(noise, len(values), lines)
     # The line itself cannot tell its response more exactly than this.
-    error = noise.long / np.maximum(paths.std(axis=1) * np.sqrt(len(values)), 1e-300)
+    error = noise.long / np.maximum(paths.std(axis=1) * math.sqrt(len(values)), noise.long / WIDE)
     prior = Prior(prior.mean, np.hypot(prior.spread, error), prior.some)
 
     tries = [respond(values, paths, noise.long), respond(values, paths, noise.long, prior=prior)]
