@@ -21,7 +21,8 @@ from benchmarks.analysis.history.lines import timelines
 from benchmarks.analysis.history.names import case_names
 from benchmarks.analysis.history.picture import PANELS, history_picture
 from benchmarks.analysis.history.storage import read_storage
-from benchmarks.analysis.history.traces import MARGIN, Traced, trace
+from benchmarks.analysis.history.traced import Traced
+from benchmarks.analysis.history.traces import MARGIN, trace
 from benchmarks.analysis.history.writing import conclude
 from benchmarks.analysis.plots.looks import look
 from benchmarks.analysis.reading.fields import InputError

@@ -79,6 +79,21 @@ def test_what_moves_all_kernels_but_perhaps_not_the_machine_counts_as_slower(
     assert moved["count"] >= (0.9 if len(kernels) > 1 else 0.6) * moved["of"], "a few lines see less"
 
 
+def test_what_comes_and_goes_in_two_kernels_is_the_machine_s_without_ceilings(tmp_path: Path) -> None:
+    store_states(
+        tmp_path,
+        40,
+        state=lambda number: 1.15 if number // 10 % 2 else 1.0,
+        kernels=FIVE[1:3],
+        with_ceilings=False,
+    )
+    slower, _, history = told(tmp_path)
+    assert not slower and history["steps"] == []
+    assert [step["since"]["commit"] for step in history["common_steps"]] == [
+        commit_id(n) for n in (30, 20, 10)
+    ]
+
+
 @pytest.mark.parametrize("slowed", [FIVE[:1], FIVE[:2]])
 def test_kernels_that_slow_down_between_states_of_the_machine_are_found_alone(
     slowed: tuple[str, ...], tmp_path: Path
@@ -111,7 +126,7 @@ def test_of_too_few_revisions_a_history_says_that_nothing_can_be_told(commits: i
     store_states(tmp_path, commits, own=lambda number, _: 1.76 if number else 1.0, kernels=FIVE[1:3])
     slower, text, history = told(tmp_path)
     assert not slower
-    assert f"Nothing can be told from {commits} revisions: even a doubling shows from 4 on" in text
+    assert f"Nothing can be told of times from {commits} revisions: even a doubling shows from 4 on" in text
     assert "`python -m benchmarks compare" in text
     verdicts = {(one["quantity"], one["verdict"]) for one in history["baseline"]["lines"]}
     assert {verdict for quantity, verdict in verdicts if quantity == "time"} == {"too few"}

@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks.analysis.history.levels import Segment, change, segments, smallest_step, step_cost
 from benchmarks.analysis.history.noises import Noise, estimate_noises
-from benchmarks.analysis.history.traces import MARGIN, Traced, trace
+from benchmarks.analysis.history.traced import Traced
+from benchmarks.analysis.history.traces import MARGIN, trace
 from benchmarks.analysis.scaling.units import Floats
 from tests.histories import DISQUIETS, STATES, Disquiet, State, timeline
 

@@ -21,7 +21,7 @@ from benchmarks.analysis.history.conclusions import (
 from benchmarks.analysis.history.levels import Segment, change, step_cost
 from benchmarks.analysis.history.lines import Timeline
 from benchmarks.analysis.history.storage import Revision
-from benchmarks.analysis.history.traces import WORDS, Traced
+from benchmarks.analysis.history.traced import WORDS, Traced
 from benchmarks.analysis.reading.fields import InputError
 
 LEAST_RESPONSE = 1 / 4

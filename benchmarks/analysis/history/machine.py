@@ -25,7 +25,7 @@ CEILING_VOTES = 2.0
 LEAST_VOTES, LEAST_SHARE = 1.5, 1 / 3
 """Of the other kernels so many, and so large a share of their lines, take part in what is the machine's.
 
-What comes and goes needs no such share: a commit stays, or is reverted once.
+What comes and goes needs no such share, but two kernels: a commit stays, or is reverted once.
 """
 LEAST_REVISIONS = LEAST_PLACES
 """Fewer revisions show no step, of a line or of a machine."""
@@ -61,20 +61,25 @@ class Machine:
         if key not in self._known:
             others = np.array([kernel not in key for kernel in self.kernels], dtype=bool)
             kernels = [kernel for kernel in self.kernels if kernel not in key]
-            self._known[key] = _states(self.logs[others], kernels, self.ceilings[others], self.least)
+            # What a line is compared with shares a state with it, or there is none: that makes two.
+            votes = LEAST_VOTES - 1 if key else LEAST_VOTES
+            self._known[key] = _states(self.logs[others], kernels, self.ceilings[others], self.least, votes)
         return self._known[key]
 
 
-def _states(logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], least: float) -> Floats:
+def _states(
+    logs: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_], least: float, votes: float
+) -> Floats:
     paths = np.empty((0, logs.shape[1]))
-    if len(set(kernels)) < 2 or logs.shape[1] < LEAST_REVISIONS:
+    if not kernels or logs.shape[1] < LEAST_REVISIONS:
         return paths
     scales = np.array([spread_of(row) for row in logs])
     rest = logs - np.nanmedian(logs, axis=1, keepdims=True)
     known = paths
     for _ in range(MOST_STATES):
-        path, share = _common_path(rest, scales, kernels, ceilings)
-        common = share > LEAST_SHARE or (share > 0 and _comes_and_goes(path, least))
+        path, part, share = _common_path(rest, scales, kernels, ceilings)
+        common = part >= LEAST_VOTES and share > LEAST_SHARE
+        common = common or (part >= votes and _comes_and_goes(path, least))
         if not common or np.ptp(_calm(path)) < least:
             break
         code = _code(path, rest[ceilings], scales[ceilings], least)
@@ -136,11 +141,11 @@ def _calm(path: Floats) -> Floats:
 
 def _common_path(
     rest: Floats, scales: Floats, kernels: Sequence[str], ceilings: NDArray[np.bool_]
-) -> tuple[Floats, float]:
-    """The path that explains most of what the kernels do, each with the same weight, and how many take part.
+) -> tuple[Floats, float, float]:
+    """The path that explains most of what the kernels do, each with the same weight.
 
-    Robust factor analysis of rank one, by alternating least squares with Huber's weights. The share is
-    that of lines, zero if too few kernels take part.
+    Robust factor analysis of rank one, by alternating least squares with Huber's weights. With the path come
+    the number of kernels, in votes, and the share of lines that take part.
     """
     _, first, index, counts = np.unique(
         np.array(kernels), return_index=True, return_inverse=True, return_counts=True
@@ -169,12 +174,12 @@ def _common_path(
     own = np.sqrt(np.maximum(0, slopes[:, 0] ** 2 - 4 * error))
     weight = (votes / counts)[index]
     if not own.any():
-        return path, 0.0
+        return path, 0.0, 0.0
     of_kernels = np.sqrt(np.bincount(index, own**2) / counts)
-    share = _part(weight, own) / votes.sum() if _part(votes, of_kernels) >= LEAST_VOTES else 0.0
+    part, share = _part(votes, of_kernels), _part(weight, own) / votes.sum()
     typical = float((weight * own**2).sum() / (weight * own).sum())
     sign = np.sign(np.median(slopes[own > 0]))
-    return (path - np.median(path)) * typical * (sign or 1), share
+    return (path - np.median(path)) * typical * (sign or 1), part, share
 
 
 def _part(votes: Floats, responses: Floats) -> float:

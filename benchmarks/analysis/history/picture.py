@@ -18,7 +18,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.history.changes import WORSE, difference
 from benchmarks.analysis.history.levels import Segment
 from benchmarks.analysis.history.text import ORDER, QUANTITY_WORDS, change_words, level
-from benchmarks.analysis.history.traces import Traced
+from benchmarks.analysis.history.traced import Traced
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import (
     BETTER_INK,

@@ -28,6 +28,8 @@ ODD = 0.15
 """Share of the lines whose response may be a step of their own, and does not count."""
 MOST_PENALTY = 1.5
 """Steps that a response like no other line's costs at most: it is taken if it saves two."""
+USUAL = 4.0
+"""The squared distance of a response up to which nothing else is tried for a line without steps."""
 LEAST_LINES = 3
 """Fewer lines do not tell how responses scatter."""
 TRIED = 5
@@ -135,10 +137,10 @@ def separate(
     """
     step = step_cost(noise, len(values), lines)
     # The line itself cannot tell its response more exactly than this.
-    error = noise.long / np.maximum(paths.std(axis=1) * np.sqrt(len(values)), 1e-300)
+    error = noise.long / np.maximum(paths.std(axis=1) * math.sqrt(len(values)), noise.long / WIDE)
     prior = Prior(prior.mean, np.hypot(prior.spread, error), prior.some)
 
-    tries = [respond(values, paths, noise.long), respond(values, paths, noise.long, prior=prior)]
+    tries = [respond(values, paths, noise.long, prior=prior), respond(values, paths, noise.long)]
     best: tuple[float, Floats, list[Segment]] | None = None
     for response in (*tries, prior.mean, *prior.some):
         for _ in range(TURNS):
@@ -148,8 +150,10 @@ def separate(
             cost = cost_of(found, own, weights, noise, step) + penalty
             if best is None or cost < best[0]:
                 best = cost, response, found
-            if len(found) == 1 and penalty < step:
+            if len(found) == 1 and penalty <= USUAL:
                 return response, found
+            if len(found) == 1:
+                break
             response = respond(values, paths, noise.long, [one.start for one in found], prior)
     assert best is not None
     return best[1], best[2]

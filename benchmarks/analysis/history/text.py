@@ -22,6 +22,7 @@ from benchmarks.analysis.history.disturbed import capped, disturbances, label, q
 MOST_PLACES = 12
 """Steps at older commits are counted only."""
 ORDER = ("machine", "time", "crossover", "exponent", "peak_bytes", "flops", "min_bytes")
+TOO_FEW = "Nothing can be told of times from"
 LOST_WORDS = {"oom": "runs out of memory", "failed": "fails", "unsupported": "is unsupported"}
 QUANTITY_WORDS = {
     "min_bytes": "least bytes",
@@ -55,6 +56,8 @@ def _head(history: History) -> Section:
             f"of {revisions}, {label(first)} to {label(last)}; {wording.count(machine.lines, 'line')}."
         )
         sentences += _sight(machine)
+    if any(sentence.startswith(TOO_FEW) for sentence in sentences):
+        sentences.append("`python -m benchmarks compare BASE.json --against HEAD.json` compares two.")
     if len(machines) > 1:
         sentences.append("Machines that differ stay apart.")
     sentences.append(
@@ -66,19 +69,16 @@ def _head(history: History) -> Section:
 
 def _sight(machine: MachineHistory) -> Iterator[str]:
     """The smallest step that could have shown."""
-    if machine.enough is None:
-        return
-    revisions = len(machine.revisions)
-    if machine.enough > revisions or machine.smallest_step is None:
+    smallest = machine.smallest_step
+    if smallest is not None and smallest <= 1:
         yield (
-            f"Nothing can be told from {wording.count(revisions, 'revision')}: "
-            f"even a doubling shows from {machine.enough} on at the earliest. "
-            "`python -m benchmarks compare BASE.json --against HEAD.json` compares two."
+            f"A typical time could have shown a step of {wording.percent(smallest)} "
+            "in the middle of these revisions, and a larger one near their ends."
         )
-    else:
+    elif machine.enough is not None:
         yield (
-            f"A typical time could have shown a step of {wording.percent(machine.smallest_step)} "
-            f"in the middle of these revisions, and a larger one near their ends."
+            f"{TOO_FEW} {wording.count(len(machine.revisions), 'revision')}: "
+            f"even a doubling shows from {machine.enough} on at the earliest."
         )
 
 

@@ -28,7 +28,8 @@ from benchmarks.analysis.history.names import is_ceiling
 from benchmarks.analysis.history.picture import draw_history
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.text import sections
-from benchmarks.analysis.history.traces import MARGIN, Traced, trace
+from benchmarks.analysis.history.traced import Traced
+from benchmarks.analysis.history.traces import MARGIN, trace
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA, json_text
 
