@@ -122,12 +122,25 @@ def over_window(block: pd.DataFrame, slopes: Floats, unseen: float = 0.0) -> Gro
     start = len(lengths) - MIN_LENGTHS if flat is None else flat
     x, logs = np.log(lengths[start:]), np.log(block.to_numpy(dtype=float)[:, start:])
     mean = logs.mean(axis=0)
-    power = _power(Judged(fit_power(lengths[start:], np.exp(mean)), logs - mean, unseen), 1)
+    power = _within_slopes(Judged(fit_power(lengths[start:], np.exp(mean)), logs - mean, unseen), x, mean)
     # The derivative of a parabola in log N, at the window's end less at its start.
     bend = 2 * (x[-1] - x[0]) * np.linalg.pinv(np.vander(x, 3))[0]
     rise, least, _ = student_interval(logs @ bend, (unseen**2 * float(bend @ bend), math.inf))
     is_rising = least is not None and least > 0 and rise > MARGIN
     return power._replace(start=start, is_flat=flat is not None, rise=rise, is_rising=is_rising)
+
+
+def _within_slopes(judged: Judged, x: Floats, mean: Floats) -> Growth:
+    """The power of a window, whose misfit widens its interval no further than to its local slopes.
+
+    A misfit of three lengths is known so badly that its own interval would hold any power.
+    """
+    power, (low, high) = _power(judged, 1), judged.interval(1, misfit=False)
+    if power.low is None or power.high is None or low is None or high is None:
+        return power
+    steps = np.diff(mean) / np.diff(x)
+    least, most = float(steps.min()) + low, float(steps.max()) + high
+    return power._replace(low=max(power.low, least), high=min(power.high, most))
 
 
 def fixed_costs(block: pd.DataFrame, unseen: float = 0.0) -> FixedCosts | None:

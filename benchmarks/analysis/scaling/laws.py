@@ -111,19 +111,19 @@ class Judged:
         """Whether noise explains the misfit; None with a single unit, whose scatter is unknown."""
         return None if len(self.scatter) < 2 else self.p_value >= SIGNIFICANCE
 
-    def interval(self, coefficient: int) -> tuple[float | None, float | None]:
+    def interval(self, coefficient: int, *, misfit: bool = True) -> tuple[float | None, float | None]:
         """The 95 % interval of one of the free coefficients, less its fitted value.
 
         Each unit gives its own by one Gauss-Newton step from the fit to the means. What all units share adds
-        its variance, and so does the misfit that noise does not explain: other lengths would give another
-        coefficient.
+        its variance, and so does, unless left out, the misfit that noise does not explain: other lengths
+        would give another coefficient.
         """
         if len(self.scatter) < 2:
             return None, None
         weights = np.linalg.pinv(self.fit.tangent)[coefficient]
         length, spare = float(weights @ weights), np.subtract(*self.fit.tangent.shape)
         parts = [(self.unseen**2 * length, math.inf)]
-        parts += [(self.excess * length, float(spare))] if spare else []
+        parts += [(self.excess * length, float(spare))] if spare and misfit else []
         _, *ends = student_interval(self.scatter @ weights, *parts)
         return ends[0], ends[1]
 
