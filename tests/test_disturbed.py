@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.analysis.comparison.regression import compare
+from benchmarks.analysis.comparison.text import sections
 from benchmarks.analysis.comparison.writing import write_comparison
 from benchmarks.analysis.conditions.quality import name_quality
+from benchmarks.analysis.document import as_text
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.writing import write_history
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.report.writing import write_report
-from tests.histories import commit_id
-from tests.test_quality import DISTURBED, Content, conditions, facts, slow_down, steady
+from tests.histories import EPOCH, commit_id
+from tests.synthetic import ceilings
+from tests.test_quality import DISTURBED, GPU, Content, conditions, facts, slow_down, steady
 
 HEADING = "Quality of the measurements"
 COUNT = 3
@@ -29,8 +32,9 @@ def drifting(content: Content) -> Content:
     return slow_down(content, lambda record: 1 + 0.06 * (record["repetition"] - 1))
 
 
+OF_SENSORS = ("CPU load", "Slower clock", "Throttled GPU: the SM clock", "Power saving: the machine")
 EVERY: dict[str, Disturb] = {
-    **DISTURBED,
+    **{words: disturb for words, disturb in DISTURBED.items() if words.startswith(OF_SENSORS)},
     "Drift: from the first to the last repetition all cases together became 12 % slower": drifting,
 }
 
@@ -86,14 +90,12 @@ def test_compare_names_the_disturbed_side_in_text_markdown_and_json_and_exits_as
     assert load_of_base in flat(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("count", [1, COUNT])
-def test_quiet_runs_are_passed_over_in_silence(count: int, tmp_path: Path) -> None:
-    base, head = (save(tmp_path / "runs", side, count=count) for side in ("base", "head"))
+def test_quiet_runs_are_passed_over_in_silence(tmp_path: Path) -> None:
+    base, head = (save(tmp_path / "runs", side) for side in ("base", "head"))
     comparison = write_comparison(base, head, tmp_path / "comparison")
     assert HEADING not in comparison.text and comparison.found.conditions == []
     assert HEADING not in write_history(tmp_path / "runs", tmp_path / "history").text
     assert json.loads((tmp_path / "history/history.json").read_text())["disturbed"] == []
-    assert HEADING not in write_report(base, tmp_path / "report").text
 
 
 def test_runs_without_sensors_are_passed_over_in_silence(tmp_path: Path) -> None:
@@ -131,12 +133,12 @@ def all_runs(**changes: Any) -> Disturb:
 def test_compare_names_the_side_measured_in_worse_conditions(
     side: str, change: Disturb, words: str, tmp_path: Path
 ) -> None:
-    paths = {
-        one: save(tmp_path, one, *([change] if one == side else []), count=1) for one in ("base", "head")
-    }
-    (sentence,) = compare(load(paths["base"]), load(paths["head"])).conditions
-    assert sentence.startswith(words)
-    assert sentence in flat(write_comparison(paths["base"], paths["head"], tmp_path / "out").text)
+    base, head = (
+        save(tmp_path, one, *([change] if one == side else []), count=1) for one in ("base", "head")
+    )
+    comparison = compare(load(base), load(head))
+    (sentence,) = comparison.conditions
+    assert sentence.startswith(words) and sentence in flat(as_text(sections(comparison)))
 
 
 @pytest.mark.parametrize(
@@ -179,6 +181,32 @@ def test_a_history_names_the_disturbed_revisions_newest_first_and_counts_the_run
         ("0000001", "head-2.json"),
     ]
     assert set(found[1]["conditions"]) == {"CPU load", "Power saving"}
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_step_of_a_line_or_of_the_machine_names_what_disturbed_its_revision(
+    everything: bool, tmp_path: Path
+) -> None:
+    def factor(record: Mapping[str, Any]) -> float:
+        one = (record["kernel"], record["mode"], record["seq_len"]) == ("linear-chunked", "causal", 2048)
+        return 1.6 if everything or one else 1.0
+
+    (tmp_path / "runs").mkdir()
+    for number in range(40):
+        content = steady(number, lengths=(512, 2048))
+        time = (EPOCH + timedelta(days=number)).isoformat()
+        content["commit_info"] |= {"id": commit_id(number), "time": time}
+        content["benchmarks"] += ceilings(GPU, 4e12, 7e14)
+        if number >= 20:
+            slow_down(content, factor)
+        if number == 20:
+            all_runs(others_cores=0.5)(content)
+        (tmp_path / f"runs/{number}.json").write_text(json.dumps(content))
+    text = write_history(tmp_path / "runs", tmp_path / "out").text
+    title = "The machine\n" if everything else "0000013 .. 0000014 (2025-01-21)\n"
+    section = text.partition(title)[2].partition("\n\n")[0]
+    assert "slower" in section and "Disturbed at 0000014: CPU load." in section
+    assert "Disturbed at 0000013" not in text
 
 
 def test_many_disturbed_revisions_are_counted_in_the_text_and_listed_in_the_json(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from benchmarks.analysis.document import as_text
 from benchmarks.analysis.plots.style import AT_FLOOR, IMPOSSIBLE
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
-from benchmarks.analysis.report.floors import ASSUMED, EXPECTED_RANGE, judge, reach
+from benchmarks.analysis.report.floors import ASSUMED, AT, EXPECTED_RANGE, judge, reach
 from benchmarks.analysis.report.pictures.layers import layer_views
 from benchmarks.analysis.report.pictures.profiling import profiling_picture
 from benchmarks.analysis.report.pictures.roofline import roofline_picture
@@ -77,15 +77,15 @@ def test_a_case_above_the_median_of_a_restless_ceiling_is_at_its_floor_and_not_i
     tmp_path: Path,
 ) -> None:
     paths = save(tmp_path, run({"linear-chunked": [1.1, 1.1, 1.1]}))
-    assert verdicts(paths) == ["at"] * 3 and verdicts(paths, "standard-sdpa") == ["above"] * 3
+    assert verdicts(paths) == [AT] * 3 and verdicts(paths, "standard-sdpa") == ["above"] * 3
     text = " ".join(console(paths).split())
-    assert "110 % ~" in text and "At the floor within the noise" in text
-    assert "241 GFLOP/s (194 to 288)" in text.partition("At the floor")[2]
+    assert "110 % ~" in text and "at the floor within the noise" in text
+    assert "241 GFLOP/s (194 to 288)" in text.partition("at the floor")[2]
     assert "Impossible" not in text and " !" not in text
 
 
 @pytest.mark.parametrize(
-    ("beyond", "expected"), [(1.04, "at"), (1.049, "at"), (1.051, "impossible"), (1.3, "impossible")]
+    ("beyond", "expected"), [(1.04, AT), (1.049, AT), (1.051, "impossible"), (1.3, "impossible")]
 )
 def test_only_what_beats_the_fastest_unit_of_the_ceiling_by_5_percent_is_impossible(
     beyond: float, expected: str, tmp_path: Path
@@ -94,9 +94,16 @@ def test_only_what_beats_the_fastest_unit_of_the_ceiling_by_5_percent_is_impossi
     assert verdicts(save(tmp_path, run({"linear-chunked": [share] * 3}))) == [expected] * 3
 
 
+def test_a_case_left_out_changes_no_verdict(tmp_path: Path) -> None:
+    content = run({"linear-chunked": [1.1] * 3})
+    gone = [("standard-sdpa", "causal", 2**20, "over_memory", "too large")]
+    content["not_measured"] = Run({}, not_measured=gone).content()["not_measured"]
+    assert verdicts(save(tmp_path, content)) == [AT] * 3
+
+
 def test_a_single_unit_within_the_ceilings_makes_a_case_possible(tmp_path: Path) -> None:
     far = 2 * FASTEST
-    assert verdicts(save(tmp_path, run({"linear-chunked": [far, far, 1.0]}))) == ["at"] * 3
+    assert verdicts(save(tmp_path, run({"linear-chunked": [far, far, 1.0]}))) == [AT] * 3
     assert verdicts(save(tmp_path, run({"linear-chunked": [far, far, far]}))) == ["impossible"] * 3
 
 
@@ -106,8 +113,8 @@ def test_runs_are_the_units_where_several_files_are_pooled(tmp_path: Path) -> No
     slowly, fast = run(wrong, slow), run(wrong, [0.7, 0.7, 0.7])
     stray = run(wrong, [0.7, 1.0, 1.0])
     assert verdicts(save(tmp_path, slowly, slowly, stray)) == ["impossible"] * 3
-    assert verdicts(save(tmp_path, slowly, slowly, fast)) == ["at"] * 3
-    assert verdicts(save(tmp_path, stray)) == ["at"] * 3
+    assert verdicts(save(tmp_path, slowly, slowly, fast)) == [AT] * 3
+    assert verdicts(save(tmp_path, stray)) == [AT] * 3
 
 
 def test_ceilings_of_one_file_judge_the_cases_of_all(tmp_path: Path) -> None:
@@ -117,10 +124,10 @@ def test_ceilings_of_one_file_judge_the_cases_of_all(tmp_path: Path) -> None:
     assert verdicts(save(tmp_path, first, second)) == ["impossible"] * 3
     for one in second["benchmarks"]:
         one["stats"]["data"] = [1.3 * second for second in one["stats"]["data"]]
-    assert verdicts(save(tmp_path, first, second)) == ["at"] * 3
+    assert verdicts(save(tmp_path, first, second)) == [AT] * 3
 
 
-@pytest.mark.parametrize(("beyond", "expected"), [(1.2, "at"), (1.6, "at"), (1.7, "impossible")])
+@pytest.mark.parametrize(("beyond", "expected"), [(1.2, AT), (1.6, AT), (1.7, "impossible")])
 def test_a_single_unit_is_taken_to_be_as_noisy_as_on_a_shared_machine(
     beyond: float, expected: str, tmp_path: Path
 ) -> None:
@@ -136,7 +143,7 @@ def test_the_noise_of_other_cases_widens_the_ends_of_few_units(tmp_path: Path) -
     wrong, steady = {"linear-chunked": [1.15] * 3}, [1.0] * 3
     assert verdicts(save(tmp_path, run(wrong, steady))) == ["impossible"] * 3
     restless = run({**wrong, "standard-sdpa": [0.4, 0.5, 0.6]}, steady)
-    assert verdicts(save(tmp_path, restless)) == ["at"] * 3
+    assert verdicts(save(tmp_path, restless)) == [AT] * 3
 
 
 def test_the_fastest_unit_of_any_size_of_a_ceiling_counts(tmp_path: Path) -> None:
@@ -146,11 +153,13 @@ def test_the_fastest_unit_of_any_size_of_a_ceiling_counts(tmp_path: Path) -> Non
     for one in other:
         one["extra_info"]["key"] += "-small"
     content["benchmarks"] += other
-    assert verdicts(save(tmp_path, content)) == ["at"] * 3
+    assert verdicts(save(tmp_path, content)) == [AT] * 3
 
 
-@pytest.mark.parametrize(("share", "cross", "ring"), [(0.9, 0, 0), (1.1, 0, 1), (1.6, 1, 0)])
-@pytest.mark.parametrize("where", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("share", "cross", "ring", "where"),
+    [(0.9, 0, 0, "cpu"), (1.1, 0, 1, "cpu"), (1.1, 0, 1, "cuda"), (1.6, 1, 0, "cuda")],
+)
 def test_pictures_mark_cases_by_the_same_verdict(
     share: float, cross: int, ring: int, where: str, tmp_path: Path
 ) -> None:
@@ -176,6 +185,20 @@ def test_pictures_mark_cases_by_the_same_verdict(
         assert ("impossible" in words) == bool(cross) and ("within the noise" in words) == bool(ring)
 
 
+def test_the_roofline_shades_what_lies_above_the_fastest_units(tmp_path: Path) -> None:
+    records = load(save(tmp_path, run({"linear-chunked": [1.1] * 3})))
+    ((_, view),) = views(summarise(records), case_table(records))
+    figure = roofline_picture(view)
+    assert figure is not None
+    for axes in figure.axes:
+        (shade,) = axes.collections
+        (path,) = shade.get_paths()
+        roof, vertices = axes.lines[0], np.asarray(path.vertices)
+        right = vertices[vertices[:, 0] == vertices[:, 0].max()]
+        assert right[:, 1].min() == pytest.approx(RATE * FASTEST)
+        assert np.max(np.asarray(roof.get_ydata(), dtype=float)) == pytest.approx(RATE)
+
+
 def test_summary_and_csv_hold_the_verdict_and_the_range_of_the_floor(tmp_path: Path) -> None:
     paths = save(tmp_path, run({"linear-chunked": [1.1] * 3}))
     assert main(["report", str(paths[0]), "-o", str(tmp_path / "report")]) == 0
@@ -185,11 +208,11 @@ def test_summary_and_csv_hold_the_verdict_and_the_range_of_the_floor(tmp_path: P
     (series,) = [one for one in summary["series"] if one["kernel"] == "linear-chunked"]
     for name in ("floor_low_s", "floor_high_s", "floor_share"):
         assert [float(row[name]) for row in rows] == pytest.approx(series[name])
-    assert [row["floor_verdict"] for row in rows] == series["floor_verdict"] == ["at"] * 3
+    assert [row["floor_verdict"] for row in rows] == series["floor_verdict"] == [AT] * 3
     for row in rows:
         floor, low, high = (float(row[name]) for name in ("floor_s", "floor_low_s", "floor_high_s"))
         assert (low, high) == pytest.approx((floor / FASTEST, floor * 241 / 194))
-    assert "At the floor within the noise" in (tmp_path / "report/summary.md").read_text()
+    assert "at the floor within the noise" in (tmp_path / "report/summary.md").read_text()
 
 
 # How often a verdict is right

@@ -20,6 +20,7 @@ from benchmarks.analysis.comparison.moves import judge_shifts
 from benchmarks.analysis.comparison.regression import MARGIN
 from benchmarks.analysis.comparison.shifts import in_doubt
 from benchmarks.analysis.scaling.crossover import find_crossover
+from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 from tests.compared import having
 from tests.noise import CALM, NOISES, Floats, Unrest, draw_files, draw_tables, seconds
 from tests.synthetic import DOUBLINGS, Law
@@ -78,8 +79,8 @@ def rate_of_moves(unrest: Unrest, draws: int, pairs: int, repetitions: int = 0) 
 
 @pytest.mark.parametrize("pairs", [3, 6])
 def test_equal_code_moves_no_exponent_and_no_crossover(pairs: int) -> None:
-    rate = rate_of_moves(CALM, 40, pairs)
-    assert_rate(rate, 0, 0.05, 40, f"A/A moved, {pairs} pairs")
+    rate = rate_of_moves(CALM, 30, pairs)
+    assert_rate(rate, 0, 0.05, 30, f"A/A moved, {pairs} pairs")
 
 
 @pytest.mark.parametrize("pairs", [pytest.param(3, marks=pytest.mark.slow), 6])
@@ -97,8 +98,9 @@ def test_equal_code_moves_nothing_under_every_noise() -> None:
     print("\n| noise | 3 pairs | 6 pairs | one run of 3 repetitions a side | of 6 |\n|---|---|---|---|---|")
     for name, unrest in NOISES.items():
         rates = [rate_of_moves(unrest, draws, pairs) for pairs in (3, 6)]
-        rates += [rate_of_moves(unrest, draws, 0, repetitions) for repetitions in (3, 6)]
-        print(f"| {name} | " + " | ".join(f"{rate:.0%}" for rate in rates), "|", flush=True)
+        files = [rate_of_moves(unrest, draws, 0, repetitions) for repetitions in (3, 6)]
+        print(f"| {name} | " + " | ".join(f"{rate:.0%}" for rate in [*rates, *files]), "|", flush=True)
+        rates += files if unrest.run <= RUN_EFFECT else []  # no repetition shows more than what is assumed
         misses += [(name, rate) for rate in rates if rate > 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)]
     assert not misses
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from benchmarks.analysis.comparison.inference import Change, find_change, holm, noise
-from benchmarks.analysis.comparison.judging import RUN_NOISE, verdicts
+from benchmarks.analysis.comparison.judging import verdicts
 from benchmarks.analysis.comparison.regression import MARGIN
+from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 from tests.noise import CALM, NOISES, Floats, Unrest, draw_tables
 from tests.test_coverage import assert_rate
 
@@ -111,14 +112,34 @@ def test_a_single_run_a_side_assumes_the_effect_of_the_run(draws: int) -> None:
     """Repetitions raise false alarms in most comparisons without the assumed effect of the run."""
     random = np.random.default_rng(0)
     run, repetition = CALM.run, CALM.repetition
-    found: dict[float, list[bool]] = {0.0: [], RUN_NOISE: []}
+    found: dict[float, list[bool]] = {0.0: [], RUN_EFFECT: []}
     for _ in range(draws):
         sides = run * random.standard_normal((2, 1, CASES))
         sides = sides + repetition * random.standard_normal((2, 3, CASES))
         for unseen, alarms in found.items():
             alarms.append(alarm(find_change(sides[0], sides[1], paired=False, unseen=unseen)))
     assert_rate(float(np.mean(found[0.0])), 0.5, 1, draws, "A/A alarm, one run a side taken at its word")
-    assert_rate(float(np.mean(found[RUN_NOISE])), 0, 0.05, draws, "A/A alarm, one run a side")
+    assert_rate(float(np.mean(found[RUN_EFFECT])), 0, 0.05, draws, "A/A alarm, one run a side")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "states"), [(0.02, 0), (0.03, 0), (0.015, 1), (0.015, 5)],
+    ids=["2 %", "3 %", "1.5 %, and two states in 1 case", "1.5 %, and two states in 5 cases"],
+)  # fmt: skip
+def test_a_single_run_a_side_raises_alarms_by_a_larger_effect_than_assumed(
+    run: float, states: int, request: pytest.FixtureRequest
+) -> None:
+    """What larger effects cost is printed; no repetition shows them."""
+    random = np.random.default_rng(0)
+    alarms = []
+    for _ in range(500):
+        sides = run * random.standard_normal((2, 1, CASES))
+        sides[..., :states] += math.log(1.12) * (random.random((2, 1, states)) < 0.5)
+        sides = sides + CALM.repetition * random.standard_normal((2, 3, CASES))
+        alarms.append(alarm(find_change(sides[0], sides[1], paired=False, unseen=RUN_EFFECT)))
+    what = f"A/A alarm, one run a side, effect {request.node.callspec.id}"
+    assert_rate(float(np.mean(alarms)), 0, 0.05 if run <= RUN_EFFECT and not states else 1, 500, what)
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.comparison.conclusions import Comparison, Ratio, SideSummary
-from benchmarks.analysis.comparison.judging import RUN_NOISE
 from benchmarks.analysis.comparison.naming import ORDER, QUANTITIES, change, commits, share
 from benchmarks.analysis.comparison.states import ALPHA, FARTHEST, chance
+from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 
 NUMBER_WORDS = {"pair": "pair of runs measured in turn", "run": "run", "repetition": "repetition"}
 
@@ -119,7 +119,7 @@ def ground(comparison: Comparison) -> Iterator[str]:
         )
     if comparison.tentative:
         yield (
-            f"Tentative: there is one run a side, so {share(RUN_NOISE)} are assumed for what a run "
+            f"Tentative: there is one run a side, so {share(RUN_EFFECT)} are assumed for what a run "
             "does to each of its cases. Several runs a side, best measured in turn, say what it is."
         )
 

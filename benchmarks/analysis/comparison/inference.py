@@ -49,7 +49,8 @@ class Change:
     def p(self) -> Floats:
         """How likely each would look so large by chance, two-sided and taken alone."""
         alone = 2 * special.stdtr(self.freedom, -np.abs(self.value) / self.error)
-        return np.asarray(np.minimum(self.tried * alone, 1))
+        with np.errstate(invalid="ignore"):
+            return np.where(np.isinf(self.tried), 1.0, np.minimum(self.tried * alone, 1))
 
 
 def find_change(base: Floats, head: Floats, *, paired: bool, unseen: float | Floats = 0.0) -> Change:
@@ -72,18 +73,17 @@ def find_change(base: Floats, head: Floats, *, paired: bool, unseen: float | Flo
     """
     (before, n), (after, m) = _mean(base), _mean(head)
     if paired:
-        value, units = _mean(head - base)
-        parts, runs = [(head - base, 1 / units)], 2 * units
+        value, n = _mean(head - base)
+        parts, runs = [(head - base, n)], 2 * n
     else:
         value, runs = after - before, n + m
-        parts = [(base, 1 / n), (head, 1 / m)]
+        parts = [(base, n), (head, m)]
         if len(base) == 1 or len(head) == 1:
-            parts = [(head if len(base) == 1 else base, 1 / n + 1 / m)]
-    noises = [(*noise(table), share) for table, share in parts]
-    (variance, freedom), *more = [(own * share, of_own) for own, of_own, share in noises]
+            parts = [(head if len(base) == 1 else base, n * m / (n + m))]
+    (variance, freedom), *more = [_of_mean(*noise(table), units) for table, units in parts]
     for other in more:
         variance, freedom = _add(variance, freedom, *other)
-    shown = np.sum([shared_noise(table)[0] * share for table, share in parts], axis=0)
+    shown = np.sum([_of_mean(*shared_noise(table), units)[0] for table, units in parts], axis=0)
     hidden = tolerable(len(base) + len(head), paired=paired)
     variance = np.maximum(variance, shown_by_others(shown, hidden))
     by_states = chance(runs)
@@ -179,6 +179,11 @@ def _mean(table: Floats) -> tuple[Floats, Floats]:
     units = held.sum(axis=0, dtype=float)
     with np.errstate(invalid="ignore"):
         return np.where(held, table, 0).sum(axis=0) / units, units
+
+
+def _of_mean(variance: Floats, freedom: Floats, units: Floats) -> tuple[Floats, Floats]:
+    """Variance of the mean of so many units, and its degrees of freedom; NaN without any."""
+    return variance / np.where(units > 0, units, np.nan), freedom
 
 
 def _variance(deviations: Floats, freedom: Floats) -> Floats:

@@ -18,10 +18,9 @@ from benchmarks.analysis.comparison.conclusions import (
 from benchmarks.analysis.comparison.inference import FAMILY, Change, find_change, holm, join
 from benchmarks.analysis.comparison.matching import Stratum
 from benchmarks.analysis.comparison.states import ALPHA, FARTHEST
+from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 from benchmarks.analysis.scaling.units import Floats
 
-RUN_NOISE = 0.02
-"""Noise of a run in each of its cases, assumed where a side has one run: 1.5 to 2 % on shared machines."""
 WIDEST = 20.0
 """Log-ratio at which intervals end: two units can span more than any number holds."""
 TOGETHER = 0.75
@@ -107,7 +106,7 @@ _TIME_VERDICTS: dict[str, TimeVerdict] = {
 
 def unseen(part: Stratum) -> float:
     """What is assumed of the effect of a run, where the units cannot show it."""
-    return RUN_NOISE if part.unit == "repetition" else 0.0
+    return RUN_EFFECT if part.unit == "repetition" else 0.0
 
 
 def ratios(change: Change) -> Iterator[Ratio]:

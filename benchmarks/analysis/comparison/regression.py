@@ -32,15 +32,19 @@ def compare(
     """Compare two sets of runs.
 
     The unit of sampling is the pair of runs, or the run, or with a single run a side its repetitions; then
-    an effect of the run of `judging.RUN_NOISE` is assumed, and the verdicts are `tentative`. On time they are
+    an effect of the run of `RUN_EFFECT` is assumed, and the verdicts are `tentative`. On time they are
 
     - "slower", "faster": Holm's correction over all cases leaves less than 5 % for a change so sure by
       chance, and the mean change is beyond the margin;
     - "same": the 95 % interval lies inside the margin, so a change beyond it is excluded;
     - "inconclusive": neither; "incomparable": measured on different machines or by different clocks.
 
+    Of fewer than 6 runs, only changes beyond what the states of processes may do are called: see `states`.
+
     Counts and bytes have no noise: any difference is one. An exponent or crossover "moved" by the same two
-    conditions, its margin being what times that change by the margin in opposite directions do to it.
+    conditions, its margin being what times that change by the margin in opposite directions do to it; Holm's
+    correction is over all of them. A crossover beyond the measured lengths moved where a length's lead surely
+    changed hands: see `moves.judge_shifts`.
 
     Args:
         base: The runs compared with.

@@ -29,11 +29,11 @@ def chance(runs: Floats | int) -> Floats:
 
 
 def tolerable(runs: int, *, paired: bool) -> int:
-    """How many cases of two states may be, so that their chances add up to half of `ALPHA`; at least 1.
+    """How many cases of two states a comparison may hold whose own runs do not show it; at least 1.
 
-    Unpaired, each side is known by its own runs alone, which show little of a single run in the other state.
-    So the chance is there that of all runs but one, (1 + r) times as large, and the whole of `ALPHA` is it
-    allowed, since not all of these look changed.
+    Paired, so many that the chances of all of them are half of `ALPHA`. Unpaired, each side is known by its
+    own runs alone, which hardly show a single run in the other state. The chance of at most one such run is
+    1 + r times as large; as not all of these look changed, those chances may be all of `ALPHA`.
     """
     share = ALPHA / 2 if paired else ALPHA / (1 + runs)
     return max(1, int(share / 2.0 ** (1 - runs)))

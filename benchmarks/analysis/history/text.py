@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import PurePath
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section
@@ -16,12 +15,10 @@ from benchmarks.analysis.history.conclusions import (
     History,
     MachineHistory,
     MovedTogether,
-    RevisionLabel,
     Step,
 )
+from benchmarks.analysis.history.disturbed import capped, disturbances, label, quality
 
-MOST_LINES = 20
-"""Lines of a section; history.json holds all."""
 MOST_PLACES = 12
 """Steps at older commits are counted only."""
 ORDER = ("machine", "time", "crossover", "exponent", "peak_bytes", "flops", "min_bytes")
@@ -42,7 +39,7 @@ def sections(history: History) -> list[Section]:
         *_machines(history),
         *_steps(history),
         *_baseline(history),
-        *_quality(history),
+        *quality(history),
         *_left_out(history.left_out),
     ]
 
@@ -56,7 +53,7 @@ def _head(history: History) -> Section:
         revisions = wording.count(len(machine.revisions), "revision")
         sentences.append(
             f"{machine.name.capitalize()} ({machine.fingerprint}): {runs} "
-            f"of {revisions}, {_label(first)} to {_label(last)}; {wording.count(machine.lines, 'line')}."
+            f"of {revisions}, {label(first)} to {label(last)}; {wording.count(machine.lines, 'line')}."
         )
         sentences += _sight(machine)
     if any(sentence.startswith(TOO_FEW) for sentence in sentences):
@@ -85,11 +82,6 @@ def _sight(machine: MachineHistory) -> Iterator[str]:
         )
 
 
-def _label(revision: RevisionLabel) -> str:
-    day = revision.time[:10]
-    return revision.name if revision.name.startswith(day) else f"{revision.name} ({day})"
-
-
 def _machines(history: History) -> Iterator[Section]:
     """What moved whole machines, newest first: no kernel is judged by it."""
     several = len(history.machines) > 1
@@ -102,12 +94,13 @@ def _machines(history: History) -> Iterator[Section]:
             else ""
         )
         sentences.append(
-            f"{name.capitalize()} became {step.change.verdict} at {_label(step.since)}, "
+            f"{name.capitalize()} became {step.change.verdict} at {label(step.since)}, "
             f"{change_words('machine', step.change)} "
             f"({step.count} of {wording.count(step.of, 'time')}{ceilings})."
         )
+        sentences += disturbances(history, step)
     if sentences:
-        yield Section("The machine", [*_capped(sentences), "Every line below is judged by what is left."])
+        yield Section("The machine", [*capped(sentences), "Every line below is judged by what is left."])
 
 
 def _place(step: Step) -> tuple[str, str, str]:
@@ -125,10 +118,9 @@ def _steps(history: History) -> Iterator[Section]:
     for place in places[:MOST_PLACES]:
         first = place[0]
         where = f" on {first.machine}" if several else ""
-        title = f"{first.after.name} .. {_label(first.since)}{where}"
-        yield Section(
-            title, [*_together(history, first), *_capped(_lines([(step, step.change) for step in place]))]
-        )
+        title = f"{first.after.name} .. {label(first.since)}{where}"
+        rows = capped(_lines([(step, step.change) for step in place]))
+        yield Section(title, [*_together(history, first), *disturbances(history, first), *rows])
     if len(places) > MOST_PLACES:
         older = sum(map(len, places[MOST_PLACES:]))
         yield Section("Older steps", [f"{older} at {len(places) - MOST_PLACES} places: see history.json."])
@@ -183,12 +175,6 @@ def _sizes(quantity: str, changes: Sequence[Difference]) -> str:
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
-def _capped(lines: Sequence[str]) -> Iterator[str]:
-    yield from lines[:MOST_LINES]
-    if len(lines) > MOST_LINES:
-        yield f"and {len(lines) - MOST_LINES} more: see history.json"
-
-
 def change_words(quantity: str, change: Difference, *, interval: bool = True) -> str:
     """A size and its interval: "+10.2 % [9.1, 11.4]", "+0.12 [0.09, 0.15]", "larger" from nothing."""
     if change.size is None or change.low is None or change.high is None:
@@ -232,32 +218,12 @@ def _baseline(history: History) -> Iterator[Section]:
     if counts["unknown"]:
         sentences.append(f"{wording.count(counts['unknown'], 'line')} were not measured at the baseline.")
     sentences += [
-        f"Lost: {one.name} used to run, and since {_label(one.since)} it {LOST_WORDS[one.outcome]}."
+        f"Lost: {one.name} used to run, and since {label(one.since)} it {LOST_WORDS[one.outcome]}."
         for one in history.lost
     ]
-    yield Section("Newest against baseline", [*sentences, *_capped(_lines(changed))])
-
-
-def _quality(history: History) -> Iterator[Section]:
-    """What disturbed the runs of each revision, the newest first; none where all were quiet."""
-    if not history.disturbed:
-        return
-    several = len(history.machines) > 1
-    revisions: dict[str, dict[str, list[str]]] = {}
-    for one in reversed(history.disturbed):
-        where = _label(one.revision) + (f" on {one.machine}" if several else "")
-        for kind, words in one.conditions.items():
-            named = f"{words} ({PurePath(one.file).name})"
-            revisions.setdefault(where, {}).setdefault(kind, []).append(named)
-    lines = [
-        f"{where}: {'; '.join(f'{kind}: {wording.listed(words)}' for kind, words in kinds.items())}."
-        for where, kinds in revisions.items()
-    ]
-    runs = wording.count(sum(machine.runs for machine in history.machines), "run")
-    counted = f"{len(history.disturbed)} of {runs} were disturbed, which may explain a step there."
-    yield Section("Quality of the measurements", [counted, *_capped(lines)])
+    yield Section("Newest against baseline", [*sentences, *capped(_lines(changed))])
 
 
 def _left_out(reasons: Sequence[str]) -> Iterator[Section]:
     if reasons:
-        yield Section("Files left out", list(_capped([f"{reason}." for reason in reasons])))
+        yield Section("Files left out", list(capped([f"{reason}." for reason in reasons])))

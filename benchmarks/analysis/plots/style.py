@@ -59,10 +59,10 @@ AT_FLOOR: Style = {
 }  # fmt: skip
 """The mark of what is as fast as its device allows, as far as noise lets it be told."""
 FLOOR_MARKS: Mapping[str, tuple[Style, str]] = {
-    "at": (AT_FLOOR, "at the floor within the noise"),
-    "impossible": (IMPOSSIBLE, "impossible: faster than its ceiling allows"),
+    "at the floor within the noise": (AT_FLOOR, ""),
+    "impossible": (IMPOSSIBLE, ": faster than its ceiling allows"),
 }
-"""The mark and the words of each verdict of a floor that needs any."""
+"""The mark of each verdict of a floor that needs one, and what a legend adds to it; the worst comes last."""
 
 
 def length_axis(axes: Axes, lengths: Sequence[int], most: int = 11) -> None:
@@ -131,8 +131,8 @@ def floor_handles(verdicts: Iterable[object]) -> dict[str, Line2D]:
     """The entries of a legend for the marks of these verdicts."""
     found = set(verdicts)
     return {
-        words: Line2D([], [], **{**style, "markersize": 8})
-        for verdict, (style, words) in FLOOR_MARKS.items()
+        verdict + more: Line2D([], [], **{**style, "markersize": 8})
+        for verdict, (style, more) in FLOOR_MARKS.items()
         if verdict in found
     }
 

@@ -12,7 +12,7 @@ from benchmarks.analysis.reading.machines import differences, machine_names
 from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.reading.run_info import RunInfo
 from benchmarks.analysis.reading.setting import by_setting
-from benchmarks.analysis.report.ceilings import Ceiling, roof_of
+from benchmarks.analysis.report.ceilings import Ceiling, ceiling_of
 from benchmarks.analysis.report.conclusions import PairCrossover, Series
 
 BOTH_MODES = {"bidirectional", "causal"}
@@ -109,7 +109,7 @@ def _without_ceilings(series: Sequence[Series], ceilings: Sequence[Ceiling]) -> 
     operators = [
         one.setting for one in series if one.setting.subject == "operator" and one.family in FAMILIES
     ]
-    without = [setting for setting in operators if roof_of(setting, ceilings) is None]
+    without = [setting for setting in operators if ceiling_of(setting, ceilings) is None]
     places = [f"{setting.device} {setting.dtype}, {setting.clock} clock" for setting in without]
     if places:
         where = f" of {' and '.join(dict.fromkeys(places))}" if ceilings else ""

@@ -126,9 +126,3 @@ def ceiling_of(setting: Setting, ceilings: Iterable[Ceiling]) -> Ceiling | None:
     """The complete ceiling of a setting; None where it is missing or lacks a rate."""
     ceiling = next((one for one in ceilings if one.is_of(setting)), None)
     return ceiling if ceiling and ceiling.roof() else None
-
-
-def roof_of(setting: Setting, ceilings: Iterable[Ceiling]) -> Roof | None:
-    """The roof over a setting; None where its ceiling is missing or not complete."""
-    ceiling = ceiling_of(setting, ceilings)
-    return ceiling.roof() if ceiling else None

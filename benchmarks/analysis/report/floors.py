@@ -15,8 +15,9 @@ from benchmarks.analysis.reading.setting import by_setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate, ceiling_of
 from benchmarks.analysis.scaling.units import Floats
 
-Verdict = Literal["above", "at", "impossible"]
-"""A case is above its floor, at it within the noise of the ceilings, or faster than can be true."""
+Verdict = Literal["above", "at the floor within the noise", "impossible"]
+"""A case is above its floor, at it as far as noise lets it be told, or faster than can be true."""
+AT: Verdict = "at the floor within the noise"
 MARGIN = 0.05
 """By how much every unit of an impossible case is faster than the fastest units of its ceilings allow."""
 ENOUGH = 6
@@ -24,7 +25,7 @@ EXPECTED_RANGE = (0.0, 0.0, 1.128, 1.693, 2.059, 2.326, 2.534)
 """Expected range of so many normal values, in standard deviations (Tippett 1925)."""
 ASSUMED = 0.18
 """Standard deviation of the log of a unit where no case has two to tell it: that of a shared machine."""
-SIGNS: Mapping[str, str] = {"at": " ~", "impossible": " !"}
+SIGNS: Mapping[str, str] = {AT: " ~", "impossible": " !"}
 """What a table sets behind the share of the floor, by verdict."""
 FLOOR = ["floor_s", "floor_low_s", "floor_high_s", "floor_bound", "floor_share", "floor_verdict"]
 
@@ -106,7 +107,7 @@ def judge(
         A `Verdict` for each case.
     """
     impossible = unit_high_s * (1 + MARGIN) * np.exp(few) < floor_low_s
-    return np.where(impossible, "impossible", np.where(median_s < floor_s, "at", "above"))
+    return np.where(impossible, "impossible", np.where(median_s < floor_s, AT, "above"))
 
 
 def share_words(share: float | None, verdict: str | None) -> str:
@@ -118,17 +119,17 @@ def notes_on_shares(cases: pd.DataFrame, ceiling: Ceiling) -> Iterator[str]:
     """Sentences on a table of shares of one setting: what 100 % is, and the meaning of its signs."""
     yield "100 % is the shortest time that the median ceilings of this device allow."
     verdicts = set(cases["floor_verdict"])
-    if "at" in verdicts:
+    if AT in verdicts:
         yield (
-            f"{SIGNS['at'].strip()} At the floor within the noise: faster than the median ceilings allow, "
-            f"but not beyond their range, {_rate(ceiling.bytes_per_s, 'B/s')} and "
+            f"{SIGNS[AT].strip()} marks a case {AT}: faster than the median ceilings allow, "
+            f"yet not clearly beyond their range, {_rate(ceiling.bytes_per_s, 'B/s')} and "
             f"{_rate(ceiling.flops_per_s, 'FLOP/s')}."
         )
     if "impossible" in verdicts:
         yield (
-            f"{SIGNS['impossible'].strip()} Impossible, and no success: every unit of the case is over "
-            f"{100 * MARGIN:g} % faster than the fastest units of the ceilings allow. The warnings say what "
-            "to check."
+            f"{SIGNS['impossible'].strip()} marks an impossible case, and no success: every unit is over "
+            f"{100 * MARGIN:g} % faster than the fastest units of the ceilings allow. The warnings say "
+            "what to check."
         )
 
 

@@ -13,6 +13,8 @@ COARSE = 1.3
 """The ratio of neighbouring lengths above which lengths between them are worth measuring."""
 STEPS = 8
 """Steps between two measured lengths: those of kernels that work in tiles of 128 from N = 1024 on."""
+SHORT = 100
+"""Columns of a line of a command."""
 BENCHMARKS = {"operator": "test_attention", "layer": "test_self_attention"}
 
 
@@ -54,21 +56,35 @@ def _crossing(summary: Summary) -> Iterator[tuple[Setting, list[PairCrossover]]]
 
 
 def _between(setting: Setting, pairs: Sequence[PairCrossover]) -> Iterator[str]:
-    """The command that measures the lengths around these crossovers, where they are far apart."""
-    wanted: set[int] = set()
-    kernels: dict[str, None] = {}
+    """The commands that measure the lengths around these crossovers, where they are far apart."""
+    around: dict[tuple[int, int], dict[str, None]] = {}
     for pair in pairs:
         for low, high in pairwise(pair.found.seq_lens):
             if low <= (pair.found.n or 0) <= high and high > COARSE * low:
-                wanted.update(round(low + (high - low) * step / STEPS) for step in range(STEPS + 1))
-                kernels |= {pair.linear: None, pair.standard: None}
-    if wanted:
-        shape = f"{setting.batch}x{setting.heads}x{setting.head_dim}"
-        clock = " --clock wall" if setting.device == "cuda" and setting.clock == "wall" else ""
-        yield (
-            f"python -m benchmarks run -k {BENCHMARKS[setting.subject]} -o runs-{setting.mode}/ \\\n"
-            f"    --device {setting.device} --dtype {setting.dtype} --shape {shape} --mode {setting.mode} "
-            f"--phase {setting.phase}{clock} \\\n"
-            f"    {' '.join(f'--kernel {kernel}' for kernel in kernels)} \\\n"
-            f"    --seq-len {','.join(map(str, sorted(wanted)))}"
+                around.setdefault((low, high), {}).update({pair.linear: None, pair.standard: None})
+    for (low, high), kernels in around.items():
+        lengths = sorted({round(low + (high - low) * step / STEPS) for step in range(STEPS + 1)})
+        clock = ["--clock wall"] if setting.device == "cuda" and setting.clock == "wall" else []
+        yield _command(
+            f"python -m benchmarks run -o runs-{setting.mode}-{low}/",
+            f"-k {BENCHMARKS[setting.subject]}",
+            f"--device {setting.device}",
+            f"--dtype {setting.dtype}",
+            f"--shape {setting.batch}x{setting.heads}x{setting.head_dim}",
+            f"--mode {setting.mode}",
+            f"--phase {setting.phase}",
+            *clock,
+            *(f"--kernel {kernel}" for kernel in kernels),
+            f"--seq-len {','.join(map(str, lengths))}",
         )
+
+
+def _command(*parts: str) -> str:
+    """A command over several lines of a shell, each of them short."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + 1 + len(part) > SHORT:
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}"
+    return " \\\n".join(lines)

@@ -82,14 +82,6 @@ def fit_power(lengths: Floats, seconds: Floats) -> Fit:
     return fit._replace(a=float(fit.a * np.exp(-fit.power * middle)))
 
 
-def fit_parabola(x: Floats, times: Floats) -> Fit:
-    """Fit times = ... + power x² by least squares; only the power, residuals and tangent mean anything."""
-    tangent = np.vander(x, 3, increasing=True)
-    coefficients = np.linalg.lstsq(tangent, times, rcond=None)[0]
-    residuals = times - tangent @ coefficients
-    return Fit(0.0, 0.0, float(coefficients[2]), float(np.sqrt(np.mean(residuals**2))), residuals, tangent)
-
-
 def _constant(x: Floats, times: Floats) -> Fit:
     return _fit(x, times, 1.0, 0.0, [])
 

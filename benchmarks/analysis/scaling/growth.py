@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.scaling.fits import fit_parabola, fit_power
+from benchmarks.analysis.scaling.fits import fit_power
 from benchmarks.analysis.scaling.laws import LAWS, Judged, judge
-from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats
+from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, student_interval
 
 SLOPE_TOLERANCE = 0.3
 """How far the local slopes of a window may lie apart where noise does not move them.
@@ -124,10 +124,9 @@ def over_window(block: pd.DataFrame, slopes: Floats, unseen: float = 0.0) -> Gro
     mean = logs.mean(axis=0)
     power = _power(Judged(fit_power(lengths[start:], np.exp(mean)), logs - mean, unseen), 1)
     # The derivative of a parabola in log N, at the window's end less at its start.
-    parabola = Judged(fit_parabola(x, mean), logs - mean, unseen)
-    bend, (least, _) = parabola.fit.power, parabola.interval(2)
-    rise = 2 * (x[-1] - x[0]) * bend
-    is_rising = least is not None and bend + least > 0 and rise > MARGIN
+    bend = 2 * (x[-1] - x[0]) * np.linalg.pinv(np.vander(x, 3))[0]
+    rise, least, _ = student_interval(logs @ bend, (unseen**2 * float(bend @ bend), math.inf))
+    is_rising = least is not None and least > 0 and rise > MARGIN
     return power._replace(start=start, is_flat=flat is not None, rise=rise, is_rising=is_rising)
 
 

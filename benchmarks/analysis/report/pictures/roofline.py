@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import INK, MUTED, floor_handles, log_axis, mark_floors
+from benchmarks.analysis.report.ceilings import Ceiling
 from benchmarks.analysis.report.pictures.canvas import Point, kernels_below, make_panels
 from benchmarks.analysis.report.pictures.memory import numbers
 from benchmarks.analysis.report.pictures.views import View
@@ -27,7 +28,7 @@ REACH = (9, 5)
 
 def roofline_picture(view: View) -> Figure | None:
     """Every case under the roof of its device and dtype; None where no ceilings were measured for it."""
-    if view.roof is None:
+    if view.ceiling is None or view.roof is None:
         return None
     cases = numbers(view.measured, "flops", "min_bytes")
     cases = cases.assign(
@@ -46,7 +47,7 @@ def roofline_picture(view: View) -> Figure | None:
         log_axis(axes, left, right, words=lambda value: f"{value:g}", which="x")
         log_axis(axes, cases["rate"].min() / 3, max(most, cases["rate"].max()) * 3, words=_rate_tick)
         axes.set_xlabel("arithmetic intensity: FLOPs / least bytes moved (FLOP per byte)")
-        _draw_roof(axes, bandwidth, most)
+        _draw_roof(axes, view.ceiling)
     for mode, axes in panels:
         axes.set_title(f"{mode} (numbers: first and last N of a kernel)", loc="left", color=INK)
         _draw_cases(axes, view, cases[cases["mode"] == mode], bandwidth, most)
@@ -57,11 +58,13 @@ def _rate_tick(value: float) -> str:
     return wording.amount_tick(value, "FLOP/s")
 
 
-def _draw_roof(axes: Axes, bandwidth: float, most: float) -> None:
-    """Draw the roof, and shade what lies above it."""
+def _draw_roof(axes: Axes, ceiling: Ceiling) -> None:
+    """Draw the roof, and shade what lies above the roof of the fastest units."""
     x = np.geomspace(*axes.get_xlim(), 200)
-    roof = np.minimum(bandwidth * x, most)
-    axes.plot(x, roof, color=INK, linewidth=1.6, zorder=2)
+    median, fastest = ceiling.roof(), ceiling.roof("high")
+    assert median and fastest
+    axes.plot(x, np.minimum(median.bandwidth * x, median.matrix_rate), color=INK, linewidth=1.6, zorder=2)
+    roof = np.minimum(fastest.bandwidth * x, fastest.matrix_rate)
     axes.fill_between(x, roof, axes.get_ylim()[1], color="#f5f5f5", linewidth=0, zorder=0)
 
 

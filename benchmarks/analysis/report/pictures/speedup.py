@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import (
+    FLOOR_MARKS,
     INK,
     MUTED,
     floor_handles,
@@ -120,7 +121,7 @@ def _verdict(view: View, mode: str, pair: Speedup, length: int) -> str | None:
     cases = view.measured
     ours = (cases["mode"] == mode) & cases["kernel"].isin([pair.linear, pair.standard])
     found = set(cases.loc[ours & (cases["seq_len"] == length), "floor_verdict"])
-    return next((verdict for verdict in ("impossible", "at") if verdict in found), None)
+    return next((verdict for verdict in reversed(list(FLOOR_MARKS)) if verdict in found), None)
 
 
 def _draw_break_even(axes: Axes) -> None:

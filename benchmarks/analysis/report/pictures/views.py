@@ -13,7 +13,7 @@ from benchmarks.analysis.plots.looks import Look, looks
 from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import agreeing
-from benchmarks.analysis.report.ceilings import Roof, roof_of
+from benchmarks.analysis.report.ceilings import Ceiling, Roof, ceiling_of
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary
 from benchmarks.analysis.scaling.firmness import Unit
 
@@ -37,12 +37,17 @@ class View:
     cases: pd.DataFrame
     looks: Mapping[str, Look]
     unit: Unit
-    roof: Roof | None = None
+    ceiling: Ceiling | None = None
 
     @property
     def measured(self) -> pd.DataFrame:
         """The cases that have times."""
         return self.cases[self.cases["outcome"] == "measured"]
+
+    @property
+    def roof(self) -> Roof | None:
+        """The roof by the medians of the ceilings."""
+        return self.ceiling.roof() if self.ceiling else None
 
     @property
     def lengths(self) -> list[int]:
@@ -86,7 +91,7 @@ def views(summary: Summary, cases: pd.DataFrame) -> list[tuple[str, View]]:
             agreeing(cases, setting, COMBINATION),
             of_kernel,
             ours[0].unit,
-            roof_of(setting, summary.ceilings),
+            ceiling_of(setting, summary.ceilings),
         )
         found.append((suffix(setting, settings, COMBINATION) if index else "", view))
     return found
