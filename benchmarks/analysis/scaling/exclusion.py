@@ -7,8 +7,8 @@ from typing import Literal
 
 import pandas as pd
 
-from benchmarks.analysis.scaling.growth import MARGIN, NAMED_POWERS, Growth, Power
-from benchmarks.analysis.scaling.laws import Judged, Law, judge
+from benchmarks.analysis.scaling.growth import FAR_FROM_TENABLE, MARGIN, NAMED_POWERS, Growth
+from benchmarks.analysis.scaling.laws import SIGNIFICANCE, Law, judge
 
 Growing = Literal["linear", "quadratic"]
 GROWING: tuple[Growing, ...] = ("linear", "quadratic")
@@ -19,23 +19,25 @@ So much does a cache that overflows half-way, and from there on slows the kernel
 """
 HALFWAY = 0.5
 """The distance from a whole power up to which no other is nearer."""
-POWER_LAWS: dict[Power, Law] = {
+POWER_LAWS = {
     "constant": Law("c", 0),
     "linear": Law("c + a N", 1),
     "quadratic": Law("c + a N²", 2),
+    "cubic": Law("c + a N³", 3),
 }
 
 
 def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Growing | None:
     """The power m of N and N² by which the times grow, if they rule out the other one and a constant.
 
-    Two witnesses must agree. The interval of the exponent lies within 0.5 of m, and its nearer end within the
-    margin of a named power. And of the laws c + a N^m, which allow for fixed costs, that of m describes the
-    times and no other does, the constant c included. No times rule out all growth: fixed costs may hide it.
+    Two witnesses must agree. The interval of the exponent is nowhere nearer to another of these powers, and
+    reaches into the margin of m. And the law c + a N^m, which allows for fixed costs, is not far from tenable
+    for the times in the window of the exponent; the laws of all other powers, N³ included, are untenable
+    there, or over all lengths. No times rule out all growth, since fixed costs may hide it, so m is never 0.
 
-    A law describes the times where it is tenable, and where it misses them by no more than tiles and caches
-    do: on a machine without noise no law is tenable of a real kernel. The laws are asked about the window of
-    the exponent. A slope that still rises may rise towards m, and not beyond.
+    A law counts as tenable also where it misses the times by no more than tiles and caches do: on a machine
+    without noise no law is tenable of a real kernel. A slope that still rises may rise towards m, and not
+    beyond.
 
     Args:
         block: Seconds per unit (rows) and length (columns), complete.
@@ -47,14 +49,20 @@ def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Grow
     window = block.iloc[:, growth.start :]
     for power in GROWING:
         exponent = NAMED_POWERS[power]
-        within = exponent - HALFWAY <= growth.low and growth.high <= exponent + HALFWAY
+        beyond = math.inf if power == GROWING[-1] else exponent + HALFWAY
+        within = exponent - HALFWAY <= growth.low and growth.high <= beyond
         touches = growth.low <= exponent + MARGIN and exponent - MARGIN <= growth.high
         rises_beyond = growth.is_rising and growth.at_end > exponent + MARGIN
         if within and touches and not rises_beyond:
-            left = [name for name, law in POWER_LAWS.items() if _describes(judge(window, law, unseen))]
-            return power if left == [power] else None
+            rivals = [law for name, law in POWER_LAWS.items() if name != power]
+            ruled_out = not any(
+                _describes(law, window, unseen) and _describes(law, block, unseen) for law in rivals
+            )
+            left = _describes(POWER_LAWS[power], window, unseen, FAR_FROM_TENABLE)
+            return power if ruled_out and left else None
     return None
 
 
-def _describes(judged: Judged) -> bool:
-    return bool(judged.tenable) or judged.fit.error <= TEXTURE
+def _describes(law: Law, block: pd.DataFrame, unseen: float, significance: float = SIGNIFICANCE) -> bool:
+    judged = judge(block, law, unseen)
+    return judged.fit.error <= TEXTURE or judged.p_value >= significance
