@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -26,6 +25,8 @@ from benchmarks.subjects import SUBJECTS, prepare
 # and another repetition of it says more than another round. Beyond some hundred the rounds of one
 # repetition say nothing new, since they are not independent.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200
+# A call of the CPU that takes so long is hardly slower cold, and warming it up takes the time of a round.
+LONG_CALL_S = 1.0
 # Crosses the chunks of every chunked kernel, 512 tokens at most, and ends inside one.
 CHECK_SEQ_LEN = 600
 
@@ -122,10 +123,14 @@ class Measurer:
         call = prepare(case)
         if case.key not in self._read:
             self._read[case.key] = _untimed(call, case)
-        seconds, before_round = self._warm_up(call, case)
+        known = self.ledger.seconds_of(case)
+        if known and known > LONG_CALL_S and case.device == "cpu":
+            seconds, before_round = known, None
+        else:
+            seconds, before_round = self._warm_up(call, case)
         benchmark.extra_info.update(self.record(case, repetition))
         # A stall in the warm-up shall not leave a short call with one round.
-        rounds = self._rounds(case, min(seconds, self.ledger.seconds_of(case) or seconds))
+        rounds = self._rounds(case, min(seconds, known or seconds), repetition)
         benchmark.pedantic(call, setup=before_round, rounds=rounds)  # type: ignore[no-untyped-call]
         if benchmark.stats:
             # The median, not the warm-up: a stall in one call would leave out the longer lengths.
@@ -135,9 +140,10 @@ class Measurer:
     def _warm_up(self, call: Callable[[], object], case: Case) -> tuple[float, Callable[[], None] | None]:
         return warm_up(call, case.device, clock_name(case.device, self.clock))
 
-    def _rounds(self, case: Case, seconds: float) -> int:
+    def _rounds(self, case: Case, seconds: float, repetition: int) -> int:
         if case.subject == "layer":
-            return math.ceil(self.layer_rounds / self.repetitions)
+            so_far = [self.layer_rounds * done // self.repetitions for done in (repetition - 1, repetition)]
+            return max(1, so_far[1] - so_far[0])
         least = 1 if seconds > LONG_ROUND_S else LEAST_ROUNDS
         return max(least, min(MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-9))))
 

@@ -129,7 +129,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--round-seconds",
         type=float,
         metavar="S",
-        help="A case predicted to take longer a round is left out. Default: 2.",
+        help="A case predicted to take longer a round is left out. Default: 3.",
     )
 
 

@@ -142,7 +142,10 @@ def _relative_half_width(crossover: Crossover) -> float | None:
     lengths, n, low, high = crossover.lengths, crossover.n, crossover.low, crossover.high
     if lengths is None or n is None or low is None or high is None:
         return None
-    return math.inf if low <= lengths[0] or high >= lengths[1] else (high - low) / (2 * n)
+    clipped = (lengths[0] in crossover.within_noise and low <= lengths[0]) or (
+        lengths[1] in crossover.within_noise and high >= lengths[1]
+    )
+    return math.inf if clipped else (high - low) / (2 * n)
 
 
 def _progress(plan: Plan, done: int, seconds: float, measured_here: int) -> str:

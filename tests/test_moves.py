@@ -94,7 +94,7 @@ def test_a_linear_kernel_that_became_slower_moves_its_crossover(pairs: int) -> N
 @pytest.mark.slow
 def test_equal_code_moves_nothing_under_every_noise() -> None:
     """Rates for the table of the README of comparison are printed."""
-    draws, misses = 100, []
+    draws, misses = 40, []
     print("\n| noise | 3 pairs | 6 pairs | one run of 3 repetitions a side | of 6 |\n|---|---|---|---|---|")
     for name, unrest in NOISES.items():
         rates = [rate_of_moves(unrest, draws, pairs) for pairs in (3, 6)]

@@ -82,7 +82,7 @@ def test_the_known_noise_of_a_machine_takes_the_place_of_the_assumed_effect_of_a
     assert summarise(records, known_run_effect).runs.run_effect == pytest.approx(effect)
     assert width() > 2 * assumed
     assert main(["report", str(path), "-o", str(tmp_path / "report")]) == 0
-    assert "a standard deviation of 13 % of each time is assumed" in " ".join(capsys.readouterr().out.split())
+    assert "a standard deviation of 13 % of each time is taken" in " ".join(capsys.readouterr().out.split())
     store_floor(records.runs[0].machine, NoiseFloor(0.01, 60, 6, "2026-01-31"))
     assert width() == assumed
 
@@ -90,7 +90,7 @@ def test_the_known_noise_of_a_machine_takes_the_place_of_the_assumed_effect_of_a
 def test_several_runs_assume_no_effect_of_a_run(tmp_path: Path) -> None:
     paths = [Run(CROSSING, noise=NOISE, seed=seed).write(tmp_path / f"{seed}.json") for seed in range(3)]
     assert summarise(load(paths)).runs.run_effect is None
-    assert "is assumed for it" not in console(*paths)
+    assert "is taken for it" not in console(*paths)
 
 
 def test_growth_by_exclusion_is_said_in_the_headline_and_in_the_table(tmp_path: Path) -> None:

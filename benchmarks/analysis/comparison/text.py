@@ -73,7 +73,7 @@ def _times(comparison: Comparison, name: Namer) -> Iterator[Section]:
     words = {"same": f"the same within {share(comparison.margin)}"}
     notes = [f"Not listed: {', '.join(f'{rest[one]} {words.get(one, one)}' for one in ORDER if rest[one])}."]
     if still_open:
-        notes.append("Inconclusive: the interval reaches beyond the margin; more runs narrow it.")
+        notes.append("Inconclusive: not sure beyond the margin among so many cases; more runs tell.")
     if rows:
         notes.append("Times are geometric means over the units, so that the change is head over base.")
         table = Table(["case", "base", "head", "change of the time", "verdict"], rows)

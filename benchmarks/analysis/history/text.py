@@ -111,7 +111,9 @@ def _steps(history: History) -> Iterator[Section]:
     """A section for each place in the history, and in it a row for each step."""
     found = history.steps
     if not found:
-        yield Section("Steps", ["None: no line changed its level."])
+        enough = all(machine.enough for machine in history.machines)
+        seen = "no line changed its level" if enough else "no count changed, and times cannot show any yet"
+        yield Section("Steps", [f"None: {seen}."])
         return
     several = len(history.machines) > 1
     places = [list(group) for _, group in groupby(found, key=_place)]

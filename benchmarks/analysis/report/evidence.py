@@ -15,6 +15,8 @@ from benchmarks.analysis.report.ceilings import ceiling_of
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary
 from benchmarks.analysis.report.experiment import agreement, experiment
 from benchmarks.analysis.report.floors import notes_on_shares, share_words
+from benchmarks.analysis.scaling.exclusion import TEXTURE
+from benchmarks.analysis.scaling.growth import FAR_FROM_TENABLE
 
 ABOUT_SPEEDUPS = (
     "Geometric mean over the units of standard / linear, each unit compared with itself; where it passes 1x "
@@ -162,6 +164,12 @@ def _about_laws(series: Sequence[Series]) -> Iterator[str]:
         yield "Laws need 3 lengths, and c + a N^p needs 4."
         return
     yield ABOUT_LAWS
+    if any(one.exponent.verdict.startswith("like") for one in series):
+        yield (
+            "Growth like N or N² is told by exclusion, in the window of p: the laws of other powers are "
+            f"untenable, and its own is so at {100 * FAR_FROM_TENABLE:g} % or more, or misses the times by less "
+            f"than {100 * TEXTURE:.0f} %, as caches and tiles make it do."
+        )
     if any(law.tenable is None for laws in judged.values() for law in laws):
         yield "With a single unit nobody can tell which laws are tenable: measure at least 3 repetitions."
     none = [name for name, laws in judged.items() if laws and all(law.tenable is False for law in laws)]

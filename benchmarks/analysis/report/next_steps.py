@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
+
+import numpy as np
 
 from benchmarks.analysis.document import Section
 from benchmarks.analysis.reading.setting import Setting
-from benchmarks.analysis.report.conclusions import PairCrossover, Summary, best_linear
+from benchmarks.analysis.report.conclusions import Summary
+from benchmarks.analysis.scaling.crossover import Crossover
 
 COARSE = 1.3
 """The ratio of neighbouring lengths above which lengths between them are worth measuring."""
 STEPS = 8
-"""Steps between two measured lengths: those of kernels that work in tiles of 128 from N = 1024 on."""
+"""Steps in which the lengths around a crossover are measured: of 128 tokens between 1024 and 2048."""
 SHORT = 100
 """Columns of a line of a command."""
 BENCHMARKS = {"operator": "test_attention", "layer": "test_self_attention"}
@@ -31,42 +34,32 @@ def next_steps(summary: Summary) -> Iterator[Section]:
             ],
             commands=["python -m benchmarks run -o runs/"],
         )
-    commands = [command for setting, pairs in _crossing(summary) for command in _between(setting, pairs)]
+    commands = [
+        _command(f"python -m benchmarks run -o finer-{number}/", *options)
+        for number, options in enumerate(_finer(summary), start=1)
+    ]
     if commands:
         yield Section(
             "To narrow a crossover",
             [
-                "Kernels work in tiles, so that their times are staircases: between lengths that double, a "
-                "crossover is known to 5 % at best. This measures the lengths between:"
+                "Kernels work in tiles, so that their times are staircases: where lengths double, a "
+                "crossover between two of them is known to 5 % at best. This measures lengths around it:"
             ],
             commands=commands,
         )
 
 
-def _crossing(summary: Summary) -> Iterator[tuple[Setting, list[PairCrossover]]]:
-    """Each setting with the crossovers in time of its best linear kernel inside the lengths."""
-    for setting in dict.fromkeys(one.setting for one in summary.series):
-        best = best_linear([one for one in summary.series if one.setting == setting])
-        pairs = [
-            pair
-            for pair in summary.crossovers
-            if (pair.setting, pair.quantity, pair.linear) == (setting, "time", best) and pair.found.n
-        ]
-        yield setting, pairs
-
-
-def _between(setting: Setting, pairs: Sequence[PairCrossover]) -> Iterator[str]:
-    """The commands that measure the lengths around these crossovers, where they are far apart."""
-    around: dict[tuple[int, int], dict[str, None]] = {}
-    for pair in pairs:
-        for low, high in pairwise(pair.found.seq_lens):
-            if low <= (pair.found.n or 0) <= high and high > COARSE * low:
-                around.setdefault((low, high), {}).update({pair.linear: None, pair.standard: None})
-    for (low, high), kernels in around.items():
-        lengths = sorted({round(low + (high - low) * step / STEPS) for step in range(STEPS + 1)})
+def _finer(summary: Summary) -> Iterator[list[str]]:
+    """The options that measure the lengths around each crossover in time between lengths far apart."""
+    around: dict[tuple[Setting, tuple[int, ...]], dict[str, None]] = {}
+    for pair in summary.crossovers:
+        lengths = _around(pair.found) if pair.quantity == "time" else ()
+        if lengths:
+            kernels = {pair.linear: None, pair.standard: None}
+            around.setdefault((pair.setting, lengths), {}).update(kernels)
+    for (setting, lengths), kernels in around.items():
         clock = ["--clock wall"] if setting.device == "cuda" and setting.clock == "wall" else []
-        yield _command(
-            f"python -m benchmarks run -o runs-{setting.mode}-{low}/",
+        yield [
             f"-k {BENCHMARKS[setting.subject]}",
             f"--device {setting.device}",
             f"--dtype {setting.dtype}",
@@ -76,7 +69,16 @@ def _between(setting: Setting, pairs: Sequence[PairCrossover]) -> Iterator[str]:
             *clock,
             *(f"--kernel {kernel}" for kernel in kernels),
             f"--seq-len {','.join(map(str, lengths))}",
-        )
+        ]
+
+
+def _around(found: Crossover) -> tuple[int, ...]:
+    """Lengths in steps between the two measured ones that enclose a crossover; none where they lie close."""
+    for low, high in pairwise(found.seq_lens):
+        if low <= (found.n or 0) <= high and high > COARSE * low:
+            spaced = np.linspace if high <= 2 * low else np.geomspace
+            return tuple(sorted({round(float(length)) for length in spaced(low, high, STEPS + 1)}))
+    return ()
 
 
 def _command(*parts: str) -> str:

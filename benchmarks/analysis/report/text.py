@@ -61,10 +61,13 @@ def _units(runs: Runs) -> Iterator[str]:
         share = wording.percent(runs.run_effect)
         yield (
             "What a run does to all its repetitions does not show between them: a standard deviation of "
-            f"{share} of each time is assumed for it."
+            f"{share} of each time is taken for it."
         )
     if runs.unit and runs.units > 1:
-        yield "Brackets hold 95 % intervals over the units."
+        yield (
+            "Brackets hold 95 % intervals over the units; of peak memory, which is exact, what the measured "
+            "lengths leave open."
+        )
     if runs.unit:
         yield f"How firm is it? {RULE}"
 

@@ -49,8 +49,7 @@ def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Grow
     window = block.iloc[:, growth.start :]
     for power in GROWING:
         exponent = NAMED_POWERS[power]
-        beyond = math.inf if power == GROWING[-1] else exponent + HALFWAY
-        within = exponent - HALFWAY <= growth.low and growth.high <= beyond
+        within = exponent - HALFWAY <= growth.low and growth.high <= exponent + HALFWAY
         touches = growth.low <= exponent + MARGIN and exponent - MARGIN <= growth.high
         rises_beyond = growth.is_rising and growth.at_end > exponent + MARGIN
         if within and touches and not rises_beyond:
