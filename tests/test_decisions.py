@@ -1,7 +1,7 @@
 """How often conclusions are decided on a noisy machine, and how seldom they are wrong, by six short slices.
 
-Every test prints the rates it achieved: `pytest tests/test_decisions.py -s`; with `-m slow` those under every
-noise, which the README of scaling shows.
+Every test prints the rates it achieved: `pytest tests/test_decisions.py -s`; with `-m "slow or table"` those
+under every noise, which the README of scaling shows.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def test_decisions_on_growth_under_every_noise() -> None:
     assert not misses
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_decisions_on_laws_that_are_no_powers() -> None:
     """The table of bent laws in the README of scaling is printed, means over all noises."""
     samples = (RUNS[0], SHORT_RUNS, FILES[1])
@@ -129,7 +129,7 @@ def test_decisions_on_laws_that_are_no_powers() -> None:
     assert not misses
 
 
-@pytest.mark.slow
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("linear", "standard", "kind"),
     [

@@ -282,7 +282,7 @@ def test_a_report_of_a_restless_machine_is_rarely_called_impossible_and_a_fast_c
         assert caught >= 0.95, shape
 
 
-@pytest.mark.slow
+@pytest.mark.table
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_false_flag_is_rarer_than_1_percent_of_reports_in_every_noise(noise: str) -> None:
     for shape, (_, false, caught) in rates(noise, draws=3000).items():

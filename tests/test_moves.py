@@ -1,6 +1,6 @@
 """Moved exponents and crossovers: of equal code hardly ever, of a changed kernel mostly.
 
-The simulations print the rates they achieved: `pytest tests/test_moves.py -s`; with `-m slow` those of all
+The simulations print the rates they achieved: `pytest tests/test_moves.py -s`; with `-m table` those of all
 noises, which the README of comparison shows.
 """
 
@@ -91,10 +91,10 @@ def test_a_linear_kernel_that_became_slower_moves_its_crossover(pairs: int) -> N
     assert_rate(float(rate), 0.9, 1, 15, f"moved by 30 %, {pairs} pairs")
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_equal_code_moves_nothing_under_every_noise() -> None:
     """Rates for the table of the README of comparison are printed."""
-    draws, misses = 40, []
+    draws, misses = 100, []
     print("\n| noise | 3 pairs | 6 pairs | one run of 3 repetitions a side | of 6 |\n|---|---|---|---|---|")
     for name, unrest in NOISES.items():
         rates = [rate_of_moves(unrest, draws, pairs) for pairs in (3, 6)]

@@ -1,7 +1,7 @@
 """States of processes: a comparison of few runs raises no alarm by them.
 
-The simulations print the rates they achieved: `pytest tests/test_states.py -s`; with `-m slow` those of other
-shares and distances, which the README of comparison shows.
+The simulations print the rates they achieved: `pytest tests/test_states.py -s`; with `-m table` those of
+other shares and distances, which the README of comparison shows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def test_states_of_processes_in_5_of_60_cases_raise_no_alarm(pairs: int) -> None
     assert_rate(unpaired, 0, 0.05, 200, f"A/A alarm, 5 cases of two states, {pairs} + {pairs} runs")
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_states_of_processes_raise_no_alarm_whatever_their_share_and_distance() -> None:
     """The largest rate over all distances is printed, for the table of the README of comparison."""
     draws, misses = 400, []

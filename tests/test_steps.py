@@ -1,6 +1,6 @@
 """Steps in lines over commits: error rates, quiet histories, stray runs and repeated commits.
 
-`pytest tests/test_steps.py -m slow -s` prints the rates in the README of the history.
+`pytest tests/test_steps.py -m table -s` prints the rates in the README of the history.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def test_states_of_the_machine_are_no_steps_of_lines_and_hide_none(name: str) ->
     assert achieved["found"] >= 0.75 and achieved["kernel"] >= 0.8
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_error_rates_of_steps_under_every_disquiet() -> None:
     """Error rates for the tables of the README of history are printed."""
     print(
@@ -144,7 +144,7 @@ def test_error_rates_of_steps_under_every_disquiet() -> None:
     assert not misses
 
 
-@pytest.mark.slow
+@pytest.mark.table
 def test_error_rates_of_steps_under_the_states_of_a_machine() -> None:
     """Error rates for the second table of that README are printed."""
     print("\n| states of the machine | false steps | found | of a whole kernel | intervals that hold |")

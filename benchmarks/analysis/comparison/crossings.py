@@ -77,6 +77,8 @@ def _values(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], found: Sequence[
     (base, slope), (head, other) = (
         _crossings(*pair, one.n) for pair, one in zip(pairs, found, strict=True) if one.n is not None
     )
+    if not slope or not other:  # a tie at both lengths beside a crossover, which may lie anywhere between
+        return _leads(pairs, [Place.of(one) for one in found])
     weight = 2 / min(abs(slope), abs(other))
     return UnitValues(base, head, weight, weight / math.sqrt(2))
 
@@ -121,7 +123,7 @@ def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[
     right = int(np.clip(np.searchsorted(x, place), 1, len(x) - 1))
     slope = float((mean[right] - mean[right - 1]) / (x[right] - x[right - 1]))
     there = np.array([np.interp(place, x, unit) for unit in ratios])
-    return pd.Series(place - there / slope, table.index), slope
+    return pd.Series(place - there / (slope or math.nan), table.index), slope
 
 
 def _times(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:

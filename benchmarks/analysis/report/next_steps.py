@@ -73,12 +73,16 @@ def _finer(summary: Summary) -> Iterator[list[str]]:
 
 
 def _around(found: Crossover) -> tuple[int, ...]:
-    """Lengths in steps between the two measured ones that enclose a crossover; none where they lie close."""
+    """Lengths in steps between the measured ones, far apart, that the interval of a crossover touches."""
+    if found.n is None:
+        return ()
+    least, most = found.low or found.n, found.high or found.n
+    wanted: set[int] = set()
     for low, high in pairwise(found.seq_lens):
-        if low <= (found.n or 0) <= high and high > COARSE * low:
+        if low < most and least < high and high > COARSE * low:
             spaced = np.linspace if high <= 2 * low else np.geomspace
-            return tuple(sorted({round(float(length)) for length in spaced(low, high, STEPS + 1)}))
-    return ()
+            wanted.update(round(float(length)) for length in spaced(low, high, STEPS + 1))
+    return tuple(sorted(wanted))
 
 
 def _command(*parts: str) -> str:

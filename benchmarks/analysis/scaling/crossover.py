@@ -114,7 +114,9 @@ def find_crossover(
         n = math.exp(zero)
         resolved = RESOLUTION * float(x[before + 1] - x[before]) / math.log(2)
         bent = _zero_of_a_kink(x, mean, before, zero)
-        stretches = [(min(zero, bent) - resolved, max(zero, bent) + resolved)]
+        # Two lengths alone tell nothing of what the ratio does between them.
+        ends = (min(zero, bent) - resolved, max(zero, bent) + resolved) if len(x) > 2 else (x[0], x[1])
+        stretches = [(float(ends[0]), float(ends[1]))]
         resolution = (math.exp(stretches[0][1]) - math.exp(stretches[0][0])) / (2 * n)
         if not exact and len(ratios) > 1:
             stretches += [

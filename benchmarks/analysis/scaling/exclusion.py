@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from benchmarks.analysis.scaling.growth import FAR_FROM_TENABLE, MARGIN, NAMED_POWERS, Growth
-from benchmarks.analysis.scaling.laws import SIGNIFICANCE, Law, judge
+from benchmarks.analysis.scaling.laws import LAWS, SIGNIFICANCE, Judged, Law, judge
 
 Growing = Literal["linear", "quadratic"]
 GROWING: tuple[Growing, ...] = ("linear", "quadratic")
@@ -36,8 +36,8 @@ def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Grow
     there, or over all lengths. No times rule out all growth, since fixed costs may hide it, so m is never 0.
 
     A law counts as tenable also where it misses the times by no more than tiles and caches do: on a machine
-    without noise no law is tenable of a real kernel. A slope that still rises may rise towards m, and not
-    beyond.
+    without noise no law is tenable of a real kernel. But N is not left where a N + b N² halves a misfit that
+    is more than noise. A slope that still rises may rise towards m, and not beyond.
 
     Args:
         block: Seconds per unit (rows) and length (columns), complete.
@@ -55,13 +55,15 @@ def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Grow
         if within and touches and not rises_beyond:
             rivals = [law for name, law in POWER_LAWS.items() if name != power]
             ruled_out = not any(
-                _describes(law, window, unseen) and _describes(law, block, unseen) for law in rivals
+                _describes(judge(window, law, unseen)) and _describes(judge(block, law, unseen))
+                for law in rivals
             )
-            left = _describes(POWER_LAWS[power], window, unseen, FAR_FROM_TENABLE)
-            return power if ruled_out and left else None
+            own, mixed = judge(window, POWER_LAWS[power], unseen), judge(window, LAWS["mixed"], unseen)
+            hides_more = power == "linear" and not own.tenable and 2 * mixed.fit.error < own.fit.error
+            left = ruled_out and not hides_more and _describes(own, FAR_FROM_TENABLE)
+            return power if left else None
     return None
 
 
-def _describes(law: Law, block: pd.DataFrame, unseen: float, significance: float = SIGNIFICANCE) -> bool:
-    judged = judge(block, law, unseen)
+def _describes(judged: Judged, significance: float = SIGNIFICANCE) -> bool:
     return judged.fit.error <= TEXTURE or judged.p_value >= significance
