@@ -124,7 +124,7 @@ def add_options(parser: pytest.Parser) -> None:
         default="device",
         help="CUDA: device leaves launch latency out, wall holds it. A CPU has wall only. Default: device.",
     )
-    add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 0.35.")
+    add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 0.25.")
     add(
         "--round-seconds",
         type=float,

@@ -167,8 +167,8 @@ def _about_laws(series: Sequence[Series]) -> Iterator[str]:
     if any(one.exponent.verdict.startswith("like") for one in series):
         yield (
             "Growth like N or N² is told by exclusion, in the window of p: the laws of other powers are "
-            f"untenable, and its own has a p-value above {100 * FAR_FROM_TENABLE:g} %, or misses the times by "
-            f"less than {100 * TEXTURE:.0f} %, as caches and tiles make it do."
+            f"untenable, and its own has a p-value above {100 * FAR_FROM_TENABLE:g} %, or misses the times "
+            f"by less than {100 * TEXTURE:.0f} %, as caches and tiles make it do."
         )
     if any(law.tenable is None for laws in judged.values() for law in laws):
         yield "With a single unit nobody can tell which laws are tenable: measure at least 3 repetitions."
