@@ -17,9 +17,9 @@ from benchmarks.analysis.comparison.regression import compare
 from benchmarks.analysis.comparison.text import MOST_OPEN, sections
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.plots.looks import look
-from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.reading.records import Records, load
 from tests.compared import LAWS, PLAIN, Content, Edit, having, infos, other_machine, records, slower, write
-from tests.synthetic import DOUBLINGS, SILENT, Law, Machine, ceilings
+from tests.synthetic import DOUBLINGS, SILENT, Law, Machine, Run, ceilings
 
 
 @pytest.fixture(scope="module")
@@ -360,3 +360,14 @@ def test_incomparable_or_missing_files_of_compare_are_one_sentence_and_exit_2(
     assert printed.err.count("\n") == 1 and not (tmp_path / "out").exists()
     assert main(["compare", str(base), "--against", "missing.json"]) == 2
     assert "missing.json: no such file" in capsys.readouterr().err
+
+
+def test_a_tie_at_both_lengths_beside_a_crossover_ends_no_comparison(tmp_path: Path) -> None:
+    """A coarse clock gives equal times, so that the ratio has no slope where it is 1."""
+    laws = {
+        ("linear-a", "causal"): {256: 2e-3, 512: 1e-3, 1024: 1e-3, 2048: 1e-3},
+        ("standard-b", "causal"): {256: 1e-3, 512: 1e-3, 1024: 1e-3, 2048: 2e-3},
+    }
+    sides = [load([Run(laws, seed=seed).write(tmp_path / f"{seed}.json")]) for seed in (0, 1)]
+    (shift,) = compare(*sides).crossovers
+    assert shift.verdict == "inconclusive"

@@ -230,3 +230,11 @@ def test_the_ratios_shown_are_those_that_decide_the_crossover_and_are_1_there() 
     assert found.kind == "inside" and found.n is not None
     place = np.interp(math.log(found.n), np.log(DOUBLINGS), np.log(np.array(found.ratios, dtype=float)))
     assert place == pytest.approx(0, abs=EXACT)
+
+
+def test_two_lengths_alone_leave_a_crossover_anywhere_between_them() -> None:
+    """Fixed costs bend the ratio, and with no third length nothing tells by how much."""
+    lengths = (512, 2048)
+    linear, standard = Law(5.03e-7, 1, 1.04e-5), Law(2.37e-10, 2, 1.73e-4)
+    found = find_crossover(at_lengths(linear, lengths), at_lengths(standard, lengths))
+    assert (found.low, found.high) == pytest.approx((512, 2048), rel=1e-9)

@@ -185,6 +185,25 @@ def test_a_wide_interval_has_a_verdict_where_the_times_rule_out_the_other_powers
     assert exponent.reason is None or verdict == "undetermined"
 
 
+def test_a_part_that_grows_like_n_squared_is_no_texture_of_a_linear_kernel() -> None:
+    """A fifth of the time grows like N² at the longest length, and the units tell so."""
+    random = np.random.default_rng(0)
+    times = 3e-5 * LENGTHS + 1e-9 * LENGTHS**2
+    for _ in range(20):
+        noisy = times * np.exp(0.005 * random.standard_normal((6, len(LENGTHS))))
+        assert estimate_exponent(pd.DataFrame(noisy, columns=list(DOUBLINGS))).verdict not in (
+            "like linear", "like quadratic", "quadratic",
+        )  # fmt: skip
+
+
+def test_units_of_which_none_holds_all_lengths_have_no_exponent_and_say_so() -> None:
+    times = table(Law(1e-9, 2), lengths=DOUBLINGS[:3]).to_numpy(copy=True)
+    np.fill_diagonal(times, np.nan)
+    exponent = estimate_exponent(pd.DataFrame(times, columns=list(DOUBLINGS[:3])))
+    assert (exponent.value, exponent.low, exponent.verdict) == (None, None, "undetermined")
+    assert exponent.reason is not None
+
+
 def test_fixed_costs_alone_rule_out_no_power() -> None:
     """A kernel that is constant up to the longest length may yet grow by any law."""
     block = table(Law(1e-4, 0), noise=0.1)

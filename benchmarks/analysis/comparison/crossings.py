@@ -77,9 +77,8 @@ def _values(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], found: Sequence[
     (base, slope), (head, other) = (
         _crossings(*pair, one.n) for pair, one in zip(pairs, found, strict=True) if one.n is not None
     )
-    if not slope or not other:  # a tie at both lengths beside a crossover, which may lie anywhere between
-        return _leads(pairs, [Place.of(one) for one in found])
-    weight = 2 / min(abs(slope), abs(other))
+    # A tie at both lengths beside a crossover leaves it anywhere between them: its shift is not a number.
+    weight = 2 / (min(abs(slope), abs(other)) or 2)
     return UnitValues(base, head, weight, weight / math.sqrt(2))
 
 

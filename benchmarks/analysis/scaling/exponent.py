@@ -69,13 +69,13 @@ def estimate_exponent(
             effect of the run.
     """
     block, _ = complete_block(table)
+    if not len(block):
+        return Exponent(None, None, None, UNDETERMINED, None, 0, "no unit holds all of its lengths")
     lengths, slopes = [int(length) for length in block.columns], local_slopes(block)
     if len(lengths) < MIN_LENGTHS:
         few = "only one length was" if len(lengths) == 1 else f"only {len(lengths)} lengths were"
         why = f"{few} measured, and an exponent needs {MIN_LENGTHS}"
         return Exponent(None, None, None, UNDETERMINED, None, len(block), why)
-    if not len(block):
-        return Exponent(None, None, None, UNDETERMINED, None, 0, "no unit holds all of its lengths")
     costs, growth = fixed_costs(block, unseen), over_window(block, slopes, unseen)
     overhead = None
     if costs and not costs.tangible:
