@@ -52,7 +52,7 @@ _DECADES = (10, 100, 1000, 10000)
 
 PRESETS = {
     "smoke": Preset((64, 128, 256), _UNPINNED, (10, 100), ("forward",), 2, 0.02, 0.5, False),
-    "default": Preset(doublings(256, 8192), _UNPINNED, _DECADES, ("forward",), 6, 0.25, 3.0, True),
+    "default": Preset(doublings(256, 8192), _UNPINNED, _DECADES, ("forward",), 6, 0.3, 2.0, True),
     "full": Preset(doublings(64, 16384), ("*",), _DECADES, PHASES, 5, 1.0, 20.0, True),
 }
 

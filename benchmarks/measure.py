@@ -25,8 +25,6 @@ from benchmarks.subjects import SUBJECTS, prepare
 # and another repetition of it says more than another round. Beyond some hundred the rounds of one
 # repetition say nothing new, since they are not independent.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200
-# A call of the CPU that takes so long is hardly slower cold, and warming it up takes the time of a round.
-LONG_CALL_S = 1.0
 # Crosses the chunks of every chunked kernel, 512 tokens at most, and ends inside one.
 CHECK_SEQ_LEN = 600
 
@@ -124,10 +122,7 @@ class Measurer:
         if case.key not in self._read:
             self._read[case.key] = _untimed(call, case)
         known = self.ledger.seconds_of(case)
-        if known and known > LONG_CALL_S and case.device == "cpu":
-            seconds, before_round = known, None
-        else:
-            seconds, before_round = self._warm_up(call, case)
+        seconds, before_round = self._warm_up(call, case)
         benchmark.extra_info.update(self.record(case, repetition))
         # A stall in the warm-up shall not leave a short call with one round.
         rounds = self._rounds(case, min(seconds, known or seconds), repetition)

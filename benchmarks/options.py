@@ -124,12 +124,12 @@ def add_options(parser: pytest.Parser) -> None:
         default="device",
         help="CUDA: device leaves launch latency out, wall holds it. A CPU has wall only. Default: device.",
     )
-    add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 0.25.")
+    add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 0.3.")
     add(
         "--round-seconds",
         type=float,
         metavar="S",
-        help="A case predicted to take longer a round is left out. Default: 3.",
+        help="A case predicted to take longer a round is left out. Default: 2.",
     )
 
 

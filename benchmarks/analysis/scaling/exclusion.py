@@ -30,10 +30,11 @@ POWER_LAWS = {
 def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Growing | None:
     """The power m of N and N² by which the times grow, if they rule out the other one and a constant.
 
-    Two witnesses must agree. The interval of the exponent is nowhere nearer to another of these powers, and
-    reaches into the margin of m. And the law c + a N^m, which allows for fixed costs, is not far from tenable
-    for the times in the window of the exponent; the laws of all other powers, N³ included, are untenable
-    there, or over all lengths. No times rule out all growth, since fixed costs may hide it, so m is never 0.
+    Two witnesses must agree. The interval of the exponent reaches into the margin of m, is nowhere nearer to
+    another of these powers, and holds no N³. And the law c + a N^m, which allows for fixed costs, is not far
+    from tenable for the times in the window of the exponent; the laws of all other powers, N³ included, are
+    untenable there, or over all lengths. No times rule out all growth, since fixed costs may hide it, so m is
+    never 0.
 
     A law counts as tenable also where it misses the times by no more than tiles and caches do: on a machine
     without noise no law is tenable of a real kernel. But N is not left where a N + b N² halves a misfit that
@@ -49,7 +50,9 @@ def power_left(block: pd.DataFrame, growth: Growth, unseen: float = 0.0) -> Grow
     window = block.iloc[:, growth.start :]
     for power in GROWING:
         exponent = NAMED_POWERS[power]
-        within = exponent - HALFWAY <= growth.low and growth.high <= exponent + HALFWAY
+        # Beyond N² there is N³ alone, whose law is asked below.
+        most = exponent + (1 if power == GROWING[-1] else HALFWAY)
+        within = exponent - HALFWAY <= growth.low and growth.high < most
         touches = growth.low <= exponent + MARGIN and exponent - MARGIN <= growth.high
         rises_beyond = growth.is_rising and growth.at_end > exponent + MARGIN
         if within and touches and not rises_beyond:

@@ -12,6 +12,7 @@ from benchmarks.analysis.scaling.exclusion import Growing, power_left
 from benchmarks.analysis.scaling.growth import (
     MARGIN,
     NAMED_POWERS,
+    SLOPE_TOLERANCE,
     FixedCosts,
     Growth,
     Power,
@@ -60,7 +61,8 @@ def estimate_exponent(
     hold c's last trace.
     Elsewhere it is the slope of log time on log N over the window of `flat_window`, by least squares per
     unit; without a flat window over the longest 3 lengths, and then no power is called: the units may agree
-    on the slopes, but the slopes do not agree on a power.
+    on the slopes, but the slopes do not agree on a power. Where nothing is told so, the window whose slopes
+    agree without an allowance for noise may tell the power by exclusion.
 
     Args:
         table: Seconds per unit (rows) and length (columns), as `unit_table` gives them.
@@ -81,6 +83,11 @@ def estimate_exponent(
     if costs and not costs.tangible:
         growth, overhead = costs.growth, costs.seconds
     left = None if growth.called else power_left(block, growth, unseen)
+    if not (growth.called or left):
+        # Noise may hide that short lengths grow otherwise: the window without an allowance for it.
+        strict = over_window(block, slopes, unseen, SLOPE_TOLERANCE)
+        left = power_left(block, strict, unseen) if strict.is_flat else None
+        growth, overhead = (strict, None) if left else (growth, overhead)
     verdict, reason = _verdict(growth, left, costs, slopes, lengths[-1], flops_exponent)
     window = lengths[growth.start], lengths[-1]
     return Exponent(growth.value, growth.low, growth.high, verdict, window, len(block), reason, overhead)

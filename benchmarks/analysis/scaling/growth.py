@@ -115,10 +115,19 @@ def flat_window(slopes: Floats, tolerance: float = SLOPE_TOLERANCE) -> int | Non
     return None
 
 
-def over_window(block: pd.DataFrame, slopes: Floats, unseen: float = 0.0) -> Growth:
-    """The slope of log time on log N over the flat window; without one, over the longest 3 lengths."""
+def over_window(
+    block: pd.DataFrame, slopes: Floats, unseen: float = 0.0, tolerance: float | None = None
+) -> Growth:
+    """The slope of log time on log N over the flat window; without one, over the longest 3 lengths.
+
+    Args:
+        block: Seconds per unit (rows) and length (columns), complete.
+        slopes: Its local slopes.
+        unseen: Standard deviation of what all units share, per log time.
+        tolerance: How far the slopes of a flat window may lie apart: that of `slope_tolerance` unless given.
+    """
     lengths = block.columns.to_numpy(dtype=float)
-    flat = flat_window(slopes, slope_tolerance(block, unseen))
+    flat = flat_window(slopes, slope_tolerance(block, unseen) if tolerance is None else tolerance)
     start = len(lengths) - MIN_LENGTHS if flat is None else flat
     x, logs = np.log(lengths[start:]), np.log(block.to_numpy(dtype=float)[:, start:])
     mean = logs.mean(axis=0)
