@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.interpolate import BSpline, make_interp_spline
-from scipy.optimize import brentq
 
-from benchmarks.analysis.scaling.units import complete_block, half_width, numbers
+from benchmarks.analysis.scaling.doubt import least_stretch, stretch_in_doubt, within_noise
+from benchmarks.analysis.scaling.units import complete_block, numbers
 
 Floats = NDArray[np.float64]
 Kind = Literal["inside", "below", "above", "multiple", "none"]
-
-RESOLUTION = math.log(1.05)
-"""How well two lengths, one the double of the other, can tell the log of a crossover between them.
-
-Kernels work in tiles, so that their times are staircases, and fixed costs bend the ratio: no line through
-two times tells what it does between them.
-"""
-POINTS_PER_STEP = 32
-"""Places tried between two lengths in search of the ends of an interval, before the ends are refined."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +63,8 @@ def find_crossover(
     log(linear/standard). The ratio is interpolated linearly over log N, and the crossover is the zero of the
     mean over the units.
 
-    The interval is the stretch around that zero where the Student-t 95 % interval of the mean log-ratio holds
-    0: the lengths at which the data do not say who is ahead (Fieller's construction). Resampling the units
-    instead would be no substitute: three units have 27 resamples, and their percentiles fall short of 95 % by
-    far.
-
-    What the ratio does between two lengths is not measured, and no number of units tells. Fixed costs bend
-    it, so that a straight line misses the crossover by up to 5 % and a cubic spline by less than 1 %; where
-    a cache overflows it steps, and the spline swings while the line is right. So the interval holds the
-    stretches of both. For pure powers they agree, and it is hardly wider than that of the line alone. Nor is
-    the interval ever narrower than the measured lengths can resolve: 5 % either way where they double, and
-    less in the proportion in which they lie closer.
+    Its interval holds the lengths at which the data do not say who is ahead, and is never narrower than the
+    measured lengths can resolve: see `doubt`.
 
     Args:
         linear: Positive values per unit (rows) and length (columns) of the linear kernel.
@@ -112,18 +92,10 @@ def find_crossover(
         share = mean[before] / (mean[before] - mean[before + 1])
         zero = float(x[before] + share * (x[before + 1] - x[before]))
         n = math.exp(zero)
-        resolved = RESOLUTION * float(x[before + 1] - x[before]) / math.log(2)
-        bent = _zero_of_a_kink(x, mean, before, zero)
-        # Two lengths alone tell nothing of what the ratio does between them.
-        ends = (min(zero, bent) - resolved, max(zero, bent) + resolved) if len(x) > 2 else (x[0], x[1])
-        stretches = [(float(ends[0]), float(ends[1]))]
-        resolution = (math.exp(stretches[0][1]) - math.exp(stretches[0][0])) / (2 * n)
-        if not exact and len(ratios) > 1:
-            stretches += [
-                _stretch_in_doubt(x, ratios, before, degree, unseen) for degree in (1, min(3, len(x) - 1))
-            ]
+        certain = least_stretch(x, mean, before, zero)
+        resolution = (math.exp(certain[1]) - math.exp(certain[0])) / (2 * n)
         if exact or len(ratios) > 1:
-            left, right = min(low for low, _ in stretches), max(high for _, high in stretches)
+            left, right = certain if exact else stretch_in_doubt(x, ratios, before, certain, unseen)
             low, high = math.exp(max(left, x[0])), math.exp(min(right, x[-1]))
             notes += _say_where_clipped(left, right, lengths)
     return Crossover(
@@ -132,7 +104,7 @@ def find_crossover(
         lengths=(int(lengths[0]), int(lengths[-1])),
         seq_lens=[int(length) for length in common],
         ratios=_shown(table, linear, standard),
-        within_noise=[int(length) for length in lengths[_within_noise(ratios, unseen)]],
+        within_noise=[int(length) for length in lengths[within_noise(ratios, unseen)]],
         resolution=resolution,
         units=len(ratios),
         notes=notes,
@@ -164,95 +136,6 @@ def _shown(table: pd.DataFrame, linear: pd.DataFrame, standard: pd.DataFrame) ->
     others = np.exp(np.log(standard / linear).mean())
     ratios = np.exp(-np.log(table).mean()).combine_first(others)
     return numbers(ratios[linear.columns])
-
-
-def _within_noise(ratios: Floats, unseen: float) -> NDArray[np.bool_]:
-    """Whether the interval of the mean log-ratio holds 0, at each length."""
-    if len(ratios) < 2:
-        return np.zeros(ratios.shape[1], dtype=bool)
-    half = _half_width(ratios.var(axis=0, ddof=1), len(ratios), 1.0, unseen)
-    return np.asarray(np.abs(ratios.mean(axis=0)) <= half)
-
-
-def _half_width(variance: Floats, units: int, weight: float | Floats, unseen: float) -> Floats:
-    """How far the interval of a mean log-ratio reaches, or of a sum of them with these squared weights.
-
-    Either kernel of a ratio has an effect of its own that all units share.
-    """
-    return half_width((variance / units, units - 1), (2 * unseen**2 * weight, math.inf))
-
-
-@cache
-def _interpolation(x: tuple[float, ...], degree: int) -> tuple[BSpline, Floats, Floats]:
-    """A spline that gives the weight of each measured place anywhere, a fine grid, and the weights on it."""
-    weights: BSpline = make_interp_spline(x, np.eye(len(x)), k=degree)
-    steps = np.arange((len(x) - 1) * POINTS_PER_STEP + 1) / POINTS_PER_STEP
-    grid = np.interp(steps, np.arange(len(x)), x)
-    return weights, grid, weights(grid)
-
-
-def _stretch_in_doubt(
-    x: Floats, ratios: Floats, before: int, degree: int, unseen: float
-) -> tuple[float, float]:
-    """The stretch around a zero of the mean log-ratio in which its interval holds 0, infinite without an end.
-
-    The zero lies between the places `before` and `before + 1`. The ratios are interpolated by the spline of
-    this degree, whose weights depend on the lengths alone, so that the interpolated units have the
-    interpolated mean.
-    """
-    weights, grid, weights_on_grid = _interpolation(tuple(x.tolist()), degree)
-    mean, cov = ratios.mean(axis=0), np.cov(ratios.T)
-
-    def excess(at: Floats) -> Floats:
-        """A number above 0 where one kernel is surely ahead."""
-        variance, weight = (at @ cov * at).sum(axis=-1), (at**2).sum(axis=-1)
-        return np.asarray(np.abs(at @ mean) - _half_width(variance, len(ratios), weight, unseen))
-
-    def end(sure: NDArray[np.intp], outward: int) -> float | None:
-        if not len(sure):
-            return None
-        outside = int(sure[0])
-        inside = grid[outside - outward]
-        inside = max(inside, zero) if outward > 0 else min(inside, zero)
-        # Without spread the stretch is the zero itself, where rounding decides about the sign.
-        if excess(weights(inside)) >= 0:
-            return float(inside)
-        return float(brentq(lambda place: float(excess(weights(place))), inside, grid[outside], xtol=1e-9))
-
-    ends = [float(weights(place) @ mean) for place in x[before : before + 2]]
-    if ends[0] * ends[1] < 0:
-        zero = float(brentq(lambda place: weights(place) @ mean, x[before], x[before + 1], xtol=1e-13))
-    else:  # a tie at a measured length, but for rounding
-        zero = float(x[before + int(abs(ends[1]) < abs(ends[0]))])
-    sure = excess(weights_on_grid) > 0
-    low = end(np.flatnonzero(sure & (grid < zero))[::-1], -1)
-    high = end(np.flatnonzero(sure & (grid > zero)), 1)
-    return -math.inf if low is None else low, math.inf if high is None else high
-
-
-def _zero_of_a_kink(x: Floats, mean: Floats, before: int, zero: float) -> float:
-    """Where the log-ratio is zero if it bends as sharply as it may between `before` and the next length.
-
-    Where launching a call takes longer than its work, time has a kink. If the slopes go one way from the step
-    before through this one to the step after, the ratio is taken to be convex, or concave: it then lies
-    between the line, whose zero is given, and the extensions of its neighbours. At either end of the lengths
-    there is one neighbour only.
-    """
-    if len(x) < 3:
-        return zero
-    after = before + 1
-    falling = np.sign(mean[before]) * mean
-    slopes = np.diff(falling) / np.diff(x)
-    left = slopes[before - 1] if before else None
-    right = slopes[after] if after < len(slopes) else None
-    here = slopes[before]
-    from_left = x[before] - falling[before] / left if left is not None and left < 0 else math.inf
-    from_right = x[after] - falling[after] / right if right is not None and right < 0 else -math.inf
-    if (left is None or left <= here) and (right is None or here <= right):
-        return float(max(x[before], from_right, from_left if from_left < zero else x[before]))
-    if (left is None or left >= here) and (right is None or here >= right):
-        return float(min(x[after], from_left, from_right if from_right > zero else x[after]))
-    return zero
 
 
 def _say_where_clipped(left: float, right: float, lengths: Floats) -> list[str]:
