@@ -16,7 +16,7 @@ from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 from tests.noise import Floats, Unrest, draw_files, draw_tables
 from tests.synthetic import DOUBLINGS, Law
 
-DRAWS = 1000
+DRAWS = 500
 TimeOf = Callable[[int], float]
 
 
