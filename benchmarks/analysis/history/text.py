@@ -111,7 +111,7 @@ def _steps(history: History) -> Iterator[Section]:
     """A section for each place in the history, and in it a row for each step."""
     found = history.steps
     if not found:
-        enough = all(machine.enough for machine in history.machines)
+        enough = all(len(machine.revisions) >= (machine.enough or 0) for machine in history.machines)
         seen = "no line changed its level" if enough else "no count changed, and times cannot show any yet"
         yield Section("Steps", [f"None: {seen}."])
         return
