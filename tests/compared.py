@@ -63,3 +63,17 @@ def having(rows: Sequence[Found], *verdicts: str) -> list[Found]:
 
 def other_machine(content: Content) -> None:
     content["machine_info"]["cpu"]["brand_raw"] = "Another CPU"
+
+
+def regressed_head(folder: Path) -> Records:
+    """Records of a head of a 15 % slower kernel, one of twice the memory, and a lost case."""
+
+    def grow(content: Content) -> None:
+        for info in infos(content, "linear-explicit"):
+            info["peak_bytes"] *= 2
+
+    run = replace(
+        slower(1.15, ("linear-chunked", "causal")),
+        not_measured=[("standard-sdpa", "causal", 8192, "oom", "CUDA out of memory")],
+    )
+    return records(folder, "head", run, edit=grow)

@@ -25,7 +25,7 @@ DISTANCES = (0.05, 0.08, 0.12, 0.4)
 
 
 def with_states(runs: Draws, cases: int, distance: float) -> Draws:
-    """The same runs, each of which draws one of two states for each of the last cases."""
+    """These runs, each of which draws one of two states for each of the last cases."""
     random = np.random.default_rng(0)
 
     def drawn(logs: Floats) -> Floats:

@@ -90,7 +90,7 @@ def rates(
 
 
 def alone(disquiet: Disquiet, families: int) -> dict[str, float]:
-    """The same of lines that nothing is known beside."""
+    """False steps and found steps, as in `rates`, of single lines without others beside them."""
     random = np.random.default_rng(0)
     false = found = 0
     stepped = LINES // 10

@@ -23,16 +23,16 @@ from benchmarks.analysis.scaling.units import Floats
 CEILING_VOTES = 2.0
 """Kernels that a ceiling is worth as a witness: no commit touches it."""
 LEAST_VOTES, LEAST_SHARE = 1.5, 1 / 3
-"""Of the other kernels so many, and so large a share of their lines, take part in what is the machine's.
+"""The least votes, and the least share of the lines, of other kernels that take part in a machine's state.
 
-What comes and goes needs no such share, but two kernels: a commit stays, or is reverted once.
+A state that comes and goes needs two kernels and no share: a commit stays, or is reverted once.
 """
 LEAST_REVISIONS = LEAST_PLACES
 """Fewer revisions show no step, of a line or of a machine."""
 MOST_STATES = 3
 """Kinds of states that are told apart: clocks of cores, of memory, and another."""
 ROUNDS = 12
-"""Of alternating least squares, which by then move little."""
+"""Iterations of the alternating least squares, whose result by then moves little."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,11 +19,13 @@ from benchmarks.analysis.scaling.units import Floats
 HUBER = 2.0
 """A residual beyond so many standard deviations counts by its distance, no longer by its square."""
 ROUNDS = 6
-"""Of reweighting, which by then moves little."""
-TINY, WIDE = 1e-12, 1e3
-"""Of what a denominator is at least, and the standard deviation of a response of which nothing is known."""
+"""Iterations of the robust regression, whose weights by then move little."""
+TINY = 1e-12
+"""The least denominator, so that nothing is divided by zero."""
+WIDE = 1e3
+"""The standard deviation of a response of which nothing is known."""
 TURNS = 3
-"""Of finding steps for a response, and a response for steps."""
+"""The most rounds in which steps are found for a response, and a response for those steps."""
 ODD = 0.15
 """Share of the lines whose response may be a step of their own, and does not count."""
 MOST_PENALTY = 1.5
