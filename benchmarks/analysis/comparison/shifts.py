@@ -11,6 +11,7 @@ import pandas as pd
 
 from benchmarks.analysis.comparison.conclusions import Place
 from benchmarks.analysis.comparison.inference import Change, find_change
+from benchmarks.analysis.comparison.judging import unseen
 from benchmarks.analysis.comparison.matching import Stratum
 from benchmarks.analysis.reading.setting import Setting, by_series
 from benchmarks.analysis.scaling.growth import flat_window, slope_tolerance
@@ -64,7 +65,7 @@ def exponents(stratum: Stratum) -> Iterator[SeriesExponents]:
         if len(lengths) < MIN_LENGTHS or not len(base):
             continue
         starts = [
-            flat_window(local_slopes(table[lengths]), slope_tolerance(table[lengths]))
+            flat_window(local_slopes(table[lengths]), slope_tolerance(table[lengths], unseen(stratum)))
             for table in (base, head)
         ]
         start = len(lengths) - MIN_LENGTHS if None in starts else max(start or 0 for start in starts)

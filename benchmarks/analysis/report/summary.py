@@ -37,7 +37,9 @@ RunEffect = Callable[[Machine], float | None]
 """The effect of a run on each of its cases that a machine is known to have; None where it is not known."""
 
 
-def summarise(records: Records, known: RunEffect = lambda machine: None) -> Summary:
+def summarise(
+    records: Records, known: RunEffect = lambda machine: None, cases: pd.DataFrame | None = None
+) -> Summary:
     """Draw all conclusions.
 
     Args:
@@ -45,9 +47,10 @@ def summarise(records: Records, known: RunEffect = lambda machine: None) -> Summ
         known: The effect of a run, as the standard deviation of the log of a time. Where a single run
             measured a setting, what it does to all its repetitions is taken to be this, or `RUN_EFFECT` if
             that is larger.
+        cases: What `cases.case_table` made of these records, where it is at hand.
     """
     rows = records.rows
-    ceilings, cases = find_ceilings(rows), case_table(records)
+    ceilings, cases = find_ceilings(rows), case_table(records) if cases is None else cases
     of_series = {found[:3]: found[3] for found in by_series(cases[cases["outcome"] == "measured"])}
     # What a device can do at most, or has no length, belongs to no series.
     scaling = rows[rows["seq_len"].notna() & (rows["subject"] != "ceiling")] if len(rows) else rows

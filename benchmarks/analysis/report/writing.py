@@ -46,7 +46,8 @@ def write_report(
         InputError: The input cannot be used, or the folder cannot be written.
     """
     records = load(paths)
-    summary, cases = summarise(records, known), case_table(records)
+    cases = case_table(records)
+    summary = summarise(records, known, cases)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

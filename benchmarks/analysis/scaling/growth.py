@@ -31,7 +31,7 @@ FAR_FROM_TENABLE = 0.005
 """The p-value below which a series is not taken for one of c + a N^p.
 
 It is less than the 0.05 that makes the law untenable, by which 1 in 20 series of that law would get the slope
-of a window instead, which their overhead bends.
+of a window instead, which their overhead bends. A power is told by exclusion where its law is not so far.
 """
 TANGIBLE = 0.05
 """The share of fixed costs in the time that lowers the local slope of N² by 0.1, the margin."""
