@@ -129,7 +129,7 @@ class Watch:
     ) -> None:
         self.readings: list[dict[str, Any]] = []
         self.card: Card | None = None
-        self._find_card, self._now, self._cpu_seconds = find_card, now, cpu_seconds
+        self.find_card, self._now, self._cpu_seconds = find_card, now, cpu_seconds
         self._repetition = 0
         self._due = self._last = 0.0
         self._used = (0.0, 0.0)
@@ -146,8 +146,8 @@ class Watch:
             self._read()
 
     def _read(self) -> None:
-        if self._find_card and not self.card:
-            self.card = self._find_card()
+        if self.find_card and not self.card:
+            self.card = self.find_card()
         began, used = self._now(), self._cpu_seconds()
         first, interval = not self.readings, began - self._last
         everyone, mine = (after - before for after, before in zip(used, self._used, strict=True))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -21,6 +25,7 @@ from benchmarks.ledger import Ledger
 from benchmarks.measure import Measurer, device_name
 from benchmarks.options import (
     add_options,
+    case_timeout,
     chosen_devices,
     known_seconds,
     positive,
@@ -28,10 +33,20 @@ from benchmarks.options import (
     selected_cases,
 )
 from benchmarks.provenance import RUN
+from benchmarks.saving import Saving
+from benchmarks.survival.endings import ENDINGS, end_with_parent, handling
+from benchmarks.survival.isolation import Worker, pipes, serve, silence
+from benchmarks.survival.journal import Journal
+from benchmarks.survival.writing import FINISHED, INTERRUPTED
 
 MEASURER = pytest.StashKey[Measurer]()
 CASES = pytest.StashKey[dict[str, list[Case]]]()
 KNOWN = pytest.StashKey[dict[str, float]]()
+SAVING = pytest.StashKey[Saving]()
+ORIGIN = pytest.StashKey[tuple[dict[str, Any], dict[str, Any]]]()
+"""The machine and the commit of the session, in pytest-benchmark's words."""
+PIPES = pytest.StashKey[tuple[IO[str], IO[str]] | None]()
+"""In a worker of an isolated session: where its questions come from and its answers go."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,8 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "-n was given, but cases measured side by side disturb each other; leave it out"
         )
+    end_with_parent()
     provenance.refuse_other_kernels(config)
     config.pluginmanager.register(provenance)
+    config.stash[PIPES] = answering = pipes()
+    if answering:
+        silence(config)
     preset = PRESETS[config.getoption("grid")]
     seed = config.getoption("shuffle_seed")
     run: dict[str, Any] = {
@@ -67,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
     known = known_seconds(config)
     config.stash[KNOWN] = known
     ledger.learn_from(known)
+    round_seconds = positive(config, "round_seconds", preset.round_seconds)
     config.stash[MEASURER] = Measurer(
         ledger=ledger,
         watch=Watch(find_card if "cuda" in devices else None),
@@ -74,8 +94,16 @@ def pytest_configure(config: pytest.Config) -> None:
         repetitions=run["repetitions"],
         layer_rounds=int(positive(config, "layer_rounds", 20)),
         case_seconds=positive(config, "case_seconds", preset.case_seconds),
-        round_seconds=positive(config, "round_seconds", preset.round_seconds),
+        round_seconds=round_seconds,
+        case_timeout=positive(config, "case_timeout", case_timeout(round_seconds)),
+        journal=Journal(to=answering[1]) if answering else Journal(),
+        worker=_worker(config, run) if config.getoption("isolate") and not answering else None,
     )
+
+
+def _worker(config: pytest.Config, run: dict[str, Any]) -> Worker:
+    asked = config.invocation_params
+    return Worker([*map(str, asked.args), f"--shuffle-seed={run['seed']}"], asked.dir)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -127,13 +155,56 @@ def _measures(config: pytest.Config) -> bool:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if not _measures(session.config):
+    config = session.config
+    if not _measures(config):
         return
-    ledger = session.config.stash[MEASURER].ledger
+    measurer = config.stash[MEASURER]
     for item in session.items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if "case" in parameters:
-            ledger.selected.add(str(parameters["case"]))
+            measurer.ledger.selected.add(str(parameters["case"]))
+    if measurer.ledger.selected and not config.stash[PIPES]:
+        _begin(config)
+
+
+def _begin(config: pytest.Config) -> None:
+    """Try the files and begin the journal; from here on a signal ends the session as Ctrl-C does."""
+    measurer, session = config.stash[MEASURER], config._benchmarksession  # type: ignore[attr-defined]
+    find = measurer.watch.find_card or (find_card if "cuda" in present_devices() else None)
+    # The driver belongs to the machine also where only its CPU is measured.
+    config.stash[RUN].update(environment(find() if find else None))
+    commit_info = config.hook.pytest_benchmark_generate_commit_info(config=config)
+    config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
+    config.stash[ORIGIN] = machine_info, commit_info = session.get_machine_info(), commit_info
+    config.stash[SAVING] = saving = Saving(session)
+    now = datetime.now(UTC).isoformat()
+    head = {"machine_info": machine_info, "commit_info": commit_info, "datetime": now}
+    cases = measurer.ledger.cases
+    asked = {key: _placed(config, cases[key].fields()) for key in measurer.ledger.selected}
+    saving.begin({**head, "run": config.stash[RUN]}, asked)
+    measurer.journal = saving.journal
+    signals = ExitStack()
+    signals.enter_context(handling(measurer.stop, *ENDINGS))
+    config.add_cleanup(signals.close)
+
+
+def _placed(config: pytest.Config, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A case without times, with the device and the clock that it would have been measured by."""
+    device = row["device"]
+    clock = clock_name(device, config.stash[MEASURER].clock)
+    return {**row, "device_name": device_name(device), "clock": clock}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """A worker measures what it is asked for, in the place of all that it collected."""
+    answering = session.config.stash[PIPES]
+    if not answering:
+        return None
+    measurer = session.config.stash[MEASURER]
+    serve(session, *answering, measurer.ledger.learn_from)
+    measurer.end()
+    return True
 
 
 @pytest.fixture
@@ -163,57 +234,26 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    measurer = config.stash[MEASURER]
     wall, share = timed_share(config)
     run: dict[str, Any] = config.stash[RUN]
     output_json["run"] = {**run, "wall_seconds": wall, "timed_share": share}
-    output_json["not_measured"] = [
-        {
-            **row,
-            "device_name": device_name(row["device"]),
-            "clock": clock_name(row["device"], measurer.clock),
-        }
-        for row in measurer.ledger.not_measured()
-    ]
+    ledger = config.stash[MEASURER].ledger
+    output_json["not_measured"] = [_placed(config, row) for row in ledger.not_measured()]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_sessionfinish(session: pytest.Session) -> Any:
-    """pytest-benchmark writes no file where nothing was measured; the reasons are worth one."""
-    if _measures(session.config):
-        _end_watch(session.config)
-    benchmark_session = session.config._benchmarksession  # type: ignore[attr-defined]
-    selected = session.config.stash[MEASURER].ledger.selected
-    saves = benchmark_session.json or benchmark_session.save or benchmark_session.autosave
-    if saves and selected and not benchmark_session.benchmarks:
-        _save_without_benchmarks(session.config, benchmark_session)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
+    """The files are written here: pytest-benchmark writes none where nothing was measured."""
+    config = session.config
+    if SAVING in config.stash:
+        measurer, saving = config.stash[MEASURER], config.stash[SAVING]
+        with handling(signal.SIG_IGN, *ENDINGS):
+            measurer.end()
+            cut_short = exitstatus not in (0, 1) or session.shouldstop or session.shouldfail
+            ended = INTERRUPTED if cut_short else FINISHED
+            config.stash[RUN].update(conditions=measurer.watch.readings, ended=ended)
+            saving.finish(config, *config.stash[ORIGIN])
     return (yield)
-
-
-def _end_watch(config: pytest.Config) -> None:
-    watch = config.stash[MEASURER].watch
-    watch.end()
-    # The driver belongs to the machine also where only its CPU was measured.
-    card = watch.card or (find_card() if "cuda" in present_devices() else None)
-    config.stash[RUN].update(environment(card), conditions=watch.readings)
-
-
-def _save_without_benchmarks(config: pytest.Config, benchmark_session: Any) -> None:
-    commit_info = config.hook.pytest_benchmark_generate_commit_info(config=config)
-    config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
-    output_json = config.hook.pytest_benchmark_generate_json(
-        config=config,
-        benchmarks=[],
-        include_data=True,
-        machine_info=benchmark_session.get_machine_info(),
-        commit_info=commit_info,
-    )
-    config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=output_json)
-    if benchmark_session.json:
-        benchmark_session.save_json(output_json)
-    name = benchmark_session.save or benchmark_session.autosave
-    if name:
-        benchmark_session.storage.save(output_json, name)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -222,7 +262,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Any
     try:
         return (yield)
     finally:
-        if _measures(config):
+        if SAVING in config.stash:
             _summarise(terminalreporter, config)
 
 
@@ -234,6 +274,8 @@ def _summarise(terminalreporter: Any, config: pytest.Config) -> None:
         terminalreporter.line(f"{len(rows)} cases were not measured:")
     for row in sorted(rows, key=lambda row: (row["outcome"], row["key"])):
         terminalreporter.line(f"  {row['outcome']:11}  {row['key']}: {row['reason']}")
+    for sentence in filter(None, (*config.stash[SAVING].told, measurer.journal.trouble)):
+        terminalreporter.line(sentence)
     wall, share = timed_share(config)
     seed = config.stash[RUN]["seed"]
     series = len({series_of(measurer.ledger.cases[key]) for key in measurer.ledger.measured})

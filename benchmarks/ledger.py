@@ -13,6 +13,7 @@ import torch
 from attention import Case
 from benchmarks.grid import series_of
 from benchmarks.subjects import SUBJECTS, predict_bytes
+from benchmarks.survival.journal import NOT_REACHED
 
 # Share of the memory that stays free: other programs, and operators that take more than predicted.
 MEMORY_RESERVE = 0.1
@@ -37,6 +38,13 @@ class Ledger:
         """Why the case was left out in an earlier repetition, if it was."""
         return self._left_out[case.key][1] if case.key in self._left_out else None
 
+    def row_left_out(self, case: Case) -> dict[str, Any] | None:
+        """The record of a case that was left out, if it was."""
+        if case.key not in self._left_out:
+            return None
+        outcome, reason = self._left_out[case.key]
+        return {**case.fields(), "outcome": outcome, "reason": reason}
+
     def longest(self, case: Case) -> int:
         """The longest length selected of the case's series."""
         return max(
@@ -53,6 +61,10 @@ class Ledger:
         """Seconds of calls, by the keys of their cases, in an earlier run."""
         for key in known.keys() & self.cases.keys():
             self.learn_seconds(self.cases[key], known[key])
+
+    def known_seconds(self) -> dict[str, float]:
+        """Seconds of a call of each case of which they are known, by its key."""
+        return {key: seconds for key, case in self.cases.items() if (seconds := self.seconds_of(case))}
 
     def seconds_of(self, case: Case) -> float | None:
         """Seconds of a call of the case, where they are known."""
@@ -93,7 +105,7 @@ class Ledger:
         ]
         never_reached = self.selected - self.measured - self._left_out.keys()
         rows += [
-            {**case.fields(), "outcome": "failed", "reason": "not reached before the run was interrupted"}
+            {**case.fields(), "outcome": "failed", "reason": NOT_REACHED}
             for key, case in self.cases.items()
             if key in never_reached
         ]

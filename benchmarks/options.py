@@ -131,6 +131,23 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="S",
         help="A case predicted to take longer a round is left out. Default: 2.",
     )
+    add(
+        "--case-timeout",
+        type=float,
+        metavar="S",
+        help="A case that has not ended after so long is stopped, and the run goes on. Default: 600, or "
+        "twenty times --round-seconds if that is more.",
+    )
+    add(
+        "--isolate",
+        action="store_true",
+        help="Measure in a process of its own: a case that crashes or hangs it costs that case only.",
+    )
+
+
+def case_timeout(round_seconds: float) -> float:
+    """Seconds after which a case is stopped, unless they are given."""
+    return max(600.0, 20 * round_seconds)
 
 
 def positive(config: pytest.Config, option: str, default: float) -> float:

@@ -1,0 +1,119 @@
+"""The JSON of a run: its place is tried before anything is measured, and it is written whole or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cache import replacing
+
+FINISHED, INTERRUPTED, KILLED = "finished", "interrupted", "killed"
+"""How a run ended, as `run.ended` of its file says."""
+
+
+def try_target(path: Path) -> None:
+    """See that a file can be written here.
+
+    Raises:
+        OSError: It cannot; the text says why, also where the path names something other than a file.
+    """
+    path = path.resolve()
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"there is no folder {path.parent}")
+    if path.exists() and not path.is_file():
+        raise IsADirectoryError(f"{path} is no file but a {'folder' if path.is_dir() else 'device or pipe'}")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} is write-protected")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as trial:
+            trial.write(b"{}")
+    except OSError as error:
+        raise type(error)(f"the folder {path.parent} cannot be written: {error.strerror}") from None
+
+
+def place(document: Mapping[str, Any], path: Path) -> Path:
+    """Write the document of a run, but never in the place of more.
+
+    A run that was cut short, or measured nothing, does not replace one that holds cases which it lacks; a
+    finished one does, unless the other was cut short: that is then kept beside it.
+
+    Returns:
+        Where the document is: `path`, or beside it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = path.resolve()
+    older = _read(path)
+    if older is not None and measured(older) - measured(document):
+        if ended(document) != FINISHED or not measured(document):
+            path = beside(path)
+        elif ended(older) != FINISHED:
+            path.replace(beside(path))
+    write(document, path)
+    return path
+
+
+def write(document: Mapping[str, Any], path: Path) -> None:
+    """Write a JSON file under a provisional name, and give it its own when it is complete.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with replacing(path) as provisional:
+        provisional.write_text(json.dumps(document, indent=4, default=_odd), encoding="utf-8")
+
+
+def write_elsewhere(document: Mapping[str, Any], name: str) -> Path | None:
+    """Write a JSON file wherever there is room: the folder of temporary files, the home, the working folder.
+
+    Returns:
+        The file, or None where no place has room.
+    """
+    for folder in (tempfile.gettempdir(), os.path.expanduser("~"), os.getcwd()):
+        path = beside(Path(folder, name))
+        try:
+            write(document, path)
+        except OSError:
+            continue
+        return path
+    return None
+
+
+def beside(path: Path) -> Path:
+    """A name beside a file that is free: out.unfinished.json, out.unfinished-2.json, ..."""
+    number, free = 1, path.with_suffix(f".unfinished{path.suffix}")
+    while free.exists():
+        number += 1
+        free = path.with_suffix(f".unfinished-{number}{path.suffix}")
+    return free
+
+
+def ended(document: Mapping[str, Any]) -> str:
+    """How the run of a document ended; files that do not tell hold finished runs."""
+    run = document.get("run")
+    return str(run.get("ended", FINISHED)) if isinstance(run, dict) else FINISHED
+
+
+def measured(document: Mapping[str, Any]) -> set[str]:
+    """The names of the benchmarks of a document."""
+    benchmarks: Sequence[Any] = document["benchmarks"]
+    return {str(one.get("fullname")) for one in benchmarks if isinstance(one, dict)}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The document at a path, if there is one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and isinstance(content.get("benchmarks"), list) else None
+
+
+def _odd(value: object) -> str:
+    """What JSON does not know, in pytest-benchmark's words."""
+    return f"UNSERIALIZABLE[{value!r}]"
