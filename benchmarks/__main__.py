@@ -18,6 +18,9 @@ from benchmarks.analysis.report.writing import write_report
 from benchmarks.comparing import compare_files, compare_revisions
 from benchmarks.noise_store import known_run_effect
 from benchmarks.runs import Plan, carry_out
+from benchmarks.survival.endings import OUTSIDE, Stop, handling
+from benchmarks.survival.journal import recovered
+from benchmarks.survival.locks import hold_folder
 
 DEFAULT_RUNS = 6
 SHORT_RUN = ("--repetitions=1", "--layer-rounds=4")
@@ -48,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A terminal without the signs for µ and ± shall show "?" rather than end the report.
         sys.stdout.reconfigure(errors="replace")
     try:
-        return int(options.command(options, rest))
+        with handling(Stop(), *OUTSIDE):
+            return int(options.command(options, rest))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -58,9 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(options: argparse.Namespace, _: Sequence[str]) -> int:
-    report = write_report(options.files, options.output, known_run_effect)
+    report = write_report(_recovered(options.files), options.output, known_run_effect)
     print(report.text, end="")
     return 0 if report.measured else 1
+
+
+def _recovered(files: Sequence[str]) -> list[Path]:
+    """The files, after what runs that were killed had measured is turned into them."""
+    return [recovered(Path(file), _say) for file in files]
 
 
 def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
@@ -69,10 +78,11 @@ def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     plan = Plan(
         folder, options.runs or DEFAULT_RUNS, options.until, options.time_limit, (*short, *pytest_options)
     )
-    files = carry_out(plan, lambda line: print(line, flush=True))
-    if not files:
-        raise InputError(f"no run was complete within the time limit; {folder} holds none")
-    report = write_report(files, folder / "report", known_run_effect)
+    with hold_folder(folder):
+        files = carry_out(plan, lambda line: print(line, flush=True))
+        if not files:
+            raise InputError(f"no run was complete within the time limit; {folder} holds none")
+        report = write_report(files, folder / "report", known_run_effect)
     print(report.text, end="")
     return 0 if report.measured else 1
 
@@ -84,9 +94,8 @@ def _compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
             options.rev, options.pairs, pytest_options, output, margin=margin, format=format, say=_say
         )
     else:
-        comparison = compare_files(
-            options.base, options.against, output, margin=margin, format=format, say=_say
-        )
+        sides = _recovered(options.base), _recovered(options.against)
+        comparison = compare_files(*sides, output, margin=margin, format=format, say=_say)
     print(comparison.text, end="")
     return 1 if comparison.found.regressed else 0
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.reading.fields import InputError
+from benchmarks.cache import replacing
 from benchmarks.runs import ROOT, SETTINGS_FILE, measure, time_left
+from benchmarks.survival.leftovers import complete, set_aside, set_in_order
 from benchmarks.worktrees import (
     WORKING_TREE,
     Revision,
@@ -22,6 +24,8 @@ from benchmarks.worktrees import (
 )
 
 SIDES = ("base", "head")
+UNPAIRED = "unpaired"
+"""The word in the names of files of runs whose pair was not completed."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,14 @@ class Pairs:
     def missing(self) -> list[int]:
         """The pairs that are not complete; half a pair is measured again, for its halves belong together."""
         return [
-            pair
-            for pair in range(1, self.pairs + 1)
-            if not all(self.file(side, pair).exists() for side in SIDES)
+            pair for pair in range(1, self.pairs + 1) if not all(self._complete(side, pair) for side in SIDES)
         ]
+
+    def _complete(self, side: str, pair: int) -> bool:
+        try:
+            return complete(self.file(side, pair))
+        except InputError:
+            return False
 
     def settings(self) -> dict[str, Any]:
         """By which an interrupted comparison is known again."""
@@ -123,7 +131,12 @@ def measure_pairs(plan: Pairs, say: Callable[[str], None] = print, root: Path = 
     if not missing:
         return
     plan.folder.mkdir(parents=True, exist_ok=True)
-    (plan.folder / SETTINGS_FILE).write_text(json.dumps(plan.settings(), indent=2) + "\n")
+    set_in_order(plan.folder, say)
+    with replacing(plan.folder / SETTINGS_FILE) as provisional:
+        provisional.write_text(json.dumps(plan.settings(), indent=2) + "\n")
+    for file in (plan.file(side, pair) for pair in missing for side in SIDES):
+        if file.exists():
+            say(f"{file} lacks the other run of its pair: it is {set_aside(file, UNPAIRED).name} now.")
     revisions = dict(zip(SIDES, (plan.base, plan.head), strict=True))
     with checked_out(list(revisions.values()), root) as (harness, folders):
         places = dict(zip(SIDES, folders, strict=True))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,8 @@ from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.cache import replacing
+from benchmarks.survival.children import how_ended, run_child
+from benchmarks.survival.leftovers import RUN, complete, set_in_order
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS_FILE = "settings.json"
@@ -42,15 +43,14 @@ class Plan:
         return self.folder / f"run-{number:03d}.json"
 
     def finished(self) -> list[Path]:
-        """The files of the runs that are complete."""
-        return sorted(self.folder.glob("run-*.json"))
+        """The files of the runs that are complete, once `set_in_order` has seen to the folder."""
+        return sorted(file for file in self.folder.glob("run-*.json*") if RUN.fullmatch(file.name))
 
 
 def carry_out(plan: Plan, say: Callable[[str], None] = print) -> list[Path]:
     """Measure what is missing of a plan.
 
-    A run is written under a provisional name and renamed when its process has ended well, so that a
-    plan that was killed continues with what is missing.
+    Only complete runs count, so that a plan that was killed continues with what is missing.
 
     Args:
         plan: What to do.
@@ -60,16 +60,17 @@ def carry_out(plan: Plan, say: Callable[[str], None] = print) -> list[Path]:
         The files of all runs, the resumed ones included.
 
     Raises:
-        InputError: The folder holds runs of other options, or a run wrote no measurements.
+        InputError: The folder holds runs of other options, or a run was not measured to its end.
     """
     _remember_options(plan)
+    set_in_order(plan.folder, say)
     began, measured_here = time.monotonic(), 0
     number = 0
     while True:
         number += 1
-        if plan.file(number).exists():
-            continue
         done = plan.finished()
+        if any(file.name.startswith(plan.file(number).name) for file in done):
+            continue
         reason = _reason_to_stop(plan, done, time.monotonic() - began, measured_here)
         if reason:
             say(reason)
@@ -85,13 +86,20 @@ def _remember_options(plan: Plan) -> None:
     options = list(plan.pytest_options)
     plan.folder.mkdir(parents=True, exist_ok=True)
     if settings.exists():
-        earlier = json.loads(settings.read_text())["pytest_options"]
+        try:
+            earlier = json.loads(settings.read_text())["pytest_options"]
+        except (OSError, ValueError, TypeError, KeyError):
+            raise InputError(
+                f"{settings} is damaged, so that nobody knows with which options the runs beside it were "
+                "measured; remove it to go on with the options given, or name another folder with -o"
+            ) from None
         if earlier != options:
             raise InputError(
                 f"{plan.folder} holds runs measured with the options {earlier}, but {options} were given; "
                 "name another folder with -o, or give the same options to continue"
             )
-    settings.write_text(json.dumps({"pytest_options": options}, indent=2) + "\n")
+    with replacing(settings) as provisional:
+        provisional.write_text(json.dumps({"pytest_options": options}, indent=2) + "\n")
 
 
 def _reason_to_stop(plan: Plan, done: Sequence[Path], seconds: float, measured_here: int) -> str | None:
@@ -176,28 +184,28 @@ def measure(
     """Measure one run in a fresh process.
 
     Args:
-        file: Where its JSON goes, once the process has ended well; its log is written beside it.
+        file: Where its JSON goes; its log is written beside it.
         pytest_options: What else pytest is told.
         root: The folder that holds the benchmark code.
         environment: The process's variables; this process's own unless given.
 
     Raises:
-        InputError: The process wrote no measurements.
+        InputError: The process did not measure to its end; the sentence names what it left.
     """
     log = file.with_suffix(".log")
-    with replacing(file) as provisional:
-        command = [
-            *(sys.executable, "-m", "pytest", "benchmarks", "-q", "--benchmark-quiet"),
-            *pytest_options,
-            f"--benchmark-json={provisional.resolve()}",
-        ]
-        with log.open("w") as stream:
-            code = subprocess.run(
-                command, stdout=stream, stderr=subprocess.STDOUT, cwd=root, env=environment, check=False
-            ).returncode
-        # 1 says that a test failed: its outcome stands in the file, and the rest was measured.
-        if code not in (0, 1) or not provisional.exists():
-            tail = " ".join(log.read_text(errors="replace").split()[-30:])
-            raise InputError(
-                f"{file.stem} ended with exit code {code} and no measurements; {log} ends: {tail}"
-            )
+    command = [
+        *(sys.executable, "-m", "pytest", "benchmarks", "-q", "--benchmark-quiet"),
+        *pytest_options,
+        f"--benchmark-json={file.resolve()}",
+    ]
+    code = run_child(command, log, root, environment)
+    # 1 says that a test failed: its outcome stands in the file, and the rest was measured.
+    if code in (0, 1) and complete(file):
+        return
+    left: list[str] = []
+    set_in_order(file.parent, left.append)
+    tail = " ".join(log.read_text(errors="replace").split()[-30:])
+    raise InputError(" ".join([
+        f"{file.stem} ended with {how_ended(code)} and was not measured to its end; {log} ends: {tail}",
+        *left,
+    ]))  # fmt: skip

@@ -7,21 +7,23 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.reading.fields import InputError
+from benchmarks.survival.endings import ENDINGS, OUTSIDE, Stop, handling
+from benchmarks.survival.locks import hold
 
 WORKING_TREE = "."
 KERNELS = "attention"
 HARNESS = ("benchmarks", "conftest.py", "pytest.ini")
 # Set while git runs a hook; they would lead git from our worktrees back to the user's tree and index.
 LEADING_ASTRAY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-# How a program is ended from outside, and on Windows there is no terminal that hangs up.
-ENDINGS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+PREFIX, LOCK = "attention-compare-", "lock"
+"""How the folders of worktrees are named, and the file in each that its process holds while it lives."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,12 @@ def checked_out(revisions: Sequence[Revision], root: Path) -> Iterator[tuple[Pat
         InputError: git cannot check a revision out.
     """
     prefix = _ask(root, "rev-parse", "--show-prefix") or ""
-    with _handling(_end, *ENDINGS), tempfile.TemporaryDirectory() as temporary:
+    _clear_leftovers(root)
+    with (
+        handling(Stop(), *OUTSIDE),
+        tempfile.TemporaryDirectory(prefix=PREFIX) as temporary,
+        hold(Path(temporary) / LOCK, temporary),
+    ):
         harness = Path(temporary) / "harness"
         _copy(HARNESS, root, harness)
         # Names of equal length: nothing but the kernels may differ.
@@ -115,9 +122,32 @@ def checked_out(revisions: Sequence[Revision], root: Path) -> Iterator[tuple[Pat
                     _copy([KERNELS], root, worktree / prefix)
             yield harness, [worktree / prefix for worktree in worktrees]
         finally:
-            with _handling(signal.SIG_IGN, signal.SIGINT, *ENDINGS):
+            with handling(signal.SIG_IGN, *ENDINGS):
                 for worktree in worktrees:
                     _git(root, "worktree", "remove", "--force", str(worktree))
+
+
+def _clear_leftovers(root: Path) -> None:
+    """Remove the worktrees of processes that were killed."""
+    listed = _ask(root, "worktree", "list", "--porcelain") or ""
+    known = [Path(line.removeprefix("worktree ")) for line in listed.splitlines() if "worktree " in line]
+    ours = [path for path in known if path.parent.name.startswith(PREFIX)]
+    for folder in {path.parent for path in ours} | set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+        # Another user's folder stays as well.
+        with suppress(OSError, InputError), _held_if_there(folder):
+            for path in ours:
+                if path.parent == folder:
+                    _git(root, "worktree", "remove", "--force", str(path))
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _held_if_there(folder: Path) -> AbstractContextManager[Any]:
+    """Holds a folder of worktrees, unless its process lives or has only just made it."""
+    if not folder.exists():
+        return nullcontext()
+    if not (folder / LOCK).exists():
+        raise FileNotFoundError(folder / LOCK)
+    return hold(folder / LOCK, str(folder), patience_s=0)
 
 
 def environment() -> dict[str, str]:
@@ -163,22 +193,3 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         )
     except FileNotFoundError:
         raise InputError("--rev needs git, which was not found; install it, or compare files") from None
-
-
-def _end(number: int, _: Any) -> None:
-    raise SystemExit(128 + number)
-
-
-@contextmanager
-def _handling(handler: Callable[[int, Any], None] | signal.Handlers, *signals: int) -> Iterator[None]:
-    """Signals go to a handler meanwhile, unless they are ignored, as `nohup` has it."""
-    before = {one: signal.getsignal(one) for one in signals}
-    for one, handled in before.items():
-        if handled != signal.SIG_IGN:
-            signal.signal(one, handler)
-    try:
-        yield
-    finally:
-        for one, handled in before.items():
-            with suppress(TypeError):  # a handler that was not set from Python cannot be set again
-                signal.signal(one, handled)

@@ -207,3 +207,7 @@ def benchmark(record: Mapping[str, Any], data: Sequence[float]) -> dict[str, Any
             "rounds": len(data), "median": median, "q1": q1, "q3": q3, "iterations": 1, "data": list(data),
         },
     }  # fmt: skip
+
+
+WHOLE = Run({("linear-chunked", "causal"): {64: 1e-3}}, repetitions=1, rounds=1)
+"""The least that is a run."""

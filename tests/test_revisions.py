@@ -19,6 +19,7 @@ from benchmarks.analysis.reading.fields import InputError
 from benchmarks.revisions import Pairs, describe, measure_pairs, order, plan_pairs
 from benchmarks.worktrees import checked_out, find_revision
 from tests.repository import Repository
+from tests.synthetic import WHOLE
 
 CHUNKED = "attention/kernels/linear_chunked/passes.py"
 
@@ -56,7 +57,7 @@ class Processes:
         self.measured.append(file.stem)
         self.paths.append(paths)
         self.kernels.append((paths[1] / CHUNKED).read_text())
-        file.write_text(json.dumps({"benchmarks": [{}]}))
+        WHOLE.write(file)
 
 
 def plan(repository: Repository, *names: str, pairs: int = 2, options: Sequence[str] = ()) -> Pairs:

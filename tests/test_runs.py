@@ -16,7 +16,7 @@ from benchmarks.analysis.report.conclusions import PairCrossover, Quantity
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.runs import Plan, carry_out, widest_interval
 from tests.concluded import NOISE, SETTING
-from tests.synthetic import Law, Run
+from tests.synthetic import WHOLE, Law, Run
 
 TINY = ("--device=cpu", "--kernel=*-explicit", "--mode=causal", "--seq-len=16,32,64", "--case-seconds=0.001")
 
@@ -33,7 +33,7 @@ class Processes:
         if self.stop_after is not None and len(self.measured) >= self.stop_after:
             raise KeyboardInterrupt
         self.measured.append(number)
-        plan.file(number).write_text("{}")
+        WHOLE.write(plan.file(number))
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_later_runs_know_the_times_of_the_first(tmp_path: Path, monkeypatch: pyt
 
     def stand_in(file: Path, options: Sequence[str]) -> None:
         given.append(options)
-        file.write_text("{}")
+        WHOLE.write(file)
 
     monkeypatch.setattr(runs, "measure", stand_in)
     plan = Plan(tmp_path, 3, pytest_options=TINY)
@@ -104,7 +104,7 @@ def test_run_continues_a_killed_plan_with_the_missing_runs(
 
 
 def test_a_run_that_failed_leaves_no_finished_file(tmp_path: Path) -> None:
-    refusal = r"run-001 ended with exit code 4 and no measurements; .*run-001\.log"
+    refusal = r"run-001 ended with exit code 4 and was not measured to its end; .*run-001\.log"
     with pytest.raises(InputError, match=refusal):
         carry_out(Plan(tmp_path, 1, pytest_options=("--kernel=softmax",)))
     assert Plan(tmp_path, 1).finished() == []

@@ -8,7 +8,7 @@ case begins (`begins`), and the next how it ended: `benchmark`, as it stands in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -113,6 +113,31 @@ def recover(journal: Path) -> Path | None:
     except OSError as error:
         raise InputError(f"{journal} cannot be turned into JSON: {error.strerror}") from None
     return found
+
+
+def recovered(file: Path, say: Callable[[str], None]) -> Path:
+    """The file of a run, after the journal of a run that was killed is turned into JSON.
+
+    Args:
+        file: A run's file, or its journal.
+        say: Takes a sentence about what was recovered.
+
+    Returns:
+        The file that was asked for, which need not exist.
+
+    Raises:
+        InputError: There is no such file yet, because a process still measures it.
+    """
+    target = target_of(file)
+    try:
+        found = recover(journal_of(target))
+    except InputError:
+        if target.exists():
+            return target
+        raise
+    if found:
+        say(f"{target} was cut short by a kill; what it had measured is in {found}.")
+    return target
 
 
 def document_of(lines: Iterable[str]) -> dict[str, Any] | None:

@@ -13,6 +13,8 @@ from benchmarks.cache import replacing
 
 FINISHED, INTERRUPTED, KILLED = "finished", "interrupted", "killed"
 """How a run ended, as `run.ended` of its file says."""
+UNFINISHED = "unfinished"
+"""The word in the names of files of runs that were cut short."""
 
 
 def try_target(path: Path) -> None:
@@ -84,12 +86,13 @@ def write_elsewhere(document: Mapping[str, Any], name: str) -> Path | None:
     return None
 
 
-def beside(path: Path) -> Path:
+def beside(path: Path, word: str = UNFINISHED) -> Path:
     """A name beside a file that is free: out.unfinished.json, out.unfinished-2.json, ..."""
-    number, free = 1, path.with_suffix(f".unfinished{path.suffix}")
+    stem, dot, ending = path.name.partition(".json")
+    number, free = 1, path.with_name(f"{stem}.{word}{dot}{ending}")
     while free.exists():
         number += 1
-        free = path.with_suffix(f".unfinished-{number}{path.suffix}")
+        free = path.with_name(f"{stem}.{word}-{number}{dot}{ending}")
     return free
 
 
