@@ -22,7 +22,7 @@ from benchmarks.cards import find_card
 from benchmarks.conditions import Watch, environment
 from benchmarks.grid import PRESETS, schedule, series_of
 from benchmarks.ledger import Ledger
-from benchmarks.measure import Measurer, device_name
+from benchmarks.measure import Measurer, device_name, import_all
 from benchmarks.options import (
     add_options,
     case_timeout,
@@ -134,8 +134,11 @@ def _warnings(config: pytest.Config) -> pytest.MarkDecorator:
 
     What pytest.ini ignores and what ``-W`` asks for stays.
     """
+    # A case that failed before its rounds is told as failed, and not as one that forgot them.
+    unused = "ignore:Benchmark fixture was not used at all"
     kept = [line for line in config.getini("filterwarnings") if line != "error"]
-    return pytest.mark.filterwarnings("default", *kept, *(config.known_args_namespace.pythonwarnings or ()))
+    asked = config.known_args_namespace.pythonwarnings or ()
+    return pytest.mark.filterwarnings("default", *kept, unused, *asked)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -165,6 +168,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             measurer.ledger.selected.add(str(parameters["case"]))
     if measurer.ledger.selected and not config.stash[PIPES]:
         _begin(config)
+    if not measurer.worker:
+        import_all()
 
 
 def _begin(config: pytest.Config) -> None:

@@ -41,6 +41,14 @@ def device_name(device: str) -> str:
     return str(cpuinfo.get_cpu_info().get("brand_raw", "unknown CPU"))
 
 
+def import_all() -> None:
+    """Import now what torch imports at its first counted product: in seconds, which are no case's own.
+
+    A time limit that ended an import half-way would leave torch useless to all later cases.
+    """
+    count_flops(lambda: torch.ones(2, 2) @ torch.ones(2, 2))
+
+
 @dataclass
 class Measurer:
     """The measuring of one run: its settings, its books, its watch, and what it learned of each case.
@@ -118,8 +126,8 @@ class Measurer:
         outcome, reason = outcome_of(error, self.case_timeout)
         self.ledger.leave_out(case, outcome, reason)
         if isinstance(error, TimedOut):
-            # The longer lengths take longer still.
-            self.ledger.learn_seconds(case, self.case_timeout)
+            self.ledger.learn_seconds(case, self.case_timeout)  # the longer lengths take longer still
+            self._checked.setdefault(series_of(case), f"its comparison with the oracle: {reason}")
         if outcome == "oom":
             if case.device == "cuda":
                 torch.cuda.empty_cache()
@@ -152,14 +160,19 @@ class Measurer:
 
     def _measure_apart(self, worker: Worker, benchmark: BenchmarkFixture, case: Case) -> None:
         """Have the worker measure a case once, and take over what it says."""
+        if reason := self.ledger.refuse(case, self.round_seconds):
+            self._note(benchmark, case)
+            pytest.skip(reason)
         try:
             for entry in worker.measure(benchmark.fullname, self.ledger.known_seconds(), self.case_timeout):
                 self._take_over(entry, benchmark, case)
         except WorkerError as error:
             benchmark.has_error = True
             self.ledger.leave_out(case, "failed", str(error))
+            if error.hung:
+                self.ledger.learn_seconds(case, self.case_timeout)
             self._note(benchmark, case)
-            pytest.fail("\n".join([str(error), *error.__notes__]), pytrace=False)
+            pytest.fail("\n".join([str(error), *error.notes]), pytrace=False)
 
     def _take_over(self, entry: dict[str, Any], benchmark: BenchmarkFixture, case: Case) -> None:
         if "outcome" in entry:

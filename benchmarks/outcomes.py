@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from benchmarks.survival.endings import TimedOut
@@ -28,7 +29,7 @@ def outcome_of(error: BaseException, limit_s: float) -> tuple[str, str]:
         return "oom", text.partition(". ")[0]
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return "oom", text or "MemoryError"
-    return "failed", f"{type(error).__name__}: {text}"
+    return "failed", f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def said(error: BaseException) -> str:
@@ -46,4 +47,4 @@ def showable(error: BaseException) -> bool:
         str(error), repr(error)
     except BaseException:
         return False
-    return isinstance(error, Exception)
+    return isinstance(error, Exception) and not isinstance(error, pytest.exit.Exception)

@@ -33,7 +33,15 @@ Entry = dict[str, Any]
 
 
 class WorkerError(Exception):
-    """The worker ended, or was ended because it did not answer; the text says how."""
+    """The worker ended; the text says how, and the notes hold what it printed last.
+
+    Attributes:
+        hung: Whether it was ended because it did not answer.
+    """
+
+    def __init__(self, text: str, notes: Sequence[str] = (), *, hung: bool = False) -> None:
+        super().__init__(text)
+        self.notes, self.hung = notes, hung
 
 
 class Worker:
@@ -127,7 +135,9 @@ class Worker:
             while b"\n" not in self._unread:
                 if not waiting.select(limit_s):
                     self.end()
-                    raise WorkerError(f"no end within {limit_s - GRACE_S:g} s, nor when asked to end")
+                    raise WorkerError(
+                        f"no end within {limit_s - GRACE_S:g} s, nor when asked to end", hung=True
+                    )
                 read = self._answers.read(2**16)
                 if not read:
                     raise self._ended()
@@ -143,9 +153,7 @@ class Worker:
         lines = self._log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
         self.end()
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        error = WorkerError(f"the process that measured it ended {how}")
-        error.add_note("\n".join(lines))
-        return error
+        return WorkerError(f"the process that measured it ended {how}", lines)
 
 
 def pipes() -> tuple[IO[str], IO[str]] | None:
