@@ -34,7 +34,6 @@ ACTS: dict[str, Callable[[], Any]] = {
     "sleeps": lambda: time.sleep(1e6),
     "hangs": lambda: CLIBRARY.sleep(10**6),
     "segfaults": lambda: ctypes.string_at(0),
-    "aborts": os.abort,
     "vanishes": lambda: os._exit(0),
     "leaves": lambda: throw(SystemExit(3)),
     "mute": lambda: throw(MuteError()),

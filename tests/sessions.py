@@ -28,7 +28,7 @@ def command(*options: str, files: Sequence[str] = OPERATOR) -> list[str]:
 
 def run(*options: str, files: Sequence[str] = OPERATOR, exit_code: int = 0) -> str:
     done = subprocess.run(
-        command(*options, files=files), cwd=ROOT, capture_output=True, text=True, timeout=100
+        command(*options, files=files), cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     text = done.stdout + done.stderr
     assert done.returncode == exit_code, text

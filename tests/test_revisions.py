@@ -240,3 +240,16 @@ def test_a_comparison_of_revisions_ended_by_a_signal_removes_its_checkouts(
         assert process.wait(timeout=20) != 0
     assert not any(path.exists() for path in made)
     assert shared.state() == before
+
+
+def test_the_next_comparison_clears_what_a_killed_one_left(repository: Repository) -> None:
+    before = repository.state()
+    words = [sys.executable, "-c", END_WHILE_CHECKED_OUT, str(repository.folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        made = [Path(path) for path in process.stdout.readline().split()]
+        process.kill()
+    assert all(path.is_dir() for path in made) and repository.git("worktree", "list").count("\n") == 2
+    with checked_out([find_revision("HEAD", repository.folder)], repository.folder):
+        assert not any(path.exists() for path in made)
+    assert repository.state() == before

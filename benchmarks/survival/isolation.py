@@ -25,7 +25,7 @@ from benchmarks.survival.endings import end_with_parent, with_parent
 WORKER = "ATTENTION_WORKER"
 """Variable that holds the two ends of pipes by which a worker is asked and answers."""
 # A worker ends a case that takes too long by itself, unless the case keeps it from that.
-GRACE_S = 15.0
+GRACE_S = 10.0
 START_S = 600.0
 LAST_LINES = 20
 
