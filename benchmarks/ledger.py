@@ -7,15 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import psutil
-import torch
-
 from attention import Case
 from benchmarks.grid import series_of
+from benchmarks.memory import free_bytes
 from benchmarks.subjects import SUBJECTS, predict_bytes
-
-# Share of the memory that stays free: other programs, and operators that take more than predicted.
-MEMORY_RESERVE = 0.1
 
 
 class Ledger:
@@ -98,14 +93,3 @@ class Ledger:
             if key in never_reached
         ]
         return rows
-
-
-def free_bytes(device: str) -> int:
-    """Bytes that a case may take: the memory that is free now, less a reserve."""
-    if device == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    else:
-        memory = psutil.virtual_memory()
-        free, total = memory.available, memory.total
-    return int(free - MEMORY_RESERVE * total)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.cards import FACTS, READINGS, Sensor, find_card, nvml_card
+from benchmarks.cgroups import groups
 from benchmarks.conditions import Watch, cpu_seconds, environment, governor, quota_cores
 
 
@@ -123,7 +124,7 @@ def test_the_cpu_quota_of_a_container_is_in_cores(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert quota_cores(tmp_path) == cores
+    assert quota_cores(groups("cpu", tmp_path)) == cores
 
 
 def test_cpu_governors_of_all_cores_are_named_once(tmp_path: Path) -> None:
