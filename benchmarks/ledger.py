@@ -12,6 +12,9 @@ from benchmarks.grid import series_of
 from benchmarks.memory import free_bytes
 from benchmarks.subjects import SUBJECTS, predict_bytes
 
+MOST_RECORDED = 2**63 - 1
+"""The largest amount that a record may hold: what reads it counts in 64 bits."""
+
 
 class Ledger:
     """The state of each case of a run so far."""
@@ -65,7 +68,11 @@ class Ledger:
         return known[nearest] * max(1.0, flops)
 
     def refuse(self, case: Case, round_seconds: float) -> str | None:
-        """Book and return why the case is not to be run, or None."""
+        """Book and return why the case is not to be run, or None.
+
+        Raises:
+            TypeError, ValueError: what its kernel says of its support or its costs cannot be.
+        """
         unsupported = SUBJECTS[case.subject].supports(case)
         if unsupported:
             return self.leave_out(case, "unsupported", unsupported)
@@ -73,6 +80,11 @@ class Ledger:
         if needed > free:
             reason = f"predicted to need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
             return self.leave_out(case, "over_memory", reason)
+        costs = SUBJECTS[case.subject].costs(case)
+        if max(costs.flops, costs.min_bytes, costs.peak_bytes) > MOST_RECORDED:
+            raise ValueError(
+                "its costs are beyond 2^63 - 1, which is more than any case takes that can be run"
+            )
         seconds = None if case.key in self.measured else self.predict_seconds(case)
         if seconds is not None and seconds > round_seconds:
             self.learn_seconds(case, seconds)  # so that the longer ones of the series are left out as well

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +24,10 @@ class Costs:
     misses the ``uncounted`` and adds the ``overcounted``. ``min_bytes`` reads each input once and
     writes each output once. ``peak_bytes`` is the most memory held above the inputs, results included.
     ``masked_macs`` of the executed ones fall on masked scores.
+
+    Raises:
+        TypeError: an amount that is no ``int``, or terms that are no mapping.
+        ValueError: an amount that is negative or beyond every float, or more masked MACs than executed ones.
     """
 
     terms: Mapping[str, int]
@@ -29,6 +36,25 @@ class Costs:
     uncounted: Mapping[str, int] = field(default_factory=dict)
     overcounted: Mapping[str, int] = field(default_factory=dict)
     masked_macs: int = 0
+
+    def __post_init__(self) -> None:
+        amounts: dict[str, Any] = {
+            name: getattr(self, name) for name in ("min_bytes", "peak_bytes", "masked_macs")
+        }
+        for part in ("terms", "uncounted", "overcounted"):
+            terms = getattr(self, part)
+            if not isinstance(terms, Mapping):
+                raise TypeError(f"{part} of costs must map names to amounts, got {_shown(terms)}")
+            amounts |= {f"{part}[{name!r}]": amount for name, amount in terms.items()}
+        for name, amount in amounts.items():
+            if not isinstance(amount, int) or isinstance(amount, bool):
+                raise TypeError(f"{name} of costs must be an int, got {_shown(amount)}")
+        derived = {name: getattr(self, name) for name in ("flops", "useful_flops", "countable_flops")}
+        for name, amount in (amounts | derived).items():
+            if not 0 <= amount <= sys.float_info.max:
+                raise ValueError(
+                    f"{name} of costs must be at least 0 and a finite float, got {_shown(amount)}"
+                )
 
     @property
     def macs(self) -> int:
@@ -49,6 +75,13 @@ class Costs:
     def countable_flops(self) -> int:
         """FLOPs that torch's counter finds."""
         return 2 * (self.macs - sum(self.uncounted.values()) + sum(self.overcounted.values()))
+
+
+def _shown(value: object) -> str:
+    """A value in a message: numbers as they are, unless they are long, and the type of anything else."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value) if value is None or isinstance(value, int | float) else type(value).__name__
 
 
 @dataclass(frozen=True)
@@ -83,6 +116,20 @@ def _supports_everything(case: Case) -> str | None:
     return None
 
 
+def _returning(
+    wanted: type | tuple[type, ...], what: str, function: Callable[[Case], Any], case: Case
+) -> Any:
+    """What the function says of the case.
+
+    Raises:
+        TypeError: it is not what is wanted.
+    """
+    found = function(case)
+    if not isinstance(found, wanted):
+        raise TypeError(f"{what}, got {_shown(found)}")
+    return found
+
+
 def register_kernel(
     name: str,
     function: Callable[..., Tensor],
@@ -95,7 +142,17 @@ def register_kernel(
     Raises:
         ValueError: a name that is taken, or without a known family and a backend.
     """
-    kernel = Kernel(name=name, function=function, supports=supports, costs=costs)
+    kernel = Kernel(
+        name=name,
+        function=function,
+        supports=partial(
+            _returning,
+            (str, type(None)),
+            f"supports of {name} must return None or a reason as text",
+            supports,
+        ),
+        costs=partial(_returning, Costs, f"costs of {name} must return attention.Costs", costs),
+    )
     if kernel.family not in FAMILIES or not kernel.backend:
         raise ValueError(
             f"kernel name {name!r} must be a family ({' or '.join(FAMILIES)}), a dash and a backend"
