@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import time
 from itertools import chain
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -15,7 +13,7 @@ from attention import Case
 from attention.profiler import clock_name
 from benchmarks import provenance
 from benchmarks.cards import find_card
-from benchmarks.conditions import Watch, environment
+from benchmarks.conditions import Watch, environment, seconds_since_start
 from benchmarks.grid import PRESETS, schedule, series_of
 from benchmarks.ledger import Ledger
 from benchmarks.measure import Measurer, device_name
@@ -148,7 +146,7 @@ def case(request: pytest.FixtureRequest, measurer: Measurer) -> Case:
 
 def timed_share(config: pytest.Config) -> tuple[float, float]:
     """Seconds since the process began, and the share of them spent inside timed rounds."""
-    wall = time.time() - psutil.Process().create_time()
+    wall = seconds_since_start()
     benchmarks = config._benchmarksession.benchmarks  # type: ignore[attr-defined]
     return wall, sum(bench.stats.total for bench in benchmarks if bench) / wall
 

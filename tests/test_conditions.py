@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from benchmarks.cards import FACTS, READINGS, Sensor, find_card, nvml_card
 from benchmarks.cgroups import groups
 from benchmarks.conditions import Watch, cpu_seconds, environment, governor, quota_cores
+from benchmarks.conftest import timed_share
 
 
 class Machine:
@@ -100,6 +102,18 @@ def test_the_cpu_seconds_of_all_processes_include_those_of_this_process() -> Non
     assert mine >= 0.1 - 1e-9
     # Both counters tick every 10 ms or less, once for each core.
     assert everyone > mine - 0.05
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = SimpleNamespace(benchmarks=[SimpleNamespace(stats=SimpleNamespace(total=1e-3))])
+    config: Any = SimpleNamespace(_benchmarksession=session)
+    before, _ = timed_share(config)
+    now = time.time()
+    for step in (-86400, 86400):
+        monkeypatch.setattr(time, "time", lambda step=step: now + step)
+        wall, share = timed_share(config)
+        assert before <= wall <= before + 1000 and 0 < share < 1
+    assert time.process_time() - 1 <= before
 
 
 def test_the_environment_record_is_flat_and_has_null_for_a_missing_card() -> None:
