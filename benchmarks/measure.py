@@ -13,14 +13,14 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case
-from attention.kernels.references import TOLERANCES
+from attention.kernels.references import tolerances
 from attention.profiler import CLOCKS, clock_name, count_flops, peak_memory, warm_up
 from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
 from benchmarks.conditions import Watch
 from benchmarks.grid import series_of
 from benchmarks.ledger import Ledger
 from benchmarks.process_state import put_back
-from benchmarks.subjects import SUBJECTS, prepare
+from benchmarks.subjects import SUBJECTS, precision_of, prepare
 
 # Three rounds give a median that one stall does not move; a long call spans many stalls by itself,
 # and another repetition of it says more than another round. Beyond some hundred the rounds of one
@@ -111,11 +111,11 @@ class Measurer:
             heads = min(2, case.heads) if case.subject == "operator" else case.heads
             errors = subject.errors(replace(short, batch=1, heads=heads))
             self._checked[series] = None
-            if errors and not errors.within(case.torch_dtype):
+            if errors and not errors.within(case):
                 found = f"relative error {errors.output:.2g}"
                 if case.backward:
                     found += f", of the gradients {errors.gradients:.2g}"
-                allowed = "{:.2g} and {:.2g}".format(*TOLERANCES[case.torch_dtype])
+                allowed = "{:.2g} and {:.2g}".format(*tolerances(case))
                 self._checked[series] = (
                     f"wrong result at N = {short.seq_len}: {found}; allowed are {allowed} for gradients"
                 )
@@ -158,6 +158,7 @@ class Measurer:
             **case.fields(),
             **width,
             "device_name": device_name(case.device),
+            "precision": precision_of(case),
             "repetition": repetition,
             "clock": clock_name(case.device, self.clock),
             "flops": costs.flops,

@@ -42,6 +42,11 @@ def prepare(case: Case) -> Call:
     return SUBJECTS[case.subject].prepare(case)
 
 
+def precision_of(case: Case) -> str:
+    """What a case computes in: its dtype, unless its kernel states another precision."""
+    return case.dtype if case.subject == "ceiling" else get_kernel(case.kernel).precision_of(case.dtype)
+
+
 def predict_bytes(case: Case) -> int:
     """Inputs, the gradient that enters a backward, and the peak above them."""
     tokens = case.batch * case.heads * case.seq_len

@@ -10,9 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from attention.case import Case
+from attention.case import DTYPES, Case
 
 FAMILIES = ("standard", "linear")
+PRECISIONS = (*DTYPES, "tf32")
+"""What a kernel may compute in: tf32 has the range of float32 and ten bits after the leading one."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,19 @@ class Kernel:
     ``function(q, k, v, *, causal)`` takes ``[B, H, N, D]`` tensors and returns ``[B, H, N, Dv]``;
     kernels of the standard family also take ``scale``, those of the linear family ``feature_map``
     and ``eps``. ``supports(case)`` is None, or the reason why the kernel cannot serve the case.
+    ``precision`` names what the kernel computes a dtype in, by the names of both, where that is coarser than
+    the dtype: ``{"float32": "tf32"}``.
     """
 
     name: str
     function: Callable[..., Tensor]
     supports: Callable[[Case], str | None]
     costs: Callable[[Case], Costs]
+    precision: Mapping[str, str] = field(default_factory=dict)
+
+    def precision_of(self, dtype: str) -> str:
+        """What the kernel computes in where its inputs are of this dtype."""
+        return self.precision.get(dtype, dtype)
 
     @property
     def family(self) -> str:
@@ -136,11 +145,15 @@ def register_kernel(
     *,
     costs: Callable[[Case], Costs],
     supports: Callable[[Case], str | None] = _supports_everything,
+    precision: Mapping[str, str] | None = None,
 ) -> Kernel:
     """Add a kernel under ``<family>-<backend>``; the suite then measures it like its own.
 
+    It is held to the precision that it states, which reports tell.
+
     Raises:
-        ValueError: a name that is taken, or without a known family and a backend.
+        ValueError: a name that is taken, or without a known family and a backend; a dtype or a precision that
+            does not exist.
     """
     kernel = Kernel(
         name=name,
@@ -151,12 +164,19 @@ def register_kernel(
             f"supports of {name} must return None or a reason as text",
             supports,
         ),
+        precision=dict(precision or {}),
         costs=partial(_returning, Costs, f"costs of {name} must return attention.Costs", costs),
     )
     if kernel.family not in FAMILIES or not kernel.backend:
         raise ValueError(
             f"kernel name {name!r} must be a family ({' or '.join(FAMILIES)}), a dash and a backend"
         )
+    for known, given in ((DTYPES, kernel.precision), (PRECISIONS, kernel.precision.values())):
+        if wrong := [one for one in given if one not in known]:
+            raise ValueError(
+                f"precision of {name} maps dtypes to what it computes in, and {wrong[0]!r} is none of "
+                f"{', '.join(known)}"
+            )
     if name in _KERNELS:
         raise ValueError(f"kernel {name!r} is registered already; choose another name")
     _KERNELS[name] = kernel

@@ -37,6 +37,7 @@ def name_caveats(
         *_apart(records),
         *_differences(records),
         *_changed_state(records.rows),
+        *_precisions(records.rows, crossovers),
         *_missing(records.rows),
         *_without_ceilings(series, ceilings),
         *_of_crossovers(crossovers),
@@ -99,6 +100,25 @@ def _changed_state(rows: pd.DataFrame) -> Iterator[str]:
             f"While they were measured, these kernels changed the process that measures: {'; '.join(told)}. "
             "It was put back after each case, so no other case was measured so."
         )
+
+
+def _precisions(rows: pd.DataFrame, crossovers: Sequence[PairCrossover]) -> Iterator[str]:
+    """Kernels that compute in another precision than their dtype, and with what they are compared."""
+    own = rows[rows["precision"] != rows["dtype"]]
+    for (kernel, dtype, precision), _ in own.groupby(["kernel", "dtype", "precision"]):
+        others = {
+            other
+            for pair in crossovers
+            if kernel in (pair.linear, pair.standard) and pair.setting.dtype == dtype
+            for other in (pair.linear, pair.standard)
+        }
+        unlike = sorted(
+            others & set(rows.loc[(rows["dtype"] == dtype) & (rows["precision"] != precision), "kernel"])
+        )
+        compared = (
+            f"; its crossovers with {wording.listed(unlike)} compare different precisions" if unlike else ""
+        )
+        yield f"{kernel} computes {dtype} in {precision}{compared}."
 
 
 def _missing(rows: pd.DataFrame) -> Iterator[str]:
