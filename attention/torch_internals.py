@@ -4,6 +4,7 @@
 |---|---|---|
 | dispatch keys, function mode, profiler state | call an operator past the dispatcher | torch's dispatcher |
 | state of functorch's transforms, C++'s ``apply`` | record a function of autograd fast | ``Function.apply`` |
+| the device that new tensors are made on | tell whether one is set | ``torch.get_default_device`` |
 | a mark that torch's compiler reads | keep a check out of compiled graphs | the compiler breaks its graph |
 | allocation events of the profiler | read peak memory exactly | the resident set, with a warning |
 | Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
@@ -78,6 +79,18 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
             return True
         keys = keys | _tensor_keys(x)  # type: ignore[misc]
     return bool(keys.raw_repr() & FOREIGN_KEYS or _profiling())  # type: ignore[misc]
+
+
+def default_device() -> torch.device | None:
+    """The device that ``torch.set_default_device`` was given; None where it was not called.
+
+    ``torch.get_default_device`` says cpu then, and setting that would slow every call down by a mode.
+    """
+    modes = private("_GLOBAL_DEVICE_CONTEXT")
+    if modes is None:
+        return torch.get_default_device()
+    device: torch.device | None = getattr(getattr(modes, "device_context", None), "device", None)
+    return device
 
 
 # --- autograd and the compiler -----------------------------------------------------------------------

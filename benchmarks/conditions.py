@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,40 @@ import torch
 
 from benchmarks.analysis.reading.machines import usable_cores
 from benchmarks.cards import FACTS, READINGS, Card
+from benchmarks.cgroups import Group, groups
+from benchmarks.memory import memory_limit_bytes
 
 # Within a repetition a reading is due after so long, and after a hundred times what the last one took:
 # readings take less than a hundredth of the time.
 SECONDS_BETWEEN_READINGS = 10.0
 READINGS_SHARE = 0.01
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
-CPUS, CGROUP = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup")
+# What the process did before this is told by its CPU time: the clock by which it began can be set.
+_BEGAN = time.monotonic() - time.process_time()
+CPUS = Path("/sys/devices/system/cpu")
 
 
-def quota_cores(cgroup: Path = CGROUP) -> float | None:
-    """The limit of a container on its CPU time, in cores; None without a limit."""
+def seconds_since_start() -> float:
+    """Seconds since this process began, by a clock that nobody sets."""
+    return time.monotonic() - _BEGAN
+
+
+def quota_cores(found: Sequence[Group] | None = None) -> float | None:
+    """The limit of a container on its CPU time, in cores; None without a limit.
+
+    Args:
+        found: The control groups that limit this process, which are looked for unless given.
+    """
+    quotas = [quota for group in (groups("cpu") if found is None else found) if (quota := _quota(group))]
+    return min(quotas, default=None)
+
+
+def _quota(group: Group) -> float | None:
     try:
-        if (cgroup / "cpu.max").exists():
-            quota, period = (cgroup / "cpu.max").read_text().split()
-        else:
-            quota, period = ((cgroup / f"cpu/cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        quota, period = group.words("cpu.max") or [word for name in names for word in group.words(name)]
         return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError):  # no such file, or "max"
+    except (ValueError, ZeroDivisionError):  # no such file, or "max"
         return None
 
 
@@ -104,6 +120,7 @@ def environment(card: Card | None = None) -> dict[str, Any]:
         "physical_cores": psutil.cpu_count(logical=False),
         "usable_cores": len(usable_cores()),
         "quota_cores": quota_cores(),
+        "memory_limit_bytes": memory_limit_bytes(),
         "governor": governor(),
         "on_battery": on_battery(),
         **(card(FACTS) if card else {sensor.field: None for sensor in FACTS}),

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import secrets
 import signal
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from itertools import chain
 from typing import IO, Any
 
-import psutil
 import pytest
 import torch
 
 from attention import Case
 from attention.profiler import clock_name
 from benchmarks import provenance
+from benchmarks.apart import Apart, Measuring
 from benchmarks.cards import find_card
-from benchmarks.conditions import Watch, environment
+from benchmarks.conditions import Watch, environment, seconds_since_start
 from benchmarks.grid import PRESETS, schedule, series_of
+from benchmarks.guard import Guard
 from benchmarks.ledger import Ledger
-from benchmarks.measure import Measurer, device_name, import_all
+from benchmarks.measure import Measurer, device_name
 from benchmarks.options import (
     add_options,
     case_timeout,
@@ -39,12 +38,11 @@ from benchmarks.survival.isolation import Worker, pipes, serve, silence
 from benchmarks.survival.journal import Journal
 from benchmarks.survival.writing import FINISHED, INTERRUPTED
 
-MEASURER = pytest.StashKey[Measurer]()
+MEASURING = pytest.StashKey[Measuring]()
 CASES = pytest.StashKey[dict[str, list[Case]]]()
 KNOWN = pytest.StashKey[dict[str, float]]()
 SAVING = pytest.StashKey[Saving]()
-ORIGIN = pytest.StashKey[tuple[dict[str, Any], dict[str, Any]]]()
-"""The machine and the commit of the session, in pytest-benchmark's words."""
+"""The files of a session that measures; a worker of an isolated session writes none."""
 PIPES = pytest.StashKey[tuple[IO[str], IO[str]] | None]()
 """In a worker of an isolated session: where its questions come from and its answers go."""
 
@@ -70,40 +68,47 @@ def pytest_configure(config: pytest.Config) -> None:
         silence(config)
     preset = PRESETS[config.getoption("grid")]
     seed = config.getoption("shuffle_seed")
-    run: dict[str, Any] = {
+    config.stash[RUN] = {
         "grid": config.getoption("grid"),
         "seed": secrets.randbelow(2**31) if seed is None else seed,
         "repetitions": int(positive(config, "repetitions", preset.repetitions)),
         "clock": config.getoption("clock"),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "isolated": config.getoption("isolate"),
         **provenance.pair_fields(config),
     }
-    config.stash[RUN] = run
     config.stash[CASES] = selected_cases(config)
-    devices = chosen_devices(config) or present_devices()
+    config.stash[KNOWN] = known_seconds(config)
+    config.stash[MEASURING] = measuring = _measuring(
+        config, apart=config.getoption("isolate") and not answering
+    )
+    if answering:
+        measuring.journal = Journal(to=answering[1])
+
+
+def _measuring(config: pytest.Config, *, apart: bool) -> Measuring:
+    """How this session measures, by its options: itself, or by a worker."""
+    run, preset = config.stash[RUN], PRESETS[config.getoption("grid")]
     ledger = Ledger(chain.from_iterable(config.stash[CASES].values()))
-    known = known_seconds(config)
-    config.stash[KNOWN] = known
+    known = config.stash[KNOWN]
     ledger.learn_from(known)
+    watch = Watch(find_card if "cuda" in (chosen_devices(config) or present_devices()) else None)
     round_seconds = positive(config, "round_seconds", preset.round_seconds)
-    config.stash[MEASURER] = Measurer(
+    timeout_s = positive(config, "case_timeout", case_timeout(round_seconds))
+    measurer = Measurer(
         ledger=ledger,
-        watch=Watch(find_card if "cuda" in devices else None),
         clock=config.getoption("clock"),
         repetitions=run["repetitions"],
         layer_rounds=int(positive(config, "layer_rounds", 20)),
         case_seconds=positive(config, "case_seconds", preset.case_seconds),
         round_seconds=round_seconds,
-        case_timeout=positive(config, "case_timeout", case_timeout(round_seconds)),
-        journal=Journal(to=answering[1]) if answering else Journal(),
-        worker=_worker(config, run) if config.getoption("isolate") and not answering else None,
     )
-
-
-def _worker(config: pytest.Config, run: dict[str, Any]) -> Worker:
+    if not apart:
+        return Guard(measurer, watch, timeout_s)
     asked = config.invocation_params
-    return Worker([*map(str, asked.args), f"--shuffle-seed={run['seed']}"], asked.dir)
+    worker = Worker([*map(str, asked.args), f"--shuffle-seed={run['seed']}"], asked.dir)
+    return Apart(worker, ledger, watch, round_seconds, timeout_s)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -122,10 +127,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _parameter(config: pytest.Config, case: Case, repetition: int) -> Any:
     # The group puts the kernels of one point into one of pytest-benchmark's tables.
     point = case.id.replace(f"{case.kernel}-", "", 1)
-    marks = [
-        pytest.mark.benchmark(group=point, timer=config.stash[MEASURER].timer(case.device), disable_gc=True),
-        _warnings(config),
-    ]
+    timer = config.stash[MEASURING].timer(case.device)
+    marks = [pytest.mark.benchmark(group=point, timer=timer, disable_gc=True), _warnings(config)]
     return pytest.param(case.key, repetition, id=f"{case.id}-r{repetition}", marks=marks)
 
 
@@ -161,42 +164,34 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if not _measures(config):
         return
-    measurer = config.stash[MEASURER]
+    selected = config.stash[MEASURING].ledger.selected
     for item in session.items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if "case" in parameters:
-            measurer.ledger.selected.add(str(parameters["case"]))
-    if measurer.ledger.selected and not config.stash[PIPES]:
+            selected.add(str(parameters["case"]))
+    if selected and not config.stash[PIPES]:
         _begin(config)
-    if not measurer.worker:
-        import_all()
 
 
 def _begin(config: pytest.Config) -> None:
     """Try the files and begin the journal; from here on a signal ends the session as Ctrl-C does."""
-    measurer, session = config.stash[MEASURER], config._benchmarksession  # type: ignore[attr-defined]
-    find = measurer.watch.find_card or (find_card if "cuda" in present_devices() else None)
+    measuring, run = config.stash[MEASURING], config.stash[RUN]
     # The driver belongs to the machine also where only its CPU is measured.
-    config.stash[RUN].update(environment(find() if find else None))
-    commit_info = config.hook.pytest_benchmark_generate_commit_info(config=config)
-    config.hook.pytest_benchmark_update_commit_info(config=config, commit_info=commit_info)
-    config.stash[ORIGIN] = machine_info, commit_info = session.get_machine_info(), commit_info
-    config.stash[SAVING] = saving = Saving(session)
-    now = datetime.now(UTC).isoformat()
-    head = {"machine_info": machine_info, "commit_info": commit_info, "datetime": now}
-    cases = measurer.ledger.cases
-    asked = {key: _placed(config, cases[key].fields()) for key in measurer.ledger.selected}
-    saving.begin({**head, "run": config.stash[RUN]}, asked)
-    measurer.journal = saving.journal
+    find = measuring.watch.find_card or (find_card if "cuda" in present_devices() else None)
+    run.update(environment(find() if find else None))
+    cases = measuring.ledger.cases
+    saving = Saving(config, measuring.journal)
+    saving.begin(run, {key: _placed(config, cases[key].fields()) for key in measuring.ledger.selected})
+    config.stash[SAVING] = saving
     signals = ExitStack()
-    signals.enter_context(handling(measurer.stop, *ENDINGS))
+    signals.enter_context(handling(measuring.stop, *ENDINGS))
     config.add_cleanup(signals.close)
 
 
 def _placed(config: pytest.Config, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A case without times, with the device and the clock that it would have been measured by."""
+    """A case without times, with the device and the clock by which it would have been measured."""
     device = row["device"]
-    clock = clock_name(device, config.stash[MEASURER].clock)
+    clock = clock_name(device, config.stash[RUN]["clock"])
     return {**row, "device_name": device_name(device), "clock": clock}
 
 
@@ -206,25 +201,25 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     answering = session.config.stash[PIPES]
     if not answering:
         return None
-    measurer = session.config.stash[MEASURER]
-    serve(session, *answering, measurer.ledger.learn_from)
-    measurer.end()
+    measuring = session.config.stash[MEASURING]
+    serve(session, *answering, measuring.ledger.learn_from)
+    measuring.end()
     return True
 
 
 @pytest.fixture
-def measurer(pytestconfig: pytest.Config) -> Measurer:
-    return pytestconfig.stash[MEASURER]
+def measuring(pytestconfig: pytest.Config) -> Measuring:
+    return pytestconfig.stash[MEASURING]
 
 
 @pytest.fixture
-def case(request: pytest.FixtureRequest, measurer: Measurer) -> Case:
-    return measurer.ledger.cases[request.param]
+def case(request: pytest.FixtureRequest, measuring: Measuring) -> Case:
+    return measuring.ledger.cases[request.param]
 
 
 def timed_share(config: pytest.Config) -> tuple[float, float]:
     """Seconds since the process began, and the share of them spent inside timed rounds."""
-    wall = time.time() - psutil.Process().create_time()
+    wall = seconds_since_start()
     benchmarks = config._benchmarksession.benchmarks  # type: ignore[attr-defined]
     return wall, sum(bench.stats.total for bench in benchmarks if bench) / wall
 
@@ -240,10 +235,9 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     wall, share = timed_share(config)
-    run: dict[str, Any] = config.stash[RUN]
-    output_json["run"] = {**run, "wall_seconds": wall, "timed_share": share}
-    ledger = config.stash[MEASURER].ledger
-    output_json["not_measured"] = [_placed(config, row) for row in ledger.not_measured()]
+    output_json["run"] = {**config.stash[RUN], "wall_seconds": wall, "timed_share": share}
+    rows = config.stash[MEASURING].ledger.not_measured()
+    output_json["not_measured"] = [_placed(config, row) for row in rows]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -251,13 +245,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
     """The files are written here: pytest-benchmark writes none where nothing was measured."""
     config = session.config
     if SAVING in config.stash:
-        measurer, saving = config.stash[MEASURER], config.stash[SAVING]
+        measuring = config.stash[MEASURING]
         with handling(signal.SIG_IGN, *ENDINGS):
-            measurer.end()
+            measuring.end()
             cut_short = exitstatus not in (0, 1) or session.shouldstop or session.shouldfail
             ended = INTERRUPTED if cut_short else FINISHED
-            config.stash[RUN].update(conditions=measurer.watch.readings, ended=ended)
-            saving.finish(config, *config.stash[ORIGIN])
+            run: dict[str, Any] = config.stash[RUN]
+            run.update(conditions=measuring.watch.readings, ended=ended)
+            config.stash[SAVING].finish()
     return (yield)
 
 
@@ -272,19 +267,19 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Any
 
 
 def _summarise(terminalreporter: Any, config: pytest.Config) -> None:
-    measurer = config.stash[MEASURER]
-    rows = measurer.ledger.not_measured()
+    ledger = config.stash[MEASURING].ledger
+    rows = ledger.not_measured()
     terminalreporter.section("attention")
     if rows:
         terminalreporter.line(f"{len(rows)} cases were not measured:")
     for row in sorted(rows, key=lambda row: (row["outcome"], row["key"])):
         terminalreporter.line(f"  {row['outcome']:11}  {row['key']}: {row['reason']}")
-    for sentence in filter(None, (*config.stash[SAVING].told, measurer.journal.trouble)):
+    for sentence in config.stash[SAVING].told:
         terminalreporter.line(sentence)
     wall, share = timed_share(config)
     seed = config.stash[RUN]["seed"]
-    series = len({series_of(measurer.ledger.cases[key]) for key in measurer.ledger.measured})
+    series = len({series_of(ledger.cases[key]) for key in ledger.measured})
     terminalreporter.line(
-        f"{len(measurer.ledger.measured)} cases of {series} series measured in {wall:.0f} s, "
+        f"{len(ledger.measured)} cases of {series} series measured in {wall:.0f} s, "
         f"{share:.0%} of it inside timed rounds; --shuffle-seed {seed} repeats the order"
     )

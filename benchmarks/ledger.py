@@ -7,16 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import psutil
-import torch
-
 from attention import Case
 from benchmarks.grid import series_of
+from benchmarks.memory import free_bytes
 from benchmarks.subjects import SUBJECTS, predict_bytes
 from benchmarks.survival.journal import NOT_REACHED
 
-# Share of the memory that stays free: other programs, and operators that take more than predicted.
-MEMORY_RESERVE = 0.1
+MOST_RECORDED = 2**63 - 1
+"""The largest amount that a record may hold: what reads it counts in 64 bits."""
 
 
 class Ledger:
@@ -82,7 +80,11 @@ class Ledger:
         return known[nearest] * max(1.0, flops)
 
     def refuse(self, case: Case, round_seconds: float) -> str | None:
-        """Book and return why the case is not to be run, or None."""
+        """Book and return why the case is not to be run, or None.
+
+        Raises:
+            TypeError, ValueError: what its kernel says of its support or its costs cannot be.
+        """
         unsupported = SUBJECTS[case.subject].supports(case)
         if unsupported:
             return self.leave_out(case, "unsupported", unsupported)
@@ -90,6 +92,11 @@ class Ledger:
         if needed > free:
             reason = f"predicted to need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
             return self.leave_out(case, "over_memory", reason)
+        costs = SUBJECTS[case.subject].costs(case)
+        if max(costs.flops, costs.min_bytes, costs.peak_bytes) > MOST_RECORDED:
+            raise ValueError(
+                "its costs are beyond 2^63 - 1, which is more than any case takes that can be run"
+            )
         seconds = None if case.key in self.measured else self.predict_seconds(case)
         if seconds is not None and seconds > round_seconds:
             self.learn_seconds(case, seconds)  # so that the longer ones of the series are left out as well
@@ -110,14 +117,3 @@ class Ledger:
             if key in never_reached
         ]
         return rows
-
-
-def free_bytes(device: str) -> int:
-    """Bytes that a case may take: the memory that is free now, less a reserve."""
-    if device == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    else:
-        memory = psutil.virtual_memory()
-        free, total = memory.available, memory.total
-    return int(free - MEMORY_RESERVE * total)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,106 +15,122 @@ from benchmarks.survival.journal import SUFFIX, Journal, journal_of, recover
 from benchmarks.survival.writing import place, try_target, write_elsewhere
 
 Document = dict[str, Any]
+STORAGE = "--benchmark-storage"
 
 
-@dataclass
 class Saving:
-    """The files of a session of pytest-benchmark, which this writes in its stead.
+    """The files of a session, written here in the place of pytest-benchmark.
 
     Attributes:
-        session: pytest-benchmark's.
-        journal: Of the cases finished so far.
         told: Sentences about the files, for the end of the console's text.
     """
 
-    session: Any
-    journal: Journal = field(default_factory=Journal)
-    told: list[str] = field(default_factory=list)
+    def __init__(self, config: pytest.Config, journal: Journal) -> None:
+        """Nothing is tried yet."""
+        self.told: list[str] = []
+        self._config, self._journal = config, journal
+        self._session: Any = config._benchmarksession  # type: ignore[attr-defined]
+        hook = config.hook
+        self._machine_info = self._session.get_machine_info()
+        self._commit_info = hook.pytest_benchmark_generate_commit_info(config=config)
+        hook.pytest_benchmark_update_commit_info(config=config, commit_info=self._commit_info)
 
-    def begin(self, document: Document, cases: Mapping[str, Document]) -> None:
+    def begin(self, run: Document, cases: Mapping[str, Document]) -> None:
         """Try the files, turn the journals of processes that are gone into JSON, and begin one.
 
         Args:
-            document: What the JSON will hold, without its cases.
+            run: The facts that the run records about itself.
             cases: The fields of every case asked for, by its key.
 
         Raises:
             pytest.UsageError: A file cannot be written, or another process writes it.
         """
+        head = {
+            "machine_info": self._machine_info,
+            "commit_info": self._commit_info,
+            "datetime": datetime.now(UTC).isoformat(),
+            "run": run,
+        }
         for option, target in self._targets():
             try:
                 try_target(target)
-            except OSError as error:
+                own = journal_of(target)
+                # A stored run has a name of its own each time: that of a killed one is not asked for again.
+                beside = own.parent.glob(f"*{SUFFIX}") if option == STORAGE else ()
+                self._recover(own, sorted(set(beside) - {own}))
+                if self._journal.path is None:
+                    self._journal.open(own, head, cases)
+            except (OSError, InputError) as error:
                 raise pytest.UsageError(
                     f"{option}: {error}; nothing was measured, name a file that can be written"
                 ) from None
-            try:
-                self._recover(target)
-                if self.journal.path is None:
-                    self.journal = Journal(journal_of(target))
-                    self.journal.open(document, cases)
-            except InputError as error:
-                raise pytest.UsageError(f"{option}: {error}") from None
 
     def _targets(self) -> Iterator[tuple[str, Path]]:
         """The files with their options; a stored run is numbered at its end, and nameless until then."""
-        if self.session.json:
-            yield "--benchmark-json", Path(self.session.json)
-        name = self.session.save or self.session.autosave
-        if name and isinstance(self.session.storage, FileStorage):
-            yield "--benchmark-storage", self._in_storage(f"{name}.json")
+        if self._session.json:
+            yield "--benchmark-json", Path(self._session.json)
+        if self._name and isinstance(self._session.storage, FileStorage):
+            yield STORAGE, self._in_storage(f"{self._name}.json")
 
-    def _recover(self, target: Path) -> None:
-        own = journal_of(target)
-        stored = isinstance(self.session.storage, FileStorage) and target.parent == self._stored().parent
-        for journal in [own, *(sorted(own.parent.glob(f"*{SUFFIX}")) if stored else [])]:
+    @property
+    def _name(self) -> str | None:
+        name: str | None = self._session.save or self._session.autosave
+        return name
+
+    def _in_storage(self, name: str) -> Path:
+        path: Path = self._session.storage.get(name)
+        return path
+
+    def _recover(self, own: Path, others: Sequence[Path]) -> None:
+        """Turn journals into JSON; those of `others` may be of sessions that still measure."""
+        for journal in (own, *others):
             try:
                 found = recover(journal)
             except InputError:
                 if journal == own:
                     raise
-                continue  # another session measures
+                continue
             if found:
                 self.told.append(f"An earlier run was killed; what it had measured is in {found}.")
 
-    def _stored(self) -> Path:
-        """The place of the next stored run."""
-        numbers = [path.name.partition("_")[0] for path in self.session.storage.query("[0-9]*_")]
-        number = 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
-        return self._in_storage(f"{number:04}_{self.session.save or self.session.autosave}.json")
-
-    def _in_storage(self, name: str) -> Path:
-        place: Path = self.session.storage.get(name)
-        return place
-
-    def finish(self, config: pytest.Config, machine_info: Document, commit_info: Document) -> None:
+    def finish(self) -> None:
         """Write the files, each whole or not at all, and leave pytest-benchmark nothing to write.
 
         What cannot be written where it was asked for is written elsewhere, and the console says where.
         """
-        session = self.session
-
-        def document(include_data: bool) -> Document:
-            measured = [bench for bench in session.benchmarks if bench and not bench.has_error]
-            common = {"config": config, "benchmarks": measured}
-            made: Document = config.hook.pytest_benchmark_generate_json(
-                **common, include_data=include_data, machine_info=machine_info, commit_info=commit_info
-            )
-            config.hook.pytest_benchmark_update_json(**common, output_json=made)
-            return made
-
-        whole = True
+        session, whole = self._session, True
         if session.json:
-            whole &= self._write(document(True), Path(session.json))
-        if session.save or session.autosave:
-            kept = document(session.save_data)
+            whole &= self._write(self._document(include_data=True), Path(session.json))
+        if self._name:
+            kept = self._document(include_data=session.save_data)
             if isinstance(session.storage, FileStorage):
-                whole &= self._write(kept, self._stored())
+                whole &= self._write(kept, self._numbered())
             else:
-                session.storage.save(kept, session.save or session.autosave)
+                session.storage.save(kept, self._name)
         session.json = session.save = session.autosave = None
+        if self._journal.trouble:
+            self.told.append(self._journal.trouble)
         if whole:
-            self.journal.remove()
+            self._journal.remove()
+
+    def _document(self, *, include_data: bool) -> Document:
+        config, hook = self._config, self._config.hook
+        measured = [bench for bench in self._session.benchmarks if bench and not bench.has_error]
+        made: Document = hook.pytest_benchmark_generate_json(
+            config=config,
+            benchmarks=measured,
+            include_data=include_data,
+            machine_info=self._machine_info,
+            commit_info=self._commit_info,
+        )
+        hook.pytest_benchmark_update_json(config=config, benchmarks=measured, output_json=made)
+        return made
+
+    def _numbered(self) -> Path:
+        """The file of the next stored run."""
+        numbers = [path.name.partition("_")[0] for path in self._session.storage.query("[0-9]*_")]
+        number = 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+        return self._in_storage(f"{number:04}_{self._name}.json")
 
     def _write(self, document: Document, path: Path) -> bool:
         """Whether there was a place for it."""
@@ -122,11 +138,11 @@ class Saving:
             found = place(document, path)
         except OSError as error:
             elsewhere = write_elsewhere(document, path.name)
-            where = f"so it is in {elsewhere}" if elsewhere else f"nor elsewhere; see {self.journal.path}"
+            where = f"so it is in {elsewhere}" if elsewhere else f"nor elsewhere; see {self._journal.path}"
             self.told.append(f"The run cannot be written to {path} ({error.strerror}), {where}.")
             return elsewhere is not None
         if found != path.resolve():
             self.told.append(f"{path} holds a run with cases that this one lacks; this one is in {found}.")
         else:
-            self.session.logger.info(f"Wrote benchmark data in: {path}", purple=True)
+            self._session.logger.info(f"Wrote benchmark data in: {path}", purple=True)
         return True

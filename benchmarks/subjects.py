@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -41,6 +42,11 @@ def prepare(case: Case) -> Call:
     return SUBJECTS[case.subject].prepare(case)
 
 
+def precision_of(case: Case) -> str:
+    """What a case computes in: its dtype, unless its kernel states another precision."""
+    return case.dtype if case.subject == "ceiling" else get_kernel(case.kernel).precision_of(case.dtype)
+
+
 def predict_bytes(case: Case) -> int:
     """Inputs, the gradient that enters a backward, and the peak above them."""
     tokens = case.batch * case.heads * case.seq_len
@@ -59,7 +65,7 @@ def _timed(
 
     if not case.backward:
         return forward
-    grad_out = torch.randn_like(function(*inputs))
+    grad_out = _upstream(function(*inputs))
 
     def forward_backward() -> None:
         function(*inputs).backward(grad_out)  # type: ignore[no-untyped-call]
@@ -67,6 +73,12 @@ def _timed(
             leaf.grad = None
 
     return forward_backward
+
+
+def _upstream(out: Tensor) -> Tensor:
+    """A gradient of the output, drawn beside the process's own random numbers."""
+    generator = torch.Generator(out.device).manual_seed(2)
+    return torch.randn(out.shape, generator=generator, device=out.device, dtype=out.dtype)
 
 
 # --- the operator ------------------------------------------------------------------------------------
@@ -85,8 +97,23 @@ def _prepare_operator(case: Case) -> Call:
 # --- the layer ---------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _seeded(device: str) -> Iterator[None]:
+    """Random numbers from seed 0 on a device; the process's own go on afterwards where they were."""
+    cards = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(cards):
+        torch.default_generator.manual_seed(0)
+        if cards:
+            torch.cuda.manual_seed(0)
+        yield
+
+
 def _layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
-    torch.manual_seed(0)
+    with _seeded(case.device):
+        return _draw_layer_and_input(case)
+
+
+def _draw_layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
     layer = SelfAttention(
         case.heads * case.head_dim,
         case.heads,
@@ -114,7 +141,7 @@ def _layer_errors(case: Case) -> Errors:
     out, expected = layer(x), exact(wide)
     gradients = float("nan")
     if case.backward:
-        grad_out = torch.randn_like(out)
+        grad_out = _upstream(out)
         got = torch.autograd.grad(out, [x, *layer.parameters()], grad_out)
         wanted = torch.autograd.grad(expected, [wide, *exact.parameters()], grad_out.double())
         gradients = gradient_error(got, wanted)
@@ -149,7 +176,8 @@ def ceiling_cases(device: str, dtype: str) -> list[Case]:
 def _random(case: Case, *shape: int) -> Tensor:
     # Random numbers, because a product of zeros runs faster than one of data; a block repeated is enough.
     count = shape[0] * shape[1]
-    block = torch.randn(min(count, 2**16), device=case.device).to(case.torch_dtype)
+    generator = torch.Generator(case.device).manual_seed(0)
+    block = torch.randn(min(count, 2**16), generator=generator, device=case.device).to(case.torch_dtype)
     return block.repeat(-(-count // block.numel()))[:count].view(shape)
 
 

@@ -6,10 +6,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case
-from benchmarks.measure import Measurer
+from benchmarks.apart import Measuring
 
 
 @pytest.mark.subject("operator")
-def test_attention(benchmark: BenchmarkFixture, measurer: Measurer, case: Case, repetition: int) -> None:
+def test_attention(benchmark: BenchmarkFixture, measuring: Measuring, case: Case, repetition: int) -> None:
     """One case, measured in one repetition of the grid."""
-    measurer.measure(benchmark, case, repetition)
+    measuring.measure(benchmark, case, repetition)

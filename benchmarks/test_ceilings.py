@@ -6,10 +6,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case
-from benchmarks.measure import Measurer
+from benchmarks.apart import Measuring
 
 
 @pytest.mark.subject("ceiling")
-def test_ceiling(benchmark: BenchmarkFixture, measurer: Measurer, case: Case, repetition: int) -> None:
+def test_ceiling(benchmark: BenchmarkFixture, measuring: Measuring, case: Case, repetition: int) -> None:
     """One ceiling of one device and dtype, in one repetition."""
-    measurer.measure(benchmark, case, repetition)
+    measuring.measure(benchmark, case, repetition)

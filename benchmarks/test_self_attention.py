@@ -9,10 +9,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case
-from benchmarks.measure import Measurer
+from benchmarks.apart import Measuring
 
 
 @pytest.mark.subject("layer")
-def test_self_attention(benchmark: BenchmarkFixture, measurer: Measurer, case: Case, repetition: int) -> None:
+def test_self_attention(
+    benchmark: BenchmarkFixture, measuring: Measuring, case: Case, repetition: int
+) -> None:
     """One length of one kernel inside the layer, in one repetition."""
-    measurer.measure(benchmark, case, repetition)
+    measuring.measure(benchmark, case, repetition)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
 
-from attention import list_kernels
+from attention import get_kernel, list_kernels
 from attention.case import DTYPES
+from attention.kernels.external import is_external
 from attention.kernels.references import errors
 from benchmarks.grid import serves
 from benchmarks.options import chosen, chosen_devices
@@ -42,6 +43,28 @@ def pytest_configure() -> None:
     os.environ.pop("PYTEST_XDIST_WORKER", None)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each process of `--dist loadgroup` kernels of its own to compile for a card."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = compiled_together(getattr(getattr(item, "callspec", None), "params", {}))
+            if group:
+                item.add_marker(pytest.mark.xdist_group(group))
+
+
+def compiled_together(parameters: Mapping[str, object]) -> str | None:
+    """The name of the tests that compile what a test compiles: kernel, dtype and mode choose the code.
+
+    Processes that share such tests compile the code side by side: it reaches the cache on the disk, which is
+    common to them, too late.
+    """
+    kernel = next((parameters[name] for name in KERNEL_FIXTURES if name in parameters), None)
+    if parameters.get("device") != "cuda" or kernel is None:
+        return None
+    return f"{kernel}-{parameters.get('dtype', 'float32')}-{parameters.get('mode', 'causal')}"
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize ``device``, ``dtype`` and kernels that serve the device.
 
@@ -50,7 +73,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     devices = chosen_devices(metafunc.config) or ["cpu"]
     for fixture, family in KERNEL_FIXTURES.items():
         if fixture in metafunc.fixturenames:
-            pairs = [(d, name) for d in devices for name in list_kernels(family) if serves(name, d)]
+            names = list_kernels(family)
+            if metafunc.definition.get_closest_marker("own_kernels"):
+                names = [name for name in names if not is_external(get_kernel(name))]
+            pairs = [(d, name) for d in devices for name in names if serves(name, d)]
             metafunc.parametrize(("device", fixture), pairs)
             break
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from benchmarks.cards import FACTS, READINGS, Sensor, find_card, nvml_card
+from benchmarks.cgroups import groups
 from benchmarks.conditions import Watch, cpu_seconds, environment, governor, quota_cores
+from benchmarks.conftest import timed_share
 
 
 class Machine:
@@ -101,6 +104,18 @@ def test_the_cpu_seconds_of_all_processes_include_those_of_this_process() -> Non
     assert everyone > mine - 0.05
 
 
+def test_a_clock_that_is_set_back_changes_no_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = SimpleNamespace(benchmarks=[SimpleNamespace(stats=SimpleNamespace(total=1e-3))])
+    config: Any = SimpleNamespace(_benchmarksession=session)
+    before, _ = timed_share(config)
+    now = time.time()
+    for step in (-86400, 86400):
+        monkeypatch.setattr(time, "time", lambda step=step: now + step)
+        wall, share = timed_share(config)
+        assert before <= wall <= before + 1000 and 0 < share < 1
+    assert time.process_time() - 1 <= before
+
+
 def test_the_environment_record_is_flat_and_has_null_for_a_missing_card() -> None:
     facts = environment()
     assert all(value is None or isinstance(value, str | int | float) for value in facts.values())
@@ -123,7 +138,7 @@ def test_the_cpu_quota_of_a_container_is_in_cores(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert quota_cores(tmp_path) == cores
+    assert quota_cores(groups("cpu", tmp_path)) == cores
 
 
 def test_cpu_governors_of_all_cores_are_named_once(tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ CASES = {one["extra_info"]["key"]: one["extra_info"] for one in DOCUMENT["benchm
 
 def begun(target: Path, finished: int, *, also_begun: bool = True) -> Journal:
     """The journal of a run that has finished some of its cases, and begun the next."""
-    journal = Journal(journal_of(target))
-    journal.open({name: DOCUMENT[name] for name in ("machine_info", "commit_info", "datetime", "run")}, CASES)
+    journal = Journal()
+    head = {name: DOCUMENT[name] for name in ("machine_info", "commit_info", "datetime", "run")}
+    journal.open(journal_of(target), head, CASES)
     for key, benchmark in list(zip(CASES, DOCUMENT["benchmarks"], strict=True))[:finished]:
         journal.append({"begins": key})
         journal.append({"benchmark": benchmark, "left_out": None, "readings": [{"repetition": 1}]})

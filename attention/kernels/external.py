@@ -18,7 +18,7 @@ from torch import Tensor
 from attention.case import Case
 from attention.kernels.costs import unseen
 from attention.kernels.feature_maps import FeatureMap, get_feature_map
-from attention.kernels.registry import Costs, get_kernel, register_kernel
+from attention.kernels.registry import Costs, Kernel, get_kernel, register_kernel
 
 FLASH_ATTN = {
     "flash-attn": "flash_attn",
@@ -42,6 +42,8 @@ def fla(function: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         if not causal:
             raise ValueError(f"{function} of flash-linear-attention is causal only; pass causal=True")
+        if v.numel() == 0:
+            return _empty(q, k, v)
         attention = getattr(_quietly("fla.ops.linear_attn"), function)
         phi = get_feature_map(feature_map)
         turned = (x.transpose(1, 2).contiguous() for x in (phi(q), phi(k), v))
@@ -57,6 +59,8 @@ def flash_attn(module: str) -> Callable[..., Tensor]:
     def attend(
         q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
     ) -> Tensor:
+        if v.numel() == 0:
+            return _empty(q, k, v)
         attention = _quietly(module).flash_attn_func
         found = attention(*(x.transpose(1, 2) for x in (q, k, v)), causal=causal, softmax_scale=scale)
         # Since version 3 with the logarithms of the normalisers.
@@ -64,6 +68,11 @@ def flash_attn(module: str) -> Callable[..., Tensor]:
         return out.transpose(1, 2)
 
     return attend
+
+
+def _empty(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The result for inputs without tokens or sequences, which kernels are not launched for."""
+    return q @ (k.mT @ v)
 
 
 def _quietly(module: str) -> ModuleType:
@@ -107,6 +116,11 @@ def _costs_like(kernel: str) -> Callable[[Case], Costs]:
     return lambda case: unseen(get_kernel(kernel).costs(case))
 
 
+def is_external(kernel: Kernel) -> bool:
+    """Whether another project's kernel is meant: its costs are those of a kernel of ours, and not its own."""
+    return kernel.function.__module__ == __name__
+
+
 def register_installed() -> None:
     """Register the kernels of the packages that are installed."""
     if find_spec("fla"):
@@ -116,6 +130,8 @@ def register_installed() -> None:
                 fla(function),
                 costs=_costs_like("linear-chunked"),
                 supports=_fla_supports,
+                # Triton's products of float32 are in tf32 unless they are told otherwise.
+                precision={"float32": "tf32"},
             )
     for package, module in FLASH_ATTN.items():
         if _installed(package):

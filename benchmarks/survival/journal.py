@@ -31,29 +31,29 @@ class Journal:
         trouble: Why it could not be written, if so.
     """
 
-    def __init__(self, path: Path | None = None, to: IO[str] | None = None) -> None:
+    def __init__(self, to: IO[str] | None = None) -> None:
         """Nothing is written yet; entries go `to` the process that keeps the journal, if there is one."""
-        self.path = path
+        self.path: Path | None = None
         self.trouble: str | None = None
         self._file = to
 
-    def open(self, document: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]]) -> None:
+    def open(self, path: Path, document: Mapping[str, Any], cases: Mapping[str, Mapping[str, Any]]) -> None:
         """Begin a journal that no other process holds.
 
         Args:
+            path: Its file.
             document: What the run's file will hold, without its cases.
             cases: The fields of every case asked for, by its key.
 
         Raises:
             InputError: Another process holds the journal, or it cannot be written.
         """
-        if self.path is None:
-            return
         try:
-            self._file = hold(self.path, str(target_of(self.path)))
+            self._file = hold(path, str(target_of(path)))
             self._file.truncate(0)
         except OSError as error:
-            raise InputError(f"{self.path} cannot be written: {error.strerror}") from None
+            raise InputError(f"{path} cannot be written: {error.strerror}") from None
+        self.path = path
         head = {**holder(), "version": VERSION, "document": document, "cases": cases}
         self.append(head)
 

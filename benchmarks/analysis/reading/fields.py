@@ -12,6 +12,7 @@ SCHEMA = 1
 TEXTS = ("key", "kernel", "family", "mode", "phase", "device", "device_name", "dtype", "clock")
 INTEGERS = ("batch", "heads", "seq_len", "head_dim", "repetition")
 AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
+OPTIONAL_TEXTS = ("precision", "state_changed")
 OPTIONAL_INTEGERS = ("value_dim", "embed_dim")
 OPTIONAL_AMOUNTS = ("counted_flops", "predicted_peak_bytes")
 SUBJECTS = ("operator", "layer", "ceiling")
@@ -68,15 +69,24 @@ def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dic
         "subject": info.get("subject") or SUBJECTS[0],
         "family": info.get("family") or str(info["kernel"]).partition("-")[0],
         "value_dim": info.get("value_dim") or info.get("head_dim"),
+        "precision": info.get("precision") or info.get("dtype"),
     }
     optional = record["family"] not in FAMILIES
-    for field in ("subject", *TEXTS, *INTEGERS, *OPTIONAL_INTEGERS, *AMOUNTS, *OPTIONAL_AMOUNTS):
+    for field in (
+        "subject",
+        *TEXTS,
+        *OPTIONAL_TEXTS,
+        *INTEGERS,
+        *OPTIONAL_INTEGERS,
+        *AMOUNTS,
+        *OPTIONAL_AMOUNTS,
+    ):
         value = record.get(field)
         if value is None and (field not in required or optional):
             continue
         if field == "subject":
             fine, wanted = value in SUBJECTS, f"one of {', '.join(SUBJECTS)}"
-        elif field in TEXTS:
+        elif field in TEXTS or field in OPTIONAL_TEXTS:
             fine, wanted = isinstance(value, str), "text"
         elif field in INTEGERS or field in OPTIONAL_INTEGERS:
             least = 0 if field == "repetition" else 1

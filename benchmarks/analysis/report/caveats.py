@@ -36,6 +36,8 @@ def name_caveats(
         *_impossible(series),
         *_apart(records),
         *_differences(records),
+        *_changed_state(records.rows),
+        *_precisions(records.rows, crossovers),
         *_missing(records.rows),
         *_without_ceilings(series, ceilings),
         *_of_crossovers(crossovers),
@@ -82,6 +84,41 @@ def _differences(records: Records) -> Iterator[str]:
     runs = [records.runs[index] for index in sorted(pooled["run"].unique())]
     if len({run.commit.id for run in runs}) > 1:
         yield "The files pooled here were measured at different commits."
+
+
+def _changed_state(rows: pd.DataFrame) -> Iterator[str]:
+    """Kernels that changed what others would have been measured under."""
+    if "state_changed" not in rows:
+        return
+    found: dict[str, list[str]] = {}
+    told_rows = rows.dropna(subset="state_changed")
+    for kernel, text in zip(told_rows["kernel"], told_rows["state_changed"], strict=True):
+        found.setdefault(text, []).append(kernel)
+    told = [f"{wording.listed(list(dict.fromkeys(kernels)))} ({text})" for text, kernels in found.items()]
+    if told:
+        yield (
+            f"While they were measured, these kernels changed the process that measures: {'; '.join(told)}. "
+            "It was put back after each case, so no other case was measured so."
+        )
+
+
+def _precisions(rows: pd.DataFrame, crossovers: Sequence[PairCrossover]) -> Iterator[str]:
+    """Kernels that compute in another precision than their dtype, and with what they are compared."""
+    own = rows[rows["precision"] != rows["dtype"]]
+    for (kernel, dtype, precision), _ in own.groupby(["kernel", "dtype", "precision"]):
+        others = {
+            other
+            for pair in crossovers
+            if kernel in (pair.linear, pair.standard) and pair.setting.dtype == dtype
+            for other in (pair.linear, pair.standard)
+        }
+        unlike = sorted(
+            others & set(rows.loc[(rows["dtype"] == dtype) & (rows["precision"] != precision), "kernel"])
+        )
+        compared = (
+            f"; its crossovers with {wording.listed(unlike)} compare different precisions" if unlike else ""
+        )
+        yield f"{kernel} computes {dtype} in {precision}{compared}."
 
 
 def _missing(rows: pd.DataFrame) -> Iterator[str]:

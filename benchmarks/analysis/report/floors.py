@@ -37,7 +37,8 @@ def with_floors(cases: pd.DataFrame, ceilings: Iterable[Ceiling]) -> pd.DataFram
         The cases with `floor_s`, the least seconds the ceilings allow; `floor_low_s` and `floor_high_s`, the
         same by the fastest and by the slowest units of the ceilings; `floor_bound`, "bytes" or "flops",
         whichever sets it; `floor_share`, floor_s / median_s; and `floor_verdict`, a `Verdict`. Empty for
-        cases without ceilings of their own device, clock and dtype.
+        cases without ceilings of their own device, clock and dtype. Bytes alone set the floor of a kernel
+        that computes in another precision than its dtype.
     """
     texts = ("floor_bound", "floor_verdict")
     cases = cases.assign(**{name: None if name in texts else np.nan for name in FLOOR})
@@ -55,7 +56,8 @@ def _floors(cases: pd.DataFrame, ceiling: Ceiling, noise: Floats) -> dict[str, N
     """The columns of the floor for cases of one setting."""
     median, fastest, slowest = (ceiling.roof(unit) for unit in ("value", "high", "low"))
     assert median and fastest and slowest
-    amounts = cases["min_bytes"], cases["flops"]
+    # The ceiling of a dtype does not hold for products in another precision.
+    amounts = cases["min_bytes"], cases["flops"].where(cases["precision"] == cases["dtype"], 0)
     by_bytes, by_flops = median.times(*amounts)
     floor, least = np.maximum(by_bytes, by_flops), fastest.floor(*amounts)
     medians, longest = (cases[name].to_numpy(dtype=float) for name in ("median_s", "unit_high_s"))
