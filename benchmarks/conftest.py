@@ -235,7 +235,8 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     wall, share = timed_share(config)
-    output_json["run"] = {**config.stash[RUN], "wall_seconds": wall, "timed_share": share}
+    run: dict[str, Any] = config.stash[RUN]
+    output_json["run"] = {**run, "wall_seconds": wall, "timed_share": share}
     rows = config.stash[MEASURING].ledger.not_measured()
     output_json["not_measured"] = [_placed(config, row) for row in rows]
 
