@@ -9,7 +9,7 @@ from attention.case import Case
 from attention.kernels.costs import costs_of_heads, result_elements
 from attention.kernels.feature_maps import FeatureMap, mapped
 from attention.kernels.registry import Costs, register_kernel
-from attention.kernels.tensors import check_inputs
+from attention.kernels.tensors import alike, check_inputs
 
 
 def linear_explicit(
@@ -33,8 +33,7 @@ def linear_explicit(
     """
     check_inputs("linear-explicit", q, k, v)
     wide = torch.promote_types(q.dtype, torch.float32)
-    phi_q, phi_k = mapped(feature_map, q.to(wide), k.to(wide))
-    values = v.to(wide)
+    phi_q, phi_k, values = alike(*mapped(feature_map, q.to(wide), k.to(wide)), v.to(wide))
     if causal:
         state = (phi_k.unsqueeze(-1) * values.unsqueeze(-2)).cumsum(dim=-3)
         num = (phi_q.unsqueeze(-2) @ state).squeeze(-2)

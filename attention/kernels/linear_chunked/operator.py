@@ -105,7 +105,9 @@ def chunked_backward(
 
 
 @chunked_backward.register_fake
-def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _check(q, k, v, *rest[-2:])
+    check_shape(NAME, "grad_out", grad_out, v.shape, v)
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 

@@ -105,8 +105,8 @@ def _run(command: list[str], patience: float) -> tuple[int, str]:
 
 def _gist(said: str, status: int, *words: str) -> str:
     """The first line with one of the words, those named first before others; else the first line at all."""
-    lines = ["".join(c if c.isprintable() else " " for c in line).strip() for line in said.splitlines()]
-    telling = [line for word in (*words, "error", "") for line in lines if line and word in line]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for word in (*words, "error", "") for line in lines if word in line]
     return telling[0][:200] if telling else f"exit status {status}, without a word"
 
 

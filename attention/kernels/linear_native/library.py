@@ -89,9 +89,10 @@ def _loaded(storage: str, wanted: str | None) -> tuple[Native | None, str | None
         kept = _kept_file(storage, digest)
         return _kept(kept, digest) or _built(compiler, storage, kept, digest), None
     except BuildError as error:
-        return None, str(error)
+        reason = str(error)
     except OSError as error:  # no such program, no place to write to, no library that loads
-        return None, f"it cannot be built with {name} or loaded: {error}"
+        reason = f"it cannot be built with {name} or loaded: {error}"
+    return None, "".join(c if c.isprintable() else "?" for c in reason)
 
 
 def _kept_file(storage: str, digest: str) -> Path | None:

@@ -152,7 +152,9 @@ def _backward(
 
 
 @torch.library.register_fake("attention::linear_native_backward")  # type: ignore[untyped-decorator]
-def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _check(q, k, v, rest[-1])
+    check_shape(NAME, "do", do, v.shape, v)
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 

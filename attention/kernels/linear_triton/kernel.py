@@ -46,6 +46,7 @@ def linear_triton(
         ValueError: shapes, dtypes or devices that do not fit together, an unknown input_precision, a dtype or
             width it does not have, tokens 2^25 elements apart or more, or no CUDA device.
     """
+    check_inputs("linear-triton", q, k, v)
     dtype = v.dtype
     q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
     if v.numel() == 0:
@@ -74,6 +75,7 @@ def linear_triton_with_state(
     Tensors and options as in :func:`linear_triton`. A state is S ``[B, H, D, Dv]`` and z ``[B, H, D]`` in
     float32; gradients flow through both.
     """
+    check_inputs("linear-triton", q, k, v)
     dtype = v.dtype
     q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
     shape = (*q.shape[:2], q.shape[-1], v.shape[-1])
@@ -93,7 +95,6 @@ def _served(
     q: Tensor, k: Tensor, v: Tensor, feature_map: str | FeatureMap, precision: str | None
 ) -> tuple[Tensor, Tensor, Tensor, str, str]:
     """The tensors, the name of the map and the precision as the passes take them, or a refusal."""
-    check_inputs("linear-triton", q, k, v)
     q, k, v, name = mapped_before(feature_map, q, k, v)
     if reason := _refusal(q.device.type, q.dtype, max(q.shape[-1], v.shape[-1])):
         raise ValueError(f"linear-triton cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
@@ -103,7 +104,7 @@ def _served(
         raise ValueError(
             f"input_precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
         )
-    if not q.stride(-1) == k.stride(-1) == v.stride(-1) == 1:
+    if not q.stride()[-1] == k.stride()[-1] == v.stride()[-1] == 1:  # faster than stride(-1)
         q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
     return q, k, v, name, precision
 

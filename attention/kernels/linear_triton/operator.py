@@ -11,13 +11,13 @@ from torch import Tensor
 from attention.kernels.autograd import once_differentiable
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
-from attention.kernels.linear_triton.checks import check_call, check_others, check_pairs, check_reach
+from attention.kernels.linear_triton.checks import NAME, check_call, check_others, check_pairs, check_reach
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.launches import Launches, State
 from attention.kernels.linear_triton.plan import begin_aligned, make_plan, plan_of, scanned
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
-from attention.kernels.tensors import contiguous_like, unit_stride
+from attention.kernels.tensors import check_shape, contiguous_like, unit_stride
 from attention.torch_internals import fast_apply
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
@@ -162,6 +162,8 @@ def _backward(
 @torch.library.register_fake("attention::linear_triton_backward")  # type: ignore[untyped-decorator]
 def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     S0, z0 = rest[4:6]
+    check_call(q, k, v, *rest[-3:-1])
+    check_shape(NAME, "do", do, v.shape, v)
     heads = q.shape[0] * q.shape[1]
     first = [
         q.new_empty(heads, 0, dtype=torch.float32) if x is None else torch.empty_like(x) for x in (S0, z0)

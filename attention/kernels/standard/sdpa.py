@@ -55,7 +55,7 @@ def standard_sdpa_pinned(
         ValueError: shapes, dtypes or devices that do not fit together, or inputs that the backend does not
             serve; the message holds torch's own reasons.
     """
-    check_inputs(f"standard-sdpa with {pinned.name}", q, k, v)
+    check_inputs(f"standard-sdpa-{_backend_of(pinned)}", q, k, v)
     try:
         with sdpa_kernel([pinned]):
             return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
@@ -70,10 +70,14 @@ def standard_sdpa_pinned(
         raise ValueError(f"torch refuses {pinned.name} here: {reasons or str(error).strip()}") from None
 
 
+def _backend_of(pinned: SDPBackend) -> str:
+    return pinned.name.partition("_")[0].lower()
+
+
 def _reasons(pinned: SDPBackend, said: list[str]) -> str:
     """The reasons among torch's warnings that concern one backend: from its heading to the next heading."""
     said = [re.sub(r" ?\(Triggered internally.*", "", text).strip() for text in said]
-    name = pinned.name.partition("_")[0].lower()
+    name = _backend_of(pinned)
     headings = [i for i, text in enumerate(said) if "not used because" in text]
     for start, stop in pairwise([*headings, len(said)]):
         if name in said[start].lower():
