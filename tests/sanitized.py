@@ -28,7 +28,7 @@ LARGE = (1, 2, 150_000, 32, 32)
 
 def laid_out(x: Tensor) -> Iterator[Tensor]:
     """A tensor in several layouts, of which some hold other numbers."""
-    batch, heads, tokens, width = x.shape
+    batch, heads, _, width = x.shape
     yield x
     yield x.transpose(1, 2).contiguous().transpose(1, 2)  # as a layer has it
     yield x.repeat(1, 1, 1, 3)[..., width : 2 * width]  # with gaps
