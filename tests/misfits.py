@@ -29,7 +29,7 @@ MISFITS: dict[str, Callable[[Tensor, Tensor, Tensor], Three]] = {
     "k of another dtype": lambda q, k, v: (q, k.half(), v),
     "v of another dtype": lambda q, k, v: (q, k, v.bfloat16()),
     "all integers": lambda q, k, v: (q.long(), k.long(), v.long()),
-    "all complex": lambda q, k, v: (q.cfloat(), k.cfloat(), v.cfloat()),
+    "all complex": lambda q, k, v: (q + 0j, k + 0j, v + 0j),
     "v elsewhere": lambda q, k, v: (q, k, v.to("meta")),
 }
 

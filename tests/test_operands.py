@@ -30,7 +30,7 @@ MAPS: dict[str, Callable[[Tensor], Any]] = {
     "another device": lambda x: x.to("meta"),
     "integers": lambda x: x.long(),
     "booleans": lambda x: x > 0,
-    "complex numbers": lambda x: x.cfloat(),
+    "complex numbers": lambda x: x + 0j,
 }
 NO_TENSORS: dict[str, Callable[[Tensor], Any]] = {
     "nothing": lambda x: None,

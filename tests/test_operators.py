@@ -17,6 +17,7 @@ from tests.misfits import MISFITS, three
 
 Change = Callable[[Tensor], Any]
 ops = torch.ops.attention
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FORWARD: dict[str, Callable[..., Any]] = {
     "linear-native": lambda q, k, v, phi="elu": ops.linear_native(q, k, v, True, phi, 1e-6, True),

@@ -11,6 +11,7 @@ from torch import Tensor
 from attention import Case, get_kernel, make_inputs
 from attention.case import DTYPES, MODES
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPES = [(1, 1, 1, 1, 1), (1, 3, 65, 17, 33), (2, 1, 700, 8, 3), (1, 2, 0, 4, 4)]
 """B, H, N, D and Dv: about a token, a chunk of 64 and a segment of 256; and no tokens."""
 

@@ -5,7 +5,7 @@ Passes take addresses and strides, and believe that all else follows from the sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from torch import Tensor, float32
 
@@ -70,7 +70,7 @@ def check_pairs(*pairs: tuple[Tensor | None, Tensor | None]) -> None:
 
 
 def check_others(
-    plan: Plan, causal: bool, final: bool, v: Tensor, others: Mapping[str, Tensor | None]
+    plan: Plan, causal: bool, final: bool, v: Tensor, others: Iterable[tuple[str, Tensor | None]]
 ) -> None:
     """Refuse what else an operator was given, unless it is what the operators themselves return.
 
@@ -84,7 +84,7 @@ def check_others(
         "inv": (heads, plan.tokens), "S": (heads, slots, D, E), "z": (heads, slots, D),
         "S0": (heads, D, E), "z0": (heads, D), "dS": (heads, D, E), "dz": (heads, D),
     }  # fmt: skip
-    for name, x in others.items():
+    for name, x in others:
         if x is None or (name in ("S", "z") and not count):  # not read
             continue
         if name not in sums:

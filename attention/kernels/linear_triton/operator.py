@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,35 +38,36 @@ torch.library.define(
 )
 
 
-NO_OTHERS: Mapping[str, Tensor | None] = {}
 _LAUNCHES: dict[tuple[Any, ...], Launches] = {}
 MOST_LAUNCHES = 4096
+KEPT = ("do", "out", "inv", "S", "z", "S0", "z0", "dS", "dz")
+"""What a backward takes beside q, k and v."""
 forget_launches = _LAUNCHES.clear
 """Forget every plan: a test that changes the rules wants new ones."""
 
 
 def launches(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, precision: str, *,
-    eps: float = 0.0, final: bool = False, others: Mapping[str, Tensor | None] = NO_OTHERS,
+    eps: float = 0.0, final: bool = False, others: Sequence[Tensor | None] = (), names: Sequence[str] = (),
 ) -> Launches:  # fmt: skip
-    """The launches of a call on these tensors, ``others`` by name that the caller gave among them.
+    """The launches of a call on these tensors, ``others`` of these ``names`` that the caller gave among them.
 
     Calls that are alike are checked and planned once: a short sequence cannot wait for it each time.
 
     Raises:
         ValueError: tensors that no pass can read, an unknown map or precision.
     """
-    given = [q, k, v, *[x for x in others.values() if x is not None]]
+    given = [q, k, v, *[x for x in others if x is not None]]
     aligned = begin_aligned(given)
     alike = tuple([(x.shape, x.device, x.dtype, x.stride()) for x in given])
     key = (alike, aligned, causal, phi, precision, eps, final)
     found = _LAUNCHES.get(key)
     if found is None:
         check_call(q, k, v, phi, precision)
-        layouts = tuple([layout for _, *layout in alike])
+        layouts = tuple([layout[1:] for layout in alike])
         plan = make_plan(q.shape, v.shape[-1], layouts, aligned)
         check_reach(plan, layouts)
-        check_others(plan, causal, final, v, others)
+        check_others(plan, causal, final, v, zip(names, others, strict=False))
         found = (GluonLaunches if plan.gluon else TritonLaunches)(plan, causal, phi, precision, eps)
         if len(_LAUNCHES) >= MOST_LAUNCHES:
             _LAUNCHES.clear()
@@ -102,7 +103,7 @@ def triton_forward(
     ``final``: S ``[B H, D, Dv]`` and z ``[B H, D]`` after the last token.
     """
     check_pairs((S0, z0))
-    run = launches(q, k, v, causal, phi, precision, eps=eps, final=final, others={"S0": S0, "z0": z0})
+    run = launches(q, k, v, causal, phi, precision, eps=eps, final=final, others=(S0, z0), names=("S0", "z0"))
     out = contiguous_like(v)
     state = run.before(k, v, (S0, z0), run.plan.summed(causal=causal, final=final))
     inv = run.buffer(run.plan.tokens if keep else 0)
@@ -138,10 +139,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv, dS0, dz0, from what the forward took and returned, and dS, dz of its end."""
     check_pairs((S0, z0), (dS, dz))
-    others = {
-        "do": do, "out": out, "inv": inv, "S": S, "z": z, "S0": S0, "z0": z0, "dS": dS, "dz": dz
-    }  # fmt: skip
-    run = launches(q, k, v, causal, phi, precision, final=final, others=others)
+    others = do, out, inv, S, z, S0, z0, dS, dz
+    run = launches(q, k, v, causal, phi, precision, final=final, others=others, names=KEPT)
     dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
     minus_delta = torch.empty_like(inv)
     count = run.plan.summed(causal=causal, final=final)

@@ -231,5 +231,8 @@ def _described(tokens: int, dtype: torch.dtype, strides: Iterable[int], device: 
 
 
 def _tile_strides(given: Iterable[Strides], N: int, D: int, E: int) -> list[int]:
-    """Strides of what is moved tile by tile: of the tensors given, not of states, and of results."""
+    """Strides of what is moved tile by tile: of the tensors given and of results.
+
+    Those of sums, [B H, M, D, Dv], are multiples of the results' own.
+    """
     return [*(s for each in given if len(each) == 4 for s in each[:3]), N * D, N * E, D, E]
