@@ -13,10 +13,31 @@ from pathlib import Path
 def cache_folder() -> Path:
     """``$XDG_CACHE_HOME/attention-scaling``, by default below ``~/.cache``; it need not exist.
 
+    A relative path in the variable is ignored, as its specification asks: it would name another folder in
+    each working directory.
+
     Raises:
-        RuntimeError: there is neither the variable nor a home.
+        FileNotFoundError: there is neither the variable nor a home.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attention-scaling"
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else _home() / ".cache") / "attention-scaling"
+
+
+def _home() -> Path:
+    """The home folder of the user, by ``$HOME`` or else by the system's list of users."""
+    home = Path(os.environ.get("HOME", ""))
+    if not home.is_absolute():
+        try:
+            import pwd
+
+            home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+        except ImportError:  # Windows
+            home = Path.home()
+        except KeyError:
+            home = Path()
+    if not home.is_absolute():
+        raise FileNotFoundError("there is no home folder; name a cache folder with XDG_CACHE_HOME")
+    return home
 
 
 @contextmanager

@@ -14,7 +14,11 @@ from benchmarks.cache import cache_folder, replacing
 
 
 def floor_file(machine: Machine) -> Path:
-    """The file of a machine's noise floor."""
+    """The file of a machine's noise floor.
+
+    Raises:
+        FileNotFoundError: There is no home to keep it in.
+    """
     name = hashlib.sha256(machine.fingerprint.encode()).hexdigest()[:16]
     return cache_folder() / f"noise-{name}.json"
 
@@ -32,8 +36,11 @@ def store_floor(machine: Machine, floor: NoiseFloor) -> Path:
     Raises:
         InputError: It cannot be written.
     """
-    file = floor_file(machine)
     content = json.dumps({"machine": machine.fingerprint, **asdict(floor)}, indent=2) + "\n"
+    try:
+        file = floor_file(machine)
+    except FileNotFoundError as error:
+        raise InputError(f"the noise floor cannot be stored: {error}") from None
     try:
         with replacing(file) as provisional:
             provisional.write_text(content)
@@ -51,8 +58,8 @@ def stored_floor(machine: Machine) -> NoiseFloor | None:
     Raises:
         InputError: The file that holds it is damaged.
     """
-    file = floor_file(machine)
     try:
+        file = floor_file(machine)
         content = json.loads(file.read_text())
         return NoiseFloor(
             float(content["share"]), int(content["cases"]), int(content["pairs"]), str(content["date"])

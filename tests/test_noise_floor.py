@@ -62,6 +62,19 @@ def test_a_cache_of_noise_floors_that_cannot_be_written_is_named(cache: Path) ->
         store_floor(machine(), FLOOR)
 
 
+def test_without_a_home_no_noise_floor_is_known_and_none_can_be_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "")
+    assert stored_floor(machine()) is None
+    with pytest.raises(
+        InputError, match="cannot be stored: there is no home folder; name a cache folder with"
+    ):
+        store_floor(machine(), FLOOR)
+
+
 def test_the_noise_floor_is_found_without_torch(cache: Path, tmp_path: Path) -> None:
     store_floor(machine(), FLOOR)
     (tmp_path / "torch.py").write_text("raise OSError('a library of the GPU is missing')")

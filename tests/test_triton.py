@@ -132,6 +132,24 @@ def test_linear_triton_does_not_depend_on_segments_being_added_up_or_scanned(
             assert relative_error(y, x) < 1e-5
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_no_uninitialised_memory_reaches_a_result_of_linear_triton(mode: str, device: str) -> None:
+    def results() -> list[Tensor]:
+        q, k, v = inputs(device, (1, 2, 70, 12), value_dim=5)
+        out = linear_triton(q, k, v, causal=mode == "causal")
+        continued, state = linear_triton_with_state(q, k, v, causal=mode == "causal")
+        loss = (out + continued).sum() + state[0].sum() + state[1].sum()
+        return [out, continued, *state, *torch.autograd.grad(loss, (q, k, v))]
+
+    clean = results()
+    torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
+    try:
+        poisoned = results()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(map(torch.equal, poisoned, clean))
+
+
 def test_two_calls_of_linear_triton_give_the_same_bits(device: str) -> None:
     q, k, v = inputs(device)
     first, second = (linear_triton(q, k, v, causal=True) for _ in range(2))

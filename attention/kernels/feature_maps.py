@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attention.kernels.tensors import alike
+from attention.kernels.tensors import alike, check_features
 
 FeatureMap = Callable[[Tensor], Tensor]
 
@@ -64,8 +64,22 @@ def mapped_before(
     """
     if isinstance(feature_map, str) and feature_map in FEATURE_MAPS:
         return q, k, v, feature_map
+    return *alike(*mapped(feature_map, q, k), v), "identity"
+
+
+def mapped(feature_map: str | FeatureMap, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """phi(q) and phi(k), ``[B, H, N, D]`` to ``[B, H, N, F]``.
+
+    Raises:
+        TypeError: the map is neither a name nor a callable, or returned no dense tensor.
+        ValueError: an unknown name, or a map that returned another batch, number of heads or tokens, no
+            features or two numbers of them, another device, or a dtype in which nothing is computed.
+    """
     phi = get_feature_map(feature_map)
-    return *alike(phi(q), phi(k), v), "identity"
+    phi_q, phi_k = phi(q), phi(k)
+    if not isinstance(feature_map, str):
+        check_features(q, k, phi_q, phi_k)
+    return phi_q, phi_k
 
 
 def get_feature_map(feature_map: str | FeatureMap) -> FeatureMap:

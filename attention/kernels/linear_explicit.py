@@ -7,8 +7,9 @@ from torch import Tensor
 
 from attention.case import Case
 from attention.kernels.costs import costs_of_heads, result_elements
-from attention.kernels.feature_maps import FeatureMap, get_feature_map
+from attention.kernels.feature_maps import FeatureMap, mapped
 from attention.kernels.registry import Costs, register_kernel
+from attention.kernels.tensors import alike, check_inputs
 
 
 def linear_explicit(
@@ -26,10 +27,13 @@ def linear_explicit(
 
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``. float16 and bfloat16
     are computed in float32, because sums over a sequence do not survive their 8 or 11 bits.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit together, or a map that returns another shape.
     """
-    phi = get_feature_map(feature_map)
+    check_inputs("linear-explicit", q, k, v)
     wide = torch.promote_types(q.dtype, torch.float32)
-    phi_q, phi_k, values = phi(q.to(wide)), phi(k.to(wide)), v.to(wide)
+    phi_q, phi_k, values = alike(*mapped(feature_map, q.to(wide), k.to(wide)), v.to(wide))
     if causal:
         state = (phi_k.unsqueeze(-1) * values.unsqueeze(-2)).cumsum(dim=-3)
         num = (phi_q.unsqueeze(-2) @ state).squeeze(-2)

@@ -2,8 +2,163 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
+
+COMPUTED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""The dtypes in which attention is computed."""
+
+
+def check_inputs(
+    kernel: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dtypes: Collection[torch.dtype] = COMPUTED,
+    *,
+    autocast: bool = True,
+) -> None:
+    """Refuse what is not q, k ``[B, H, N, D]`` and v ``[B, H, N, Dv]`` of one dtype on one device.
+
+    Comparisons alone, so that a short sequence need not wait and a compiler traces through them.
+
+    Args:
+        kernel: name of the kernel that is to compute with them.
+        q: queries as they were given.
+        k: keys.
+        v: values.
+        dtypes: those that it computes in.
+        autocast: whether dtypes may differ under autocast, where torch's own products bring them together.
+
+    Raises:
+        TypeError: not a tensor, or one without strides (sparse, nested).
+        ValueError: ranks, shapes, dtypes or devices that do not fit together, or a dtype it does not have.
+    """
+    # Written out, as calls would double the time.
+    if not (
+        isinstance(q, Tensor)
+        and isinstance(k, Tensor)
+        and isinstance(v, Tensor)
+        and q.layout is k.layout is v.layout is torch.strided
+        and not (q.is_nested or k.is_nested or v.is_nested)
+    ):
+        found = ", ".join(_kind(x) for x in (q, k, v))
+        raise TypeError(f"{kernel} takes dense tensors for q, k and v; got {found}")
+    shape, values = q.shape, v.shape
+    if not (
+        len(shape) == len(values) == 4
+        and k.shape == shape
+        and values[0] == shape[0]
+        and values[1] == shape[1]
+        and values[2] == shape[2]
+        and shape[3] > 0 < values[3]
+        and q.device == k.device == v.device
+        and (q.dtype is k.dtype is v.dtype or (autocast and torch.is_autocast_enabled(q.device.type)))
+    ):
+        raise ValueError(
+            f"{kernel} takes q and k [B, H, N, D] of one shape and v [B, H, N, Dv], widths of at least 1, "
+            f"one dtype and one device; got q {_described(q)}, k {_described(k)}, v {_described(v)}"
+        )
+    if q.dtype not in dtypes:
+        raise ValueError(
+            f"{kernel} cannot serve q {tuple(shape)}, v {tuple(values)}: "
+            f"it computes in {_names(dtypes)}, not {dtype_name(q.dtype)}"
+        )
+
+
+def check_operands(kernel: str, dtypes: Collection[torch.dtype], q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Refuse q, k and v of which compiled code would read other memory than theirs: see :func:`check_inputs`.
+
+    Raises:
+        TypeError: not a tensor, or one without strides (sparse, nested).
+        ValueError: any other misfit, a last stride other than 1 among them.
+    """
+    check_inputs(kernel, q, k, v, dtypes, autocast=False)
+    check_rows(kernel, q=q, k=k, v=v)
+
+
+def check_rows(kernel: str, **tensors: Tensor) -> None:
+    """Refuse tensors whose rows do not lie in memory element by element.
+
+    Raises:
+        ValueError: a last stride other than 1.
+    """
+    for name, x in tensors.items():
+        if x.stride()[-1] != 1 and x.shape[-1] > 1 and x.numel():
+            raise ValueError(
+                f"{kernel} reads {name} row by row, so its last stride must be 1; "
+                f"got strides {x.stride()}: pass {name}.contiguous()"
+            )
+
+
+def check_shape(
+    kernel: str, name: str, x: Tensor, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
+) -> None:
+    """Refuse a further tensor of an operator unless it has this shape and dtype on the device of another.
+
+    Args:
+        kernel: name of the kernel.
+        name: of the tensor.
+        x: what was given.
+        shape: what it must be.
+        like: a tensor on the same device, of the same dtype unless ``dtype`` is given.
+        dtype: of x.
+
+    Raises:
+        ValueError: another shape, dtype or device.
+    """
+    dtype = dtype or like.dtype
+    if x.shape != shape or x.dtype is not dtype or x.device != like.device:
+        wanted = f"{tuple(shape)} in {dtype_name(dtype)} on {like.device}"
+        raise ValueError(f"{kernel} takes {name} {wanted} here; got {_described(x)}")
+
+
+def check_features(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor) -> None:
+    """Refuse what a feature map of the user's made of q and k, unless tokens correspond one to one.
+
+    Raises:
+        TypeError: not a dense tensor.
+        ValueError: another shape but for the width, no or two widths, another device, or a dtype in which
+            nothing is computed.
+    """
+    if not (_dense(phi_q) and _dense(phi_k)):
+        raise TypeError(f"feature_map must return a dense tensor; got {_kind(phi_q)} and {_kind(phi_k)}")
+    for x, y in ((q, phi_q), (k, phi_k)):
+        if y.dim() != 4 or y.shape[:3] != x.shape[:3] or y.shape[3] < 1 or y.device != x.device:
+            raise ValueError(
+                "feature_map must map [B, H, N, D] to [B, H, N, F] on the same device, the same F for q and "
+                f"k; got {_described(y)} for {_described(x)}"
+            )
+        if y.dtype not in COMPUTED:
+            raise ValueError(f"feature_map must return one of {_names(COMPUTED)}; got {dtype_name(y.dtype)}")
+    if phi_q.shape != phi_k.shape:
+        raise ValueError(
+            "feature_map must map [B, H, N, D] to [B, H, N, F] on the same device, the same F for q and k; "
+            f"got {_described(phi_q)} for q and {_described(phi_k)} for k"
+        )
+
+
+def _dense(x: object) -> bool:
+    """Whether it is a tensor with strides."""
+    return isinstance(x, Tensor) and x.layout is torch.strided and not x.is_nested
+
+
+def _described(x: Tensor) -> str:
+    return f"{tuple(x.shape)} in {dtype_name(x.dtype)} on {x.device}"
+
+
+def _names(dtypes: Collection[torch.dtype]) -> str:
+    return ", ".join(map(dtype_name, dtypes))
+
+
+def _kind(x: object) -> str:
+    """What was given: a type's name, or of a tensor how it is laid out."""
+    if not isinstance(x, Tensor):
+        return type(x).__name__
+    layout = str(x.layout).removeprefix("torch.")
+    return f"a {'nested' if x.is_nested else 'dense' if layout == 'strided' else layout} tensor"
 
 
 def differentiated(*tensors: Tensor | None) -> bool:
@@ -31,6 +186,13 @@ def alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def dtype_name(dtype: torch.dtype) -> str:
     """The name of a dtype as a case has it: ``float32``."""
     return str(dtype).removeprefix("torch.")
+
+
+def result_like(x: Tensor) -> Tensor:
+    """An empty tensor that lies in memory as x does, so far as rows of last stride 1 can."""
+    out = torch.empty_like(x)
+    # torch keeps the order of the strides, which of a tensor with gaps or overlaps may end with another.
+    return out if out.stride()[-1] == 1 else contiguous_like(x)
 
 
 def unit_stride(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from attention.kernels.linear_chunked.blocks import default_chunk_size
 from attention.kernels.linear_chunked.costs import chunked_costs
 from attention.kernels.linear_chunked.operator import chunked_forward
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import differentiated
+from attention.kernels.tensors import check_inputs, differentiated
 
 
 def linear_chunked(
@@ -30,8 +30,9 @@ def linear_chunked(
     mode: forward-mode tangents are not carried.
 
     Raises:
-        ValueError: a chunk size below 1.
+        ValueError: shapes, dtypes or devices that do not fit together, or a chunk size below 1.
     """
+    check_inputs("linear-chunked", q, k, v)
     dtype = v.dtype
     q, k, v, name = mapped_before(feature_map, q, k, v)
     if chunk_size is None:

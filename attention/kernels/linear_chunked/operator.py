@@ -12,9 +12,12 @@ from torch import Tensor
 
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs
+from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
-from attention.kernels.linear_chunked.passes import Passes, new_states
-from attention.kernels.tensors import contiguous_like
+from attention.kernels.linear_chunked.passes import Passes, new_states, states_shape
+from attention.kernels.tensors import check_inputs, check_shape, contiguous_like
+
+NAME = "linear-chunked"
 
 
 @torch.library.custom_op("attention::linear_chunked", mutates_args=())
@@ -26,7 +29,11 @@ def chunked_forward(
     States are sums of phi(k) [v | 1]', ``[states, B H, D, columns]``: of all tokens, or where causal of
     those before each chunk; none unless they are to be kept. Differentiable in q, k and v through the
     output alone.
+
+    Raises:
+        ValueError: tensors that do not fit together, an unknown map, or a chunk size below 1.
     """
+    _check(q, k, v, phi, chunk_size)
     out = v.new_empty(*q.shape[:3], v.shape[-1])
     den = q.new_empty(*q.shape[:3], 1, dtype=torch.promote_types(q.dtype, torch.float32))
     work = Passes(q, k, v, phi, chunk_size)
@@ -38,6 +45,13 @@ def chunked_forward(
     return out, den, states
 
 
+def _check(q: Tensor, k: Tensor, v: Tensor, phi: str, chunk_size: int) -> None:
+    check_inputs(NAME, q, k, v, autocast=False)
+    get_feature_map(phi)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+
+
 def _kept(q: Tensor, causal: bool, chunk_size: int, keep: bool) -> int:
     return (-(-q.shape[2] // chunk_size) if keep else 0) if causal else 1
 
@@ -46,6 +60,7 @@ def _kept(q: Tensor, causal: bool, chunk_size: int, keep: bool) -> int:
 def _(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check(q, k, v, phi, chunk_size)
     wide = torch.promote_types(q.dtype, torch.float32)
     return (
         v.new_empty(*q.shape[:3], v.shape[-1]),
@@ -67,7 +82,18 @@ def chunked_backward(
     phi: str,
     chunk_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, dv, from what :func:`chunked_forward` took and returned, its states kept."""
+    """dq, dk, dv, from what :func:`chunked_forward` took and returned, its states kept.
+
+    Raises:
+        ValueError: tensors that do not fit together, an unknown map, or a chunk size below 1.
+    """
+    _check(q, k, v, phi, chunk_size)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    check_shape(NAME, "grad_out", grad_out, v.shape, v)
+    check_shape(NAME, "out", out, v.shape, v)
+    check_shape(NAME, "den", den, (*q.shape[:3], 1), q, wide)
+    kept = states_shape(_kept(q, causal, chunk_size, keep=True), q, v)
+    check_shape(NAME, "states", states, kept, q, wide)
     dq, dk, dv = grads = contiguous_like(q), contiguous_like(k), contiguous_like(v)
     work = Passes(q, k, v, phi, chunk_size)
     upstream = (grad_out, out, den)
@@ -79,7 +105,9 @@ def chunked_backward(
 
 
 @chunked_backward.register_fake
-def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _check(q, k, v, *rest[-2:])
+    check_shape(NAME, "grad_out", grad_out, v.shape, v)
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 

@@ -37,11 +37,14 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def new_states(count: int, q: Tensor, v: Tensor) -> Tensor:
-    """An empty buffer for sums of phi(k) [v | 1]', ``[count, B H, D, columns]``, in float32 at least."""
+    """An empty buffer for sums of phi(k) [v | 1]', in float32 at least."""
+    return q.new_empty(states_shape(count, q, v), dtype=torch.promote_types(q.dtype, torch.float32))
+
+
+def states_shape(count: int, q: Tensor, v: Tensor) -> tuple[int, int, int, int]:
+    """``[count, B H, D, columns]``."""
     batch, heads, _, head_dim = q.shape
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    columns = value_columns(v.shape[-1], q.device.type)
-    return q.new_empty(count, batch * heads, head_dim, columns, dtype=dtype)
+    return count, batch * heads, head_dim, value_columns(v.shape[-1], q.device.type)
 
 
 def _accumulate(sums: Tensor, a: Tensor, b: Tensor) -> None:

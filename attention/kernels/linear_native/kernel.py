@@ -11,7 +11,7 @@ from attention.kernels.linear_native.costs import native_costs
 from attention.kernels.linear_native.library import STORAGE, missing
 from attention.kernels.linear_native.operator import native_differentiable, native_forward
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import differentiated, dtype_name, unit_stride
+from attention.kernels.tensors import check_inputs, differentiated, dtype_name, unit_stride
 
 
 def linear_native(
@@ -33,8 +33,10 @@ def linear_native(
     ``$XDG_CACHE_HOME/attention-scaling``.
 
     Raises:
-        ValueError: a device other than the CPU, a dtype it does not have, or no C++ compiler to build it.
+        ValueError: shapes, dtypes or devices that do not fit together, a device other than the CPU, a dtype
+            it does not have, or no C++ compiler to build it.
     """
+    check_inputs("linear-native", q, k, v, STORAGE)
     dtype = v.dtype
     q, k, v, name = mapped_before(feature_map, q, k, v)
     if reason := _refusal(q.device.type, q.dtype):

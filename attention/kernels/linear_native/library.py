@@ -5,24 +5,21 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
-import shlex
-import shutil
-import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attention.cache import cache_folder, replacing
+from attention.kernels.linear_native.build import BuildError, chosen_compiler, compile_library, digest_of
 from attention.torch_internals import constant_when_compiled
 
-SOURCES = ("linear.cpp", "products.h", "vectors.h")
-COMPILERS = ("g++", "clang++")
-FLAGS = ("-std=c++17", "-O2", "-march=native", "-fopenmp", "-shared", "-fPIC")
+SEAL_BYTES = hashlib.sha256().digest_size
 STORAGE = {
     torch.float32: "float",
     torch.float64: "double",
@@ -41,7 +38,10 @@ class Strided(ctypes.Structure):
 
     @classmethod
     def of(cls, x: Tensor) -> Strided:
-        return cls(x.data_ptr(), *x.stride()[:3])
+        address = x.data_ptr()
+        if not address:
+            raise ValueError(f"a tensor {tuple(x.shape)} has no memory: its storage was freed or never made")
+        return cls(address, *x.stride()[:3])
 
 
 class Call(ctypes.Structure):
@@ -77,43 +77,70 @@ def missing(dtype: torch.dtype) -> str | None:
 
 @lru_cache(maxsize=16)
 def _loaded(storage: str, wanted: str | None) -> tuple[Native | None, str | None]:
-    compiler = shlex.split(wanted) if wanted else [name for name in COMPILERS if shutil.which(name)][:1]
-    if not compiler:
-        return None, f"it is compiled here, and there is no C++ compiler; install {' or '.join(COMPILERS)}"
+    """The function, or the reason why there is none, for the rest of the process.
+
+    A refusal holds as long: were it asked anew, ``auto`` could change its kernel within one measurement.
+    """
+    name = wanted or "the C++ compiler"
     try:
-        path = _library(compiler, storage)
-        if not path.exists():
-            _build(compiler, storage, path)
-        # torch is loaded: where its OpenMP has the name that this library asks for, both share its threads.
-        function = ctypes.CDLL(str(path)).linear_native
-    except subprocess.CalledProcessError as error:
-        said = next((line for line in error.stderr.splitlines() if "error" in line), error.stderr[:200])
-        return None, f"{compiler[0]} cannot compile it ({said.strip()}); install GCC 12 or later, or set CXX"
-    except (OSError, RuntimeError) as error:  # no such program, no place to write to, no home
-        return None, f"it cannot be built with {compiler[0]} or loaded: {error}"
+        compiler = chosen_compiler(wanted)
+        name = compiler[0]
+        digest = digest_of(compiler, storage)
+        kept = _kept_file(storage, digest)
+        return _kept(kept, digest) or _built(compiler, storage, kept, digest), None
+    except BuildError as error:
+        reason = str(error)
+    except OSError as error:  # no such program, no place to write to, no library that loads
+        reason = f"it cannot be built with {name} or loaded: {error}"
+    return None, "".join(c if c.isprintable() else "?" for c in reason)
+
+
+def _kept_file(storage: str, digest: str) -> Path | None:
+    """Where the library is kept, under the digest of what it is made of; None where nothing can be."""
+    try:
+        return cache_folder() / f"linear-native-{storage}-{digest[:16]}.so"
+    except FileNotFoundError:
+        return None
+
+
+def _kept(file: Path | None, digest: str) -> Native | None:
+    """The function of a kept library, unless it is damaged, another's, or not to be loaded from there."""
+    try:
+        if file is None or not file.is_file():
+            return None
+        content = file.read_bytes()
+        library, seal = content[:-SEAL_BYTES], content[-SEAL_BYTES:]
+        return _function(file) if seal == _seal(library, digest) else None
+    except OSError:
+        return None
+
+
+def _built(compiler: list[str], storage: str, kept: Path | None, digest: str) -> Native:
+    """The function of a new library, which is kept for other processes where that is possible."""
+    with TemporaryDirectory(prefix="linear-native-") as folder:  # a loaded library needs no file
+        file = Path(folder) / "linear-native.so"
+        compile_library(compiler, storage, file)
+        library = file.read_bytes()
+        with suppress(OSError):
+            if kept is not None:
+                with replacing(kept) as provisional:
+                    provisional.write_bytes(library + _seal(library, digest))
+        return _kept(kept, digest) or _function(file)
+
+
+def _seal(library: bytes, digest: str) -> bytes:
+    """The end of a kept file: loading one that was cut or changed would end the process.
+
+    It depends on what the library is made of as well, so that no other one takes its place.
+    """
+    return hashlib.sha256(digest.encode() + library).digest()
+
+
+def _function(file: Path) -> Native:
+    # torch is loaded: where its OpenMP has the name that this library asks for, both share its threads.
+    function = getattr(ctypes.CDLL(str(file)), "linear_native", None)
+    if function is None:
+        raise OSError(f"{file.name} has no function linear_native")
     function.argtypes, function.restype = (ctypes.POINTER(Call), ctypes.c_int), None
-    return function, None
-
-
-def _library(compiler: list[str], storage: str) -> Path:
-    """The path of the library, which names its sources, compiler and CPU by a digest."""
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    sources = "".join((Path(__file__).parent / name).read_text() for name in SOURCES)
-    parts = (sources, *compiler, version, *FLAGS, storage, _cpu())
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return cache_folder() / f"linear-native-{storage}-{digest}.so"
-
-
-def _cpu() -> str:
-    """The properties that ``-march=native`` depends on: machines that differ may share a home."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    names = ("model name", "flags", "Features", "CPU part")
-    return "\n".join([platform.machine(), *sorted({line for line in lines if line.startswith(names)})])
-
-
-def _build(compiler: list[str], storage: str, path: Path) -> None:
-    source = Path(__file__).parent / SOURCES[0]
-    with replacing(path) as unfinished:
-        command = [*compiler, *FLAGS, f"-DSTORAGE={storage}", str(source), "-o", str(unfinished)]
-        subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded: Native = function
+    return loaded

@@ -12,13 +12,21 @@ from torch import Tensor
 from attention.kernels.autograd import once_differentiable
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
-from attention.kernels.feature_maps import FEATURE_MAPS
+from attention.kernels.feature_maps import FEATURE_MAPS, get_feature_map
 from attention.kernels.linear_native.costs import backward_terms, forward_terms
-from attention.kernels.linear_native.library import Call, Strided, native
+from attention.kernels.linear_native.library import STORAGE, Call, Strided, native
 from attention.kernels.linear_native.plan import row, scratch_size, segment_tokens, segments, summed
-from attention.kernels.tensors import contiguous_like, unit_stride
+from attention.kernels.tensors import (
+    check_operands,
+    check_rows,
+    check_shape,
+    contiguous_like,
+    result_like,
+    unit_stride,
+)
 from attention.torch_internals import fast_apply
 
+NAME = "linear-native"
 MAPS = list(FEATURE_MAPS)
 """Their numbers in C++ are their places here."""
 
@@ -38,12 +46,34 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+def _check(q: Tensor, k: Tensor, v: Tensor, phi: str) -> None:
+    """Before an address is taken: C++ sees no shape but that of q, and the width of v."""
+    check_operands(NAME, STORAGE, q, k, v)
+    get_feature_map(phi)
+
+
+def _check_kept(
+    do: Tensor, q: Tensor, v: Tensor, out: Tensor, inverse: Tensor, states: Tensor, causal: bool
+) -> None:
+    """Whether these are a gradient and the results of a forward, cut into any number of segments."""
+    check_shape(NAME, "do", do, v.shape, v)
+    check_shape(NAME, "out", out, v.shape, v)
+    check_rows(NAME, do=do, out=out)
+    check_shape(NAME, "inverse", inverse, q.shape[:3], q, _wide(q))
+    parts = max(1, states.shape[1]) if states.dim() == 4 else 1
+    check_shape(NAME, "states", states, _states_shape(q, v, parts, causal), q, _wide(q))
+
+
+def _states_shape(q: Tensor, v: Tensor, parts: int, causal: bool) -> tuple[int, int, int, int]:
+    """``[B H, segments, Dv + 1, row]``; size 0 where unused."""
+    width = row(q.shape[-1], _wide(q).itemsize) if summed(parts, causal) else 0
+    return q.shape[0] * q.shape[1], parts, v.shape[-1] + 1, width
+
+
 def _states(q: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """An empty buffer for the sums of the segments, ``[B H, segments, Dv + 1, row]``; size 0 where unused."""
-    heads, dtype = q.shape[0] * q.shape[1], _wide(q)
-    parts = segments(q.shape[2], heads, torch.get_num_threads())
-    width = row(q.shape[-1], dtype.itemsize) if summed(parts, causal) else 0
-    return q.new_empty(heads, parts, v.shape[-1] + 1, width, dtype=dtype)
+    """An empty buffer for the sums of the segments."""
+    parts = segments(q.shape[2], q.shape[0] * q.shape[1], torch.get_num_threads())
+    return q.new_empty(_states_shape(q, v, parts, causal), dtype=_wide(q))
 
 
 def _call(
@@ -74,11 +104,17 @@ def native_forward(
     """The output; inverse normalisers ``[B, H, N]`` and sums, which a backward reads, or else nothing.
 
     The output lies in memory as the values do, so that a layer need not copy it to join its heads.
+
+    Raises:
+        ValueError: tensors that do not fit together, or an unknown map.
     """
-    out, inverse = torch.empty_like(v), q.new_empty(q.shape[:3], dtype=_wide(q))
+    _check(q, k, v, phi)
+    out, inverse = result_like(v), q.new_empty(q.shape[:3], dtype=_wide(q))
     states = _states(q, v, causal)
     if out.numel():
         _call({"q": q, "k": k, "v": v, "out": out}, inverse, states, causal, phi, eps, backward=False)
+    else:
+        states.zero_()  # of no tokens
     if not keep:
         inverse, states = inverse.new_empty(0), states.new_empty(0)
     return out, inverse, states
@@ -88,10 +124,11 @@ def native_forward(
 def _(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check(q, k, v, phi)
     empty = q.new_empty(0, dtype=_wide(q))
     if not keep:
-        return torch.empty_like(v), empty, torch.empty_like(empty)
-    return torch.empty_like(v), q.new_empty(q.shape[:3], dtype=_wide(q)), _states(q, v, causal)
+        return result_like(v), empty, torch.empty_like(empty)
+    return result_like(v), q.new_empty(q.shape[:3], dtype=_wide(q)), _states(q, v, causal)
 
 
 @implements("linear_native_backward", "cpu")
@@ -99,7 +136,14 @@ def _backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inverse: Tensor, states: Tensor,
     causal: bool, phi: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """dq, dk, dv, from what the forward took and returned."""
+    """dq, dk, dv, from what the forward took and returned.
+
+    Raises:
+        ValueError: tensors that do not fit together, or an unknown map.
+    """
+    _check(q, k, v, phi)
+    _check_kept(do, q, v, out, inverse, states, causal)
+    inverse, states = inverse.contiguous(), states.contiguous()
     dq, dk, dv = (contiguous_like(x).zero_() if out.numel() == 0 else contiguous_like(x) for x in (q, k, v))
     if out.numel():
         tensors = {"q": q, "k": k, "v": v, "out": out, "grad_out": do, "dq": dq, "dk": dk, "dv": dv}
@@ -108,7 +152,9 @@ def _backward(
 
 
 @torch.library.register_fake("attention::linear_native_backward")  # type: ignore[untyped-decorator]
-def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _check(q, k, v, rest[-1])
+    check_shape(NAME, "do", do, v.shape, v)
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 

@@ -14,10 +14,15 @@ GLUON_VERSIONS = ("3.6.",)
 """Versions of Triton with which the Gluon passes ran on a card: that language is still being changed."""
 
 
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the passes, on a CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
 @lru_cache(maxsize=64)
 def has_gluon(device: torch.device) -> bool:
     """Whether the Gluon passes run there: a Hopper card, and a Triton with which they ran."""
-    if device.type != "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+    if device.type != "cuda" or interpreted():
         return False
     try:
         version = importlib.metadata.version("triton")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 import torch
 from torch import Tensor
 
 from attention.case import Case
 from attention.kernels.feature_maps import FeatureMap, mapped_before
+from attention.kernels.linear_triton.card import interpreted
 from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.operator import triton_differentiable, triton_forward, triton_inference
-from attention.kernels.linear_triton.plan import WIDEST
+from attention.kernels.linear_triton.plan import PRECISIONS, WIDEST
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import differentiated, dtype_name, unit_stride
+from attention.kernels.tensors import check_inputs, differentiated, dtype_name, unit_stride
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-PRECISIONS = ("ieee", "tf32x3", "tf32")
 # float16 holds no more digits than tf32. For float32 three products of tf32 are as exact as one of
 # float32, and run on the matrix units.
 PRECISION = {torch.float32: "tf32x3", torch.bfloat16: "ieee", torch.float16: "tf32"}
@@ -44,8 +43,10 @@ def linear_triton(
     bits. A callable as feature map is applied before. Differentiable once, in reverse mode.
 
     Raises:
-        ValueError: an unknown input_precision, a dtype or width it does not have, or no CUDA device.
+        ValueError: shapes, dtypes or devices that do not fit together, an unknown input_precision, a dtype or
+            width it does not have, tokens 2^25 elements apart or more, or no CUDA device.
     """
+    check_inputs("linear-triton", q, k, v)
     dtype = v.dtype
     q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
     if v.numel() == 0:
@@ -74,6 +75,7 @@ def linear_triton_with_state(
     Tensors and options as in :func:`linear_triton`. A state is S ``[B, H, D, Dv]`` and z ``[B, H, D]`` in
     float32; gradients flow through both.
     """
+    check_inputs("linear-triton", q, k, v)
     dtype = v.dtype
     q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
     shape = (*q.shape[:2], q.shape[-1], v.shape[-1])
@@ -102,7 +104,7 @@ def _served(
         raise ValueError(
             f"input_precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
         )
-    if not q.stride(-1) == k.stride(-1) == v.stride(-1) == 1:
+    if not q.stride()[-1] == k.stride()[-1] == v.stride()[-1] == 1:  # faster than stride(-1)
         q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
     return q, k, v, name, precision
 
@@ -125,7 +127,7 @@ def supports(case: Case) -> str | None:
 def _refusal(device: str, dtype: torch.dtype, widest: int) -> str | None:
     if not HAS_TRITON:
         return "Triton is not installed: pip install triton"
-    if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    if device != "cuda" and not interpreted():
         return f"Triton compiles for CUDA devices only, and the case is on {device}"
     if dtype not in PRECISION:
         return f"it computes in {', '.join(map(dtype_name, PRECISION))}, not {dtype_name(dtype)}"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.kernels.linear_triton.card import interpreted
 from attention.torch_internals import direct_launch
 
 Repeat = Callable[[list[Tensor]], None]
@@ -38,7 +39,15 @@ class Launch:
     layout: Any = None
 
     def first(self, tensors: list[Tensor]) -> Repeat:
-        """Compile the pass if need be, and launch it; returns how to launch it again."""
+        """Compile the pass if need be, and launch it; returns how to launch it again.
+
+        Raises:
+            ValueError: tensors on another device than a card, outside of Triton's interpreter.
+        """
+        if not self.programs:  # no heads
+            return lambda tensors: None
+        if (device := tensors[0].device.type) != "cuda" and not interpreted():
+            raise ValueError(f"Triton compiles for CUDA devices only, and the tensors are on {device}")
         compiled = self.public(tensors)
         direct = direct_launch(compiled, self.programs, self.values) if self.lasting and compiled else None
         if direct is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,12 +11,13 @@ from torch import Tensor
 from attention.kernels.autograd import once_differentiable
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
+from attention.kernels.linear_triton.checks import NAME, check_call, check_others, check_pairs, check_reach
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.launches import Launches, State
-from attention.kernels.linear_triton.plan import begin_aligned, facts, make_plan, plan_of, scanned
+from attention.kernels.linear_triton.plan import begin_aligned, make_plan, plan_of, scanned
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
-from attention.kernels.tensors import contiguous_like, unit_stride
+from attention.kernels.tensors import check_shape, contiguous_like, unit_stride
 from attention.torch_internals import fast_apply
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
@@ -37,26 +38,41 @@ torch.library.define(
 )
 
 
+_LAUNCHES: dict[tuple[Any, ...], Launches] = {}
+MOST_LAUNCHES = 4096
+KEPT = ("do", "out", "inv", "S", "z", "S0", "z0", "dS", "dz")
+"""What a backward takes beside q, k and v."""
+forget_launches = _LAUNCHES.clear
+"""Forget every plan: a test that changes the rules wants new ones."""
+
+
 def launches(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, precision: str, *,
-    eps: float = 0.0, others: tuple[Tensor | None, ...] = (),
+    eps: float = 0.0, final: bool = False, others: Sequence[Tensor | None] = (), names: Sequence[str] = (),
 ) -> Launches:  # fmt: skip
-    """The launches of a call on these tensors, ``others`` that the caller gave among them."""
-    shape, value_width, layouts, given = facts(q, k, v, others)
-    return _launches(shape, value_width, layouts, begin_aligned(given), causal, phi, precision, eps)
+    """The launches of a call on these tensors, ``others`` of these ``names`` that the caller gave among them.
 
+    Calls that are alike are checked and planned once: a short sequence cannot wait for it each time.
 
-@lru_cache(maxsize=4096)
-def _launches(
-    shape: tuple[int, ...], value_width: int, layouts: tuple[Any, ...], aligned: bool, *how: Any
-) -> Launches:
-    """Planned once for calls that are alike: a short sequence cannot wait for it at each call."""
-    plan = make_plan(shape, value_width, layouts, aligned)
-    return (GluonLaunches if plan.gluon else TritonLaunches)(plan, *how)
-
-
-forget_launches = _launches.cache_clear
-"""Forget every plan: a test that changes the rules wants new ones."""
+    Raises:
+        ValueError: tensors that no pass can read, an unknown map or precision.
+    """
+    given = [q, k, v, *[x for x in others if x is not None]]
+    aligned = begin_aligned(given)
+    alike = tuple([(x.shape, x.device, x.dtype, x.stride()) for x in given])
+    key = (alike, aligned, causal, phi, precision, eps, final)
+    found = _LAUNCHES.get(key)
+    if found is None:
+        check_call(q, k, v, phi, precision)
+        layouts = tuple([layout[1:] for layout in alike])
+        plan = make_plan(q.shape, v.shape[-1], layouts, aligned)
+        check_reach(plan, layouts)
+        check_others(plan, causal, final, v, zip(names, others, strict=False))
+        found = (GluonLaunches if plan.gluon else TritonLaunches)(plan, causal, phi, precision, eps)
+        if len(_LAUNCHES) >= MOST_LAUNCHES:
+            _LAUNCHES.clear()
+        _LAUNCHES[key] = found
+    return found
 
 
 @implements("linear_triton_inference", ("cpu", "cuda"))
@@ -71,7 +87,8 @@ def triton_inference(
 
 
 @torch.library.register_fake("attention::linear_triton_inference")  # type: ignore[untyped-decorator]
-def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str) -> Tensor:
+    check_call(q, k, v, phi, precision)
     return contiguous_like(v)
 
 
@@ -85,7 +102,8 @@ def triton_forward(
     out ``[B, H, N, Dv]``; to ``keep``: inverse normalisers ``[B H, N]`` and the sums of :class:`State`; if
     ``final``: S ``[B H, D, Dv]`` and z ``[B H, D]`` after the last token.
     """
-    run = launches(q, k, v, causal, phi, precision, eps=eps, others=(S0, z0))
+    check_pairs((S0, z0))
+    run = launches(q, k, v, causal, phi, precision, eps=eps, final=final, others=(S0, z0), names=("S0", "z0"))
     out = contiguous_like(v)
     state = run.before(k, v, (S0, z0), run.plan.summed(causal=causal, final=final))
     inv = run.buffer(run.plan.tokens if keep else 0)
@@ -100,6 +118,7 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
     causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
+    check_call(q, k, v, phi, precision)
     plan = plan_of(q, k, v)
     count = plan.summed(causal=causal, final=final)
     slots, D, E = plan.slots(count), plan.key_width, plan.value_width
@@ -119,7 +138,9 @@ def _backward(
     causal: bool, phi: str, precision: str, final: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv, dS0, dz0, from what the forward took and returned, and dS, dz of its end."""
-    run = launches(q, k, v, causal, phi, precision, others=(do, S0, z0, dS, dz))
+    check_pairs((S0, z0), (dS, dz))
+    others = do, out, inv, S, z, S0, z0, dS, dz
+    run = launches(q, k, v, causal, phi, precision, final=final, others=others, names=KEPT)
     dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
     minus_delta = torch.empty_like(inv)
     count = run.plan.summed(causal=causal, final=final)
@@ -140,6 +161,8 @@ def _backward(
 @torch.library.register_fake("attention::linear_triton_backward")  # type: ignore[untyped-decorator]
 def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     S0, z0 = rest[4:6]
+    check_call(q, k, v, *rest[-3:-1])
+    check_shape(NAME, "do", do, v.shape, v)
     heads = q.shape[0] * q.shape[1]
     first = [
         q.new_empty(heads, 0, dtype=torch.float32) if x is None else torch.empty_like(x) for x in (S0, z0)
@@ -194,8 +217,8 @@ def _forward_macs(
 
 
 def _backward_macs(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:
-    *_, S0, z0, dS, dz, causal, _phi, _precision, _final = rest
-    plan = plan_of(q, k, v, (do, S0, z0, dS, dz))
+    *others, causal, _phi, _precision, _final = rest
+    plan = plan_of(q, k, v, (do, *others))
     return times(plan.all_heads, backward_terms(plan, causal))
 
 

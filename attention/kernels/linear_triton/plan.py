@@ -18,6 +18,10 @@ from attention.kernels.linear_triton import card
 
 WIDEST = 256
 """Largest D and Dv: beyond it a tile of a chunk no longer fits in shared memory."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""The dtypes of its tensors."""
+PRECISIONS = ("ieee", "tf32x3", "tf32")
+"""How products of float32 operands are computed."""
 PROGRAMS = 2
 """Programs a multiprocessor: as many as are resident, so that all start at once and none comes late."""
 LEAST_TOKENS = 256
@@ -157,8 +161,17 @@ def facts(
 
 
 def begin_aligned(tensors: list[Tensor]) -> bool:
-    """Whether all begin at multiples of 16 bytes."""
-    return sum([x.data_ptr() % 16 for x in tensors]) == 0
+    """Whether all begin at multiples of 16 bytes.
+
+    Raises:
+        ValueError: a tensor without memory.
+    """
+    addresses = [x.data_ptr() for x in tensors]
+    if 0 in addresses and any(
+        x.numel() for x, address in zip(tensors, addresses, strict=True) if not address
+    ):
+        raise ValueError("a tensor has no memory: its storage was freed or never made")
+    return sum([address % 16 for address in addresses]) == 0
 
 
 def cut(tokens: int, heads: int, device: torch.device, *, gluon: bool) -> tuple[int, int]:
@@ -218,5 +231,8 @@ def _described(tokens: int, dtype: torch.dtype, strides: Iterable[int], device: 
 
 
 def _tile_strides(given: Iterable[Strides], N: int, D: int, E: int) -> list[int]:
-    """Strides of what is moved tile by tile: of the tensors given, not of states, and of results."""
+    """Strides of what is moved tile by tile: of the tensors given and of results.
+
+    Those of sums, [B H, M, D, Dv], are multiples of the results' own.
+    """
     return [*(s for each in given if len(each) == 4 for s in each[:3]), N * D, N * E, D, E]

@@ -10,6 +10,7 @@ from torch import Tensor
 from attention.case import Case
 from attention.kernels.costs import costs_of_heads, masked_scores, result_elements
 from attention.kernels.registry import Costs, register_kernel
+from attention.kernels.tensors import check_inputs
 
 
 def standard_explicit(
@@ -19,7 +20,11 @@ def standard_explicit(
 
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``, computed in the dtype
     of the inputs. ``scale`` is 1/sqrt(D) unless given.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit together.
     """
+    check_inputs("standard-explicit", q, k, v)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     scores = (q * scale) @ k.mT
     if causal:

@@ -25,6 +25,7 @@ from attention.case import Case, make_inputs
 from attention.kernels.costs import costs_of_heads, result_elements
 from attention.kernels.registry import Costs, register_kernel
 from attention.kernels.standard.explicit import explicit_costs
+from attention.kernels.tensors import check_inputs
 
 
 def standard_sdpa(
@@ -34,18 +35,27 @@ def standard_sdpa(
 
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``. ``scale`` is 1/sqrt(D) unless
     given.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit together.
     """
+    check_inputs("standard-sdpa", q, k, v)
     return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
 
 
 def standard_sdpa_pinned(
     q: Tensor, k: Tensor, v: Tensor, *, pinned: SDPBackend, causal: bool = False, scale: float | None = None
 ) -> Tensor:
-    """``scaled_dot_product_attention`` with one backend pinned; shapes and ``scale`` as torch has them.
+    """``scaled_dot_product_attention`` with one backend pinned.
+
+    Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``. ``scale`` is 1/sqrt(D) unless
+    given.
 
     Raises:
-        ValueError: the backend does not serve these inputs; the message holds torch's own reasons.
+        ValueError: shapes, dtypes or devices that do not fit together, or inputs that the backend does not
+            serve; the message holds torch's own reasons.
     """
+    check_inputs(f"standard-sdpa-{_backend_of(pinned)}", q, k, v)
     try:
         with sdpa_kernel([pinned]):
             return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
@@ -60,10 +70,14 @@ def standard_sdpa_pinned(
         raise ValueError(f"torch refuses {pinned.name} here: {reasons or str(error).strip()}") from None
 
 
+def _backend_of(pinned: SDPBackend) -> str:
+    return pinned.name.partition("_")[0].lower()
+
+
 def _reasons(pinned: SDPBackend, said: list[str]) -> str:
     """The reasons among torch's warnings that concern one backend: from its heading to the next heading."""
     said = [re.sub(r" ?\(Triggered internally.*", "", text).strip() for text in said]
-    name = pinned.name.partition("_")[0].lower()
+    name = _backend_of(pinned)
     headings = [i for i, text in enumerate(said) if "not used because" in text]
     for start, stop in pairwise([*headings, len(said)]):
         if name in said[start].lower():

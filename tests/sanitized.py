@@ -1,0 +1,82 @@
+"""Calls of linear-native on odd shapes and strides, for a process whose C++ is compiled with sanitizers.
+
+``python -m tests.sanitized`` prints how many calls it made, and how many were refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from attention.kernels.linear_native import linear_native
+from attention.kernels.linear_native.library import STORAGE, missing
+from tests.misfits import MISFITS, three
+
+SHAPES = [
+    (1, 1, 1, 1, 1), (1, 2, 63, 3, 5), (2, 1, 64, 16, 16), (1, 3, 65, 17, 33), (2, 2, 129, 31, 2),
+    (1, 1, 700, 8, 9), (0, 2, 5, 4, 4), (1, 0, 5, 4, 4), (1, 2, 0, 4, 4),
+]  # fmt: skip
+"""B, H, N, D and Dv: about chunks of 64 tokens, vectors of up to 16 floats and segments of 256 tokens."""
+THREADS = (1, 3)
+LARGE = (1, 2, 150_000, 32, 32)
+"""Results so large that pages of 2 MB are asked for."""
+
+
+def laid_out(x: Tensor) -> Iterator[Tensor]:
+    """A tensor in several layouts, of which some hold other numbers."""
+    batch, heads, _, width = x.shape
+    yield x
+    yield x.transpose(1, 2).contiguous().transpose(1, 2)  # as a layer has it
+    yield x.repeat(1, 1, 1, 3)[..., width : 2 * width]  # with gaps
+    yield x[:, :, :1].expand_as(x)  # one row for all
+    yield torch.zeros(x.numel() + 1, dtype=x.dtype)[1:].copy_(x.flatten()).view_as(x)  # at an odd address
+    yield x.flatten().as_strided(x.shape, (1, width, heads * width, 1))  # rows that overlap
+    one = batch == heads == 1
+    yield x.as_strided(x.shape, (2**61, 2**61, width, 1)) if one else x  # strides that no row takes
+
+
+def served(dtype: torch.dtype) -> int:
+    """Calls forward and backward, each with other threads; how many."""
+    calls = 0
+    for (B, H, N, D, E), causal, phi in product(SHAPES, (False, True), ("elu", "relu", "identity")):
+        made = [torch.randn(B, H, N, width).to(dtype) for width in (D, D, E)]
+        for q, k, v in zip(*map(laid_out, made), strict=True):
+            call(q, k, v, causal, phi, threads=(THREADS[calls % 2], THREADS[calls // 2 % 2]))
+            calls += 1
+    return calls
+
+
+def call(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, threads: tuple[int, int]) -> None:
+    """A forward and a backward; of a sum the gradient has strides of 0."""
+    inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+    torch.set_num_threads(threads[0])
+    out = linear_native(*inputs, causal=causal, feature_map=phi, eps=1.0)
+    torch.set_num_threads(threads[1])
+    torch.autograd.grad(out.sum() if threads[0] == 1 else (out * out).sum(), inputs)
+
+
+def refused() -> int:
+    """Calls on tensors that do not fit together, which are all refused; how many."""
+    found = 0
+    for misfit, causal in product(MISFITS.values(), (False, True)):
+        for operator in (linear_native, torch.ops.attention.linear_native):
+            options = () if operator is linear_native else (causal, "elu", 1e-6, True)
+            try:
+                operator(*misfit(*three(tokens=700)), *options)
+            except ValueError:
+                found += 1
+    return found
+
+
+if __name__ == "__main__":
+    with ThreadPoolExecutor(2) as pool:
+        reasons = [reason for reason in pool.map(missing, STORAGE) if reason]
+    assert not reasons, reasons
+    calls = sum(map(served, STORAGE))
+    q, k, v = (torch.randn(LARGE[:3] + (width,)) for width in LARGE[3:] + LARGE[4:])
+    call(q, k, v, True, "elu", (3, 3))
+    print(calls, refused())
