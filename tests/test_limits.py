@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks.outcomes import outcome_of
 from benchmarks.survival.endings import TimedOut, time_limit
-from tests.misbehaving import MuteError
 from tests.sessions import rows, run
 
 OPTIONS = ("-p", "tests.misbehaving", "--device=cpu", "--mode=causal", "--case-seconds=0.001")
@@ -94,6 +93,11 @@ def test_a_call_that_goes_on_after_every_exception_ends_at_its_time_limit() -> N
 
     with pytest.raises(TimedOut), time_limit(0.05):
         stubborn()
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("none")
 
 
 def test_reasons_are_one_line_of_bounded_length() -> None:
