@@ -19,7 +19,7 @@ from benchmarks.survival.journal import (
     recover,
     recovered,
 )
-from benchmarks.survival.locks import hold, hold_folder
+from benchmarks.survival.locks import LOCK, hold, hold_folder
 from tests.synthetic import Law, Run
 
 LENGTHS = (64, 128, 256, 512)
@@ -128,5 +128,7 @@ def test_a_journal_that_cannot_be_written_says_so_and_the_run_goes_on(tmp_path: 
 
 def test_a_folder_is_held_by_one_command_whose_process_the_refusal_names(tmp_path: Path) -> None:
     with hold_folder(tmp_path), pytest.raises(InputError, match=r"folder .* in use by process \d+ \("):
-        hold(tmp_path / ".lock", f"the folder {tmp_path}", patience_s=0)
-    hold_folder(tmp_path).close()
+        hold(tmp_path / LOCK, f"the folder {tmp_path}", patience_s=0)
+    with hold_folder(tmp_path):  # again, and nothing of it is left
+        pass
+    assert list(tmp_path.iterdir()) == []

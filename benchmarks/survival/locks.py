@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +21,8 @@ except ImportError:  # Windows: nobody is kept out there
 
 # A process that was killed holds its files until the system has cleared it away.
 PATIENCE_S = 3.0
+LOCK = ".lock"
+"""The file of a folder by which it is held."""
 
 
 def holder() -> dict[str, Any]:
@@ -54,15 +58,16 @@ def hold(path: Path, what: str, *, patience_s: float = PATIENCE_S) -> IO[str]:
         file.close()
 
 
-def hold_folder(folder: Path) -> IO[str]:
-    """Hold a folder that a command fills; close the returned file to let go.
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder, made where it is missing, while a command fills it.
 
     Raises:
         InputError: Another process fills it, or it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = hold(folder / ".lock", f"the folder {folder}")
+        file = hold(folder / LOCK, f"the folder {folder}")
         file.truncate(0)
         file.write(json.dumps(holder()) + "\n")
         file.flush()
@@ -70,7 +75,11 @@ def hold_folder(folder: Path) -> IO[str]:
         raise InputError(
             f"the folder {folder} cannot be written ({error.strerror})", "name another one with -o"
         ) from None
-    return file
+    with file:
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
 
 
 def _locked(file: IO[str]) -> bool:
