@@ -55,7 +55,7 @@ def check_inputs(
         and values[2] == shape[2]
         and shape[3] > 0 < values[3]
         and q.device == k.device == v.device
-        and (q.dtype is k.dtype is v.dtype or (autocast and torch.is_autocast_enabled(q.device.type)))
+        and (q.dtype is k.dtype is v.dtype or (autocast and _autocasts(q.device.type)))
     ):
         raise ValueError(
             f"{kernel} takes q and k [B, H, N, D] of one shape and v [B, H, N, Dv], widths of at least 1, "
@@ -66,6 +66,10 @@ def check_inputs(
             f"{kernel} cannot serve q {tuple(shape)}, v {tuple(values)}: "
             f"it computes in {_names(dtypes)}, not {dtype_name(q.dtype)}"
         )
+
+
+def _autocasts(device: str) -> bool:
+    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)  # others may not be asked
 
 
 def check_operands(kernel: str, dtypes: Collection[torch.dtype], q: Tensor, k: Tensor, v: Tensor) -> None:
