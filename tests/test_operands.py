@@ -119,6 +119,18 @@ def test_a_kernel_of_no_batch_heads_or_tokens_returns_an_empty_output(
     assert [x.shape for x in gradients] == [x.shape for x in inputs]
 
 
+def test_dtypes_may_differ_under_autocast_where_torch_brings_them_together() -> None:
+    q, k, v = three()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = get_kernel("standard-explicit").function(q.bfloat16(), k, v)
+        with pytest.raises(ValueError, match="linear-native takes q and k"):
+            torch.ops.attention.linear_native(q.bfloat16(), k, v, True, "elu", 1e-6, False)
+    assert out.shape == v.shape
+    on_meta = [x.to("meta") for x in (q, k.half(), v)]
+    with pytest.raises(ValueError, match="standard-explicit takes q and k"):
+        get_kernel("standard-explicit").function(*on_meta)
+
+
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_linear_triton_refuses_to_continue_from_tensors_that_do_not_fit_together(misfit: str) -> None:
     with pytest.raises(ValueError, match="linear-triton"):

@@ -30,7 +30,7 @@ def linear_native(
     Memory O(N D), gradients included; two calls with the same number of threads give the same bits. A
     callable as feature map is applied before. Differentiable once, in reverse mode. A NaN reaches the tokens
     that see it, and others of its chunk of 64. Built on first use, about a second for each dtype, and kept in
-    ``$XDG_CACHE_HOME/attention-scaling``.
+    ``$XDG_CACHE_HOME/attention-scaling``, or where that cannot be written built by each process.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together, a device other than the CPU, a dtype
@@ -51,7 +51,7 @@ def linear_native(
 
 
 def supports(case: Case) -> str | None:
-    """CPUs, where a C++ compiler is or was at hand."""
+    """CPUs, where a C++ compiler is at hand."""
     return _refusal(case.device, case.torch_dtype)
 
 
