@@ -19,6 +19,7 @@ from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
 from benchmarks.conditions import Watch
 from benchmarks.grid import series_of
 from benchmarks.ledger import Ledger
+from benchmarks.lengths import fault
 from benchmarks.process_state import put_back
 from benchmarks.subjects import SUBJECTS, precision_of, prepare
 
@@ -78,6 +79,7 @@ class Measurer:
             reason = self.ledger.refuse(case, self.round_seconds)
             if reason:
                 pytest.skip(reason)
+            self._check_length(case)
             self._time(benchmark, case, repetition)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
@@ -123,6 +125,11 @@ class Measurer:
                 self.ledger.learn_seconds(short, self._warm_up(prepare(short), short)[0])
         if self._checked[series]:
             raise AssertionError(self._checked[series])
+
+    def _check_length(self, case: Case) -> None:
+        """A series that is right where it was compared may be wrong at another length: each is looked at."""
+        if case.key not in self._read and (found := fault(case)):
+            raise AssertionError(found)
 
     def _time(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:
         call = prepare(case)
