@@ -17,6 +17,7 @@ from attention.profiler import CLOCKS, clock_name, count_flops, peak_memory, war
 from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
 from benchmarks.grid import series_of
 from benchmarks.ledger import Ledger
+from benchmarks.lengths import fault
 from benchmarks.subjects import SUBJECTS, precision_of, prepare
 
 # Three rounds give a median that one stall does not move; a long call spans many stalls by itself,
@@ -64,6 +65,7 @@ class Measurer:
         self._check(case)
         reason = self.ledger.refuse(case, self.round_seconds)
         if not reason:
+            self._check_length(case)
             self._time(benchmark, case, repetition)
         return reason
 
@@ -99,6 +101,11 @@ class Measurer:
                 self.ledger.learn_seconds(short, self._warm_up(prepare(short), short)[0])
         if self._checked[series]:
             raise AssertionError(self._checked[series])
+
+    def _check_length(self, case: Case) -> None:
+        """A series that is right where it was compared may be wrong at another length: each is looked at."""
+        if case.key not in self._read and (found := fault(case)):
+            raise AssertionError(found)
 
     def _time(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:
         call = prepare(case)

@@ -65,7 +65,7 @@ def _timed(
 
     if not case.backward:
         return forward
-    grad_out = _upstream(function(*inputs))
+    grad_out = upstream(function(*inputs))
 
     def forward_backward() -> None:
         function(*inputs).backward(grad_out)  # type: ignore[no-untyped-call]
@@ -75,7 +75,7 @@ def _timed(
     return forward_backward
 
 
-def _upstream(out: Tensor) -> Tensor:
+def upstream(out: Tensor) -> Tensor:
     """A gradient of the output, drawn beside the process's own random numbers."""
     generator = torch.Generator(out.device).manual_seed(2)
     return torch.randn(out.shape, generator=generator, device=out.device, dtype=out.dtype)
@@ -108,7 +108,8 @@ def _seeded(device: str) -> Iterator[None]:
         yield
 
 
-def _layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
+def layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
+    """The layer of a case and its input, equal on every call."""
     with _seeded(case.device):
         return _draw_layer_and_input(case)
 
@@ -128,20 +129,20 @@ def _draw_layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
 
 
 def _prepare_layer(case: Case) -> Call:
-    layer, x = _layer_and_input(case)
+    layer, x = layer_and_input(case)
     return _timed(case, layer, [x], [x, *layer.parameters()])
 
 
 def _layer_errors(case: Case) -> Errors:
     """Against the same weights in float64 around the oracle."""
-    layer, x = _layer_and_input(case)
+    layer, x = layer_and_input(case)
     exact = deepcopy(layer).double()
     exact.kernel = replace(layer.kernel, function=REFERENCES[case.family])
     wide = x.detach().double().requires_grad_(case.backward)
     out, expected = layer(x), exact(wide)
     gradients = float("nan")
     if case.backward:
-        grad_out = _upstream(out)
+        grad_out = upstream(out)
         got = torch.autograd.grad(out, [x, *layer.parameters()], grad_out)
         wanted = torch.autograd.grad(expected, [wide, *exact.parameters()], grad_out.double())
         gradients = gradient_error(got, wanted)

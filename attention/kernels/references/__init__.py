@@ -11,6 +11,13 @@ from attention.kernels.references.errors import (
     tolerances,
 )
 from attention.kernels.references.linear import linear_reference
+from attention.kernels.references.rows import (
+    Head,
+    Rows,
+    key_gradient_rows,
+    output_rows,
+    query_gradient_rows,
+)
 from attention.kernels.references.standard import standard_reference
 
 __all__ = [
@@ -18,9 +25,14 @@ __all__ = [
     "REFERENCES",
     "TOLERANCES",
     "Errors",
+    "Head",
+    "Rows",
     "errors_against_reference",
     "gradient_error",
+    "key_gradient_rows",
     "linear_reference",
+    "output_rows",
+    "query_gradient_rows",
     "relative_error",
     "standard_reference",
     "tolerances",

@@ -1,0 +1,197 @@
+"""Single rows of the oracles, exact at any length: a query row sees N keys, and a key row N queries.
+
+A row of the output or of dq takes O(N D). A row of dk or dv needs the normalisers of all queries: O(N D) for
+linear attention, and for standard attention the scores of its head. Nothing is held but the weights of the
+rows and a block of tokens, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attention.kernels.feature_maps import elu
+
+BLOCK = 2048
+"""Tokens that are widened to float64 at a time."""
+BLOCK_SCORES = 2**19
+"""Scores that are held at a time."""
+EPS = 1e-6
+
+
+class Rows(NamedTuple):
+    """Rows ``[R, D]`` of one head in float64, and the norms ``[R]`` that their errors are relative to.
+
+    A norm is the root of the sum of the squared terms of a row, as if none cancelled, or the row's own if
+    that is larger.
+    """
+
+    values: Tensor
+    norms: Tensor
+
+    def errors(self, got: Tensor) -> Tensor:
+        """|got - row| over the norm, of each row; NaN counts as infinite."""
+        distances: Tensor = torch.linalg.vector_norm(got.detach().double() - self.values, dim=-1)
+        errors = distances / self.norms
+        return errors.nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+class Head(NamedTuple):
+    """One head of a case: q, k ``[N, D]``, v ``[N, Dv]`` as a kernel gets them, its family and its mode."""
+
+    family: str
+    causal: bool
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+    @property
+    def scale(self) -> float:
+        """What standard attention multiplies its scores by."""
+        return 1 / math.sqrt(self.q.shape[-1])
+
+    def mapped(self, x: Tensor) -> Tensor:
+        """Queries or keys in float64, as their products make the scores."""
+        return elu(x.double()) if self.family == "linear" else x.double()
+
+
+def _rows(values: Tensor, squares: Tensor) -> Rows:
+    """Rows with their norms; ``squares [R, D]`` are the sums of the squared terms."""
+    norms = torch.linalg.vector_norm(values, dim=-1).maximum(squares.sum(-1).sqrt())
+    return Rows(values, norms.clamp(min=torch.finfo(torch.float64).tiny))
+
+
+def _blocks(x: Tensor, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
+    for start in range(0, len(x), size):
+        place = slice(start, start + size)
+        yield place, x[place]
+
+
+def _weights(head: Head, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights ``[R, N]`` of query rows before they are normalised, and their normalisers ``[R, 1]``."""
+    queries = head.mapped(head.q[rows])
+    weights = torch.cat([queries @ head.mapped(keys).mT for _, keys in _blocks(head.k)], dim=1)
+    hidden = torch.arange(len(head.k), device=rows.device) > rows[:, None]
+    if head.family == "linear":
+        weights = weights.masked_fill_(hidden, 0) if head.causal else weights
+        return weights, weights.sum(-1, keepdim=True) + EPS
+    weights = weights.masked_fill_(hidden, -math.inf) if head.causal else weights
+    weights = weights.sub_(weights.amax(-1, keepdim=True)).mul_(head.scale).exp_()
+    return weights, weights.sum(-1, keepdim=True)
+
+
+def _sums(weights: Tensor, x: Tensor, power: int = 1) -> Tensor:
+    """Sums ``[R, D]`` of a power of the rows x ``[N, D]`` by weights ``[R, N]``."""
+    total = weights.new_zeros(len(weights), x.shape[-1])
+    for place, block in _blocks(x):
+        total += weights[:, place] @ block.double() ** power
+    return total
+
+
+def output_rows(head: Head, rows: Tensor) -> Rows:
+    """The output in these query rows."""
+    weights, normalisers = _weights(head, rows)
+    weights /= normalisers
+    return _rows(_sums(weights, head.v), _sums(weights.square(), head.v, power=2))
+
+
+def query_gradient_rows(head: Head, rows: Tensor, grad_out: Tensor) -> Rows:
+    """The rows of dq that belong to these queries, from the gradient ``[N, Dv]`` of the output."""
+    weights, normalisers = _weights(head, rows)
+    grad, probabilities = grad_out[rows].double(), weights / normalisers
+    out = _sums(probabilities, head.v)
+    moved, squares = (grad * out).sum(-1, keepdim=True), (grad * out).square().sum(-1, keepdim=True)
+    value, square = grad.new_zeros(len(rows), head.q.shape[-1]), grad.new_zeros(len(rows), head.q.shape[-1])
+    for place, keys in _blocks(head.k):
+        values, keys = head.v[place].double(), head.mapped(keys)
+        # d of a weight: 1/normaliser in linear attention, and the weight itself times that behind a softmax.
+        of_weight = _slopes(head, weights[:, place], normalisers)
+        value += (of_weight * (grad @ values.mT - moved)) @ keys
+        square += (of_weight.square() * (grad.square() @ values.square().mT + squares)) @ keys.square()
+    return _mapped_back(head, head.q[rows], value, square)
+
+
+def _slopes(head: Head, weights: Tensor, normalisers: Tensor) -> Tensor:
+    """The factor from the gradient of a normalised weight to that of its score; 0 where it is hidden."""
+    if head.family == "standard":
+        return weights / normalisers * head.scale
+    return (weights != 0) / normalisers
+
+
+def _mapped_back(head: Head, x: Tensor, values: Tensor, squares: Tensor) -> Rows:
+    """Gradients of mapped queries or keys as those of the queries or keys themselves."""
+    if head.family == "standard":
+        return _rows(values, squares)
+    with torch.enable_grad():
+        leaf = x.detach().double().requires_grad_()
+        (slope,) = torch.autograd.grad(elu(leaf).sum(), leaf)
+    return _rows(values * slope, squares * slope.square())
+
+
+def key_gradient_rows(head: Head, rows: Tensor, grad_out: Tensor, out: Tensor) -> tuple[Rows, Rows]:
+    """The rows of dk and dv that belong to these keys.
+
+    Args:
+        head: The head.
+        rows: Places of the keys.
+        grad_out: The gradient ``[N, Dv]`` of the output.
+        out: The output ``[N, Dv]`` itself.
+    """
+    keys, values = head.mapped(head.k[rows]), head.v[rows].double()
+    sums = [keys.new_zeros(len(rows), x.shape[-1]) for x in (keys, keys, values, values)]
+    for place, queries, normalisers, weights in _columns(head, rows, keys):
+        grad, mine = grad_out[place].double(), out[place].double()
+        probabilities = weights / normalisers
+        products = grad * mine
+        inner = grad @ values.mT - products.sum(-1, keepdim=True)
+        squares = grad.square() @ values.square().mT + products.square().sum(-1, keepdim=True)
+        of_weight = _slopes(head, weights, normalisers)
+        for total, left, right in zip(
+            sums,
+            (of_weight * inner, of_weight.square() * squares, probabilities, probabilities.square()),
+            (queries, queries.square(), grad, grad.square()),
+            strict=True,
+        ):
+            total += left.mT @ right
+    return _mapped_back(head, head.k[rows], *sums[:2]), _rows(*sums[2:])
+
+
+def _columns(head: Head, rows: Tensor, keys: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Blocks of queries: their place, mapped queries, normalisers and weights ``[n, R]`` of these keys."""
+    normalised = _linear_blocks(head) if head.family == "linear" else _standard_blocks(head)
+    places = torch.arange(len(head.q), device=rows.device)
+    for place, queries, normalisers in normalised:
+        weights = queries @ keys.mT
+        if head.family == "standard":
+            weights, normalisers = (weights * head.scale - normalisers).exp(), torch.ones_like(normalisers)
+        if head.causal:
+            weights = weights.masked_fill_(places[place, None] < rows, 0)
+        yield place, queries, normalisers, weights
+
+
+def _linear_blocks(head: Head) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Blocks of mapped queries and their normalisers, phi(q).z + eps."""
+    z = head.mapped(head.k[:1]).sum(0) * 0
+    if not head.causal:
+        z = z + sum(head.mapped(keys).sum(0) for _, keys in _blocks(head.k))
+    for place, block in _blocks(head.q):
+        queries, seen = head.mapped(block), z
+        if head.causal:
+            seen = z + head.mapped(head.k[place]).cumsum(0)
+            z = seen[-1]
+        yield place, queries, (queries * seen).sum(-1, keepdim=True) + EPS
+
+
+def _standard_blocks(head: Head) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Blocks of queries and the logarithms of their normalisers, to the precision of float32 at least."""
+    wide = torch.promote_types(head.k.dtype, torch.float32)
+    keys, places = head.k.to(wide), torch.arange(len(head.k), device=head.k.device)
+    for place, block in _blocks(head.q, max(1, BLOCK_SCORES // len(keys))):
+        scores = (block.to(wide) * head.scale) @ keys.mT
+        if head.causal:
+            scores.masked_fill_(places > places[place, None], -math.inf)
+        yield place, block.double(), scores.logsumexp(-1, keepdim=True).double()
