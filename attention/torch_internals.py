@@ -4,6 +4,7 @@
 |---|---|---|
 | dispatch keys, function mode, profiler state | call an operator past the dispatcher | torch's dispatcher |
 | state of functorch's transforms, C++'s ``apply`` | record a function of autograd fast | ``Function.apply`` |
+| a switch of forward mode | differentiate tangents again | a refusal |
 | a mark that torch's compiler reads | keep a check out of compiled graphs | the compiler breaks its graph |
 | allocation events of the profiler | read peak memory exactly | the resident set, with a warning |
 | Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
@@ -12,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from inspect import signature
 from operator import or_
@@ -83,6 +85,21 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
 # --- autograd and the compiler -----------------------------------------------------------------------
 
 _transforming = private("_C._are_functorch_transforms_active")
+_forward_mode = private("autograd.forward_ad")
+_recording_tangents = private("autograd.forward_ad._set_fwd_grad_enabled")
+
+
+def functional() -> bool:
+    """Whether a transform of ``torch.func`` is active; true where this torch does not tell."""
+    return _transforming is None or _transforming()
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` or forward-mode differentiation is active.
+
+    Tensors then have derivatives that ``requires_grad`` does not tell. True where this torch does not tell.
+    """
+    return functional() or getattr(_forward_mode, "_current_level", 0) >= 0
 
 
 def fast_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
@@ -100,6 +117,22 @@ def fast_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
         return (full if transformed else bare)(*arguments)
 
     return apply
+
+
+def recording_tangents() -> AbstractContextManager[Any]:
+    """A block within a rule of forward mode whose tangents may have tangents, which torch else takes for zero.
+
+    Only those of ``torch.func`` may.
+
+    Raises:
+        RuntimeError: this torch has no such block.
+    """
+    if not functional():
+        return nullcontext()
+    if _recording_tangents is None:
+        raise RuntimeError("this version of torch cannot nest forward mode; install torch 2.13")
+    block: AbstractContextManager[Any] = _recording_tangents(True)
+    return block
 
 
 def constant_when_compiled(function: Function) -> Function:

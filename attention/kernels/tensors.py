@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attention.torch_internals import transformed
+
 
 def differentiated(*tensors: Tensor | None) -> bool:
-    """Whether a backward may come, so that what it reads is worth keeping."""
+    """Whether derivatives may be wanted, so that what a backward reads is worth keeping."""
+    if transformed():
+        return True
     if torch.is_grad_enabled():
         for x in tensors:  # a generator for any() takes three times as long
             if x is not None and x.requires_grad:

@@ -7,7 +7,7 @@ from torch import Tensor
 from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.linear_chunked.blocks import default_chunk_size
 from attention.kernels.linear_chunked.costs import chunked_costs
-from attention.kernels.linear_chunked.operator import chunked_forward
+from attention.kernels.linear_chunked.operator import chunked_differentiable, chunked_forward
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import differentiated
 
@@ -38,7 +38,11 @@ def linear_chunked(
         chunk_size = default_chunk_size(q.shape[-1], causal=causal)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    out: Tensor = chunked_forward(q, k, v, causal, name, eps, chunk_size, differentiated(q, k, v))[0]
+    out: Tensor
+    if differentiated(q, k, v):
+        out = chunked_differentiable(q, k, v, causal, name, eps, chunk_size)[0]
+    else:
+        out = chunked_forward(q, k, v, causal, name, eps, chunk_size, False)[0]
     return out.to(dtype)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.kernels.autograd import differentiable
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs
 from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
@@ -97,6 +98,11 @@ def _backward(ctx: Any, grad_out: Tensor | None, *_: Any) -> tuple[Tensor | None
 
 
 chunked_forward.register_autograd(_backward, setup_context=_setup_context)
+chunked_differentiable = differentiable(
+    lambda *arguments: chunked_forward(*arguments, True),
+    lambda *arguments: chunked_backward(*arguments[:-2], arguments[-1]),  # without eps
+    batch_dims=(0, 0, 1),
+)
 
 
 def _forward_macs(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:

@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.autograd import once_differentiable
+from attention.kernels.autograd import differentiable
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import FEATURE_MAPS
 from attention.kernels.linear_native.costs import backward_terms, forward_terms
 from attention.kernels.linear_native.library import Call, Strided, native
 from attention.kernels.linear_native.plan import row, scratch_size, segment_tokens, segments, summed
-from attention.kernels.tensors import contiguous_like, unit_stride
-from attention.torch_internals import fast_apply
+from attention.kernels.tensors import contiguous_like
 
 MAPS = list(FEATURE_MAPS)
 """Their numbers in C++ are their places here."""
@@ -112,30 +111,11 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Ten
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 
-class LinearNative(torch.autograd.Function):
-    """The operator of linear-native with its gradients."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = native_forward(*(*arguments, True))
-        return results
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, v, ctx.causal, ctx.phi, _ = inputs
-        ctx.save_for_backward(q, k, v, *output)
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)  # nobody differentiates those; zeros would be made for them
-
-    @staticmethod
-    def backward(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        if do is None:
-            return (None,) * 6
-        return *native_gradients(unit_stride(do), *ctx.saved_tensors, ctx.causal, ctx.phi), None, None, None
-
-
-native_differentiable = fast_apply(LinearNative)
-native_gradients = once_differentiable(_backward, "linear-native")
+native_differentiable = differentiable(
+    lambda *arguments: native_forward(*arguments, True),
+    lambda *arguments: _backward(*arguments[:-1]),  # without eps
+    batch_dims=(0, 0, 0),
+)
 
 
 def _forward_macs(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any) -> dict[str, int]:

@@ -11,7 +11,12 @@ from torch import Tensor
 from attention.case import Case
 from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.linear_triton.costs import triton_costs
-from attention.kernels.linear_triton.operator import triton_differentiable, triton_forward, triton_inference
+from attention.kernels.linear_triton.operator import (
+    triton_differentiable,
+    triton_forward,
+    triton_from_state,
+    triton_inference,
+)
 from attention.kernels.linear_triton.plan import WIDEST
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import differentiated, dtype_name, unit_stride
@@ -52,7 +57,7 @@ def linear_triton(
         return (q @ (k.mT @ v)).to(dtype)
     out: Tensor
     if differentiated(q, k, v):
-        out = triton_differentiable(q, k, v, None, None, causal, phi, eps, precision, False)[0]
+        out = triton_differentiable(q, k, v, causal, phi, eps, precision)[0]
     else:
         out = triton_inference(q, k, v, causal, phi, eps, precision)
     return out.to(dtype)
@@ -83,7 +88,7 @@ def linear_triton_with_state(
         return (q @ (k.mT @ v)).to(dtype), initial_state or (S, S[..., 0])
     arguments = q, k, v, S0, z0, causal, phi, eps, precision, True
     if differentiated(q, k, v, S0, z0):
-        out, *_, S, z = triton_differentiable(*arguments)
+        out, *_, S, z = triton_from_state(*arguments)
     else:
         out, *_, S, z = triton_forward(*arguments, False)
     return out.to(dtype), (S.view(shape), z.view(shape[:3]))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.autograd import once_differentiable
+from attention.kernels.autograd import Operator, differentiable, once_differentiable, refuse
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms
@@ -113,7 +113,7 @@ def _(
 
 
 @implements("linear_triton_backward", ("cpu", "cuda"))
-def _backward(
+def triton_gradients(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, S: Tensor, z: Tensor,
     S0: Tensor | None, z0: Tensor | None, dS: Tensor | None, dz: Tensor | None,
     causal: bool, phi: str, precision: str, final: bool,
@@ -147,8 +147,27 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, 
     return (*(contiguous_like(x) for x in (q, k, v)), *first)
 
 
-class LinearTriton(torch.autograd.Function):
-    """The operator with its gradients; what ``register_autograd`` wraps around one takes 100 us a call."""
+def _without_state(compute: Operator) -> Operator:
+    """A function of q, k, v, causal, phi, eps and precision made of one that takes states too."""
+
+    def call(*arguments: Any) -> tuple[Tensor, ...]:
+        *tensors, causal, phi, eps, precision = arguments
+        return compute(tensors, (causal, phi, eps, precision))
+
+    return call
+
+
+triton_differentiable = differentiable(
+    _without_state(lambda x, how: triton_forward(*x, None, None, *how, False, True)[:4]),
+    _without_state(
+        lambda x, how: triton_gradients(*x, None, None, None, None, how[0], how[1], how[3], False)[:3]
+    ),
+    batch_dims=(0, 0, 0, 0),
+)
+
+
+class FromState(torch.autograd.Function):
+    """The operator from an initial state to a final one, with its gradients."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -161,23 +180,22 @@ class LinearTriton(torch.autograd.Function):
         out, inv, S, z, _, _ = output
         ctx.save_for_backward(q, k, v, out, inv, S, z, S0, z0)
         ctx.mark_non_differentiable(inv, S, z)
-        ctx.set_materialize_grads(ctx.final)  # else zeros would be made for what nobody differentiates
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor | None, *others: Tensor) -> tuple[Tensor | None, ...]:
-        if do is None:
-            return (None,) * 10
+    def backward(ctx: Any, do: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
         *saved, S0, z0 = ctx.saved_tensors
-        dS, dz = (x.contiguous() if ctx.final else None for x in others[3:])
-        dq, dk, dv, dS0, dz0 = triton_gradients(
+        dS, dz = (x.contiguous() for x in others[3:])
+        dq, dk, dv, dS0, dz0 = gradients_from_state(
             unit_stride(do), *saved, S0, z0, dS, dz, ctx.causal, ctx.phi, ctx.precision, ctx.final
         )
         initial = (None, None) if S0 is None else (dS0, dz0)
         return dq, dk, dv, *initial, *(None,) * 5
 
+    jvp = vmap = refuse("linear_triton_with_state")
 
-triton_differentiable = fast_apply(LinearTriton)
-triton_gradients = once_differentiable(_backward, "linear-triton")
+
+triton_from_state = fast_apply(FromState)
+gradients_from_state = once_differentiable(triton_gradients, "linear_triton_with_state")
 
 
 def _inference_macs(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any) -> dict[str, int]:
