@@ -87,6 +87,7 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
 _transforming = private("_C._are_functorch_transforms_active")
 _forward_mode = private("autograd.forward_ad")
 _recording_tangents = private("autograd.forward_ad._set_fwd_grad_enabled")
+_tangents_enabled = private("_C._is_fwd_grad_enabled")
 
 
 def functional() -> bool:
@@ -117,6 +118,12 @@ def fast_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
         return (full if transformed else bare)(*arguments)
 
     return apply
+
+
+def records_tangents() -> bool:
+    """Whether operators are to compute tangents; not known, and false, where this torch does not tell."""
+    level = getattr(_forward_mode, "_current_level", -1)
+    return level >= 0 and _tangents_enabled is not None and _tangents_enabled()
 
 
 def recording_tangents() -> AbstractContextManager[Any]:

@@ -22,10 +22,14 @@ Mapped = tuple[tuple[Tensor, ...], tuple[int, ...]]
 """Results of a rule of vmap, and their mapped dimensions."""
 
 
-def differentiable(forward: Operator, backward: Operator, batch_dims: Sequence[int]) -> Operator:
+def differentiable(
+    operator: str, forward: Operator, backward: Operator, batch_dims: Sequence[int]
+) -> Operator:
     """``forward`` with derivatives.
 
     Args:
+        operator: the name of the torch operator that stands in exported graphs, which gets its gradients too:
+            ``(q, k, v, causal, phi, eps, *options)``, and perhaps whether to keep what a backward wants.
         forward: ``(q, k, v, causal, phi, eps, *options)`` to the output and what the backward wants beside it.
         backward: ``(do, q, k, v, *results of forward, causal, phi, eps, *options)`` to dq, dk, dv.
         batch_dims: the dimension of each result of ``forward`` that the batch leads; what is empty
@@ -99,7 +103,12 @@ def differentiable(forward: Operator, backward: Operator, batch_dims: Sequence[i
             x = _folded(arguments[:3], in_dims, (0, 0, 0), info.batch_size)
             return _unfolded(output(*x, *arguments[3:]), batch_dims, info.batch_size)
 
-    output, guarded = fast_apply(Output), fast_apply(Gradients)
+    applied, guarded = fast_apply(Output), fast_apply(Gradients)
+
+    def output(*arguments: Any) -> tuple[Tensor, ...]:
+        # A compiler sees the operator alone: it cannot trace a function with rules of its own.
+        found: tuple[Tensor, ...] = (forward if torch.compiler.is_compiling() else applied)(*arguments)
+        return found
 
     def gradients(do: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         if not _recorded():
@@ -107,6 +116,23 @@ def differentiable(forward: Operator, backward: Operator, batch_dims: Sequence[i
         found: tuple[Tensor, ...] = guarded(do, *arguments)
         return found
 
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.options, ctx.count = inputs[3:], len(inputs)
+        kept = ()
+        if isinstance(output, tuple):
+            *ctx.options, keep = ctx.options
+            kept = output if keep else ()
+        ctx.save_for_backward(*inputs[:3], *kept)
+        ctx.set_materialize_grads(False)
+
+    def differentiate(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        found: Sequence[Tensor | None] = (None,) * 3
+        if do is not None:
+            q, k, v, *kept = ctx.saved_tensors
+            found = gradients(do, q, k, v, *(kept or forward(q, k, v, *ctx.options)), *ctx.options)
+        return *found, *(None,) * (ctx.count - 3)
+
+    torch.library.register_autograd(operator, differentiate, setup_context=keep)
     return output
 
 

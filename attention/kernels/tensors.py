@@ -9,7 +9,12 @@ from attention.torch_internals import transformed
 
 
 def differentiated(*tensors: Tensor | None) -> bool:
-    """Whether derivatives may be wanted, so that what a backward reads is worth keeping."""
+    """Whether derivatives may be wanted, so that what a backward reads is worth keeping.
+
+    An exported graph keeps nothing, because its lengths are not known yet: its backward goes forward first.
+    """
+    if torch.compiler.is_exporting():
+        return False
     if transformed():
         return True
     if torch.is_grad_enabled():

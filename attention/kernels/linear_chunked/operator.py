@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attention.kernels.autograd import differentiable
 from attention.kernels.costs import times
-from attention.kernels.dispatch import counts_macs
+from attention.kernels.dispatch import counts_macs, refuse_tangents
 from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
 from attention.kernels.linear_chunked.passes import Passes, new_states
 from attention.kernels.tensors import contiguous_like
@@ -28,6 +28,7 @@ def chunked_forward(
     those before each chunk; none unless they are to be kept. Differentiable in q, k and v through the
     output alone.
     """
+    refuse_tangents("linear-chunked")
     out = v.new_empty(*q.shape[:3], v.shape[-1])
     den = q.new_empty(*q.shape[:3], 1, dtype=torch.promote_types(q.dtype, torch.float32))
     work = Passes(q, k, v, phi, chunk_size)
@@ -69,6 +70,7 @@ def chunked_backward(
     chunk_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk, dv, from what :func:`chunked_forward` took and returned, its states kept."""
+    refuse_tangents("linear-chunked")
     dq, dk, dv = grads = contiguous_like(q), contiguous_like(k), contiguous_like(v)
     work = Passes(q, k, v, phi, chunk_size)
     upstream = (grad_out, out, den)
@@ -84,21 +86,8 @@ def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tenso
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, ctx.causal, ctx.phi, _, ctx.chunk_size, _ = inputs
-    ctx.save_for_backward(q, k, v, *output)
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, grad_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    if grad_out is None:
-        return (None,) * 8
-    grads = chunked_backward(grad_out, *ctx.saved_tensors, ctx.causal, ctx.phi, ctx.chunk_size)
-    return *grads, None, None, None, None, None
-
-
-chunked_forward.register_autograd(_backward, setup_context=_setup_context)
 chunked_differentiable = differentiable(
+    "attention::linear_chunked",
     lambda *arguments: chunked_forward(*arguments, True),
     lambda *arguments: chunked_backward(*arguments[:-2], arguments[-1]),  # without eps
     batch_dims=(0, 0, 1),

@@ -112,6 +112,7 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Ten
 
 
 native_differentiable = differentiable(
+    "attention::linear_native",
     lambda *arguments: native_forward(*arguments, True),
     lambda *arguments: _backward(*arguments[:-1]),  # without eps
     batch_dims=(0, 0, 0),

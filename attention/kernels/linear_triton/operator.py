@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -158,6 +159,7 @@ def _without_state(compute: Operator) -> Operator:
 
 
 triton_differentiable = differentiable(
+    "attention::linear_triton_inference",
     _without_state(lambda x, how: triton_forward(*x, None, None, *how, False, True)[:4]),
     _without_state(
         lambda x, how: triton_gradients(*x, None, None, None, None, how[0], how[1], how[3], False)[:3]
@@ -171,31 +173,53 @@ class FromState(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = triton_forward(*(*arguments, True))
+        results: tuple[Tensor, ...] = triton_forward(*arguments)
         return results
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, v, S0, z0, ctx.causal, ctx.phi, _, ctx.precision, ctx.final = inputs
-        out, inv, S, z, _, _ = output
-        ctx.save_for_backward(q, k, v, out, inv, S, z, S0, z0)
-        ctx.mark_non_differentiable(inv, S, z)
+        q, k, v, S0, z0, *ctx.options, keep = inputs
+        ctx.save_for_backward(q, k, v, S0, z0, *(output[:4] if keep else ()))
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
-        *saved, S0, z0 = ctx.saved_tensors
-        dS, dz = (x.contiguous() for x in others[3:])
+    def backward(ctx: Any, do: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+        q, k, v, S0, z0, *kept = ctx.saved_tensors
+        causal, phi, _, precision, final = ctx.options
+        out, *sums = kept or triton_forward(q, k, v, S0, z0, *ctx.options, True)[:4]
+        do = torch.zeros_like(out) if do is None else unit_stride(do)
+        dS, dz = _gradients_of_end(q, v, others[3:]) if final else (None, None)
         dq, dk, dv, dS0, dz0 = gradients_from_state(
-            unit_stride(do), *saved, S0, z0, dS, dz, ctx.causal, ctx.phi, ctx.precision, ctx.final
+            do, q, k, v, out, *sums, S0, z0, dS, dz, causal, phi, precision, final
         )
         initial = (None, None) if S0 is None else (dS0, dz0)
-        return dq, dk, dv, *initial, *(None,) * 5
+        return dq, dk, dv, *initial, *(None,) * 6
 
     jvp = vmap = refuse("linear_triton_with_state")
 
 
-triton_from_state = fast_apply(FromState)
+def _gradients_of_end(q: Tensor, v: Tensor, given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """dS and dz, zeros for those that nobody differentiates."""
+    shape = q.shape[0] * q.shape[1], q.shape[-1], v.shape[-1]
+    return tuple(
+        q.new_zeros(size, dtype=torch.float32) if x is None else x.contiguous()
+        for x, size in zip(given, (shape, shape[:2]), strict=True)
+    )
+
+
+_from_state = fast_apply(FromState)
 gradients_from_state = once_differentiable(triton_gradients, "linear_triton_with_state")
+torch.library.register_autograd(
+    "attention::linear_triton", FromState.backward, setup_context=FromState.setup_context
+)
+
+
+def triton_from_state(*arguments: Any) -> tuple[Tensor, ...]:
+    """The operator with its gradients; a compiler sees the operator alone."""
+    results: tuple[Tensor, ...] = (triton_forward if torch.compiler.is_compiling() else _from_state)(
+        *arguments, True
+    )
+    return results
 
 
 def _inference_macs(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any) -> dict[str, int]:

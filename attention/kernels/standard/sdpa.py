@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
@@ -25,6 +24,7 @@ from attention.case import Case, make_inputs
 from attention.kernels.costs import costs_of_heads, result_elements
 from attention.kernels.registry import Costs, register_kernel
 from attention.kernels.standard.explicit import explicit_costs
+from attention.torch_internals import constant_when_compiled
 
 
 def standard_sdpa(
@@ -72,7 +72,8 @@ def _reasons(pinned: SDPBackend, said: list[str]) -> str:
 
 
 @lru_cache
-def _refusal(pinned: SDPBackend, probe: Case) -> str | None:
+def _probed(pinned: SDPBackend, *fields: Any) -> str | None:
+    probe = Case("standard-sdpa", *fields)
     try:
         standard_sdpa_pinned(*make_inputs(probe), causal=probe.causal, pinned=pinned)
     except ValueError as error:
@@ -80,10 +81,16 @@ def _refusal(pinned: SDPBackend, probe: Case) -> str | None:
     return None
 
 
+@constant_when_compiled
+def _refusal(pinned: SDPBackend, *fields: Any) -> str | None:
+    return _probed(pinned, *fields)
+
+
 def _supports(pinned: SDPBackend, case: Case) -> str | None:
     # torch decides by dtype, widths and device, so that a probe of a few tokens answers for all longer ones.
-    probe = replace(case, kernel="standard-sdpa", batch=1, heads=1, seq_len=min(case.seq_len, 8))
-    return _refusal(pinned, probe)
+    tokens = 8 if torch.compiler.is_compiling() else min(case.seq_len, 8)  # a compiler's length is a symbol
+    how = case.mode, tokens, case.phase, case.device, case.dtype
+    return _refusal(pinned, *how, 1, 1, case.head_dim, case.value_dim)
 
 
 def fused_costs(case: Case) -> Costs:
