@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from math import inf
+from numbers import Real
+from sys import float_info
 
 import torch
 from torch import Tensor
@@ -13,8 +16,8 @@ from attention.kernels.feature_maps import FeatureMap
 from attention.kernels.registry import Kernel, get_kernel, list_kernels
 from attention.kernels.tensors import differentiated
 
-Like = tuple[torch.Size, torch.dtype, torch.device]
-"""Shape, dtype and device of a tensor, by which a kernel is chosen."""
+Like = tuple[torch.Size, torch.dtype, torch.device, torch.layout]
+"""Shape, dtype, device and layout of a tensor, by which a kernel is chosen."""
 
 AUTO = {
     ("standard", "cpu"): ("sdpa",),
@@ -23,6 +26,10 @@ AUTO = {
     ("linear", "cuda"): ("triton", "chunked"),
 }
 """Backends that backend="auto" tries, the fastest first; it takes the first that serves the inputs."""
+
+LARGEST = float_info.max
+AUTOCASTS = ("cpu", "cuda")
+"""Devices with an autocast; to ask another for its state is an error."""
 
 
 def standard_attention(
@@ -48,11 +55,16 @@ def standard_attention(
     Returns:
         ``[B, H, N, Dv]`` in the dtype of the inputs.
 
+    Under autocast q, k and v are cast to its dtype, but for float64, as torch does.
+
     Raises:
+        TypeError: q, k or v that is no strided tensor, or an option of another type.
         ValueError: shapes, dtypes or devices that do not fit together, an unknown backend, or one
             that cannot serve these inputs (it is never replaced in silence).
     """
-    kernel = _select("standard", backend, q, k, v, causal)
+    if scale is not None:
+        _check_number("scale", scale)
+    q, k, v, kernel = _select("standard", backend, q, k, v, causal)
     return kernel.function(q, k, v, causal=causal, scale=scale)
 
 
@@ -74,18 +86,25 @@ def linear_attention(
         v: values ``[B, H, N, Dv]``.
         causal: whether the sums of token i run over tokens up to i.
         feature_map: phi: ``elu`` (elu + 1), ``relu``, ``identity``, or a callable ``[..., D] -> [..., F]``.
-        eps: added to the normaliser.
+        eps: added to the normaliser; finite, at least 0.
         backend: a kernel's name without its family: ``explicit``, ``chunked``, ``native`` or ``triton``;
             ``auto`` is the first of ``AUTO`` that serves the inputs, which :func:`explain` names.
 
     Returns:
         ``[B, H, N, Dv]`` in the dtype of the inputs; sums are accumulated in float32 at least.
 
+    Under autocast q, k and v are cast to its dtype, but for float64, as torch casts those of SDPA. Derivatives
+    of any order and mode and ``torch.vmap`` are true: a kernel computes outputs and gradients itself, and torch
+    the tangents and second derivatives.
+
     Raises:
+        TypeError: q, k or v that is no strided tensor, or an option of another type.
         ValueError: shapes, dtypes or devices that do not fit together, an unknown backend or feature
             map, or a backend that cannot serve these inputs (it is never replaced in silence).
     """
-    kernel = _select("linear", backend, q, k, v, causal)
+    if type(eps) is not float or not 0 <= eps < inf:
+        _check_number("eps", eps, least=0)
+    q, k, v, kernel = _select("linear", backend, q, k, v, causal)
     return kernel.function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
 
 
@@ -125,12 +144,67 @@ def _candidates(case: Case) -> tuple[str, ...]:
     return AUTO.get((case.family, case.device), AUTO[case.family, "cpu"])
 
 
-def _select(family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Kernel:
-    """The kernel of such inputs, looked for once: a short sequence cannot wait for it at each call."""
-    likes = ((q.shape, q.dtype, q.device), (k.shape, k.dtype, k.device), (v.shape, v.dtype, v.device))
+def _select(
+    family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor, Kernel]:
+    """The tensors as a kernel takes them, and the kernel of such inputs.
+
+    The kernel is looked for once: a short sequence cannot wait for it at each call.
+    """
+    if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
+        _refuse_kinds(q, k, v)
+    if type(causal) is not bool or type(backend) is not str:
+        _refuse_options(causal, backend)
+    device = q.device.type
+    if device in AUTOCASTS and torch.is_autocast_enabled(device):
+        q, k, v = (_autocast(x, device) for x in (q, k, v))
+    try:
+        likes = (
+            (q.shape, q.dtype, q.device, q.layout),
+            (k.shape, k.dtype, k.device, k.layout),
+            (v.shape, v.dtype, v.device, v.layout),
+        )
+    except RuntimeError:  # a nested tensor has no shape
+        _refuse_kinds(q, k, v)
+        raise
     # A compiler traces through no cache, and needs none: it asks once.
     serving = _serving if torch.compiler.is_compiling() else _serving_cached
-    return serving(family, backend, causal, differentiated(q, k, v), *likes)
+    return q, k, v, serving(family, backend, causal, differentiated(q, k, v), *likes)
+
+
+def _autocast(x: Tensor, device: str) -> Tensor:
+    """The tensor in the dtype of autocast, which leaves float64 and what is no floating point alone."""
+    lowered = x.is_floating_point() and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(device)) if lowered else x
+
+
+def describe(x: object) -> str:
+    """What an argument is that should be a tensor: its type, and the layout of a tensor."""
+    if not isinstance(x, Tensor):
+        return "None" if x is None else f"of type {type(x).__name__}"
+    if x.is_nested:
+        return "a nested tensor"
+    return "a tensor" if x.layout == torch.strided else f"a tensor of layout {x.layout}"
+
+
+def _refuse_kinds(q: object, k: object, v: object) -> None:
+    kinds = f"q {describe(q)}, k {describe(k)}, v {describe(v)}"
+    raise TypeError(f"q, k and v must be strided tensors [batch, heads, seq_len, head_dim]; got {kinds}")
+
+
+def _refuse_options(causal: object, backend: object) -> None:
+    if not isinstance(causal, bool):
+        raise TypeError(f"causal must be True or False, got {causal!r:.60}")
+    if not isinstance(backend, str):
+        raise TypeError(f"backend must be auto or the name of a kernel without its family, got {backend!r:.60}")
+
+
+def _check_number(name: str, value: object, least: float = -inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real | torch.SymFloat | torch.SymInt):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if isinstance(value, Real) and not (abs(value) <= LARGEST and value >= least):
+        bound = " and at least 0" if least == 0 else ""
+        raise ValueError(f"{name} must be finite{bound}, got {f'{value!r}':.60}")
 
 
 def _serving(family: str, backend: str, causal: bool, backward: bool, q: Like, k: Like, v: Like) -> Kernel:
@@ -141,7 +215,7 @@ def _serving(family: str, backend: str, causal: bool, backward: bool, q: Like, k
             f"backend {backend!r} does not exist for {family} attention; "
             f"choose auto or one of {', '.join(known)}"
         )
-    (batch, heads, seq_len, head_dim), dtype, device = q
+    (batch, heads, seq_len, head_dim), dtype, device, _ = q
     case = Case(
         kernel=f"{family}-{backend}",
         mode="causal" if causal else "bidirectional",
@@ -167,6 +241,9 @@ _serving_cached = lru_cache(maxsize=1024)(_serving)
 
 
 def _check(q: Like, k: Like, v: Like) -> None:
+    if not q[3] == k[3] == v[3] == torch.strided:
+        layouts = ", ".join(str(x[3]) for x in (q, k, v))
+        raise TypeError(f"q, k and v must be strided tensors; got the layouts {layouts}")
     q_shape, k_shape, v_shape = (tuple(x[0]) for x in (q, k, v))
     shapes = f"got q {q_shape}, k {k_shape}, v {v_shape}"
     if not len(q_shape) == len(k_shape) == len(v_shape) == 4:

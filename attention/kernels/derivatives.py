@@ -30,6 +30,10 @@ class Function(NamedTuple):
 
     def tangent(self, x: Tensors, h: Tensors) -> Tensor:
         """The tangent ``[B, H, N, Dv]`` of the output at x = (q, k, v) along h = (dq, dk, dv)."""
+        with torch.autocast(x[0].device.type, enabled=False):
+            return self._tangent(x, h)
+
+    def _tangent(self, x: Tensors, h: Tensors) -> Tensor:
         dtype, wide = x[2].dtype, torch.promote_types(x[0].dtype, torch.float32)
         (q, k, v), (dq, dk, dv) = ([t.to(wide) for t in three] for three in (x, h))
         q, dq = self._map(q, dq)

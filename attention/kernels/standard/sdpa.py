@@ -33,9 +33,36 @@ def standard_sdpa(
     """``scaled_dot_product_attention`` as torch picks its backend.
 
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``. ``scale`` is 1/sqrt(D) unless
-    given.
+    given. A tensor whose tokens share memory (``as_strided``) is copied: torch writes its gradient in its layout.
     """
-    return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    return scaled_dot_product_attention(*_apart(q, k, v), is_causal=causal, scale=scale)
+
+
+def _apart(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors, copied where several of their elements are one in memory; expanded ones torch knows."""
+    if torch.compiler.is_compiling():
+        return tensors  # a compiler lays gradients out itself
+    return tuple(
+        [
+            x if x.is_contiguous() or not _overlaps(x.shape, x.stride()) else x.clone(memory_format=CONTIGUOUS)
+            for x in tensors
+        ]
+    )
+
+
+CONTIGUOUS = torch.contiguous_format
+
+
+@lru_cache
+def _overlaps(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether elements may share memory, dimensions of stride 0 apart."""
+    reach = 0
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size > 1 and stride:
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
 
 
 def standard_sdpa_pinned(
@@ -46,6 +73,7 @@ def standard_sdpa_pinned(
     Raises:
         ValueError: the backend does not serve these inputs; the message holds torch's own reasons.
     """
+    q, k, v = _apart(q, k, v)
     try:
         with sdpa_kernel([pinned]):
             return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
