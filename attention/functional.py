@@ -181,7 +181,7 @@ def _autocast(x: Tensor, device: str) -> Tensor:
 def describe(x: object) -> str:
     """What an argument is that should be a tensor: its type, and the layout of a tensor."""
     if not isinstance(x, Tensor):
-        return "None" if x is None else f"of type {type(x).__name__}"
+        return "None" if x is None else f"an object of type {type(x).__name__}"
     if x.is_nested:
         return "a nested tensor"
     return "a tensor" if x.layout == torch.strided else f"a tensor of layout {x.layout}"

@@ -6,7 +6,7 @@
 | state of functorch's transforms, C++'s ``apply`` | record a function of autograd fast | ``Function.apply`` |
 | a switch of forward mode | differentiate tangents again | a refusal |
 | a mark that torch's compiler reads | keep a check out of compiled graphs | the compiler breaks its graph |
-| allocation events of the profiler | read peak memory exactly | the resident set, with a warning |
+| allocation events of the profiler | read peak memory exactly | unknown, with a warning |
 | Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
 """
 
@@ -153,6 +153,15 @@ def constant_when_compiled(function: Function) -> Function:
 
 
 # --- the profiler ------------------------------------------------------------------------------------
+
+
+_profiler_of_any_thread = "autograd.profiler._is_profiler_enabled"
+
+
+def profiling() -> bool:
+    """Whether a profiler of torch's is active, in whatever thread; not known, and false, without the names."""
+    here = _profiling is not None and _profiling()
+    return bool(here or private(_profiler_of_any_thread))
 
 
 def allocation_events(recorder: Any) -> list[tuple[int, int]] | None:

@@ -24,6 +24,7 @@ from attention.case import Case, make_inputs
 from attention.kernels.costs import costs_of_heads, result_elements
 from attention.kernels.registry import Costs, register_kernel
 from attention.kernels.standard.explicit import explicit_costs
+from attention.kernels.tensors import differentiated
 from attention.torch_internals import constant_when_compiled
 
 
@@ -39,26 +40,29 @@ def standard_sdpa(
 
 
 def _apart(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors, copied where several of their elements are one in memory; expanded ones torch knows."""
+    """The tensors, copied where several of their elements are one in memory.
+
+    Expanded ones are copied only where gradients may be wanted, as torch reads them well.
+    """
     if torch.compiler.is_compiling():
         return tensors  # a compiler lays gradients out itself
-    return tuple(
-        [
-            x if x.is_contiguous() or not _overlaps(x.shape, x.stride()) else x.clone(memory_format=CONTIGUOUS)
-            for x in tensors
-        ]
-    )
+    written = differentiated(*tensors)
+    return tuple([x.clone(memory_format=CONTIGUOUS) if _overlaps(x, written) else x for x in tensors])
+
+
+def _overlaps(x: Tensor, expanded: bool) -> bool:
+    return not x.is_contiguous() and _overlap(x.shape, x.stride(), expanded)
 
 
 CONTIGUOUS = torch.contiguous_format
 
 
 @lru_cache
-def _overlaps(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether elements may share memory, dimensions of stride 0 apart."""
+def _overlap(shape: tuple[int, ...], strides: tuple[int, ...], expanded: bool) -> bool:
+    """Whether elements may share memory; dimensions of stride 0 count where ``expanded``."""
     reach = 0
     for stride, size in sorted(zip(strides, shape, strict=True)):
-        if size > 1 and stride:
+        if size > 1 and (stride or expanded):
             if stride <= reach:
                 return True
             reach += stride * (size - 1)
