@@ -93,9 +93,9 @@ def linear_attention(
     Returns:
         ``[B, H, N, Dv]`` in the dtype of the inputs; sums are accumulated in float32 at least.
 
-    Under autocast q, k and v are cast to its dtype, but for float64, as torch casts those of SDPA. Derivatives
-    of any order and mode and ``torch.vmap`` are true: a kernel computes outputs and gradients itself, and torch
-    the tangents and second derivatives.
+    Under autocast q, k and v are cast to its dtype, but for float64, as torch casts those of SDPA.
+    Derivatives of any order and mode and ``torch.vmap`` are true: a kernel computes outputs and gradients
+    itself, and torch the tangents and second derivatives.
 
     Raises:
         TypeError: q, k or v that is no strided tensor, or an option of another type.
@@ -196,13 +196,15 @@ def _refuse_options(causal: object, backend: object) -> None:
     if not isinstance(causal, bool):
         raise TypeError(f"causal must be True or False, got {causal!r:.60}")
     if not isinstance(backend, str):
-        raise TypeError(f"backend must be auto or the name of a kernel without its family, got {backend!r:.60}")
+        raise TypeError(
+            f"backend must be auto or the name of a kernel without its family, got {backend!r:.60}"
+        )
 
 
 def _check_number(name: str, value: object, least: float = -inf) -> None:
     if isinstance(value, bool) or not isinstance(value, Real | torch.SymFloat | torch.SymInt):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if isinstance(value, Real) and not (abs(value) <= LARGEST and value >= least):
+    if isinstance(value, Real) and not (-LARGEST <= value <= LARGEST and value >= least):  # type: ignore[operator]
         bound = " and at least 0" if least == 0 else ""
         raise ValueError(f"{name} must be finite{bound}, got {f'{value!r}':.60}")
 

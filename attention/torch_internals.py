@@ -127,7 +127,7 @@ def records_tangents() -> bool:
 
 
 def recording_tangents() -> AbstractContextManager[Any]:
-    """A block within a rule of forward mode whose tangents may have tangents, which torch else takes for zero.
+    """A block within a rule of forward mode whose tangents may have tangents; torch else takes them for 0.
 
     Only those of ``torch.func`` may.
 
@@ -159,7 +159,7 @@ _profiler_of_any_thread = "autograd.profiler._is_profiler_enabled"
 
 
 def profiling() -> bool:
-    """Whether a profiler of torch's is active, in whatever thread; not known, and false, without the names."""
+    """Whether a profiler of torch's is active in any thread; not known, and false, without the names."""
     here = _profiling is not None and _profiling()
     return bool(here or private(_profiler_of_any_thread))
 

@@ -1,4 +1,4 @@
-"""A kernel's operators as one function that torch differentiates and maps, in every mode and any number of times.
+"""A kernel's operators as one function that torch differentiates and maps, in every mode and order.
 
 The kernel computes the output and the gradients; tangents and second derivatives are those of
 :mod:`attention.kernels.derivatives`. Under ``torch.vmap`` the mapped dimension joins the batch.
@@ -28,9 +28,9 @@ def differentiable(
     """``forward`` with derivatives.
 
     Args:
-        operator: the name of the torch operator that stands in exported graphs, which gets its gradients too:
+        operator: the name of the torch operator that stands in exported graphs, to get gradients too:
             ``(q, k, v, causal, phi, eps, *options)``, and perhaps whether to keep what a backward wants.
-        forward: ``(q, k, v, causal, phi, eps, *options)`` to the output and what the backward wants beside it.
+        forward: ``(q, k, v, causal, phi, eps, *options)`` to the output and what the backward wants of it.
         backward: ``(do, q, k, v, *results of forward, causal, phi, eps, *options)`` to dq, dk, dv.
         batch_dims: the dimension of each result of ``forward`` that the batch leads; what is empty
             has the batch as well.
@@ -67,7 +67,7 @@ def differentiable(
             options = arguments[len(dims) :]
             given = _folded(arguments[:4], in_dims, dims, size)
             if in_dims[4] is None:  # what the forward kept is cut for another batch
-                kept = output(*given[1:], *options)
+                kept = list(output(*given[1:], *options))
             else:
                 kept = _folded(arguments[4 : len(dims)], in_dims[4:], batch_dims, size)
             return _unfolded(gradients(*given, *kept, *options), (0, 0, 0), size)
@@ -96,7 +96,8 @@ def differentiable(
         def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
             with recording_tangents():
                 x, h = _innermost(ctx.saved_tensors, tangents)
-                return Function(*ctx.options[:3]).tangent(tuple(x), tuple(h)), *(None,) * (results - 1)
+                tangent = Function(*ctx.options[:3]).tangent((x[0], x[1], x[2]), (h[0], h[1], h[2]))
+                return tangent, *(None,) * (results - 1)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Mapped:
@@ -141,7 +142,12 @@ def _innermost(x: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> tuple[
     h = [torch.zeros_like(each) if h is None else h for each, h in zip(x, tangents, strict=False)]
     if not functional():  # there are no outer levels
         return list(x), h
-    return [unpack_dual(each).primal for each in x], [unpack_dual(each).primal for each in h]
+    return [_unpacked(each) for each in x], [_unpacked(each) for each in h]
+
+
+def _unpacked(x: Tensor) -> Tensor:
+    primal: Tensor = unpack_dual(x).primal  # type: ignore[no-untyped-call]
+    return primal
 
 
 def _folded(
@@ -160,7 +166,7 @@ def _folded(
 
 def _unfolded(tensors: Sequence[Tensor], batch_dims: Sequence[int], size: int) -> Mapped:
     found = [
-        x.unflatten(batch, (size, x.shape[batch] // max(1, size)))
+        x.reshape(*x.shape[:batch], size, x.shape[batch] // max(1, size), *x.shape[batch + 1 :])
         for x, batch in zip(tensors, batch_dims, strict=True)
     ]
     return tuple(found), tuple(batch_dims)

@@ -1,8 +1,8 @@
-"""The derivatives of linear attention that no kernel computes itself, in plain torch that torch differentiates.
+"""The derivatives of linear attention that no kernel computes itself, in plain torch.
 
-All follow from one function, the tangent T(x; h) of o(x) along h, for x = (q, k, v). The gradients that a kernel
-computes, G(x; g) = J'g, have the derivatives d<h, G>/dg = T(x; h) and d<h, G>/dx = d<g, T(x; h)>/dx. Memory is
-O(N D).
+All follow from one function, the tangent T(x; h) of o(x) along h, for x = (q, k, v). The gradients that a
+kernel computes, G(x; g) = J'g, have the derivatives d<h, G>/dg = T(x; h) and d<h, G>/dx = d<g, T(x; h)>/dx.
+Memory is O(N D).
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from attention.kernels.feature_maps import BLOCK_MAPS, get_feature_map
+from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap
 
+DERIVATIVES: dict[str, FeatureMap] = {
+    "elu": lambda y: y.clamp(max=1),
+    "relu": torch.sign,
+    "identity": torch.ones_like,
+}
+"""The derivative phi'(x) of each known map, from y = phi(x) as in ``BLOCK_MAPS``, but not in place."""
 CHUNK = 64
 """Tokens whose scores are computed at once, where causal."""
 
@@ -41,15 +47,14 @@ class Function(NamedTuple):
         values, width = torch.cat([v, torch.ones_like(v[..., :1])], -1), v.shape[-1]
         sums = self._sums(q, k, torch.cat([values, dv], -1))
         changes = self._sums(dq, k, values) + self._sums(q, dk, values)
-        num, den, of_values = sums.split([width, 1, width], -1)
-        dnum, dden = changes.split([width, 1], -1)
-        den = den + self.eps
+        num, den, of_values = sums[..., :width], sums[..., width, None] + self.eps, sums[..., width + 1 :]
+        dnum, dden = changes[..., :width], changes[..., width:]
         return ((dnum + of_values - num / den * dden) / den).to(dtype)
 
     def _map(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """phi(x), and its tangent phi'(x) h."""
-        y = get_feature_map(self.phi)(x)
-        return y, BLOCK_MAPS[self.phi].derivative_(y.clone()) * h
+        y = FEATURE_MAPS[self.phi](x)
+        return y, DERIVATIVES[self.phi](y) * h
 
     def _sums(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Sum of (q_i . k_j) v_j over j, up to i where causal."""
@@ -61,15 +66,16 @@ class Function(NamedTuple):
         out = (q @ k.mT).tril() @ v + q @ states
         return out.reshape(*out.shape[:2], -1, out.shape[-1])[:, :, :tokens]
 
-    def gradient_cotangents(self, g: Tensor, x: Tensors, h: Tensors) -> Tensors4:
+    def gradient_cotangents(self, g: Tensor, x: Tensors, h: Tensors) -> tuple[Tensor, ...]:
         """What a reverse pass through the gradients G(x; g) returns for h: d<h, G>/dg, and d<h, G>/dx."""
-        tangent, pull = torch.func.vjp(lambda *x: self.tangent(x, h), *x)
-        return tangent, *pull(g)
+        tangent, pull = torch.func.vjp(lambda x: self.tangent(x, h), x)[:2]
+        q, k, v = pull(g)[0]
+        return tangent, q, k, v
 
     def gradient_tangents(self, g: Tensor, x: Tensors, dg: Tensor, dx: Tensors) -> Tensors:
         """The tangents of the gradients G(x; g) along dg and dx."""
-        _, pull = torch.func.vjp(lambda *both: self.tangent(both[:3], both[3:]), *x, *dx)
-        of_x, of_g = pull(g)[:3], pull(dg)[3:]
+        pull = torch.func.vjp(self.tangent, x, dx)[1]
+        (of_x, _), (_, of_g) = pull(g), pull(dg)
         q, k, v = (a + b for a, b in zip(of_x, of_g, strict=True))
         return q, k, v
 
@@ -78,6 +84,3 @@ def _chunks(x: Tensor) -> Tensor:
     """``[B, H, N, W]`` as ``[B, H, chunks, CHUNK, W]``, filled up with zeros."""
     batch, heads, tokens, width = x.shape
     return pad(x, (0, 0, 0, -tokens % CHUNK)).reshape(batch, heads, -(-tokens // CHUNK), CHUNK, width)
-
-
-Tensors4 = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -21,7 +21,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes above the baseline that tensors took, and on a CPU the process's resident set; None is unknown."""
+    """Bytes above the baseline that tensors took, and on a CPU the resident set; None is unknown."""
 
     tensor_bytes: int | None
     rss_before_bytes: int | None = None
@@ -44,8 +44,8 @@ def peak_memory(call: Callable[[], object], device: str) -> Peak:
     sees views, in-place work, the backward and what an operator allocates inside; beside it the
     resident set, sampled each millisecond, which sees other libraries and the threads too.
 
-    torch has one profiler for a process, at which threads take turns. Where another profile holds it, around this
-    call or within it, the events are not known: ``tensor_bytes`` is None, with a warning.
+    torch has one profiler for a process, at which threads take turns. Where another profile holds it, around
+    this call or within it, the events are not known: ``tensor_bytes`` is None, with a warning.
     """
     held = _TURN.acquire(timeout=LONGEST_TURN_SECONDS)  # a call may itself wait for a thread that is profiled
     try:

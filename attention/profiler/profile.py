@@ -23,7 +23,7 @@ class Profile:
 
     ``times_s`` are the rounds in seconds; ``flops`` counted, two a multiply-add; ``min_bytes`` the
     tensors given read once and the ones returned written once; ``peak_bytes`` the most memory held
-    above the inputs; ``rss_*`` the resident set of the process (None on CUDA). What could not be read is None.
+    above the inputs; ``rss_*`` the resident set of the process (None on CUDA). None is unknown.
     """
 
     device: str

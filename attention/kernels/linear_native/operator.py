@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.autograd import differentiable
+from attention.kernels.autograd import Operator, differentiable
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import FEATURE_MAPS
@@ -111,12 +111,17 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Ten
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 
-native_differentiable = differentiable(
-    "attention::linear_native",
-    lambda *arguments: native_forward(*arguments, True),
-    lambda *arguments: _backward(*arguments[:-1]),  # without eps
-    batch_dims=(0, 0, 0),
-)
+def _kept(*arguments: Any) -> tuple[Tensor, ...]:
+    forward: Operator = native_forward
+    return forward(*arguments, True)
+
+
+def _without_eps(*arguments: Any) -> tuple[Tensor, ...]:
+    backward: Operator = _backward
+    return backward(*arguments[:-1])
+
+
+native_differentiable = differentiable("attention::linear_native", _kept, _without_eps, batch_dims=(0, 0, 0))
 
 
 def _forward_macs(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any) -> dict[str, int]:

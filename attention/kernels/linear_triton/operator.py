@@ -148,22 +148,24 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, 
     return (*(contiguous_like(x) for x in (q, k, v)), *first)
 
 
-def _without_state(compute: Operator) -> Operator:
-    """A function of q, k, v, causal, phi, eps and precision made of one that takes states too."""
+_forward: Operator = triton_forward
+_gradients: Operator = triton_gradients
 
-    def call(*arguments: Any) -> tuple[Tensor, ...]:
-        *tensors, causal, phi, eps, precision = arguments
-        return compute(tensors, (causal, phi, eps, precision))
 
-    return call
+def _without_state(*arguments: Any) -> tuple[Tensor, ...]:
+    """The output of q, k, v, causal, phi, eps and precision, and what its backward wants."""
+    return _forward(*arguments[:3], None, None, *arguments[3:], False, True)[:4]
+
+
+def _gradients_without_state(*arguments: Any) -> tuple[Tensor, ...]:
+    *tensors, causal, phi, _, precision = arguments
+    return _gradients(*tensors, None, None, None, None, causal, phi, precision, False)[:3]
 
 
 triton_differentiable = differentiable(
     "attention::linear_triton_inference",
-    _without_state(lambda x, how: triton_forward(*x, None, None, *how, False, True)[:4]),
-    _without_state(
-        lambda x, how: triton_gradients(*x, None, None, None, None, how[0], how[1], how[3], False)[:3]
-    ),
+    _without_state,
+    _gradients_without_state,
     batch_dims=(0, 0, 0, 0),
 )
 
@@ -173,8 +175,7 @@ class FromState(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = triton_forward(*arguments)
-        return results
+        return _forward(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -186,7 +187,7 @@ class FromState(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, S0, z0, *kept = ctx.saved_tensors
         causal, phi, _, precision, final = ctx.options
-        out, *sums = kept or triton_forward(q, k, v, S0, z0, *ctx.options, True)[:4]
+        out, *sums = kept or _forward(q, k, v, S0, z0, *ctx.options, True)[:4]
         do = torch.zeros_like(out) if do is None else unit_stride(do)
         dS, dz = _gradients_of_end(q, v, others[3:]) if final else (None, None)
         dq, dk, dv, dS0, dz0 = gradients_from_state(
@@ -199,7 +200,7 @@ class FromState(torch.autograd.Function):
 
 
 def _gradients_of_end(q: Tensor, v: Tensor, given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """dS and dz, zeros for those that nobody differentiates."""
+    """Gradients dS and dz, zeros for those that nobody differentiates."""
     shape = q.shape[0] * q.shape[1], q.shape[-1], v.shape[-1]
     return tuple(
         q.new_zeros(size, dtype=torch.float32) if x is None else x.contiguous()
@@ -216,7 +217,7 @@ torch.library.register_autograd(
 
 def triton_from_state(*arguments: Any) -> tuple[Tensor, ...]:
     """The operator with its gradients; a compiler sees the operator alone."""
-    results: tuple[Tensor, ...] = (triton_forward if torch.compiler.is_compiling() else _from_state)(
+    results: tuple[Tensor, ...] = (_forward if torch.compiler.is_compiling() else _from_state)(
         *arguments, True
     )
     return results

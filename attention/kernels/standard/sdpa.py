@@ -34,9 +34,10 @@ def standard_sdpa(
     """``scaled_dot_product_attention`` as torch picks its backend.
 
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``. ``scale`` is 1/sqrt(D) unless
-    given. A tensor whose tokens share memory (``as_strided``) is copied: torch writes its gradient in its layout.
+    given. A tensor whose tokens share memory (``as_strided``) is copied, as torch lays gradients out alike.
     """
-    return scaled_dot_product_attention(*_apart(q, k, v), is_causal=causal, scale=scale)
+    q, k, v = _apart(q, k, v)
+    return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
 
 
 def _apart(*tensors: Tensor) -> tuple[Tensor, ...]:
