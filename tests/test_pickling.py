@@ -18,18 +18,18 @@ from attention.kernels.references import relative_error
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def saved_and_loaded(layer: nn.Module) -> nn.Module:
+def saved_and_loaded(layer: SelfAttention) -> SelfAttention:
     file = io.BytesIO()
     torch.save(layer, file)
     file.seek(0)
     loaded = torch.load(file, weights_only=False)
-    assert isinstance(loaded, nn.Module)
+    assert isinstance(loaded, SelfAttention)
     return loaded
 
 
-@pytest.mark.parametrize("kernel", ["standard", "linear", "linear-native", "standard-sdpa-math"])
-def test_a_layer_pickled_copied_or_saved_gives_the_same_bits(kernel: str) -> None:
-    layer, x = SelfAttention(48, 3, kernel=kernel, causal=True), torch.randn(2, 9, 48)
+@pytest.mark.parametrize("name", ["standard", "linear", "linear-native", "standard-sdpa-math"])
+def test_a_layer_pickled_copied_or_saved_gives_the_same_bits(name: str) -> None:
+    layer, x = SelfAttention(48, 3, kernel=name, causal=True), torch.randn(2, 9, 48)
     for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), saved_and_loaded(layer)):
         assert other.kernel.name == layer.kernel.name
         assert torch.equal(other(x), layer(x))
@@ -59,7 +59,7 @@ class Attend(nn.Module):
 def test_an_exported_function_serves_every_length_and_batch_with_gradients(
     backend: str, causal: bool, recorded: bool, strict: bool
 ) -> None:
-    """The export may have seen inputs that record gradients or not: the graph gives them to whom wants them."""
+    """Whether or not the inputs of the export recorded gradients, the graph has them."""
     x = tuple(torch.randn(2, 3, 300, 8, requires_grad=recorded) for _ in range(3))
     sizes = {0: Dim("batch", min=1, max=64), 2: Dim("tokens", min=2, max=5000)}
     graph = export(Attend(backend, causal), x, dynamic_shapes=(sizes,) * 3, strict=strict).module()
@@ -71,10 +71,10 @@ def test_an_exported_function_serves_every_length_and_batch_with_gradients(
         assert max(relative_error(a, b) for a, b in zip(got, wanted, strict=True)) < 1e-4
 
 
-@pytest.mark.parametrize("kernel", ["standard", "linear", "standard-sdpa-math"])
+@pytest.mark.parametrize("name", ["standard", "linear", "standard-sdpa-math"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_an_exported_layer_serves_every_length_and_learns(kernel: str) -> None:
-    layer = SelfAttention(24, 3, kernel=kernel, causal=True)
+def test_an_exported_layer_serves_every_length_and_learns(name: str) -> None:
+    layer = SelfAttention(24, 3, kernel=name, causal=True)
     sizes = {0: Dim("batch", min=1, max=64), 1: Dim("tokens", min=2, max=5000)}
     graph = export(layer, (torch.randn(2, 300, 24),), dynamic_shapes=(sizes,)).module()
     for shape in ((3, 37, 24), (1, 600, 24)):

@@ -63,9 +63,9 @@ def test_a_profile_in_inference_mode_reads_what_it_reads_outside() -> None:
     assert (found.peak_bytes, found.flops) == (BYTES, 2 * 64**3)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu"), None])
-def test_a_device_is_named_by_a_string_or_by_torch(device: str | torch.device | None) -> None:
-    assert profile(product, device=device, rounds=1).device == "cpu"
+@pytest.mark.parametrize("where", ["cpu", "cpu:0", torch.device("cpu"), None])
+def test_a_device_is_named_by_a_string_or_by_torch(where: str | torch.device | None) -> None:
+    assert profile(product, device=where, rounds=1).device == "cpu"
 
 
 def test_a_device_that_is_not_there_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,12 +41,12 @@ def test_what_is_no_strided_tensor_is_a_type_error_that_names_it(
         attend(*x)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("foreign", DTYPES)
 @pytest.mark.parametrize("attend", FUNCTIONS)
 def test_a_dtype_that_no_kernel_has_is_a_value_error(
-    attend: Callable[..., Tensor], dtype: torch.dtype
+    attend: Callable[..., Tensor], foreign: torch.dtype
 ) -> None:
-    for x in ((X.to(dtype),) * 3, (X, X, X.to(dtype))):
+    for x in ((X.to(foreign),) * 3, (X, X, X.to(foreign))):
         with pytest.raises(ValueError, match=r"must share one dtype out of float64, float32"):
             attend(*x)
 
@@ -113,20 +113,20 @@ def test_empty_batches_and_sequences_have_empty_outputs_and_gradients(
     for shape in ((0, 2, 5, 4), (2, 2, 0, 4), (0, 2, 0, 4)):
         x = torch.zeros(shape, requires_grad=True)
         out = attend(x, x, x, backend=backend)
-        out.sum().backward()
+        out.sum().backward()  # type: ignore[no-untyped-call]
         assert out.shape == shape and x.grad is not None and x.grad.shape == shape
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "strides", [(8, 1, 8, 1), (1, 8, 4, 1), (16, 1, 4, 1), (1, 320, 0, 1), (0, 200, 4, 1)]
 )
 def test_tensors_whose_tokens_share_memory_have_outputs_and_gradients_of_their_own(
-    dtype: torch.dtype, strides: tuple[int, ...]
+    stored: torch.dtype, strides: tuple[int, ...]
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    base = torch.randn(3000, generator=generator).to(dtype)
-    k, v, weights = torch.randn(3, 1, 2, 20, 16, generator=generator).to(dtype)
+    base = torch.randn(3000, generator=generator).to(stored)
+    k, v, weights = torch.randn(3, 1, 2, 20, 16, generator=generator).to(stored)
     shared = base.as_strided((1, 2, 20, 16), strides)
     for causal in (False, True):
         for place in range(3):
@@ -163,5 +163,5 @@ def test_the_layer_refuses_what_it_cannot_take_in_a_sentence() -> None:
             layer(torch.zeros(shape))
     with pytest.raises(TypeError, match="embed_dim and num_heads must be integers"):
         SelfAttention("48", 3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="takes a torch.nn.MultiheadAttention; got Linear"):
+    with pytest.raises(TypeError, match=r"takes a torch\.nn\.MultiheadAttention; got Linear"):
         SelfAttention.from_torch(torch.nn.Linear(3, 3))  # type: ignore[arg-type]

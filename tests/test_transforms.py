@@ -16,11 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from attention import linear_attention, standard_attention
 from attention.kernels.references import relative_error
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    # torch's forward mode does this on its first use.
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Attention = Callable[..., Tensor]
 BACKENDS = ("native", "chunked")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
+from attention.kernels.linear_explicit import linear_explicit
 from attention.kernels.linear_triton import plan as triton_plan
 from attention.kernels.linear_triton.kernel import linear_triton, supports
 from attention.kernels.linear_triton.operator import forget_launches
