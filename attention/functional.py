@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from math import inf
-from numbers import Real
-from sys import float_info
 
 import torch
 from torch import Tensor
 
-from attention.case import DTYPES, Case
+from attention.case import Case
+from attention.inputs import (
+    AUTOCASTS,
+    Like,
+    autocast_like_sdpa,
+    check_likes,
+    check_number,
+    refuse_kinds,
+    refuse_options,
+)
 from attention.kernels.feature_maps import FeatureMap
 from attention.kernels.registry import Kernel, get_kernel, list_kernels
 from attention.kernels.tensors import differentiated
-
-Like = tuple[torch.Size, torch.dtype, torch.device, torch.layout]
-"""Shape, dtype, device and layout of a tensor, by which a kernel is chosen."""
 
 AUTO = {
     ("standard", "cpu"): ("sdpa",),
@@ -26,10 +30,6 @@ AUTO = {
     ("linear", "cuda"): ("triton", "chunked"),
 }
 """Backends that backend="auto" tries, the fastest first; it takes the first that serves the inputs."""
-
-LARGEST = float_info.max
-AUTOCASTS = ("cpu", "cuda")
-"""Devices with an autocast; to ask another for its state is an error."""
 
 
 def standard_attention(
@@ -63,7 +63,7 @@ def standard_attention(
             that cannot serve these inputs (it is never replaced in silence).
     """
     if scale is not None:
-        _check_number("scale", scale)
+        check_number("scale", scale)
     q, k, v, kernel = _select("standard", backend, q, k, v, causal)
     return kernel.function(q, k, v, causal=causal, scale=scale)
 
@@ -103,7 +103,7 @@ def linear_attention(
             map, or a backend that cannot serve these inputs (it is never replaced in silence).
     """
     if type(eps) is not float or not 0 <= eps < inf:
-        _check_number("eps", eps, least=0)
+        check_number("eps", eps, least=0)
     q, k, v, kernel = _select("linear", backend, q, k, v, causal)
     return kernel.function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
 
@@ -152,12 +152,12 @@ def _select(
     The kernel is looked for once: a short sequence cannot wait for it at each call.
     """
     if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
-        _refuse_kinds(q, k, v)
+        refuse_kinds(q, k, v)
     if type(causal) is not bool or type(backend) is not str:
-        _refuse_options(causal, backend)
+        refuse_options(causal, backend)
     device = q.device.type
     if device in AUTOCASTS and torch.is_autocast_enabled(device):
-        q, k, v = (_autocast(x, device) for x in (q, k, v))
+        q, k, v = (autocast_like_sdpa(x, device) for x in (q, k, v))
     try:
         likes = (
             (q.shape, q.dtype, q.device, q.layout),
@@ -165,52 +165,15 @@ def _select(
             (v.shape, v.dtype, v.device, v.layout),
         )
     except RuntimeError:  # a nested tensor has no shape
-        _refuse_kinds(q, k, v)
+        refuse_kinds(q, k, v)
         raise
     # A compiler traces through no cache, and needs none: it asks once.
     serving = _serving if torch.compiler.is_compiling() else _serving_cached
     return q, k, v, serving(family, backend, causal, differentiated(q, k, v), *likes)
 
 
-def _autocast(x: Tensor, device: str) -> Tensor:
-    """The tensor in the dtype of autocast, which leaves float64 and what is no floating point alone."""
-    lowered = x.is_floating_point() and x.dtype != torch.float64
-    return x.to(torch.get_autocast_dtype(device)) if lowered else x
-
-
-def describe(x: object) -> str:
-    """What an argument is that should be a tensor: its type, and the layout of a tensor."""
-    if not isinstance(x, Tensor):
-        return "None" if x is None else f"an object of type {type(x).__name__}"
-    if x.is_nested:
-        return "a nested tensor"
-    return "a tensor" if x.layout == torch.strided else f"a tensor of layout {x.layout}"
-
-
-def _refuse_kinds(q: object, k: object, v: object) -> None:
-    kinds = f"q {describe(q)}, k {describe(k)}, v {describe(v)}"
-    raise TypeError(f"q, k and v must be strided tensors [batch, heads, seq_len, head_dim]; got {kinds}")
-
-
-def _refuse_options(causal: object, backend: object) -> None:
-    if not isinstance(causal, bool):
-        raise TypeError(f"causal must be True or False, got {causal!r:.60}")
-    if not isinstance(backend, str):
-        raise TypeError(
-            f"backend must be auto or the name of a kernel without its family, got {backend!r:.60}"
-        )
-
-
-def _check_number(name: str, value: object, least: float = -inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real | torch.SymFloat | torch.SymInt):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if isinstance(value, Real) and not (-LARGEST <= value <= LARGEST and value >= least):  # type: ignore[operator]
-        bound = " and at least 0" if least == 0 else ""
-        raise ValueError(f"{name} must be finite{bound}, got {f'{value!r}':.60}")
-
-
 def _serving(family: str, backend: str, causal: bool, backward: bool, q: Like, k: Like, v: Like) -> Kernel:
-    _check(q, k, v)
+    check_likes(q, k, v)
     known = [name.removeprefix(f"{family}-") for name in list_kernels(family)]
     if backend != "auto" and backend not in known:
         raise ValueError(
@@ -240,23 +203,3 @@ def _serving(family: str, backend: str, causal: bool, backward: bool, q: Like, k
 
 
 _serving_cached = lru_cache(maxsize=1024)(_serving)
-
-
-def _check(q: Like, k: Like, v: Like) -> None:
-    if not q[3] == k[3] == v[3] == torch.strided:
-        layouts = ", ".join(str(x[3]) for x in (q, k, v))
-        raise TypeError(f"q, k and v must be strided tensors; got the layouts {layouts}")
-    q_shape, k_shape, v_shape = (tuple(x[0]) for x in (q, k, v))
-    shapes = f"got q {q_shape}, k {k_shape}, v {v_shape}"
-    if not len(q_shape) == len(k_shape) == len(v_shape) == 4:
-        raise ValueError(f"q, k and v must be [batch, heads, seq_len, head_dim]; {shapes}")
-    if q_shape != k_shape or q_shape[:3] != v_shape[:3]:
-        raise ValueError(f"q and k must have the same shape, and v theirs up to its own width; {shapes}")
-    if q_shape[-1] < 1 or v_shape[-1] < 1:
-        raise ValueError(f"head_dim must be at least 1; {shapes}")
-    if not q[1] == k[1] == v[1] or str(q[1]).removeprefix("torch.") not in DTYPES:
-        raise ValueError(
-            f"q, k and v must share one dtype out of {', '.join(DTYPES)}; got {q[1]}, {k[1]}, {v[1]}"
-        )
-    if not q[2] == k[2] == v[2]:
-        raise ValueError(f"q, k and v must be on one device; got {q[2]}, {k[2]}, {v[2]}")

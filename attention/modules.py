@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from attention.case import Case
-from attention.functional import choose, describe, linear_attention, standard_attention
+from attention.functional import choose, linear_attention, standard_attention
+from attention.inputs import describe
 from attention.kernels.registry import FAMILIES, Costs, Kernel, get_kernel, supports_everything
 
 

@@ -100,7 +100,12 @@ def transformed() -> bool:
 
     Tensors then have derivatives that ``requires_grad`` does not tell. True where this torch does not tell.
     """
-    return functional() or getattr(_forward_mode, "_current_level", 0) >= 0
+    return functional() or in_forward_mode()
+
+
+def in_forward_mode() -> bool:
+    """Whether forward-mode differentiation is active; true where this torch does not tell."""
+    return bool(getattr(_forward_mode, "_current_level", 0) >= 0)
 
 
 def fast_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:

@@ -114,6 +114,15 @@ def test_every_derivative_and_map_of_standard_attention_is_that_of_the_explicit_
     assert distance(found, wanted) < 1e-12
 
 
+def test_tangents_of_standard_attention_are_those_of_the_explicit_form_where_torch_else_fuses() -> None:
+    x, h = (tuple(torch.cat([each, each], -1)[..., :3].float() for each in three) for three in (X, H))
+    found, wanted = (
+        jvp(grad(lambda *x, b=name: standard_attention(*x, backend=b).sin().sum(), (0, 1, 2)), x, h)[1]
+        for name in ("auto", "explicit")
+    )
+    assert distance(found, wanted) < 1e-5
+
+
 @pytest.mark.parametrize("feature_map", ["relu", "identity", lambda x: x.square() + 1])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_tangents_of_every_feature_map_are_those_of_the_textbook_form(backend: str, feature_map: Any) -> None:

@@ -26,8 +26,8 @@ def linear_chunked(
 
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``; any N. float16 and bfloat16 are
     summed in float32. Gradients need O(N D) memory as well. A callable as feature map is applied before,
-    outside the chunks, so that gradients reach whatever parameters it holds. Differentiable once, in reverse
-    mode: forward-mode tangents are not carried.
+    outside the chunks, so that gradients reach whatever parameters it holds. Tangents and second derivatives
+    are computed in plain torch.
 
     Raises:
         ValueError: a chunk size below 1.

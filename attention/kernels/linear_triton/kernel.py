@@ -46,7 +46,8 @@ def linear_triton(
     other than 1 costs a copy). float32, bfloat16, float16; S and z are summed in float32, and the operands
     of matrix products are bfloat16 for bfloat16, else float32 in ``input_precision``: ``ieee``, ``tf32x3``
     (float32's default) or ``tf32`` (float16's). Memory O(N D), gradients included; two calls give the same
-    bits. A callable as feature map is applied before. Differentiable once, in reverse mode.
+    bits. A callable as feature map is applied before. Tangents and second derivatives are
+    computed in plain torch.
 
     Raises:
         ValueError: an unknown input_precision, a dtype or width it does not have, or no CUDA device.

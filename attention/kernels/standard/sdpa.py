@@ -25,7 +25,7 @@ from attention.kernels.costs import costs_of_heads, result_elements
 from attention.kernels.registry import Costs, register_kernel
 from attention.kernels.standard.explicit import explicit_costs
 from attention.kernels.tensors import differentiated
-from attention.torch_internals import constant_when_compiled
+from attention.torch_internals import constant_when_compiled, in_forward_mode
 
 
 def standard_sdpa(
@@ -37,6 +37,9 @@ def standard_sdpa(
     given. A tensor whose tokens share memory (``as_strided``) is copied, as torch lays gradients out alike.
     """
     q, k, v = _apart(q, k, v)
+    if in_forward_mode() and not torch.compiler.is_compiling():  # of torch's backends one carries tangents
+        with sdpa_kernel([SDPBackend.MATH]):
+            return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
     return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
 
 
