@@ -31,7 +31,7 @@ def test_a_profile_inside_of_torch_profiler_leaves_that_whole_and_says_that_memo
         found = profile(product, rounds=2)
     assert found.peak_bytes is None and found.flops == 2 * 64**3
     assert found.asdict()["peak_bytes"] is None
-    assert len(str(found)) == len(found.header())
+    assert "-" in str(found).split()
     assert sum(event.name == "aten::mm" for event in outer.function_events or []) >= 5
 
 
