@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from math import inf
 
 import torch
 from torch import Tensor
 
-from attention.case import DTYPES, Case
+from attention.case import Case
+from attention.inputs import (
+    AUTOCASTS,
+    Like,
+    autocast_like_sdpa,
+    check_likes,
+    check_number,
+    refuse_kinds,
+    refuse_options,
+)
 from attention.kernels.feature_maps import FeatureMap
 from attention.kernels.registry import Kernel, get_kernel, list_kernels
 from attention.kernels.tensors import differentiated
-
-Like = tuple[torch.Size, torch.dtype, torch.device]
-"""Shape, dtype and device of a tensor, by which a kernel is chosen."""
 
 AUTO = {
     ("standard", "cpu"): ("sdpa",),
@@ -48,11 +55,16 @@ def standard_attention(
     Returns:
         ``[B, H, N, Dv]`` in the dtype of the inputs.
 
+    Under autocast q, k and v are cast to its dtype, but for float64, as torch does.
+
     Raises:
+        TypeError: q, k or v that is no strided tensor, or an option of another type.
         ValueError: shapes, dtypes or devices that do not fit together, an unknown backend, or one
             that cannot serve these inputs (it is never replaced in silence).
     """
-    kernel = _select("standard", backend, q, k, v, causal)
+    if scale is not None:
+        check_number("scale", scale)
+    q, k, v, kernel = _select("standard", backend, q, k, v, causal)
     return kernel.function(q, k, v, causal=causal, scale=scale)
 
 
@@ -74,18 +86,25 @@ def linear_attention(
         v: values ``[B, H, N, Dv]``.
         causal: whether the sums of token i run over tokens up to i.
         feature_map: phi: ``elu`` (elu + 1), ``relu``, ``identity``, or a callable ``[..., D] -> [..., F]``.
-        eps: added to the normaliser.
+        eps: added to the normaliser; finite, at least 0.
         backend: a kernel's name without its family: ``explicit``, ``chunked``, ``native`` or ``triton``;
             ``auto`` is the first of ``AUTO`` that serves the inputs, which :func:`explain` names.
 
     Returns:
         ``[B, H, N, Dv]`` in the dtype of the inputs; sums are accumulated in float32 at least.
 
+    Under autocast q, k and v are cast to its dtype, but for float64, as torch casts those of SDPA.
+    Derivatives of any order and mode and ``torch.vmap`` are true: a kernel computes outputs and gradients
+    itself, and torch the tangents and second derivatives.
+
     Raises:
+        TypeError: q, k or v that is no strided tensor, or an option of another type.
         ValueError: shapes, dtypes or devices that do not fit together, an unknown backend or feature
             map, or a backend that cannot serve these inputs (it is never replaced in silence).
     """
-    kernel = _select("linear", backend, q, k, v, causal)
+    if type(eps) is not float or not 0 <= eps < inf:
+        check_number("eps", eps, least=0)
+    q, k, v, kernel = _select("linear", backend, q, k, v, causal)
     return kernel.function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
 
 
@@ -125,23 +144,43 @@ def _candidates(case: Case) -> tuple[str, ...]:
     return AUTO.get((case.family, case.device), AUTO[case.family, "cpu"])
 
 
-def _select(family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Kernel:
-    """The kernel of such inputs, looked for once: a short sequence cannot wait for it at each call."""
-    likes = ((q.shape, q.dtype, q.device), (k.shape, k.dtype, k.device), (v.shape, v.dtype, v.device))
+def _select(
+    family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor, Kernel]:
+    """The tensors as a kernel takes them, and the kernel of such inputs.
+
+    The kernel is looked for once: a short sequence cannot wait for it at each call.
+    """
+    if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
+        refuse_kinds(q, k, v)
+    if type(causal) is not bool or type(backend) is not str:
+        refuse_options(causal, backend)
+    device = q.device.type
+    if device in AUTOCASTS and torch.is_autocast_enabled(device):
+        q, k, v = (autocast_like_sdpa(x, device) for x in (q, k, v))
+    try:
+        likes = (
+            (q.shape, q.dtype, q.device, q.layout),
+            (k.shape, k.dtype, k.device, k.layout),
+            (v.shape, v.dtype, v.device, v.layout),
+        )
+    except RuntimeError:  # a nested tensor has no shape
+        refuse_kinds(q, k, v)
+        raise
     # A compiler traces through no cache, and needs none: it asks once.
     serving = _serving if torch.compiler.is_compiling() else _serving_cached
-    return serving(family, backend, causal, differentiated(q, k, v), *likes)
+    return q, k, v, serving(family, backend, causal, differentiated(q, k, v), *likes)
 
 
 def _serving(family: str, backend: str, causal: bool, backward: bool, q: Like, k: Like, v: Like) -> Kernel:
-    _check(q, k, v)
+    check_likes(q, k, v)
     known = [name.removeprefix(f"{family}-") for name in list_kernels(family)]
     if backend != "auto" and backend not in known:
         raise ValueError(
             f"backend {backend!r} does not exist for {family} attention; "
             f"choose auto or one of {', '.join(known)}"
         )
-    (batch, heads, seq_len, head_dim), dtype, device = q
+    (batch, heads, seq_len, head_dim), dtype, device, _ = q
     case = Case(
         kernel=f"{family}-{backend}",
         mode="causal" if causal else "bidirectional",
@@ -164,20 +203,3 @@ def _serving(family: str, backend: str, causal: bool, backward: bool, q: Like, k
 
 
 _serving_cached = lru_cache(maxsize=1024)(_serving)
-
-
-def _check(q: Like, k: Like, v: Like) -> None:
-    q_shape, k_shape, v_shape = (tuple(x[0]) for x in (q, k, v))
-    shapes = f"got q {q_shape}, k {k_shape}, v {v_shape}"
-    if not len(q_shape) == len(k_shape) == len(v_shape) == 4:
-        raise ValueError(f"q, k and v must be [batch, heads, seq_len, head_dim]; {shapes}")
-    if q_shape != k_shape or q_shape[:3] != v_shape[:3]:
-        raise ValueError(f"q and k must have the same shape, and v theirs up to its own width; {shapes}")
-    if q_shape[-1] < 1 or v_shape[-1] < 1:
-        raise ValueError(f"head_dim must be at least 1; {shapes}")
-    if not q[1] == k[1] == v[1] or str(q[1]).removeprefix("torch.") not in DTYPES:
-        raise ValueError(
-            f"q, k and v must share one dtype out of {', '.join(DTYPES)}; got {q[1]}, {k[1]}, {v[1]}"
-        )
-    if not q[2] == k[2] == v[2]:
-        raise ValueError(f"q, k and v must be on one device; got {q[2]}, {k[2]}, {v[2]}")

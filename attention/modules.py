@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from attention.case import Case
 from attention.functional import choose, linear_attention, standard_attention
-from attention.kernels.registry import FAMILIES, Costs, Kernel, get_kernel
+from attention.inputs import describe
+from attention.kernels.registry import FAMILIES, Costs, Kernel, get_kernel, supports_everything
 
 
 def resolve_kernel(kernel: str) -> Kernel:
@@ -21,7 +22,11 @@ def resolve_kernel(kernel: str) -> Kernel:
     if kernel not in FAMILIES:
         return get_kernel(kernel)
     function = standard_attention if kernel == "standard" else linear_attention
-    return Kernel(f"{kernel}-auto", function, lambda case: None, lambda case: choose(case).costs(case))
+    return Kernel(f"{kernel}-auto", function, supports=supports_everything, costs=_costs_of_chosen)
+
+
+def _costs_of_chosen(case: Case) -> Costs:
+    return choose(case).costs(case)
 
 
 class SelfAttention(nn.Module):
@@ -41,6 +46,7 @@ class SelfAttention(nn.Module):
         dtype: their dtype.
 
     Raises:
+        TypeError: a width or a number of heads that is no integer.
         ValueError: an unknown kernel, or a width that the heads do not divide.
     """
 
@@ -56,6 +62,8 @@ class SelfAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(embed_dim, int) or not isinstance(num_heads, int):
+            raise TypeError(f"embed_dim and num_heads must be integers, got {embed_dim!r} and {num_heads!r}")
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}")
         self.embed_dim, self.num_heads, self.causal = embed_dim, num_heads, causal
@@ -68,9 +76,22 @@ class SelfAttention(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, N, embed_dim]`` to ``[B, N, embed_dim]``."""
+        """``[B, N, embed_dim]``, or ``[N, embed_dim]`` of one sequence, to the same shape.
+
+        Raises:
+            TypeError: an input that is no strided tensor.
+            ValueError: an input of another shape.
+        """
+        if not isinstance(x, Tensor) or x.layout != torch.strided or x.is_nested:
+            raise TypeError(f"SelfAttention takes one strided tensor; got {describe(x)}")
+        if x.dim() not in (2, 3) or x.shape[-1] != self.embed_dim:
+            wanted = f"[batch, seq_len, {self.embed_dim}] or [seq_len, {self.embed_dim}]"
+            raise ValueError(f"SelfAttention takes a tensor {wanted}; got {list(x.shape)}")
+        return self._attend(x) if x.dim() == 3 else self._attend(x[None])[0]
+
+    def _attend(self, x: Tensor) -> Tensor:
         batch, seq_len, _ = x.shape
-        projected = self.in_proj(x).view(batch, seq_len, 3, self.num_heads, -1)
+        projected = self.in_proj(x).view(batch, seq_len, 3, self.num_heads, self.embed_dim // self.num_heads)
         q, k, v = projected.permute(2, 0, 3, 1, 4).unbind()
         heads = self.kernel.function(q, k, v, causal=self.causal)
         out: Tensor = self.out_proj(heads.transpose(1, 2).reshape(batch, seq_len, self.embed_dim))
@@ -88,9 +109,12 @@ class SelfAttention(nn.Module):
         This layer takes ``[B, N, embed_dim]`` also where the module was built with ``batch_first=False``.
 
         Raises:
+            TypeError: not torch's module.
             ValueError: a module with what this layer does not have: widths of its own for keys and
                 values, added bias tokens or zero tokens, or dropout.
         """
+        if not isinstance(module, nn.MultiheadAttention):
+            raise TypeError(f"from_torch takes a torch.nn.MultiheadAttention; got {type(module).__name__}")
         lacking = {
             "kdim or vdim": module.in_proj_weight is None,
             "add_bias_kv": module.bias_k is not None,

@@ -5,14 +5,16 @@
 | dispatch keys, function mode, profiler state | call an operator past the dispatcher | torch's dispatcher |
 | state of functorch's transforms, C++'s ``apply`` | record a function of autograd fast | ``Function.apply`` |
 | the device that new tensors are made on | tell whether one is set | ``torch.get_default_device`` |
+| a switch of forward mode | differentiate tangents again | a refusal |
 | a mark that torch's compiler reads | keep a check out of compiled graphs | the compiler breaks its graph |
-| allocation events of the profiler | read peak memory exactly | the resident set, with a warning |
+| allocation events of the profiler | read peak memory exactly | unknown, with a warning |
 | Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from inspect import signature
 from operator import or_
@@ -96,6 +98,27 @@ def default_device() -> torch.device | None:
 # --- autograd and the compiler -----------------------------------------------------------------------
 
 _transforming = private("_C._are_functorch_transforms_active")
+_forward_mode = private("autograd.forward_ad")
+_recording_tangents = private("autograd.forward_ad._set_fwd_grad_enabled")
+_tangents_enabled = private("_C._is_fwd_grad_enabled")
+
+
+def functional() -> bool:
+    """Whether a transform of ``torch.func`` is active; true where this torch does not tell."""
+    return _transforming is None or _transforming()
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` or forward-mode differentiation is active.
+
+    Tensors then have derivatives that ``requires_grad`` does not tell. True where this torch does not tell.
+    """
+    return functional() or in_forward_mode()
+
+
+def in_forward_mode() -> bool:
+    """Whether forward-mode differentiation is active; true where this torch does not tell."""
+    return bool(getattr(_forward_mode, "_current_level", 0) >= 0)
 
 
 def fast_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
@@ -115,6 +138,28 @@ def fast_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     return apply
 
 
+def records_tangents() -> bool:
+    """Whether operators are to compute tangents; not known, and false, where this torch does not tell."""
+    level = getattr(_forward_mode, "_current_level", -1)
+    return level >= 0 and _tangents_enabled is not None and _tangents_enabled()
+
+
+def recording_tangents() -> AbstractContextManager[Any]:
+    """A block within a rule of forward mode whose tangents may have tangents; torch else takes them for 0.
+
+    Only those of ``torch.func`` may.
+
+    Raises:
+        RuntimeError: this torch has no such block.
+    """
+    if not functional():
+        return nullcontext()
+    if _recording_tangents is None:
+        raise RuntimeError("this version of torch cannot nest forward mode; install torch 2.13")
+    block: AbstractContextManager[Any] = _recording_tangents(True)
+    return block
+
+
 def constant_when_compiled(function: Function) -> Function:
     """The function, whose result torch's compiler takes as a constant instead of tracing into it.
 
@@ -126,6 +171,15 @@ def constant_when_compiled(function: Function) -> Function:
 
 
 # --- the profiler ------------------------------------------------------------------------------------
+
+
+_profiler_of_any_thread = "autograd.profiler._is_profiler_enabled"
+
+
+def profiling() -> bool:
+    """Whether a profiler of torch's is active in any thread; not known, and false, without the names."""
+    here = _profiling is not None and _profiling()
+    return bool(here or private(_profiler_of_any_thread))
 
 
 def allocation_events(recorder: Any) -> list[tuple[int, int]] | None:

@@ -28,7 +28,9 @@ def exponent(low: float, high: float) -> float:
 
 
 def peak_bytes(case: Case) -> int:
-    return peak_memory(prepare(case), case.device).tensor_bytes
+    peak = peak_memory(prepare(case), case.device).tensor_bytes
+    assert peak is not None
+    return peak
 
 
 @pytest.mark.parametrize("seq_len", [1, 100, 128, 300])

@@ -82,7 +82,7 @@ def private_names() -> list[str]:
 
 def test_import_and_results_survive_each_private_name_of_torch_missing() -> None:
     names = private_names()
-    assert len(names) == 8
+    assert len(names) == 11
     command = [sys.executable, "-c", WITHOUT, "no_such_name", *names]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -103,14 +103,14 @@ def test_private_names_of_torch_and_triton_stand_in_torch_internals_alone() -> N
     assert {path: names for path, names in found.items() if names} == {language: ["knobs."]}
 
 
-def test_peak_memory_without_allocation_events_is_that_of_the_resident_set(
+def test_peak_memory_without_allocation_events_is_unknown_beside_that_of_the_resident_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert torch_internals.allocation_events(object()) is None
     monkeypatch.setattr(memory, "allocation_events", lambda recorder: None)
-    with pytest.warns(UserWarning, match="resident set"):
+    with pytest.warns(UserWarning, match="the peak memory of tensors is unknown: this torch gives no"):
         peak = memory.peak_memory(lambda: torch.ones(2**26), "cpu")
-    assert peak.tensor_bytes == peak.rss_bytes
+    assert peak.tensor_bytes is None and peak.rss_bytes
 
 
 @pytest.mark.parametrize("missing", ["raw_repr", "__or__", "__init__"])

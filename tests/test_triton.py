@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
+from attention.kernels.linear_explicit import linear_explicit
 from attention.kernels.linear_triton import plan as triton_plan
 from attention.kernels.linear_triton.kernel import linear_triton, supports
 from attention.kernels.linear_triton.operator import forget_launches
@@ -248,11 +250,37 @@ def test_gradients_of_linear_triton_by_torch_func_equal_those_by_autograd(device
     assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
 
 
-def test_linear_triton_refuses_a_second_derivative(device: str) -> None:
+def test_second_derivatives_tangents_and_maps_of_linear_triton_are_those_of_the_textbook_form(
+    device: str,
+) -> None:
+    x = tuple(t.detach()[:, :, :70] for t in inputs(device))
+    many = tuple(torch.stack([t, -t]) for t in x)
+
+    def derived(attend: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        def loss(*x: Tensor) -> Tensor:
+            return attend(*x, causal=True).sin().sum()
+
+        gradients = torch.func.grad(loss, (0, 1, 2))
+        pull = torch.func.vjp(partial(attend, causal=True), *x)[1]
+        return (
+            *torch.func.jvp(gradients, x, x)[1],
+            *torch.func.vjp(gradients, *x)[1](x),
+            *torch.vmap(gradients)(*many),
+            *torch.vmap(pull)(many[2]),
+        )
+
+    for found, wanted in zip(derived(linear_triton), derived(linear_explicit), strict=True):
+        assert relative_error(found, wanted) < 1e-4
+
+
+def test_linear_triton_with_state_refuses_tangents_maps_and_second_derivatives(device: str) -> None:
     q, k, v = inputs(device)
-    (gradient,) = torch.autograd.grad(linear_triton(q, k, v).sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="can be differentiated once"):
-        torch.autograd.grad(gradient.sum() + q.sum(), q)
+    (first,) = torch.autograd.grad(linear_triton_with_state(q, k, v)[0].sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="linear_triton_with_state is differentiated once"):
+        torch.autograd.grad(first.sum() + q.sum(), q)
+    x = tuple(t.detach() for t in (q, k, v))
+    with pytest.raises(RuntimeError, match="use linear_attention"):
+        torch.func.jvp(lambda *x: linear_triton_with_state(*x)[0], x, x)
 
 
 def test_a_launch_of_linear_triton_is_remembered_by_lengths_widths_and_alignment(device: str) -> None:

@@ -1,17 +1,194 @@
-"""How a backward of this package says that it can be differentiated no further."""
+"""A kernel's operators as one function that torch differentiates and maps, in every mode and order.
+
+The kernel computes the output and the gradients; tangents and second derivatives are those of
+:mod:`attention.kernels.derivatives`. Under ``torch.vmap`` the mapped dimension joins the batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+from attention.kernels.derivatives import Function
+from attention.kernels.tensors import unit_stride
+from attention.torch_internals import fast_apply, functional, recording_tangents, transformed
 
 Operator = Callable[..., tuple[Tensor, ...]]
+Mapped = tuple[tuple[Tensor, ...], tuple[int, ...]]
+"""Results of a rule of vmap, and their mapped dimensions."""
 
 
-def once_differentiable(backward: Operator, kernel: str) -> Operator:
+def differentiable(
+    operator: str, forward: Operator, backward: Operator, batch_dims: Sequence[int]
+) -> Operator:
+    """``forward`` with derivatives.
+
+    Args:
+        operator: the name of the torch operator that stands in exported graphs, to get gradients too:
+            ``(q, k, v, causal, phi, eps, *options)``, and perhaps whether to keep what a backward wants.
+        forward: ``(q, k, v, causal, phi, eps, *options)`` to the output and what the backward wants of it.
+        backward: ``(do, q, k, v, *results of forward, causal, phi, eps, *options)`` to dq, dk, dv.
+        batch_dims: the dimension of each result of ``forward`` that the batch leads; what is empty
+            has the batch as well.
+    """
+    results = len(batch_dims)
+
+    class Gradients(torch.autograd.Function):
+        @staticmethod
+        def forward(do: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+            return backward(unit_stride(do), *arguments)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+            ctx.function = Function(*inputs[4 + results :][:3])
+            ctx.save_for_backward(*inputs[:4])
+            ctx.save_for_forward(*inputs[:4])
+
+        @staticmethod
+        def backward(ctx: Any, *h: Tensor) -> tuple[Tensor | None, ...]:
+            do, *x = ctx.saved_tensors
+            found = ctx.function.gradient_cotangents(do, tuple(x), h)
+            return *found, *(None,) * (len(ctx.needs_input_grad) - 4)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
+            with recording_tangents():
+                (do, *x), (ddo, *dx) = _innermost(ctx.saved_tensors, tangents)
+                found: tuple[Tensor, ...] = ctx.function.gradient_tangents(do, tuple(x), ddo, tuple(dx))
+                return found
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Mapped:
+            size, dims = info.batch_size, (0, 0, 0, 0, *batch_dims)
+            options = arguments[len(dims) :]
+            given = _folded(arguments[:4], in_dims, dims, size)
+            if in_dims[4] is None:  # what the forward kept is cut for another batch
+                kept = list(output(*given[1:], *options))
+            else:
+                kept = _folded(arguments[4 : len(dims)], in_dims[4:], batch_dims, size)
+            return _unfolded(gradients(*given, *kept, *options), (0, 0, 0), size)
+
+    class Output(torch.autograd.Function):
+        @staticmethod
+        def forward(*arguments: Any) -> tuple[Tensor, ...]:
+            return forward(*arguments)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+            ctx.options = inputs[3:]
+            ctx.save_for_backward(*inputs[:3], *output)
+            ctx.save_for_forward(*inputs[:3])
+            ctx.mark_non_differentiable(*output[1:])
+            ctx.set_materialize_grads(False)  # nobody differentiates those; zeros would be made for them
+
+        @staticmethod
+        def backward(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+            rest = (None,) * len(ctx.options)
+            if do is None:
+                return None, None, None, *rest
+            return *gradients(do, *ctx.saved_tensors, *ctx.options), *rest
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
+            with recording_tangents():
+                x, h = _innermost(ctx.saved_tensors, tangents)
+                tangent = Function(*ctx.options[:3]).tangent((x[0], x[1], x[2]), (h[0], h[1], h[2]))
+                return tangent, *(None,) * (results - 1)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Mapped:
+            x = _folded(arguments[:3], in_dims, (0, 0, 0), info.batch_size)
+            return _unfolded(output(*x, *arguments[3:]), batch_dims, info.batch_size)
+
+    applied, guarded = fast_apply(Output), fast_apply(Gradients)
+
+    def output(*arguments: Any) -> tuple[Tensor, ...]:
+        # A compiler sees the operator alone: it cannot trace a function with rules of its own.
+        found: tuple[Tensor, ...] = (forward if torch.compiler.is_compiling() else applied)(*arguments)
+        return found
+
+    def gradients(do: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+        if not _recorded():
+            return backward(unit_stride(do), *arguments)
+        found: tuple[Tensor, ...] = guarded(do, *arguments)
+        return found
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.options, ctx.count = inputs[3:], len(inputs)
+        kept = ()
+        if isinstance(output, tuple):
+            *ctx.options, keep = ctx.options
+            kept = output if keep else ()
+        ctx.save_for_backward(*inputs[:3], *kept)
+        ctx.set_materialize_grads(False)
+
+    def differentiate(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        found: Sequence[Tensor | None] = (None,) * 3
+        if do is not None:
+            q, k, v, *kept = ctx.saved_tensors
+            found = gradients(do, q, k, v, *(kept or forward(q, k, v, *ctx.options)), *ctx.options)
+        return *found, *(None,) * (ctx.count - 3)
+
+    torch.library.register_autograd(operator, differentiate, setup_context=keep)
+    return output
+
+
+def _innermost(x: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+    """Tensors without the tangents that a rule is about, and these; both may have others, of outer levels."""
+    h = [torch.zeros_like(each) if h is None else h for each, h in zip(x, tangents, strict=False)]
+    if not functional():  # there are no outer levels
+        return list(x), h
+    return [_unpacked(each) for each in x], [_unpacked(each) for each in h]
+
+
+def _unpacked(x: Tensor) -> Tensor:
+    primal: Tensor = unpack_dual(x).primal  # type: ignore[no-untyped-call]
+    return primal
+
+
+def _folded(
+    tensors: Sequence[Tensor], in_dims: Sequence[int | None], batch_dims: Sequence[int], size: int
+) -> list[Tensor]:
+    """The tensors with their mapped dimension as the first part of the batch."""
+    folded = []
+    for x, mapped, batch in zip(tensors, in_dims, batch_dims, strict=False):
+        if mapped is None:
+            x = x.unsqueeze(batch).expand(*x.shape[:batch], size, *x.shape[batch:])
+        else:
+            x = x.movedim(mapped, batch)
+        folded.append(unit_stride(x.flatten(batch, batch + 1)))
+    return folded
+
+
+def _unfolded(tensors: Sequence[Tensor], batch_dims: Sequence[int], size: int) -> Mapped:
+    found = [
+        x.reshape(*x.shape[:batch], size, x.shape[batch] // max(1, size), *x.shape[batch + 1 :])
+        for x, batch in zip(tensors, batch_dims, strict=True)
+    ]
+    return tuple(found), tuple(batch_dims)
+
+
+def refuse(name: str) -> Any:
+    """A rule of a ``torch.autograd.Function`` that says what the function cannot do.
+
+    Raises:
+        RuntimeError: at each call.
+    """
+
+    def rule(*_: Any) -> None:
+        raise RuntimeError(
+            f"{name} is differentiated once, in reverse mode, and not mapped by torch.vmap; "
+            "use linear_attention() for tangents, second derivatives and maps"
+        )
+
+    return staticmethod(rule)
+
+
+def once_differentiable(backward: Operator, name: str) -> Operator:
     """The backward, which refuses to be differentiated: torch alone would take its gradients for zero."""
 
     class Gradients(torch.autograd.Function):
@@ -23,16 +200,17 @@ def once_differentiable(backward: Operator, kernel: str) -> Operator:
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
             pass
 
-        @staticmethod
-        def backward(ctx: Any, *_: Tensor) -> None:
-            raise RuntimeError(f"{kernel} can be differentiated once: its gradients have none")
+        backward = jvp = vmap = refuse(name)
 
-    guarded: Operator = Gradients.apply
+    guarded = fast_apply(Gradients)
 
     def gradients(*arguments: Any) -> tuple[Tensor, ...]:
-        # Gradients are recorded only to be differentiated. A compiler does so once, and cannot trace one
-        # Function within another.
-        recorded = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        return (guarded if recorded else backward)(*arguments)
+        found: tuple[Tensor, ...] = (guarded if _recorded() else backward)(*arguments)
+        return found
 
     return gradients
+
+
+def _recorded() -> bool:
+    """Whether gradients are differentiated in turn; a compiler cannot trace one Function within another."""
+    return not torch.compiler.is_compiling() and (torch.is_grad_enabled() or transformed())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from attention.torch_internals import needs_dispatcher
+from attention.torch_internals import needs_dispatcher, records_tangents
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -28,18 +28,36 @@ def implements(
     """
 
     def register(function: Callable[Given, Result]) -> Callable[Given, Result]:
-        torch.library.impl(f"attention::{name}", devices, function)
+        @wraps(function)
+        def dispatched(*given: Given.args, **named: Given.kwargs) -> Result:
+            refuse_tangents(name)
+            return function(*given, **named)
+
+        torch.library.impl(f"attention::{name}", devices, dispatched)
         operator = getattr(torch.ops.attention, name).default
 
         @wraps(function)
         def call(*given: Given.args, **named: Given.kwargs) -> Result:
-            dispatched = needs_dispatcher(*[x for x in given if isinstance(x, Tensor)])
-            result: Result = (operator if dispatched else function)(*given, **named)
+            observed = needs_dispatcher(*[x for x in given if isinstance(x, Tensor)])
+            result: Result = (operator if observed else function)(*given, **named)
             return result
 
         return call
 
     return register
+
+
+def refuse_tangents(name: str) -> None:
+    """Refuse forward mode through an operator itself, as in an exported graph: torch would drop the tangents.
+
+    Raises:
+        RuntimeError: tangents are being recorded.
+    """
+    if records_tangents():
+        raise RuntimeError(
+            f"the operator {name} of a compiled or exported graph carries no tangents of forward mode; "
+            "differentiate the function that the graph was made of"
+        )
 
 
 def counts_macs(name: str, formula: Callable[..., Mapping[str, int]]) -> None:

@@ -117,11 +117,18 @@ class Kernel:
         """The name without its family: what ``backend=`` takes."""
         return self.name.partition("-")[2]
 
+    def __reduce__(self) -> tuple[Callable[..., Kernel], tuple[Any, ...]]:
+        """A registered kernel is pickled as its name, as its functions may have none."""
+        if _KERNELS.get(self.name) is self:
+            return get_kernel, (self.name,)
+        return Kernel, (self.name, self.function, self.supports, self.costs)
+
 
 _KERNELS: dict[str, Kernel] = {}
 
 
-def _supports_everything(case: Case) -> str | None:
+def supports_everything(case: Case) -> str | None:
+    """No reason to refuse: the kernel serves every case."""
     return None
 
 
@@ -144,7 +151,7 @@ def register_kernel(
     function: Callable[..., Tensor],
     *,
     costs: Callable[[Case], Costs],
-    supports: Callable[[Case], str | None] = _supports_everything,
+    supports: Callable[[Case], str | None] = supports_everything,
     precision: Mapping[str, str] | None = None,
 ) -> Kernel:
     """Add a kernel under ``<family>-<backend>``; the suite then measures it like its own.

@@ -7,6 +7,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from attention.torch_internals import transformed
+
 COMPUTED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """The dtypes in which attention is computed."""
 
@@ -167,7 +169,14 @@ def _kind(x: object) -> str:
 
 
 def differentiated(*tensors: Tensor | None) -> bool:
-    """Whether a backward may come, so that what it reads is worth keeping."""
+    """Whether derivatives may be wanted, so that what a backward reads is worth keeping.
+
+    An exported graph keeps nothing, because its lengths are not known yet: its backward goes forward first.
+    """
+    if torch.compiler.is_exporting():
+        return False
+    if transformed():
+        return True
     if torch.is_grad_enabled():
         for x in tensors:  # a generator for any() takes three times as long
             if x is not None and x.requires_grad:

@@ -13,7 +13,7 @@ from itertools import accumulate
 import psutil
 import torch
 
-from attention.torch_internals import allocation_events
+from attention.torch_internals import allocation_events, profiling
 
 # Some builds of torch's profiler announce each start and stop on stderr; it reads this when it first starts.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
@@ -21,9 +21,9 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes above the baseline that tensors took, and on a CPU the process's resident set."""
+    """Bytes above the baseline that tensors took, and on a CPU the resident set; None is unknown."""
 
-    tensor_bytes: int
+    tensor_bytes: int | None
     rss_before_bytes: int | None = None
     rss_peak_bytes: int | None = None
     rss_after_bytes: int | None = None
@@ -43,8 +43,24 @@ def peak_memory(call: Callable[[], object], device: str) -> Peak:
     stay. CPU: the running sum of torch's own allocation events, which is exact and repeatable, and
     sees views, in-place work, the backward and what an operator allocates inside; beside it the
     resident set, sampled each millisecond, which sees other libraries and the threads too.
+
+    torch has one profiler for a process, at which threads take turns. Where another profile holds it, around
+    this call or within it, the events are not known: ``tensor_bytes`` is None, with a warning.
     """
-    return _cuda_peak(call) if device == "cuda" else _cpu_peak(call)
+    held = _TURN.acquire(timeout=LONGEST_TURN_SECONDS)  # a call may itself wait for a thread that is profiled
+    try:
+        if device == "cuda":
+            return _cuda_peak(call)
+        with _ResidentSet() as resident:
+            events = _events(call) if held else _call(call, "another thread has been profiled for a minute")
+        return Peak(_peak(events, resident), resident.before, resident.peak, resident.after)
+    finally:
+        if held:
+            _TURN.release()
+
+
+_TURN = threading.RLock()
+LONGEST_TURN_SECONDS = 60.0
 
 
 def _cuda_peak(call: Callable[[], object]) -> Peak:
@@ -58,21 +74,36 @@ def _cuda_peak(call: Callable[[], object]) -> Peak:
     return Peak(torch.cuda.max_memory_allocated() - before)
 
 
-def _cpu_peak(call: Callable[[], object]) -> Peak:
+Events = list[tuple[int, int]]
+"""Time and bytes of allocations."""
+
+
+def _peak(events: Events | str, resident: _ResidentSet) -> int | None:
+    if not isinstance(events, str):
+        return max(accumulate((size for _, size in events), initial=0))
+    warnings.warn(f"the peak memory of tensors is unknown: {events}", stacklevel=3)
+    return None
+
+
+def _events(call: Callable[[], object]) -> Events | str:
+    """The allocations of a call, or the reason why they are not known."""
+    if profiling():
+        return _call(call, "another profile is active, and torch has one profiler for a process")
     # torch.profiler.profile around this one would import the compiler, for a second and more.
     # acc_events only spares its warning that a second cycle, of which there is none, would drop events.
     recorder = torch.autograd.profiler.profile(profile_memory=True, acc_events=True)
-    with _ResidentSet() as resident, recorder:
-        result = call()
-    del result
+    with recorder:
+        call()
+        kept = profiling()
+    if not kept:
+        return "the function ended the profile, as it profiles itself"
     events = allocation_events(recorder)
-    if events is None:
-        warnings.warn(
-            "this torch gives no allocation events; the resident set stands in for its peak", stacklevel=2
-        )
-        return Peak(resident.peak - resident.before, resident.before, resident.peak, resident.after)
-    peak = max(accumulate((size for _, size in events), initial=0))
-    return Peak(peak, resident.before, resident.peak, resident.after)
+    return "this torch gives no allocation events" if events is None else events
+
+
+def _call(call: Callable[[], object], reason: str) -> str:
+    call()
+    return reason
 
 
 class _ResidentSet(AbstractContextManager["_ResidentSet"]):

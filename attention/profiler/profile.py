@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ class Profile:
 
     ``times_s`` are the rounds in seconds; ``flops`` counted, two a multiply-add; ``min_bytes`` the
     tensors given read once and the ones returned written once; ``peak_bytes`` the most memory held
-    above the inputs; ``rss_*`` the resident set of the process (None on CUDA).
+    above the inputs; ``rss_*`` the resident set of the process (None on CUDA). None is unknown.
     """
 
     device: str
@@ -30,7 +31,7 @@ class Profile:
     times_s: tuple[float, ...]
     flops: int
     min_bytes: int
-    peak_bytes: int
+    peak_bytes: int | None
     rss_before_bytes: int | None
     rss_peak_bytes: int | None
     rss_after_bytes: int | None
@@ -101,7 +102,7 @@ class Profile:
             f"{self.flops / 1e9:.4g}",
             f"{self.flops_per_s / 1e9:.4g}",
             f"{self.bytes_per_s / 1e9:.4g}",
-            f"{self.peak_bytes / 1e6:.4g}",
+            "-" if self.peak_bytes is None else f"{self.peak_bytes / 1e6:.4g}",
             "-" if grown is None else f"{grown / 1e6:.4g}",
         )
         return "  ".join(f"{value:>{width}}" for value, (_, width) in zip(values, self._columns, strict=True))
@@ -110,7 +111,7 @@ class Profile:
 def profile(
     fn: Callable[..., object],
     *args: Any,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     rounds: int = 20,
     warmup: int = 3,
     clock: str = "device",
@@ -124,36 +125,53 @@ def profile(
     Args:
         fn: what to measure; for a backward, a function that runs forward and backward.
         args: its arguments.
-        device: ``cpu`` or ``cuda``; where the first tensor among the arguments is unless given.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; where the first tensor among the arguments is unless given.
         rounds: timed calls, at least 1.
         warmup: calls before the rounds, at least 1, besides those that read FLOPs and memory.
         clock: ``device`` or ``wall``.
 
     Raises:
-        ValueError: counts below 1, an unknown device or clock, no tensor to tell the device by, or a
-            function that leaves work on a CUDA stream other than the current one.
+        TypeError: what is to be measured cannot be called.
+        ValueError: counts below 1, an unknown device or clock, a CUDA device that is not there, no tensor to
+            tell the device by, or a function that leaves work on a CUDA stream other than the current one.
     """
+    if not callable(fn):
+        raise TypeError(f"profile() measures a function; got an object of type {type(fn).__name__}")
     for name, count in (("rounds", rounds), ("warmup", warmup)):
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
-    if device is None:
-        device = next((x.device.type for x in _tensors(args)), None)
-    if device is None:
-        if torch.cuda.is_available():
+    where = _device(device, args)
+    if where.type not in ("cpu", "cuda") or clock not in ("device", "wall"):
+        asked = f"{where.type!r} and {clock!r}"
+        raise ValueError(f"device must be cpu or cuda and clock device or wall, got {asked}")
+    with torch.cuda.device(where) if where.type == "cuda" else nullcontext():
+        return _measured(lambda: fn(*args), args, where.type, clock_name(where.type, clock), rounds, warmup)
+
+
+def _device(asked: str | torch.device | None, args: tuple[Any, ...]) -> torch.device:
+    """The device asked for, or that of the first tensor."""
+    if asked is None:
+        tensor = next(_tensors(args), None)
+        if tensor is None and torch.cuda.is_available():
             raise ValueError(
                 "no tensor among the arguments tells the device; name it: device='cuda' or 'cpu'"
             )
-        device = "cpu"
-    if device not in ("cpu", "cuda") or clock not in ("device", "wall"):
-        raise ValueError(f"device must be cpu or cuda and clock device or wall, got {device!r} and {clock!r}")
-    clock = clock_name(device, clock)
-    result = fn(*args)
-    min_bytes = sum(x.numel() * x.element_size() for x in _tensors((*args, result)))
-    del result
+        return torch.device("cpu") if tensor is None else tensor.device
+    try:
+        device = torch.device(asked)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device must be cpu or cuda, got {asked!r}") from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        found = f"torch finds {count} of them" if count else "torch finds none"
+        raise ValueError(f"device {str(device)!r} is a CUDA device, and {found} here; pass device='cpu'")
+    return device
 
-    def call() -> object:
-        return fn(*args)
 
+def _measured(
+    call: Callable[[], object], args: tuple[Any, ...], device: str, clock: str, rounds: int, warmup: int
+) -> Profile:
+    min_bytes = sum(x.numel() * x.element_size() for x in _tensors((*args, call())))
     flops = count_flops(call)
     peak = peak_memory(call, device)
     for _ in range(warmup):

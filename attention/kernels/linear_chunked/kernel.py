@@ -7,7 +7,7 @@ from torch import Tensor
 from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.linear_chunked.blocks import default_chunk_size
 from attention.kernels.linear_chunked.costs import chunked_costs
-from attention.kernels.linear_chunked.operator import chunked_forward
+from attention.kernels.linear_chunked.operator import chunked_differentiable, chunked_forward
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import check_inputs, differentiated
 
@@ -26,8 +26,8 @@ def linear_chunked(
 
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``; any N. float16 and bfloat16 are
     summed in float32. Gradients need O(N D) memory as well. A callable as feature map is applied before,
-    outside the chunks, so that gradients reach whatever parameters it holds. Differentiable once, in reverse
-    mode: forward-mode tangents are not carried.
+    outside the chunks, so that gradients reach whatever parameters it holds. Tangents and second derivatives
+    are computed in plain torch.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together, or a chunk size below 1.
@@ -39,7 +39,11 @@ def linear_chunked(
         chunk_size = default_chunk_size(q.shape[-1], causal=causal)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    out: Tensor = chunked_forward(q, k, v, causal, name, eps, chunk_size, differentiated(q, k, v))[0]
+    out: Tensor
+    if differentiated(q, k, v):
+        out = chunked_differentiable(q, k, v, causal, name, eps, chunk_size)[0]
+    else:
+        out = chunked_forward(q, k, v, causal, name, eps, chunk_size, False)[0]
     return out.to(dtype)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.kernels.autograd import differentiable
 from attention.kernels.costs import times
-from attention.kernels.dispatch import counts_macs
+from attention.kernels.dispatch import counts_macs, refuse_tangents
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
 from attention.kernels.linear_chunked.passes import Passes, new_states, states_shape
@@ -33,6 +34,7 @@ def chunked_forward(
     Raises:
         ValueError: tensors that do not fit together, an unknown map, or a chunk size below 1.
     """
+    refuse_tangents(NAME)
     _check(q, k, v, phi, chunk_size)
     out = v.new_empty(*q.shape[:3], v.shape[-1])
     den = q.new_empty(*q.shape[:3], 1, dtype=torch.promote_types(q.dtype, torch.float32))
@@ -87,6 +89,7 @@ def chunked_backward(
     Raises:
         ValueError: tensors that do not fit together, an unknown map, or a chunk size below 1.
     """
+    refuse_tangents(NAME)
     _check(q, k, v, phi, chunk_size)
     wide = torch.promote_types(q.dtype, torch.float32)
     check_shape(NAME, "grad_out", grad_out, v.shape, v)
@@ -111,20 +114,12 @@ def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Te
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, ctx.causal, ctx.phi, _, ctx.chunk_size, _ = inputs
-    ctx.save_for_backward(q, k, v, *output)
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, grad_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    if grad_out is None:
-        return (None,) * 8
-    grads = chunked_backward(grad_out, *ctx.saved_tensors, ctx.causal, ctx.phi, ctx.chunk_size)
-    return *grads, None, None, None, None, None
-
-
-chunked_forward.register_autograd(_backward, setup_context=_setup_context)
+chunked_differentiable = differentiable(
+    "attention::linear_chunked",
+    lambda *arguments: chunked_forward(*arguments, True),
+    lambda *arguments: chunked_backward(*arguments[:-2], arguments[-1]),  # without eps
+    batch_dims=(0, 0, 1),
+)
 
 
 def _forward_macs(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:

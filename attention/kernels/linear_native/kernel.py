@@ -28,9 +28,10 @@ def linear_native(
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``, of any widths and strides (only
     a last stride other than 1 costs a copy). Products and sums are in float32, for float64 in float64.
     Memory O(N D), gradients included; two calls with the same number of threads give the same bits. A
-    callable as feature map is applied before. Differentiable once, in reverse mode. A NaN reaches the tokens
-    that see it, and others of its chunk of 64. Built on first use, about a second for each dtype, and kept in
-    ``$XDG_CACHE_HOME/attention-scaling``, or where that cannot be written built by each process.
+    callable as feature map is applied before. Tangents and second derivatives are computed in plain torch. A
+    NaN reaches the tokens that see it, and others of its chunk of 64. Built on first use, about a second for
+    each dtype, and kept in ``$XDG_CACHE_HOME/attention-scaling``, or where that cannot be written built by
+    each process.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together, a device other than the CPU, a dtype

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.autograd import once_differentiable
+from attention.kernels.autograd import Operator, differentiable
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import FEATURE_MAPS, get_feature_map
@@ -22,9 +22,7 @@ from attention.kernels.tensors import (
     check_shape,
     contiguous_like,
     result_like,
-    unit_stride,
 )
-from attention.torch_internals import fast_apply
 
 NAME = "linear-native"
 MAPS = list(FEATURE_MAPS)
@@ -158,30 +156,17 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, 
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 
-class LinearNative(torch.autograd.Function):
-    """The operator of linear-native with its gradients."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = native_forward(*(*arguments, True))
-        return results
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, v, ctx.causal, ctx.phi, _ = inputs
-        ctx.save_for_backward(q, k, v, *output)
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)  # nobody differentiates those; zeros would be made for them
-
-    @staticmethod
-    def backward(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        if do is None:
-            return (None,) * 6
-        return *native_gradients(unit_stride(do), *ctx.saved_tensors, ctx.causal, ctx.phi), None, None, None
+def _kept(*arguments: Any) -> tuple[Tensor, ...]:
+    forward: Operator = native_forward
+    return forward(*arguments, True)
 
 
-native_differentiable = fast_apply(LinearNative)
-native_gradients = once_differentiable(_backward, "linear-native")
+def _without_eps(*arguments: Any) -> tuple[Tensor, ...]:
+    backward: Operator = _backward
+    return backward(*arguments[:-1])
+
+
+native_differentiable = differentiable("attention::linear_native", _kept, _without_eps, batch_dims=(0, 0, 0))
 
 
 def _forward_macs(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any) -> dict[str, int]:

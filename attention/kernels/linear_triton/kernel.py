@@ -11,7 +11,12 @@ from attention.case import Case
 from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.linear_triton.card import interpreted
 from attention.kernels.linear_triton.costs import triton_costs
-from attention.kernels.linear_triton.operator import triton_differentiable, triton_forward, triton_inference
+from attention.kernels.linear_triton.operator import (
+    triton_differentiable,
+    triton_forward,
+    triton_from_state,
+    triton_inference,
+)
 from attention.kernels.linear_triton.plan import PRECISIONS, WIDEST
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import check_inputs, differentiated, dtype_name, unit_stride
@@ -40,7 +45,8 @@ def linear_triton(
     other than 1 costs a copy). float32, bfloat16, float16; S and z are summed in float32, and the operands
     of matrix products are bfloat16 for bfloat16, else float32 in ``input_precision``: ``ieee``, ``tf32x3``
     (float32's default) or ``tf32`` (float16's). Memory O(N D), gradients included; two calls give the same
-    bits. A callable as feature map is applied before. Differentiable once, in reverse mode.
+    bits. A callable as feature map is applied before. Tangents and second derivatives are
+    computed in plain torch.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together, an unknown input_precision, a dtype or
@@ -53,7 +59,7 @@ def linear_triton(
         return (q @ (k.mT @ v)).to(dtype)
     out: Tensor
     if differentiated(q, k, v):
-        out = triton_differentiable(q, k, v, None, None, causal, phi, eps, precision, False)[0]
+        out = triton_differentiable(q, k, v, causal, phi, eps, precision)[0]
     else:
         out = triton_inference(q, k, v, causal, phi, eps, precision)
     return out.to(dtype)
@@ -85,7 +91,7 @@ def linear_triton_with_state(
         return (q @ (k.mT @ v)).to(dtype), initial_state or (S, S[..., 0])
     arguments = q, k, v, S0, z0, causal, phi, eps, precision, True
     if differentiated(q, k, v, S0, z0):
-        out, *_, S, z = triton_differentiable(*arguments)
+        out, *_, S, z = triton_from_state(*arguments)
     else:
         out, *_, S, z = triton_forward(*arguments, False)
     return out.to(dtype), (S.view(shape), z.view(shape[:3]))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.autograd import once_differentiable
+from attention.kernels.autograd import Operator, differentiable, once_differentiable, refuse
 from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_triton.checks import NAME, check_call, check_others, check_pairs, check_reach
@@ -132,7 +132,7 @@ def _(
 
 
 @implements("linear_triton_backward", ("cpu", "cuda"))
-def _backward(
+def triton_gradients(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, S: Tensor, z: Tensor,
     S0: Tensor | None, z0: Tensor | None, dS: Tensor | None, dz: Tensor | None,
     causal: bool, phi: str, precision: str, final: bool,
@@ -170,37 +170,79 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, 
     return (*(contiguous_like(x) for x in (q, k, v)), *first)
 
 
-class LinearTriton(torch.autograd.Function):
-    """The operator with its gradients; what ``register_autograd`` wraps around one takes 100 us a call."""
+_forward: Operator = triton_forward
+_gradients: Operator = triton_gradients
+
+
+def _without_state(*arguments: Any) -> tuple[Tensor, ...]:
+    """The output of q, k, v, causal, phi, eps and precision, and what its backward wants."""
+    return _forward(*arguments[:3], None, None, *arguments[3:], False, True)[:4]
+
+
+def _gradients_without_state(*arguments: Any) -> tuple[Tensor, ...]:
+    *tensors, causal, phi, _, precision = arguments
+    return _gradients(*tensors, None, None, None, None, causal, phi, precision, False)[:3]
+
+
+triton_differentiable = differentiable(
+    "attention::linear_triton_inference",
+    _without_state,
+    _gradients_without_state,
+    batch_dims=(0, 0, 0, 0),
+)
+
+
+class FromState(torch.autograd.Function):
+    """The operator from an initial state to a final one, with its gradients."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = triton_forward(*(*arguments, True))
-        return results
+        return _forward(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, v, S0, z0, ctx.causal, ctx.phi, _, ctx.precision, ctx.final = inputs
-        out, inv, S, z, _, _ = output
-        ctx.save_for_backward(q, k, v, out, inv, S, z, S0, z0)
-        ctx.mark_non_differentiable(inv, S, z)
-        ctx.set_materialize_grads(ctx.final)  # else zeros would be made for what nobody differentiates
+        q, k, v, S0, z0, *ctx.options, keep = inputs
+        ctx.save_for_backward(q, k, v, S0, z0, *(output[:4] if keep else ()))
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor | None, *others: Tensor) -> tuple[Tensor | None, ...]:
-        if do is None:
-            return (None,) * 10
-        *saved, S0, z0 = ctx.saved_tensors
-        dS, dz = (x.contiguous() if ctx.final else None for x in others[3:])
-        dq, dk, dv, dS0, dz0 = triton_gradients(
-            unit_stride(do), *saved, S0, z0, dS, dz, ctx.causal, ctx.phi, ctx.precision, ctx.final
+    def backward(ctx: Any, do: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+        q, k, v, S0, z0, *kept = ctx.saved_tensors
+        causal, phi, _, precision, final = ctx.options
+        out, *sums = kept or _forward(q, k, v, S0, z0, *ctx.options, True)[:4]
+        do = torch.zeros_like(out) if do is None else unit_stride(do)
+        dS, dz = _gradients_of_end(q, v, others[3:]) if final else (None, None)
+        dq, dk, dv, dS0, dz0 = gradients_from_state(
+            do, q, k, v, out, *sums, S0, z0, dS, dz, causal, phi, precision, final
         )
         initial = (None, None) if S0 is None else (dS0, dz0)
-        return dq, dk, dv, *initial, *(None,) * 5
+        return dq, dk, dv, *initial, *(None,) * 6
+
+    jvp = vmap = refuse("linear_triton_with_state")
 
 
-triton_differentiable = fast_apply(LinearTriton)
-triton_gradients = once_differentiable(_backward, "linear-triton")
+def _gradients_of_end(q: Tensor, v: Tensor, given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """Gradients dS and dz, zeros for those that nobody differentiates."""
+    shape = q.shape[0] * q.shape[1], q.shape[-1], v.shape[-1]
+    return tuple(
+        q.new_zeros(size, dtype=torch.float32) if x is None else x.contiguous()
+        for x, size in zip(given, (shape, shape[:2]), strict=True)
+    )
+
+
+_from_state = fast_apply(FromState)
+gradients_from_state = once_differentiable(triton_gradients, "linear_triton_with_state")
+torch.library.register_autograd(
+    "attention::linear_triton", FromState.backward, setup_context=FromState.setup_context
+)
+
+
+def triton_from_state(*arguments: Any) -> tuple[Tensor, ...]:
+    """The operator with its gradients; a compiler sees the operator alone."""
+    results: tuple[Tensor, ...] = (_forward if torch.compiler.is_compiling() else _from_state)(
+        *arguments, True
+    )
+    return results
 
 
 def _inference_macs(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
@@ -25,7 +24,8 @@ from attention.case import Case, make_inputs
 from attention.kernels.costs import costs_of_heads, result_elements
 from attention.kernels.registry import Costs, register_kernel
 from attention.kernels.standard.explicit import explicit_costs
-from attention.kernels.tensors import check_inputs
+from attention.kernels.tensors import check_inputs, differentiated
+from attention.torch_internals import constant_when_compiled, in_forward_mode
 
 
 def standard_sdpa(
@@ -34,13 +34,48 @@ def standard_sdpa(
     """``scaled_dot_product_attention`` as torch picks its backend.
 
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``. ``scale`` is 1/sqrt(D) unless
-    given.
+    given. A tensor whose tokens share memory (``as_strided``) is copied: torch writes its gradient in its
+    layout.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together.
     """
     check_inputs("standard-sdpa", q, k, v)
+    q, k, v = _apart(q, k, v)
+    if in_forward_mode() and not torch.compiler.is_compiling():  # of torch's backends one carries tangents
+        with sdpa_kernel([SDPBackend.MATH]):
+            return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
     return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+
+
+def _apart(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors, copied where several of their elements are one in memory.
+
+    Expanded ones are copied only where gradients may be wanted, as torch reads them well.
+    """
+    if torch.compiler.is_compiling():
+        return tensors  # a compiler lays gradients out itself
+    written = differentiated(*tensors)
+    return tuple([x.clone(memory_format=CONTIGUOUS) if _overlaps(x, written) else x for x in tensors])
+
+
+def _overlaps(x: Tensor, expanded: bool) -> bool:
+    return not x.is_contiguous() and _overlap(x.shape, x.stride(), expanded)
+
+
+CONTIGUOUS = torch.contiguous_format
+
+
+@lru_cache
+def _overlap(shape: tuple[int, ...], strides: tuple[int, ...], expanded: bool) -> bool:
+    """Whether elements may share memory; dimensions of stride 0 count where ``expanded``."""
+    reach = 0
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size > 1 and (stride or expanded):
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
 
 
 def standard_sdpa_pinned(
@@ -56,6 +91,7 @@ def standard_sdpa_pinned(
             serve; the message holds torch's own reasons.
     """
     check_inputs(f"standard-sdpa-{_backend_of(pinned)}", q, k, v)
+    q, k, v = _apart(q, k, v)
     try:
         with sdpa_kernel([pinned]):
             return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
@@ -86,7 +122,8 @@ def _reasons(pinned: SDPBackend, said: list[str]) -> str:
 
 
 @lru_cache
-def _refusal(pinned: SDPBackend, probe: Case) -> str | None:
+def _probed(pinned: SDPBackend, *fields: Any) -> str | None:
+    probe = Case("standard-sdpa", *fields)
     try:
         standard_sdpa_pinned(*make_inputs(probe), causal=probe.causal, pinned=pinned)
     except ValueError as error:
@@ -94,10 +131,16 @@ def _refusal(pinned: SDPBackend, probe: Case) -> str | None:
     return None
 
 
+@constant_when_compiled
+def _refusal(pinned: SDPBackend, *fields: Any) -> str | None:
+    return _probed(pinned, *fields)
+
+
 def _supports(pinned: SDPBackend, case: Case) -> str | None:
     # torch decides by dtype, widths and device, so that a probe of a few tokens answers for all longer ones.
-    probe = replace(case, kernel="standard-sdpa", batch=1, heads=1, seq_len=min(case.seq_len, 8))
-    return _refusal(pinned, probe)
+    tokens = 8 if torch.compiler.is_compiling() else min(case.seq_len, 8)  # a compiler's length is a symbol
+    how = case.mode, tokens, case.phase, case.device, case.dtype
+    return _refusal(pinned, *how, 1, 1, case.head_dim, case.value_dim)
 
 
 def fused_costs(case: Case) -> Costs:
