@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from math import inf
@@ -64,8 +65,8 @@ def standard_attention(
     """
     if scale is not None:
         check_number("scale", scale)
-    q, k, v, kernel = _select("standard", backend, q, k, v, causal)
-    return kernel.function(q, k, v, causal=causal, scale=scale)
+    q, k, v, function = _select("standard", backend, q, k, v, causal)
+    return function(q, k, v, causal=causal, scale=scale)
 
 
 def linear_attention(
@@ -104,8 +105,8 @@ def linear_attention(
     """
     if type(eps) is not float or not 0 <= eps < inf:
         check_number("eps", eps, least=0)
-    q, k, v, kernel = _select("linear", backend, q, k, v, causal)
-    return kernel.function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
+    q, k, v, function = _select("linear", backend, q, k, v, causal)
+    return function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
 
 
 def explain(case: Case) -> None:
@@ -146,10 +147,11 @@ def _candidates(case: Case) -> tuple[str, ...]:
 
 def _select(
     family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool
-) -> tuple[Tensor, Tensor, Tensor, Kernel]:
-    """The tensors as a kernel takes them, and the kernel of such inputs.
+) -> tuple[Tensor, Tensor, Tensor, Callable[..., Tensor]]:
+    """The tensors as a kernel takes them, and the function of the kernel of such inputs.
 
-    The kernel is looked for once: a short sequence cannot wait for it at each call.
+    The kernel is looked for once, and inputs that are alike are checked once: a short sequence cannot wait
+    for that at each call.
     """
     if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
         refuse_kinds(q, k, v)
@@ -172,7 +174,9 @@ def _select(
     return q, k, v, serving(family, backend, causal, differentiated(q, k, v), *likes)
 
 
-def _serving(family: str, backend: str, causal: bool, backward: bool, q: Like, k: Like, v: Like) -> Kernel:
+def _serving(
+    family: str, backend: str, causal: bool, backward: bool, q: Like, k: Like, v: Like
+) -> Callable[..., Tensor]:
     check_likes(q, k, v)
     known = [name.removeprefix(f"{family}-") for name in list_kernels(family)]
     if backend != "auto" and backend not in known:
@@ -194,12 +198,14 @@ def _serving(family: str, backend: str, causal: bool, backward: bool, q: Like, k
         value_dim=v[0][-1],
     )
     if backend == "auto":
-        return choose(case)
-    kernel = get_kernel(case.kernel)
-    if reason := kernel.supports(case):
-        shapes = f"q {tuple(q[0])}, v {tuple(v[0])} in {dtype}"
-        raise ValueError(f"{case.kernel} cannot serve {shapes}: {reason}")
-    return kernel
+        kernel = choose(case)
+    else:
+        kernel = get_kernel(case.kernel)
+        if reason := kernel.supports(case):
+            shapes = f"q {tuple(q[0])}, v {tuple(v[0])} in {dtype}"
+            raise ValueError(f"{case.kernel} cannot serve {shapes}: {reason}")
+    function: Callable[..., Tensor] = getattr(kernel.function, "unchecked", kernel.function)
+    return function
 
 
 _serving_cached = lru_cache(maxsize=1024)(_serving)

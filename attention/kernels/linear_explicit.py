@@ -9,9 +9,10 @@ from attention.case import Case
 from attention.kernels.costs import costs_of_heads, result_elements
 from attention.kernels.feature_maps import FeatureMap, mapped
 from attention.kernels.registry import Costs, register_kernel
-from attention.kernels.tensors import alike, check_inputs
+from attention.kernels.tensors import alike, checked
 
 
+@checked("linear-explicit")
 def linear_explicit(
     q: Tensor,
     k: Tensor,
@@ -31,7 +32,6 @@ def linear_explicit(
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together, or a map that returns another shape.
     """
-    check_inputs("linear-explicit", q, k, v)
     wide = torch.promote_types(q.dtype, torch.float32)
     phi_q, phi_k, values = alike(*mapped(feature_map, q.to(wide), k.to(wide)), v.to(wide))
     if causal:

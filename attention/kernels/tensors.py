@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from attention.torch_internals import transformed
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 COMPUTED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """The dtypes in which attention is computed."""
@@ -72,6 +76,21 @@ def check_inputs(
 
 def _autocasts(device: str) -> bool:
     return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)  # others may not be asked
+
+
+def checked(kernel: str, dtypes: Collection[torch.dtype] = COMPUTED) -> Callable[[Function], Function]:
+    """A kernel's function behind :func:`check_inputs`; ``unchecked`` is the function of what was checked."""
+
+    def behind(function: Function) -> Function:
+        @wraps(function)
+        def checking(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+            check_inputs(kernel, q, k, v, dtypes)
+            return function(q, k, v, **options)
+
+        checking.unchecked = function  # type: ignore[attr-defined]
+        return cast("Function", checking)
+
+    return behind
 
 
 def check_operands(kernel: str, dtypes: Collection[torch.dtype], q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -173,15 +192,11 @@ def differentiated(*tensors: Tensor | None) -> bool:
 
     An exported graph keeps nothing, because its lengths are not known yet: its backward goes forward first.
     """
-    if torch.compiler.is_exporting():
-        return False
-    if transformed():
-        return True
     if torch.is_grad_enabled():
         for x in tensors:  # a generator for any() takes three times as long
             if x is not None and x.requires_grad:
-                return True
-    return False
+                return not torch.compiler.is_exporting()
+    return transformed() and not torch.compiler.is_exporting()
 
 
 def contiguous_like(x: Tensor) -> Tensor:

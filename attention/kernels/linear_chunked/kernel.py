@@ -9,9 +9,10 @@ from attention.kernels.linear_chunked.blocks import default_chunk_size
 from attention.kernels.linear_chunked.costs import chunked_costs
 from attention.kernels.linear_chunked.operator import chunked_differentiable, chunked_forward
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import check_inputs, differentiated
+from attention.kernels.tensors import checked, differentiated
 
 
+@checked("linear-chunked")
 def linear_chunked(
     q: Tensor,
     k: Tensor,
@@ -32,7 +33,6 @@ def linear_chunked(
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together, or a chunk size below 1.
     """
-    check_inputs("linear-chunked", q, k, v)
     dtype = v.dtype
     q, k, v, name = mapped_before(feature_map, q, k, v)
     if chunk_size is None:

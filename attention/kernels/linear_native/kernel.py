@@ -11,9 +11,10 @@ from attention.kernels.linear_native.costs import native_costs
 from attention.kernels.linear_native.library import STORAGE, missing
 from attention.kernels.linear_native.operator import native_differentiable, native_forward
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import check_inputs, differentiated, dtype_name, unit_stride
+from attention.kernels.tensors import checked, differentiated, dtype_name, unit_stride
 
 
+@checked("linear-native", STORAGE)
 def linear_native(
     q: Tensor,
     k: Tensor,
@@ -37,7 +38,6 @@ def linear_native(
         ValueError: shapes, dtypes or devices that do not fit together, a device other than the CPU, a dtype
             it does not have, or no C++ compiler to build it.
     """
-    check_inputs("linear-native", q, k, v, STORAGE)
     dtype = v.dtype
     q, k, v, name = mapped_before(feature_map, q, k, v)
     if reason := _refusal(q.device.type, q.dtype):

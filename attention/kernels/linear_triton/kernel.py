@@ -19,7 +19,7 @@ from attention.kernels.linear_triton.operator import (
 )
 from attention.kernels.linear_triton.plan import PRECISIONS, WIDEST
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import check_inputs, differentiated, dtype_name, unit_stride
+from attention.kernels.tensors import check_inputs, checked, differentiated, dtype_name, unit_stride
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 # float16 holds no more digits than tf32. For float32 three products of tf32 are as exact as one of
@@ -29,6 +29,7 @@ PRECISION = {torch.float32: "tf32x3", torch.bfloat16: "ieee", torch.float16: "tf
 LinearState = tuple[Tensor, Tensor]
 
 
+@checked("linear-triton")
 def linear_triton(
     q: Tensor,
     k: Tensor,
@@ -52,7 +53,6 @@ def linear_triton(
         ValueError: shapes, dtypes or devices that do not fit together, an unknown input_precision, a dtype or
             width it does not have, tokens 2^25 elements apart or more, or no CUDA device.
     """
-    check_inputs("linear-triton", q, k, v)
     dtype = v.dtype
     q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
     if v.numel() == 0:

@@ -10,9 +10,10 @@ from torch import Tensor
 from attention.case import Case
 from attention.kernels.costs import costs_of_heads, masked_scores, result_elements
 from attention.kernels.registry import Costs, register_kernel
-from attention.kernels.tensors import check_inputs
+from attention.kernels.tensors import checked
 
 
+@checked("standard-explicit")
 def standard_explicit(
     q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
 ) -> Tensor:
@@ -24,7 +25,6 @@ def standard_explicit(
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together.
     """
-    check_inputs("standard-explicit", q, k, v)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     scores = (q * scale) @ k.mT
     if causal:

@@ -24,10 +24,11 @@ from attention.case import Case, make_inputs
 from attention.kernels.costs import costs_of_heads, result_elements
 from attention.kernels.registry import Costs, register_kernel
 from attention.kernels.standard.explicit import explicit_costs
-from attention.kernels.tensors import check_inputs, differentiated
+from attention.kernels.tensors import check_inputs, checked, differentiated
 from attention.torch_internals import constant_when_compiled, in_forward_mode
 
 
+@checked("standard-sdpa")
 def standard_sdpa(
     q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
 ) -> Tensor:
@@ -40,7 +41,6 @@ def standard_sdpa(
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together.
     """
-    check_inputs("standard-sdpa", q, k, v)
     q, k, v = _apart(q, k, v)
     if in_forward_mode() and not torch.compiler.is_compiling():  # of torch's backends one carries tangents
         with sdpa_kernel([SDPBackend.MATH]):
@@ -53,6 +53,9 @@ def _apart(*tensors: Tensor) -> tuple[Tensor, ...]:
 
     Expanded ones are copied only where gradients may be wanted, as torch reads them well.
     """
+    q, k, v = tensors
+    if q.is_contiguous() and k.is_contiguous() and v.is_contiguous():
+        return tensors
     if torch.compiler.is_compiling():
         return tensors  # a compiler lays gradients out itself
     written = differentiated(*tensors)
