@@ -124,7 +124,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
             (folder / named[1]).write_text(block)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(writing, "draw_pictures", lambda *_: [])
+        patch.setattr(writing, "save_pictures", lambda *_: ([], []))
         return Trials(folder)
 
 
