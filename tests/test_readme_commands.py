@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 import torch
 
-import benchmarks.__main__ as command_line
+from benchmarks import command_line
+from benchmarks.__main__ import main
 from benchmarks.analysis.report import writing
 from benchmarks.runs import Plan
 from tests.compared import LAWS, PLAIN
@@ -185,7 +186,7 @@ def conclude(words: Sequence[str]) -> tuple[str, list[Session]]:
         patch.setenv("XDG_CACHE_HOME", "cache")  # whose own could hold a noise floor of this machine
         patch.setattr(command_line, "carry_out", carry_out)
         patch.setattr(command_line, "compare_revisions", compare_revisions)
-        return answer(lambda: command_line.main(words)), sessions
+        return answer(lambda: main(words)), sessions
 
 
 def answer(program: Callable[[], int]) -> str:

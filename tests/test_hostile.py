@@ -1,0 +1,133 @@
+"""Whatever a file holds, a command ends with its exit code and a sentence, and nothing foreign gets out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NoReturn
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.__main__ import main
+from benchmarks.analysis.serialization import FORMULA
+from tests.hostile import Content, Edit, edits, sound, write
+
+COMMANDS = ("report", "report of a layer", "compare", "history")
+WRITINGS = tuple(f"benchmarks.analysis.{room}.writing.save_pictures" for room in ("report", "comparison", "history"))
+DRAWN = 25
+"""One of so many examples draws its pictures, which takes most of the time."""
+
+Example = tuple[str, list[list[Edit]], int]
+EXAMPLES: st.SearchStrategy[Example] = st.tuples(
+    st.sampled_from(COMMANDS),
+    # The files in turn, so that one list of changes is that of all files.
+    st.lists(st.lists(edits(), max_size=3), min_size=1, max_size=3),
+    st.integers(0, DRAWN - 1),
+)
+QUICK = settings(
+    max_examples=500, derandomize=True, deadline=None, database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)  # fmt: skip
+
+
+@QUICK
+@given(EXAMPLES)
+def test_no_file_makes_a_command_fail_or_write_what_it_should_not(example: Example) -> None:
+    check(*example)
+
+
+@pytest.mark.slow
+@settings(QUICK, max_examples=10_000, derandomize=False)
+@given(EXAMPLES)
+def test_no_file_of_ten_thousand_makes_a_command_fail(example: Example) -> None:
+    check(*example)
+
+
+def check(command: str, changes: list[list[Edit]], drawn: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        words = _files(folder, command, changes)
+        code, out, err = _carry_out([*words, "-o", str(folder / "out")], drawn=drawn == 0)
+        assert code in (0, 1, 2), err
+        lines = err.splitlines()
+        assert len(lines) == (code == 2) and all(line.startswith("error: ") for line in lines), err
+        for text in (out, err):
+            assert_harmless(text)
+        written = sorted((folder / "out").iterdir()) if code != 2 else []
+        assert bool(written) == (code != 2) == (folder / "out").exists()
+        for file in written:
+            assert_file_harmless(file)
+
+
+def _files(folder: Path, command: str, changes: list[list[Edit]]) -> list[str]:
+    """The words of a command, with its files changed one after the other."""
+    count = {"report": 2, "report of a layer": 1, "compare": 4, "history": 5}[command]
+    files = []
+    for number in range(count):
+        content = sound(number, layer=command == "report of a layer")
+        for change in changes[number % len(changes)]:
+            change(content)
+        files.append(str(write(folder / f"{number}.json", content)))
+    if command == "compare":
+        return ["compare", *files[:2], "--against", *files[2:]]
+    return ["history", str(folder)] if command == "history" else ["report", *files]
+
+
+def _carry_out(words: list[str], *, drawn: bool) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        if drawn:
+            return main(words), out.getvalue(), err.getvalue()
+        with patch(WRITINGS[0], _none), patch(WRITINGS[1], _none), patch(WRITINGS[2], _none):
+            return main(words), out.getvalue(), err.getvalue()
+
+
+def _none(*_: object) -> tuple[list[str], list[str]]:
+    return [], []
+
+
+def assert_harmless(text: str) -> None:
+    """No control characters but line feeds."""
+    assert [line for line in text.split("\n") if not line.isprintable()] == []
+
+
+def assert_file_harmless(file: Path) -> None:
+    if file.suffix in (".png", ".npz"):
+        assert file.stat().st_size > 0
+        return
+    text = file.read_text(encoding="utf-8")
+    assert_harmless(text)
+    if file.suffix == ".json":
+        assert_strict(json.loads(text, parse_constant=_refuse))
+    if file.suffix == ".csv":
+        cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
+        assert [cell for cell in cells if cell.startswith(FORMULA) and not _is_number(cell)] == []
+
+
+def assert_strict(value: Any) -> None:
+    """No control characters in any text, which JSON would hide behind escapes."""
+    if isinstance(value, str):
+        assert_harmless(value)
+    for part in [*value.keys(), *value.values()] if isinstance(value, dict) else []:
+        assert_strict(part)
+    for part in value if isinstance(value, list) else []:
+        assert_strict(part)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
