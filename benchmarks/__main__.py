@@ -55,7 +55,9 @@ def _fault(error: Exception) -> int:
     if os.environ.get(DEBUG):
         traceback.print_exc()
         where = "see above"
-    return _end(f"error: {_words(error)}; this is a fault of this suite, not of its input: {where}", OUR_FAULT)
+    return _end(
+        f"error: {_words(error)}; this is a fault of this suite, not of its input: {where}", OUR_FAULT
+    )
 
 
 def _words(error: Exception) -> str:
@@ -68,6 +70,6 @@ def _words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    if not os.environ.get(DEBUG):
-        warnings.simplefilter("ignore")  # they are about the code of libraries
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # they speak of code, not of runs
     sys.exit(main())

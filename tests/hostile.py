@@ -6,10 +6,12 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 from tests.synthetic import Law, Machine, Noise, Run, ceilings
@@ -80,6 +82,18 @@ def _nested(levels: int) -> Any:
     for _ in range(levels):
         value = [value]
     return value
+
+
+WRITINGS = [f"benchmarks.analysis.{room}.writing" for room in ("report", "comparison", "history")]
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Let commands draw no pictures, which take most of their time."""
+    with pytest.MonkeyPatch.context() as patching:
+        for module in WRITINGS:
+            patching.setattr(f"{module}.save_pictures", lambda *_: ([], []))
+        yield
 
 
 Edit = Callable[[Content], None]

@@ -6,10 +6,9 @@ import csv
 import io
 import json
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
-from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,10 +16,9 @@ from hypothesis import strategies as st
 
 from benchmarks.__main__ import main
 from benchmarks.analysis.serialization import FORMULA
-from tests.hostile import Content, Edit, edits, sound, write
+from tests.hostile import Edit, edits, sound, undrawn, write
 
 COMMANDS = ("report", "report of a layer", "compare", "history")
-WRITINGS = tuple(f"benchmarks.analysis.{room}.writing.save_pictures" for room in ("report", "comparison", "history"))
 DRAWN = 25
 """One of so many examples draws its pictures, which takes most of the time."""
 
@@ -82,15 +80,8 @@ def _files(folder: Path, command: str, changes: list[list[Edit]]) -> list[str]:
 
 def _carry_out(words: list[str], *, drawn: bool) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        if drawn:
-            return main(words), out.getvalue(), err.getvalue()
-        with patch(WRITINGS[0], _none), patch(WRITINGS[1], _none), patch(WRITINGS[2], _none):
-            return main(words), out.getvalue(), err.getvalue()
-
-
-def _none(*_: object) -> tuple[list[str], list[str]]:
-    return [], []
+    with redirect_stdout(out), redirect_stderr(err), nullcontext() if drawn else undrawn():
+        return main(words), out.getvalue(), err.getvalue()
 
 
 def assert_harmless(text: str) -> None:
