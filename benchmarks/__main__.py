@@ -51,13 +51,12 @@ def _end(sentence: str, code: int) -> int:
 
 
 def _fault(error: Exception) -> int:
-    where = f"{DEBUG}=1 shows where"
+    place = f"{DEBUG}=1 shows where"
     if os.environ.get(DEBUG):
         traceback.print_exc()
-        where = "see above"
-    return _end(
-        f"error: {_words(error)}; this is a fault of this suite, not of its input: {where}", OUR_FAULT
-    )
+        place = "see above"
+    sentence = f"error: {_words(error)}; this is a fault of this suite, not of its input: {place}"
+    return _end(sentence, OUR_FAULT)
 
 
 def _words(error: Exception) -> str:

@@ -53,17 +53,18 @@ def sound(seed: int, *, layer: bool = False) -> Content:
 
 
 TEXTS = (
-    "", " ", "-", "\x1b[31mred", "\x9b2J", "nul\x00", "\x7f", "back\u202eward", "\u2066isolate", "line\u2028end",
-    "\ud800", "two\nlines", "$a$ $b$", "\\frac{", "_hidden", "a|b", "`code`", "```", "![x](http://e.org/a.png)",
-    "[x](javascript:alert(1))", "<script>alert(1)</script>", "&lt;", "=1+1", "+1", "@x", "-x", "--help", "../../up",
-    "/etc/passwd", "中文", "\U0001f600", "e\u0301", "9" * 400, "x" * 3000, "nan", "null", "$(touch x)", "a b'c\"d",
-    "linear-chunked", "standard-sdpa", "ceiling-copy", "ceiling-matmul", "layer", "operator", "ceiling", "linear",
-    "standard", "cuda", "cpu", "wall", "device", "forward", "forward_backward", "bidirectional", "measured", "oom",
-    "failed", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2025-01-01", "float16", "float32",
+    "", " ", "-", "\x1b[31mred", "\x9b2J", "nul\x00", "\x7f", "back\u202eward", "\u2066isolate",
+    "line\u2028end", "\ud800", "two\nlines", "$a$ $b$", "\\frac{", "_hidden", "a|b", "`code`", "```",
+    "![x](http://e.org/a.png)", "[x](javascript:alert(1))", "<script>alert(1)</script>", "&lt;", "=1+1",
+    "+1", "@x", "-x", "--help", "../../up", "/etc/passwd", "中文", "\U0001f600", "e\u0301", "9" * 400,
+    "x" * 3000, "nan", "null", "$(touch x)", "a b'c\"d", "linear-chunked", "standard-sdpa", "ceiling-copy",
+    "ceiling-matmul", "layer", "operator", "ceiling", "linear", "standard", "cuda", "cpu", "wall", "device",
+    "forward", "forward_backward", "bidirectional", "measured", "oom", "failed", "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-14:00", "2025-01-01", "float16", "float32",
 )  # fmt: skip
 NUMBERS = (
-    0, -1, 1, 2, 3, 512, 10**9, 2**31, 2**40, 2**53, 2**62, 2**63, 2**64, 10**30, 10**308, 10**400, -(10**400),
-    0.0, -0.0, 0.5, 1e-12, 1e-15, 1e9, 5e-324, 1e-300, 1e300, 1.7976931348623157e308, -1e300,
+    0, -1, 1, 2, 3, 512, 10**9, 2**31, 2**40, 2**53, 2**62, 2**63, 2**64, 10**30, 10**308, 10**400,
+    -(10**400), 0.0, -0.0, 0.5, 1e-12, 1e-15, 1e9, 5e-324, 1e-300, 1e300, 1.7976931348623157e308, -1e300,
     math.nan, math.inf, -math.inf, True, False, None,
 )  # fmt: skip
 ODD: st.SearchStrategy[Any] = st.one_of(
@@ -100,8 +101,8 @@ Edit = Callable[[Content], None]
 
 
 ROOMS: tuple[tuple[Any, ...], ...] = (
-    *[("benchmarks", int, "extra_info")] * 5, ("benchmarks", int, "stats"), ("benchmarks", int, "stats", "data"),
-    ("benchmarks", int), ("not_measured", int), ("not_measured", int), ("run",), ("run", "conditions", int),
+    *[("benchmarks", int, "extra_info")] * 5, ("benchmarks", int, "stats"),
+    ("benchmarks", int, "stats", "data"), ("benchmarks", int), ("not_measured", int), ("not_measured", int), ("run",), ("run", "conditions", int),
     ("machine_info",), ("commit_info",), (),
 )  # fmt: skip
 """Where a file is changed: names of fields, and for a list any of its items."""
