@@ -13,6 +13,7 @@ from benchmarks import console
 from benchmarks.analysis.comparison.regression import MARGIN
 from benchmarks.analysis.comparison.writing import FORMATS
 from benchmarks.analysis.history.writing import write_history
+from benchmarks.analysis.output import try_folder
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.texts import printable
 from benchmarks.analysis.report.writing import write_report
@@ -82,6 +83,7 @@ def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
 
 def _compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     output, margin, format = Path(options.output), options.margin, options.format
+    try_folder(output, "comparison")
     if options.rev:
         comparison = compare_revisions(
             options.rev, options.pairs, pytest_options, output, margin=margin, format=format, say=console.say

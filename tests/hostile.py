@@ -101,10 +101,17 @@ Edit = Callable[[Content], None]
 
 
 ROOMS: tuple[tuple[Any, ...], ...] = (
-    *[("benchmarks", int, "extra_info")] * 5, ("benchmarks", int, "stats"),
-    ("benchmarks", int, "stats", "data"), ("benchmarks", int), ("not_measured", int), ("not_measured", int), ("run",), ("run", "conditions", int),
-    ("machine_info",), ("commit_info",), (),
-)  # fmt: skip
+    *[("benchmarks", int, "extra_info")] * 5,
+    ("benchmarks", int, "stats"),
+    ("benchmarks", int, "stats", "data"),
+    ("benchmarks", int),
+    *[("not_measured", int)] * 2,
+    ("run",),
+    ("run", "conditions", int),
+    ("machine_info",),
+    ("commit_info",),
+    (),
+)
 """Where a file is changed: names of fields, and for a list any of its items."""
 
 

@@ -112,11 +112,11 @@ def _fenced(command: str) -> str:
     return f"{fence}\n{command}\n{fence}"
 
 
-ENTITIES = {"&": "&amp;", "<": "&lt;", "\n": " "}
+ENTITIES = {"&": "&amp;", "<": "&lt;", "\n": " ", "@": "@<!-- -->"}
 INLINE = re.compile(
     r"[\\`|$#&<\n]"  # escapes, code, cells, formulas, issues, entities and HTML
-    r"|[*~](?=\S)|(?<!\w)_(?=\S)"  # what may open bold, struck or slanted text
-    r"|\](?=[(\[:])|:(?=//)|(?<=www)\."  # links and pictures
+    r"|[*~](?=\S)|(?<![^\W_])_(?=\S)"  # what may open bold, struck or slanted text
+    r"|\](?=[(\[:])|:(?=//)|(?<=www)\.|@(?=\w)"  # links, pictures, addresses and people
 )
 BLOCK = re.compile(r"^(?:[-+*>]|\[(?=[ xX]\])|\d+[.)])")
 """What begins a list, a quotation or a box to tick."""
