@@ -109,7 +109,8 @@ def test_no_control_character_of_a_file_reaches_the_terminal_or_any_output(
 
 ACTIVE = (
     "![x](http://e.org/a.png)", "[x](javascript:alert(1))", "<img src=x>", "`code`", "**bold**", "_slanted_",
-    "~~struck~~", "http://e.org", "www.e.org", "$x$", "[a][b]", "[a]: http://e.org", "&lt;b&gt;", "#1", "a|b", "a@e.org", "__b__",
+    "~~struck~~", "http://e.org", "www.e.org", "$x$", "[a][b]", "[a]: http://e.org", "&lt;b&gt;", "#1", "a|b",
+    "a@e.org", "__b__",
 )  # fmt: skip
 
 
@@ -119,13 +120,13 @@ def test_markdown_renders_what_the_input_says_letter_by_letter(text: str) -> Non
     markdown = as_markdown([Section(text, [f"A name is {text}.", text], table=table, notes=[text])])
     assert not re.search(rf"(?<!\\){re.escape(text)}", markdown)
     assert literal(markdown).count(text) == 7 if "|" not in text else literal(markdown).count(text) >= 4
-    assert not re.search(r"(?<!\\)(?:\\\\)*(?:[`<$]|\]\(|\]\[|\]:|://)", markdown)
+    assert not re.search(r"(?<!\\)(?:\\\\)*(?:[`<$]|\]\(|\]\[|\]:|://)", markdown.replace("@<!-- -->", ""))
 
 
 def literal(markdown: str) -> str:
     """What is left of markdown when its escapes are taken away."""
     bare = markdown.replace("@<!-- -->", "@")
-    bare = re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", markdown)
+    bare = re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", bare)
     return bare.replace("&lt;", "<").replace("&amp;", "&")
 
 
