@@ -27,7 +27,7 @@ Example = tuple[str, list[list[Edit]], int]
 EXAMPLES: st.SearchStrategy[Example] = st.tuples(
     st.sampled_from(COMMANDS),
     # The files in turn, so that one list of changes is that of all files.
-    st.lists(st.lists(edits(), max_size=3), min_size=1, max_size=2),
+    st.lists(st.lists(edits(), min_size=1, max_size=8), min_size=1, max_size=2),
     st.integers(0, DRAWN - 1),
 )
 QUICK = settings(
