@@ -16,18 +16,19 @@ from hypothesis import strategies as st
 
 from benchmarks.__main__ import main
 from benchmarks.analysis.serialization import FORMULA
-from tests.hostile import Edit, edits, sound, undrawn, write
+from tests.hostile import Edit, sound, undrawn, write
 
 COMMANDS = (*["history"] * 6, *["report"] * 2, "report of a layer", "compare")
 """The cheapest one most often: all of them read a file alike."""
 DRAWN = 40
 """One of so many examples draws its pictures, which takes most of the time."""
 
+EDITS = st.builds(Edit, st.integers(0, 2**64 - 1))
 Example = tuple[str, list[list[Edit]], int]
 EXAMPLES: st.SearchStrategy[Example] = st.tuples(
     st.sampled_from(COMMANDS),
     # The files in turn, so that one list of changes is that of all files.
-    st.lists(st.lists(edits(), min_size=1, max_size=8), min_size=1, max_size=2),
+    st.lists(st.lists(EDITS, min_size=1, max_size=8), min_size=1, max_size=2),
     st.integers(0, DRAWN - 1),
 )
 QUICK = settings(
