@@ -114,7 +114,7 @@ def _of_device(rows: pd.DataFrame) -> Iterator[Ceiling]:
 
 def _fastest(rows: pd.DataFrame, amount: str) -> Rate | None:
     rates = []
-    for _, case in rows.groupby("key"):
+    for _, case in rows[rows[amount].notna()].groupby("key"):
         seconds = case.groupby("unit")["median_s"].median()
         units = float(case[amount].iloc[0]) / seconds.to_numpy(dtype=float)
         rates.append(Rate(float(np.median(units)), float(units.min()), float(units.max()), len(units)))
