@@ -29,6 +29,11 @@ def ceilings_of_extreme_amounts(content: Content) -> None:
             info[amount] = value
 
 
+def ceilings_of_a_device_without_a_name(content: Content) -> None:
+    for info in infos(content, "ceiling-copy")[:1]:
+        info["device_name"] = None
+
+
 def two_keys_of_one_case(content: Content) -> None:
     infos(content, "linear-chunked")[0]["key"] = "another"
 
@@ -55,6 +60,7 @@ def lengths_far_apart(content: Content) -> None:
 PLANTS = (
     ceilings_without_amounts,
     ceilings_of_extreme_amounts,
+    ceilings_of_a_device_without_a_name,
     two_keys_of_one_case,
     repetitions_without_a_common_length,
     one_time_of_a_femtosecond,

@@ -168,7 +168,7 @@ def _stored(file: RunFile) -> StoredRun:
     exact: dict[CaseId, Floats] = {}
     for row in file.measured:
         known = row.fields
-        case = known["key"], known["clock"], known["device_name"]
+        case = known["key"], known["clock"], known["device_name"] or ""
         seconds.setdefault(case, []).append(row.median_s)
         cases[case] = Case.of({**{name: known.get(name) for name in CASE}, "machine": ""})
         amounts = np.array([np.nan if known[name] is None else float(known[name]) for name in EXACT])
