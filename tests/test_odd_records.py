@@ -30,8 +30,11 @@ def ceilings_of_extreme_amounts(content: Content) -> None:
 
 
 def ceilings_of_a_device_without_a_name(content: Content) -> None:
-    for info in infos(content, "ceiling-copy")[:1]:
-        info["device_name"] = None
+    infos(content, "ceiling-copy")[0]["device_name"] = None
+
+
+def ceilings_without_a_dtype(content: Content) -> None:
+    infos(content, "ceiling-matmul")[0]["dtype"] = None
 
 
 def two_keys_of_one_case(content: Content) -> None:
@@ -61,6 +64,7 @@ PLANTS = (
     ceilings_without_amounts,
     ceilings_of_extreme_amounts,
     ceilings_of_a_device_without_a_name,
+    ceilings_without_a_dtype,
     two_keys_of_one_case,
     repetitions_without_a_common_length,
     one_time_of_a_femtosecond,
