@@ -128,7 +128,7 @@ def _seconds(text: str) -> float:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= float(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1 and at most {MOST}")
     return int(text)
 
 
