@@ -53,6 +53,7 @@ QUICK = settings(
 @QUICK
 @given(EXAMPLES)
 @example(Example(16308112816698314837))  # repetitions that share no length
+@example(Example(510511))  # a side without a unit that holds all lengths
 def test_no_file_makes_a_command_fail_or_write_what_it_should_not(one: Example) -> None:
     one.check()
 
