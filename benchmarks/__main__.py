@@ -1,246 +1,76 @@
-"""Measure runs, and conclude from measured ones: `python -m benchmarks run | report | compare | history`."""
+"""The one door of every command line: `python -m benchmarks run | report | compare | history`.
+
+Whatever happens behind it ends in an exit code and, unless that is 0 or 1, in one sentence.
+"""
 
 from __future__ import annotations
 
-import argparse
-import io
-import math
-import re
+import os
 import sys
+import traceback
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.analysis.comparison.regression import MARGIN
-from benchmarks.analysis.comparison.writing import FORMATS
-from benchmarks.analysis.history.writing import write_history
+from benchmarks import console
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.report.writing import write_report
-from benchmarks.comparing import compare_files, compare_revisions
-from benchmarks.noise_store import known_run_effect
-from benchmarks.runs import Plan, carry_out
-from benchmarks.survival.endings import OUTSIDE, Stop, handling
-from benchmarks.survival.journal import recovered
-from benchmarks.survival.locks import hold_folder
 
-DEFAULT_RUNS = 6
-SHORT_RUN = ("--repetitions=1", "--layer-rounds=4")
-"""Options of each of the runs that together take as long as one run of six repetitions."""
-EXIT_CODES = (
-    "exit codes: 0 a report was written; 1 it was, but nothing had been measured; 2 wrong usage or input"
-)
-
-
-COMPARE_EXIT_CODES = (
-    "exit codes: 0 nothing became slower or larger; 1 something did, or can no longer be measured; "
-    "2 wrong usage or input"
-)
+WRONG_INPUT, OUR_FAULT, INTERRUPTED = 2, 3, 130
+DEBUG = "ATTENTION_DEBUG"
+"""The environment variable that shows where an error comes from."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    # Beside revisions there are no files, whose place the values of pytest's options would take.
-    revisions = any(word.partition("=")[0] == "--rev" for word in words)
-    parser = _parser(revisions)
-    options, rest = parser.parse_known_args(words)
-    if revisions and "--against" in rest:
-        parser.error("--rev measures both sides and --against names files; give one of them")
-    if rest and not (options.command is _run or revisions):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal without the signs for µ and ± shall show "?" rather than end the report.
-        sys.stdout.reconfigure(errors="replace")
+    """Run the command line and return its exit code.
+
+    Raises:
+        SystemExit: The arguments are wrong, which is told, or ask for help.
+    """
+    # Pictures are files: the backend of a notebook, which may not be installed here, has no part in them.
+    os.environ["MPLBACKEND"] = "agg"
     try:
-        with handling(Stop(), *OUTSIDE):
-            return int(options.command(options, rest))
+        # Whatever goes wrong in an import is told as any other error.
+        from benchmarks.command_line import carry_out_command
+        from benchmarks.survival.endings import OUTSIDE, Stop, handling
+
+        try:
+            with handling(Stop(), *OUTSIDE):
+                return carry_out_command(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            console.write("")  # what argparse may have written
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _end(f"error: {error}", WRONG_INPUT)
     except KeyboardInterrupt:
-        print("interrupted; the same command continues with what is missing", file=sys.stderr)
-        return 130
+        return _end("interrupted; the same command continues with what is missing", INTERRUPTED)
+    except ModuleNotFoundError as error:
+        return _end(f"error: {error}; install what is missing with pip install -e '.[bench]'", WRONG_INPUT)
+    except Exception as error:
+        return _fault(error)
 
 
-def _report(options: argparse.Namespace, _: Sequence[str]) -> int:
-    report = write_report(_recovered(options.files), options.output, known_run_effect)
-    print(report.text, end="")
-    return 0 if report.measured else 1
+def _end(sentence: str, code: int) -> int:
+    console.say(sentence)
+    return code
 
 
-def _recovered(files: Sequence[str]) -> list[Path]:
-    """The files, after what runs that were killed had measured is turned into them."""
-    return [recovered(Path(file), _say) for file in files]
+def _fault(error: Exception) -> int:
+    place = f"{DEBUG}=1 shows where"
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+        place = "see above"
+    sentence = f"error: {_words(error)}; this is a fault of this suite, not of its input: {place}"
+    return _end(sentence, OUR_FAULT)
 
 
-def _run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
-    folder = Path(options.output)
-    short = () if options.runs else SHORT_RUN
-    plan = Plan(
-        folder, options.runs or DEFAULT_RUNS, options.until, options.time_limit, (*short, *pytest_options)
-    )
-    with hold_folder(folder):
-        files = carry_out(plan, lambda line: print(line, flush=True))
-        if not files:
-            raise InputError(f"no run was complete within the time limit; {folder} holds none")
-        report = write_report(files, folder / "report", known_run_effect)
-    print(report.text, end="")
-    return 0 if report.measured else 1
-
-
-def _compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
-    output, margin, format = Path(options.output), options.margin, options.format
-    if options.rev:
-        comparison = compare_revisions(
-            options.rev, options.pairs, pytest_options, output, margin=margin, format=format, say=_say
-        )
-    else:
-        sides = _recovered(options.base), _recovered(options.against)
-        comparison = compare_files(*sides, output, margin=margin, format=format, say=_say)
-    print(comparison.text, end="")
-    return 1 if comparison.found.regressed else 0
-
-
-def _say(line: str) -> None:
-    """Beside the output, which may be read by a program."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def _history(options: argparse.Namespace, _: Sequence[str]) -> int:
-    history = write_history(options.storage, options.output, baseline=options.baseline, margin=options.margin)
-    print(history.text, end="")
-    return 1 if history.worse else 0
-
-
-def _share(text: str) -> float:
-    """2% or 0.02."""
-    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 100 %")
-    return value
-
-
-def _seconds(text: str) -> float:
-    """90, 90s, 15m or 2h."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not match or not math.isfinite(float(match[1])):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 15m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return int(text)
-
-
-def _parser(revisions: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure runs, and conclude from measured ones."
-    )
-    commands = parser.add_subparsers(required=True, metavar="command")
-    _add_report(commands.add_parser(
-        "report",
-        help="tables, pictures, exponents and crossovers of one or more runs",
-        description="Print the conclusions, and write them with their pictures and tables into a folder.",
-        epilog=EXIT_CODES,
-    ))  # fmt: skip
-    _add_run(commands.add_parser(
-        "run",
-        help="measure several runs in fresh processes, and report over all of them",
-        description="Measure runs one after another, each a fresh process with a JSON file of its own. "
-        "Every option not listed here goes to pytest. The same command continues what was interrupted.",
-        epilog=EXIT_CODES,
-        allow_abbrev=False,
-    ))  # fmt: skip
-    _add_compare(commands.add_parser(
-        "compare",
-        help="did it change? runs before against runs after, or one commit against another",
-        usage="%(prog)s BASE.json [...] --against HEAD.json [...] [options]\n"
-        "       %(prog)s --rev BASE --rev HEAD [--pairs N] [options] [options of pytest]",
-        description="Compare the times, counts, exponents and crossovers of two sets of runs: of files, "
-        "or with --rev of two commits, measured now in turn; then every option not listed here goes to "
-        "pytest, and the same command continues what was interrupted.",
-        epilog=COMPARE_EXIT_CODES,
-        allow_abbrev=False,
-    ), revisions)  # fmt: skip
-    _add_history(commands.add_parser(
-        "history",
-        help="what changed at which commit, over all runs in a storage folder",
-        description="Find the steps in the times, counts, exponents and crossovers of stored runs, in the "
-        "order of their commits.",
-        epilog="exit codes: 0 nothing is worse than the baseline; 1 something is slower, larger or lost; "
-        "2 wrong usage or input",
-    ))  # fmt: skip
-    return parser
-
-
-def _add_report(report: argparse.ArgumentParser) -> None:
-    report.add_argument(
-        "files", nargs="+", metavar="out.json", help="written by `pytest benchmarks --benchmark-json`"
-    )
-    report.add_argument("-o", "--output", default="report", metavar="DIR", help="default: %(default)s")
-    report.set_defaults(command=_report)
-
-
-def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument(
-        "--runs",
-        type=_count,
-        metavar="N",
-        help=f"how many whole runs; default: {DEFAULT_RUNS} short ones, of one repetition each",
-    )
-    run.add_argument(
-        "--until",
-        type=_share,
-        metavar="2%",
-        help="go on, beyond --runs, until every crossover's interval is within this share of it",
-    )
-    run.add_argument("--time-limit", type=_seconds, metavar="30m", help="start no further run after so long")
-    run.add_argument("-o", "--output", default="runs", metavar="DIR", help="default: %(default)s")
-    run.set_defaults(command=_run)
-
-
-def _add_compare(compare: argparse.ArgumentParser, revisions: bool) -> None:
-    if not revisions:
-        compare.add_argument("base", nargs="+", metavar="BASE.json", help="runs before the change")
-        compare.add_argument(
-            "--against", nargs="+", required=True, metavar="HEAD.json", help="runs after the change"
-        )
-    compare.add_argument(
-        "--rev",
-        action="append",
-        metavar="COMMIT",
-        help="given twice, base and head: measure their kernels by this tree's benchmarks; . is the working "
-        "tree with its changes; the same one twice measures the noise of this machine",
-    )
-    compare.add_argument(
-        "--pairs", type=_count, default=6, metavar="N", help="runs of each revision; default: %(default)s"
-    )
-    compare.add_argument(
-        "--margin", type=_share, default=MARGIN, metavar="5%", help="smaller changes are none; default: 5%%"
-    )
-    compare.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
-    compare.add_argument("-o", "--output", default="comparison", metavar="DIR", help="default: %(default)s")
-    compare.set_defaults(command=_compare)
-
-
-def _add_history(history: argparse.ArgumentParser) -> None:
-    history.add_argument(
-        "storage", metavar="STORAGE", help="folder of runs, like the .benchmarks of --benchmark-autosave"
-    )
-    history.add_argument("-o", "--output", default="history", metavar="DIR", help="default: %(default)s")
-    history.add_argument(
-        "--baseline", metavar="REV", help="commit id to compare with; default: the level before the last step"
-    )
-    history.add_argument(
-        "--margin",
-        type=_share,
-        default="3%",
-        metavar="3%",
-        help="the smallest step to be named; default: %(default)s",
-    )
-    history.set_defaults(command=_history)
+def _words(error: Exception) -> str:
+    """The name of an error and what it says, if it can."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 if __name__ == "__main__":
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # they speak of code, not of runs
     sys.exit(main())

@@ -14,7 +14,6 @@ from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.noise_store import store_floor, stored_floor
 from benchmarks.revisions import Pairs, describe, measure_pairs, plan_pairs
 from benchmarks.runs import ROOT
-from benchmarks.survival.locks import hold_folder
 
 LEAST_PAIRS = 3
 """Fewer pairs tell more of their number than of the machine's noise."""
@@ -80,19 +79,17 @@ def compare_revisions(
         root: The tree run from, in its repository.
 
     Raises:
-        InputError: A revision cannot be found, checked out or measured, nothing is comparable, or another
-            process fills the folder.
+        InputError: A revision cannot be found, checked out or measured, or nothing is comparable.
     """
-    with hold_folder(output):
-        plan = plan_pairs(names, pairs, pytest_options, output, root)
-        say(describe(plan, root))
-        measure_pairs(plan, say, root)
-        files = plan.files("base"), plan.files("head")
-        if not plan.base.same_kernels(plan.head):
-            return compare_files(*files, output, margin=margin, format=format, say=say, paired=True)
-        comparison = write_comparison(*files, output, margin=margin, paired=True, format=format)
-        _remember_noise(plan, comparison, say)
-        return comparison
+    plan = plan_pairs(names, pairs, pytest_options, output, root)
+    say(describe(plan, root))
+    measure_pairs(plan, say, root)
+    files = plan.files("base"), plan.files("head")
+    if not plan.base.same_kernels(plan.head):
+        return compare_files(*files, output, margin=margin, format=format, say=say, paired=True)
+    comparison = write_comparison(*files, output, margin=margin, paired=True, format=format)
+    _remember_noise(plan, comparison, say)
+    return comparison
 
 
 def _machine(file: str | Path) -> Machine:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-import benchmarks.__main__ as command_line
-from benchmarks import revisions
+from benchmarks import commands, revisions
+from benchmarks.__main__ import main
 from benchmarks.analysis.comparison import regression
 from benchmarks.analysis.comparison.writing import WrittenComparison
 from benchmarks.comparing import LEAST_PAIRS, compare_files, compare_revisions
@@ -124,9 +124,9 @@ def test_compare_of_revisions_hands_every_unknown_option_to_pytest(
         asked.extend([*arguments, how["margin"], how["format"]])
         return WrittenComparison("the text\n", [], replace(found, regressed=True))
 
-    monkeypatch.setattr(command_line, "compare_revisions", answer)
+    monkeypatch.setattr(commands, "compare_revisions", answer)
     words = ["compare", "--rev", "main", "--rev=.", "--pairs", "3", "--kernel", "linear-*", "-k", "causal"]
-    assert command_line.main([*words, "--margin=2%", "-o", str(tmp_path)]) == 1
+    assert main([*words, "--margin=2%", "-o", str(tmp_path)]) == 1
     assert asked == [["main", "."], 3, ["--kernel", "linear-*", "-k", "causal"], tmp_path, 0.02, "text"]
     assert capsys.readouterr().out == "the text\n"
 
@@ -144,7 +144,7 @@ def test_wrong_usage_of_compare_with_revisions_is_one_sentence(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        command_line.main(["compare", *words])
+        main(["compare", *words])
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 import torch
 
-import benchmarks.__main__ as command_line
+from benchmarks import command_line
+from benchmarks.__main__ import main
 from benchmarks.analysis.report import writing
 from benchmarks.runs import Plan
 from tests.compared import LAWS, PLAIN
@@ -124,7 +125,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
             (folder / named[1]).write_text(block)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(writing, "draw_pictures", lambda *_: [])
+        patch.setattr(writing, "save_pictures", lambda *_: ([], []))
         return Trials(folder)
 
 
@@ -185,7 +186,7 @@ def conclude(words: Sequence[str]) -> tuple[str, list[Session]]:
         patch.setenv("XDG_CACHE_HOME", "cache")  # whose own could hold a noise floor of this machine
         patch.setattr(command_line, "carry_out", carry_out)
         patch.setattr(command_line, "compare_revisions", compare_revisions)
-        return answer(lambda: command_line.main(words)), sessions
+        return answer(lambda: main(words)), sessions
 
 
 def answer(program: Callable[[], int]) -> str:

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import runs
-from benchmarks.__main__ import SHORT_RUN, main
+from benchmarks.__main__ import main
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.report.conclusions import PairCrossover, Quantity
 from benchmarks.analysis.scaling.crossover import Crossover
+from benchmarks.commands import SHORT_RUN
 from benchmarks.runs import Plan, carry_out, widest_interval
 from tests.concluded import NOISE, SETTING
 from tests.synthetic import WHOLE, Law, Run
@@ -69,7 +70,7 @@ def test_run_measures_six_short_processes_unless_their_number_is_given(
         plans.append(plan)
         return []
 
-    monkeypatch.setattr("benchmarks.__main__.carry_out", refuse)
+    monkeypatch.setattr("benchmarks.commands.carry_out", refuse)
     assert main(["run", "-o", str(tmp_path), *options]) == 2
     assert plans[0].runs == count and tuple(plans[0].pytest_options) == tuple(first)
 

@@ -35,10 +35,11 @@ print(*sorted(loaded & set(sys.argv[2:])))
 """
 
 ANALYSIS = "benchmarks.analysis"
-SHARED = {"conditions", "document", "plots", "reading", "scaling", "serialization", "wording"}
+SHARED = {"conditions", "document", "output", "plots", "reading", "scaling", "serialization", "wording"}
 MAY_IMPORT: dict[str, set[str]] = {
     "conditions": {"reading", "scaling", "wording"},
     "document": set(),
+    "output": {"document", "reading"},
     "reading": {"serialization"},
     "serialization": set(),
     "wording": {"reading"},

@@ -54,7 +54,7 @@ def as_markdown(sections: Sequence[Section]) -> str:
         blocks.append(f"{'#' * section.level} {_escape(section.title)}")
         if section.sentences:
             blocks.append("\n".join(_item(sentence) for sentence in section.sentences))
-        blocks += [f"```\n{command}\n```" for command in section.commands]
+        blocks += [_fenced(command) for command in section.commands]
         if section.table and section.table.rows:
             blocks.append(_table_as_markdown(section.table))
         if section.notes:
@@ -106,9 +106,31 @@ def _table_as_markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def _fenced(command: str) -> str:
+    """A command in a fence that is longer than any row of backticks in it."""
+    fence = "`" * max(3, *(1 + len(row) for row in re.findall("`+", command)), 0)
+    return f"{fence}\n{command}\n{fence}"
+
+
+ENTITIES = {"&": "&amp;", "<": "&lt;", "\n": " ", "@": "@<!-- -->"}
+INLINE = re.compile(
+    r"[\\`|$#&<\n]"  # escapes, code, cells, formulas, issues, entities and HTML
+    r"|[*~](?=\S)|(?<![^\W_])_(?=\S)"  # what may open bold, struck or slanted text
+    r"|\](?=[(\[:])|:(?=//)|(?<=www)\.|@(?=\w)"  # links, pictures, addresses and people
+)
+BLOCK = re.compile(r"^(?:[-+*>]|\[(?=[ xX]\])|\d+[.)])")
+"""What begins a list, a quotation or a box to tick."""
+
+
 def _item(sentence: str) -> str:
-    return f"- {_escape(sentence)}"
+    sentence = _escape(sentence.strip())
+    return f"- {BLOCK.sub(lambda found: found[0][:-1] + _literal(found[0][-1]), sentence)}"
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """A text that GitHub's markdown renders as it is, on one line."""
+    return INLINE.sub(lambda found: _literal(found[0]), text)
+
+
+def _literal(character: str) -> str:
+    return ENTITIES.get(character, f"\\{character}")

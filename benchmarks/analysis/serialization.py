@@ -1,4 +1,4 @@
-"""Conclusions as JSON: numbers or null, never NaN."""
+"""Conclusions as JSON, whose numbers are never NaN, and tables as CSV, whose texts are no formulas."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+FORMULA = ("=", "+", "-", "@")
+"""A text that begins so is a formula to a spreadsheet."""
 CONCLUSIONS_SCHEMA = 1
 """Version of the objects in summary.json, comparison.json and history.json."""
 FLAT: Mapping[str, bool] = {"flat": True}
@@ -49,3 +51,14 @@ def json_text(conclusions: Any) -> str:
         TypeError: JSON knows no such value.
     """
     return json.dumps(json_value(conclusions), indent=2, allow_nan=False) + "\n"
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """The text of a CSV file; texts that begin like a formula have an apostrophe before them."""
+    texts = [name for name, column in table.items() if not pd.api.types.is_numeric_dtype(column)]
+    plain = table.assign(**{str(name): table[name].map(_no_formula) for name in texts})
+    return str(plain.rename(columns=_no_formula).to_csv(index=False))
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -60,11 +60,12 @@ def hold(path: Path, what: str, *, patience_s: float = PATIENCE_S) -> IO[str]:
 
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder, made where it is missing, while a command fills it.
+    """Hold a folder, made where it is missing, while a command fills it; if it stays empty it goes again.
 
     Raises:
         InputError: Another process fills it, or it cannot be written.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = hold(folder / LOCK, f"the folder {folder}")
@@ -80,6 +81,9 @@ def hold_folder(folder: Path) -> Iterator[None]:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):  # it holds what it was made for
+                    folder.rmdir()
 
 
 def _locked(file: IO[str]) -> bool:

@@ -225,6 +225,7 @@ class Comparison:
         common: What moves the median case of each device.
         controls: The ceilings.
         conditions: Sentences on conditions in which the sides differ, and which may explain a change.
+        warnings: Sentences on records and pictures that are missing.
         regressed: Whether anything is slower, larger or lost.
     """
 
@@ -244,4 +245,5 @@ class Comparison:
     common: list[CommonChange]
     controls: list[CeilingChange]
     conditions: list[str]
+    warnings: list[str]
     regressed: bool

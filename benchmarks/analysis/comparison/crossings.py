@@ -108,7 +108,11 @@ def _leads(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], places: Sequence[
 def _shared_units(linear: pd.DataFrame, standard: pd.DataFrame) -> pd.DataFrame:
     """Linear over standard by unit and length; without a common unit, that of their medians."""
     ratios = (linear / standard).dropna(axis=1, how="all").dropna(how="all")
-    return (linear.median() / standard.median()).dropna().to_frame().T if ratios.empty else ratios
+    return _of_medians(linear, standard) if ratios.empty else ratios
+
+
+def _of_medians(linear: pd.DataFrame, standard: pd.DataFrame) -> pd.DataFrame:
+    return (linear.median() / standard.median()).dropna().to_frame().T
 
 
 def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[pd.Series[float], float]:
@@ -117,6 +121,8 @@ def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[
     To first order: a unit whose log-ratio at the common crossover is r crosses r / slope before it.
     """
     table = complete_block(_shared_units(linear, standard))[0]
+    if table.empty:  # no unit holds two lengths
+        table = _of_medians(linear, standard)
     x, ratios = np.log(table.columns.to_numpy(dtype=float)), np.log(table.to_numpy(dtype=float))
     place, mean = math.log(n), ratios.mean(axis=0)
     right = int(np.clip(np.searchsorted(x, place), 1, len(x) - 1))

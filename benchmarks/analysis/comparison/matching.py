@@ -12,7 +12,7 @@ import pandas as pd
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import machine_names
 from benchmarks.analysis.reading.records import Records
-from benchmarks.analysis.reading.run_info import RunInfo
+from benchmarks.analysis.reading.run_info import RunInfo, moment
 from benchmarks.analysis.reading.setting import CASE, Case
 
 PLACE = ("machine", "device", "clock")
@@ -156,12 +156,13 @@ def _pairs(
                 "head; give as many of either, or compare them unpaired"
             )
         return None
-    moments = pd.to_datetime(pd.Series([run.datetime for run in (*base, *head)]), utc=True, errors="coerce")
-    in_time = moments.argsort().to_numpy()
-    side = np.repeat([0, 1], len(base))[in_time]
-    in_turn = moments.notna().all() and moments.is_unique and (side[::2] != side[1::2]).all()
-    if in_turn:
-        rank = np.empty(len(in_time), dtype=int)
-        rank[in_time] = np.arange(len(in_time)) // 2
-        return rank[: len(base)].tolist(), rank[len(base) :].tolist()
+    moments = [moment(run.datetime) for run in (*base, *head)]
+    known = [time for time in moments if time]
+    if len(set(known)) == len(moments):
+        in_time = np.array(sorted(range(len(known)), key=known.__getitem__))
+        side = np.repeat([0, 1], len(base))[in_time]
+        if (side[::2] != side[1::2]).all():
+            rank = np.empty(len(in_time), dtype=int)
+            rank[in_time] = np.arange(len(in_time)) // 2
+            return rank[: len(base)].tolist(), rank[len(base) :].tolist()
     return (list(range(len(base))),) * 2 if wanted else None

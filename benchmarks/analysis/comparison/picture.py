@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,10 +20,8 @@ from benchmarks.analysis.comparison.naming import ORDER, by_verdict, change, com
 from benchmarks.analysis.plots.style import (
     ALIKE_INK,
     BETTER_INK,
-    DPI,
     INK,
     MUTED,
-    RC,
     UNDECIDED_INK,
     WORSE_INK,
     headline,
@@ -40,14 +36,11 @@ STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Distances of the ticks, as shares of the time."""
 
 
-def save_comparison(comparison: Comparison, path: Path) -> None:
-    """Draw the picture into a file; without a common case it says so."""
-    with mpl.rc_context(RC):
-        comparison_picture(comparison).savefig(path, dpi=DPI)
-
-
 def comparison_picture(comparison: Comparison) -> Figure:
-    """A row per case, the changes first; beyond `MOST_ROWS` it says how many are not shown."""
+    """A row per case, the changes first; beyond `MOST_ROWS` it says how many are not shown.
+
+    Without a common case it says so.
+    """
     cases = by_verdict(comparison.cases)
     shown = cases[:MOST_ROWS]
     places = _places(shown)

@@ -88,6 +88,7 @@ def compare(
         common=[one for part in parts for one in find_common(part, wide)],
         controls=[one for part in parts for one in find_controls(part)],
         conditions=name_differences(base, head),
+        warnings=[*base.warnings, *head.warnings],
         regressed=not verdicts.isdisjoint(("slower", "larger", "lost")),
     )
 

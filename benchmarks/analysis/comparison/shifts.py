@@ -62,7 +62,7 @@ def exponents(stratum: Stratum) -> Iterator[SeriesExponents]:
             [complete_block(unit_table(one))[0] for one in (rows, after[kernel, setting])]
         )
         lengths = base.columns.intersection(head.columns)
-        if len(lengths) < MIN_LENGTHS or not len(base):
+        if len(lengths) < MIN_LENGTHS or not len(base) or not len(head):
             continue
         starts = [
             flat_window(local_slopes(table[lengths]), slope_tolerance(table[lengths], unseen(stratum)))

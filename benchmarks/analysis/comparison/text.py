@@ -37,12 +37,19 @@ def sections(comparison: Comparison) -> list[Section]:
     name = namer(comparison)
     return [
         Section(title(comparison), [*answer(comparison), *ground(comparison)], level=1),
+        *_warned(comparison),
         *_conditions(comparison),
         *_times(comparison, name),
         *_counts(comparison.counts, name),
         *_shifts(comparison, name),
         *_uncompared(comparison.outcomes, name),
     ]
+
+
+def _warned(comparison: Comparison) -> Iterator[Section]:
+    """What is missing; none where nothing is."""
+    if comparison.warnings:
+        yield Section("Warnings", comparison.warnings)
 
 
 def _conditions(comparison: Comparison) -> Iterator[Section]:

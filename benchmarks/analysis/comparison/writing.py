@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.analysis.comparison.conclusions import Comparison
-from benchmarks.analysis.comparison.picture import save_comparison
+from benchmarks.analysis.comparison.picture import comparison_picture
 from benchmarks.analysis.comparison.regression import MARGIN, compare
 from benchmarks.analysis.comparison.text import sections
-from benchmarks.analysis.document import Section, as_markdown, as_text
-from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.document import as_markdown, as_text
+from benchmarks.analysis.output import replacing_files, try_folder, written_section
+from benchmarks.analysis.plots.saving import save_pictures
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.serialization import json_text
 
@@ -51,19 +52,20 @@ def write_comparison(
     Raises:
         InputError: The input cannot be used or compared, or the folder cannot be written.
     """
+    folder = Path(output)
+    try_folder(folder, "comparison")
     comparison = compare(load(base_files), load(head_files), margin=margin, paired=paired, noise=noise)
-    parts, folder = sections(comparison), Path(output)
-    files = [folder / name for name in ("comparison.json", "summary.md", "comparison.png")]
-    json = json_text(comparison)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files[0].write_text(json, encoding="utf-8")
-        files[1].write_text(as_markdown(parts), encoding="utf-8")
-        save_comparison(comparison, files[2])
-    except OSError as error:
-        raise InputError(
-            f"the comparison cannot be written to {folder} ({error.strerror}); name another folder with -o"
-        ) from None
-    written = Section("Written", [", ".join(map(str, files))])
-    texts = {"json": json, "markdown": as_markdown(parts), "text": as_text([*parts, written])}
+    with replacing_files(folder, "comparison") as place:
+        drawings = {"comparison.png": lambda: comparison_picture(comparison)}
+        pictures, failed = save_pictures(drawings, place)
+        comparison = replace(comparison, warnings=[*comparison.warnings, *(f"{one}." for one in failed)])
+        parts, json = sections(comparison), json_text(comparison)
+        (place / "comparison.json").write_text(json, encoding="utf-8")
+        (place / "summary.md").write_text(as_markdown(parts), encoding="utf-8")
+    files = [folder / name for name in ("comparison.json", "summary.md", *pictures)]
+    texts = {
+        "json": json,
+        "markdown": as_markdown(parts),
+        "text": as_text([*parts, written_section(files)]),
+    }
     return WrittenComparison(texts[format], files, comparison)

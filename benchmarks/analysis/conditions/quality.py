@@ -135,7 +135,8 @@ def _uneven_runs(rows: pd.DataFrame, records: Records) -> Iterator[str]:
 def _levels(rows: pd.DataFrame, unit: str) -> pd.DataFrame:
     """Log seconds by case and unit, of the cases that every unit measured."""
     logs = rows.assign(log=np.log(rows["median_s"].to_numpy(dtype=float)))
-    return logs.pivot_table(index=["key", "clock"], columns=unit, values="log", aggfunc="median").dropna()
+    # A pivot table is the same, and takes thrice as long.
+    return logs.groupby(["key", "clock", unit])["log"].median().unstack(unit).dropna()
 
 
 def _trend(levels: pd.DataFrame) -> float:

@@ -186,7 +186,7 @@ class History:
         moved_together: Places where most times of a machine moved alike.
         baseline: The newest levels against the baseline.
         lost: Cases that can no longer be measured.
-        left_out: A sentence for each file that is not in the history.
+        left_out: A sentence for each file, record or picture that is not in the history.
         disturbed: Every run that other load, a falling clock, a drift or the like disturbed.
     """
 

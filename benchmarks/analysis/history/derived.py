@@ -21,7 +21,10 @@ Columns = tuple[Sequence[LineName], Floats]
 
 
 def case_columns(names: Sequence[LineName], cases: Sequence[Case]) -> pd.DataFrame:
-    """The cases of attention that have a length, ascending: fields, name, and column in tables of runs."""
+    """The cases of attention that have a length, ascending: fields, name, and column in tables of runs.
+
+    Of keys that name one case the first counts.
+    """
     rows = [
         {"kernel": case.kernel, "family": case.family, **asdict(case.setting), "seq_len": case.seq_len}
         for case in cases
@@ -30,7 +33,7 @@ def case_columns(names: Sequence[LineName], cases: Sequence[Case]) -> pd.DataFra
         name=pd.Series(names, dtype=object), column=np.arange(len(cases))
     )
     lengths = table["seq_len"].notna() & (table["subject"] != "ceiling")
-    return table[lengths].sort_values("seq_len", kind="stable")
+    return table[lengths].drop_duplicates(list(CASE)).sort_values("seq_len", kind="stable")
 
 
 def _block(series: pd.DataFrame, logs: Floats) -> tuple[Floats, pd.DataFrame]:

@@ -13,6 +13,7 @@ from benchmarks.analysis.history.derived import Columns, case_columns, crossover
 from benchmarks.analysis.history.names import LineName, case_names, is_ceiling
 from benchmarks.analysis.history.storage import EXACT, Revision, StoredRun
 from benchmarks.analysis.reading.fields import UNSPLIT_BYTES
+from benchmarks.analysis.reading.texts import printable
 from benchmarks.analysis.scaling.units import Floats
 
 LOGARITHMIC = ("time", "crossover", "machine")
@@ -114,7 +115,9 @@ def _timeline(name: str, machine: str, runs: Sequence[StoredRun]) -> Timeline:
     lines += _lines("exponent", exponents(table, logs), places)
     lines += _lines("crossover", crossovers(table, logs), places)
     disturbed = [
-        Disturbance(index[run.revision], str(run.path), run.conditions) for run in runs if run.conditions
+        Disturbance(index[run.revision], printable(str(run.path)), run.conditions)
+        for run in runs
+        if run.conditions
     ]
     return Timeline(name, machine, len(runs), revisions, lines, list(_failures(runs, index)), disturbed)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,13 +19,12 @@ from benchmarks.analysis.history.levels import Segment
 from benchmarks.analysis.history.text import ORDER, QUANTITY_WORDS, change_words, level
 from benchmarks.analysis.history.traced import Traced
 from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.saving import Drawing
 from benchmarks.analysis.plots.style import (
     BETTER_INK,
-    DPI,
     FAINT,
     INK,
     MUTED,
-    RC,
     WORSE_INK,
     headline,
     mark_kernel,
@@ -43,19 +41,18 @@ ABOVE, PANEL, GAP, BELOW = 0.7, 1.7, 0.8, 0.35
 """Inches: the headline, the height of a panel, between two of them, the legend."""
 
 
-def draw_history(machines: Sequence[Sequence[Traced]], folder: Path) -> list[Path]:
-    """Draw history.png of the machine with the most runs, and history-machine-2.png and so on of others.
+def drawings(machines: Sequence[Sequence[Traced]]) -> dict[str, Drawing]:
+    """The pictures of a history, by the names of their files.
 
-    A machine with a single revision has no lines to draw.
+    They are history.png of the machine with the most runs, and history-machine-2.png and so on of others; a
+    machine with a single revision has no lines to draw.
     """
-    files = []
-    with mpl.rc_context(RC):
-        several = [traced for traced in machines if traced and len(traced[0].timeline.revisions) > 1]
-        for number, traced in enumerate(several):
-            suffix = f"-{traced[0].timeline.name.replace(' ', '-')}" if number else ""
-            files.append(folder / f"history{suffix}.png")
-            history_picture(traced).savefig(files[-1], dpi=DPI)
-    return files
+    several = [traced for traced in machines if traced and len(traced[0].timeline.revisions) > 1]
+    suffixes = ["", *(f"-{traced[0].timeline.name.replace(' ', '-')}" for traced in several[1:])]
+    return {
+        f"history{suffix}.png": partial(history_picture, traced)
+        for suffix, traced in zip(suffixes, several, strict=False)
+    }
 
 
 def history_picture(traced: Sequence[Traced]) -> Figure:

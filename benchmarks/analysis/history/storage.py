@@ -14,8 +14,11 @@ import numpy as np
 from benchmarks.analysis.conditions.stored import name_disturbances
 from benchmarks.analysis.reading.fields import LOST, InputError
 from benchmarks.analysis.reading.machines import usable_cores
+from benchmarks.analysis.reading.records import name_unsound
 from benchmarks.analysis.reading.run_file import ENDINGS, RunFile, read_run
+from benchmarks.analysis.reading.run_info import moment
 from benchmarks.analysis.reading.setting import CASE, Case
+from benchmarks.analysis.reading.texts import printable
 from benchmarks.analysis.scaling.units import Floats
 
 EXACT = ("peak_bytes", "flops", "min_bytes")
@@ -66,6 +69,7 @@ class StoredRun:
             an allocator leaves over only adds.
         failed: Outcome of each case, by its key, that ran out of memory, failed or is unsupported.
         conditions: What disturbed the run, by kind, in the words of a report.
+        unsound: A sentence about each of its records that is left out because it is not sound.
     """
 
     path: Path
@@ -77,6 +81,7 @@ class StoredRun:
     exact: dict[CaseId, Floats]
     failed: dict[str, str] = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)
+    unsound: list[str] = field(default_factory=list)
 
 
 def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
@@ -86,26 +91,21 @@ def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
         folder: A storage folder of pytest-benchmark, or any other.
 
     Returns:
-        The runs in the order of their commits, and one sentence for each file that was left out.
+        The runs in the order of their commits, and one sentence for each file, or record of one, left out.
 
     Raises:
         InputError: The folder does not exist, or holds no run.
     """
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder} is no folder; give the one where `pytest benchmarks --benchmark-autosave` saved runs, "
-            "which is .benchmarks unless --benchmark-storage says otherwise"
-        )
-    paths = sorted(path for ending in ENDINGS for path in folder.rglob(f"*{ending}") if path.is_file())
     runs: dict[str, StoredRun] = {}
     left_out = []
-    for found in _read_all(paths):
+    for found in _read_all(_files(folder)):
         if isinstance(found, str):
             left_out.append(found)
         elif found.digest in runs:
-            left_out.append(f"{found.path} is a copy of {runs[found.digest].path}")
+            left_out.append(printable(f"{found.path} is a copy of {runs[found.digest].path}"))
         else:
             runs[found.digest] = found
+            left_out += found.unsound
     if not runs:
         what = f"none of its {len(left_out)} JSON files is one: {left_out[0]}" if left_out else "it is empty"
         raise InputError(
@@ -113,6 +113,20 @@ def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
             "save some with `pytest benchmarks --benchmark-autosave`"
         )
     return sorted(_dated(list(runs.values())), key=lambda run: run.revision), left_out
+
+
+def _files(folder: Path) -> list[Path]:
+    """Everything below a folder that has the name of a run, but folders: the reader says what is no file."""
+    try:
+        if folder.is_dir():
+            found = [path for ending in ENDINGS for path in folder.rglob(f"*{ending}")]
+            return sorted(path for path in found if not path.is_dir())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
+    raise InputError(
+        f"{folder} is no folder; give the one where `pytest benchmarks --benchmark-autosave` saved runs, "
+        "which is .benchmarks unless --benchmark-storage says otherwise"
+    )
 
 
 def _dated(runs: Sequence[StoredRun]) -> list[StoredRun]:
@@ -130,7 +144,8 @@ def _dated(runs: Sequence[StoredRun]) -> list[StoredRun]:
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[StoredRun | str]:
-    processes = min(len(usable_cores()), int(sum(path.stat().st_size for path in paths) / BYTES_PER_PROCESS))
+    size = sum(path.stat().st_size for path in paths if path.is_file())
+    processes = min(len(usable_cores()), int(size / BYTES_PER_PROCESS))
     if processes < 2:
         yield from map(_read, paths)
         return
@@ -153,7 +168,7 @@ def _stored(file: RunFile) -> StoredRun:
     exact: dict[CaseId, Floats] = {}
     for row in file.measured:
         known = row.fields
-        case = known["key"], known["clock"], known["device_name"]
+        case = known["key"], known["clock"], known["device_name"] or ""
         seconds.setdefault(case, []).append(row.median_s)
         cases[case] = Case.of({**{name: known.get(name) for name in CASE}, "machine": ""})
         amounts = np.array([np.nan if known[name] is None else float(known[name]) for name in EXACT])
@@ -173,26 +188,19 @@ def _stored(file: RunFile) -> StoredRun:
         exact=exact,
         failed=failed,
         conditions=name_disturbances(file),
+        unsound=list(name_unsound(file)),
     )
 
 
 def _revision(file: RunFile) -> Revision:
     commit = file.run.commit
-    measured = _time(file.run.datetime)
+    measured = moment(file.run.datetime)
     # A rebase dates commits again and leaves the author's time as it was, which tells those of one second.
-    authored = _time(commit.author_time)
-    time = _time(commit.time) or authored or measured
+    authored = moment(commit.author_time)
+    time = moment(commit.time) or authored or measured
     if time is None:
         raise InputError(f"{file.path} says neither when it was measured nor of which commit")
     if commit.id in (None, "unknown", "unversioned"):
         return Revision(measured or time)
     since = (measured or NEVER) if commit.dirty else NEVER
     return Revision(time, authored or NEVER, commit.id, commit.dirty, since)
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -228,4 +228,4 @@ def _baseline(history: History) -> Iterator[Section]:
 
 def _left_out(reasons: Sequence[str]) -> Iterator[Section]:
     if reasons:
-        yield Section("Files left out", list(capped([f"{reason}." for reason in reasons])))
+        yield Section("Left out", list(capped([f"{reason}." for reason in reasons])))

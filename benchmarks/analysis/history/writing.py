@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.analysis.document import Section, as_text
+from benchmarks.analysis.document import as_text
 from benchmarks.analysis.history.changes import (
     WORSE,
     against_baseline,
@@ -25,13 +25,14 @@ from benchmarks.analysis.history.changes import (
 from benchmarks.analysis.history.conclusions import Baseline, DisturbedRun, History, MachineHistory
 from benchmarks.analysis.history.lines import Timeline, timelines
 from benchmarks.analysis.history.names import is_ceiling
-from benchmarks.analysis.history.picture import draw_history
+from benchmarks.analysis.history.picture import drawings
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.text import sections
 from benchmarks.analysis.history.traced import Traced
 from benchmarks.analysis.history.traces import MARGIN, trace
-from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA, json_text
+from benchmarks.analysis.output import replacing_files, try_folder, written_section
+from benchmarks.analysis.plots.saving import save_pictures
+from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA, csv_text, json_text
 
 COLUMNS = (
     "machine", "quantity", "name", "commit", "dirty", "time", "place", "runs",
@@ -64,24 +65,21 @@ def write_history(
     Raises:
         InputError: There are no runs, the baseline is not among them, or the folder cannot be written.
     """
+    folder = Path(folder)
+    try_folder(folder, "history")
     runs, left_out = read_storage(Path(storage))
     machines = timelines(runs)
     traced = [trace(timeline, margin) for timeline in machines]
     history = conclude(machines, traced, left_out, baseline, margin)
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw_history(traced, folder)
-        files = [*pictures, folder / "history.csv", folder / "history.json"]
+    with replacing_files(folder, "history") as place:
+        pictures, failed = save_pictures(drawings(traced), place)
+        history = replace(history, left_out=[*history.left_out, *failed])
         frames = [_frame(one) for one in chain(*traced)]
-        (pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)).to_csv(files[-2], index=False)
-        files[-1].write_text(json_text(history), encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"the history cannot be written to {folder} ({error.strerror}); name another folder with -o"
-        ) from None
-    written = Section("Written", [", ".join(map(str, files))])
-    return WrittenHistory(as_text([*sections(history), written]), files, worse(history))
+        table = pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
+        (place / "history.csv").write_text(csv_text(table), encoding="utf-8")
+        (place / "history.json").write_text(json_text(history), encoding="utf-8")
+    files = [folder / name for name in (*pictures, "history.csv", "history.json")]
+    return WrittenHistory(as_text([*sections(history), written_section(files)]), files, worse(history))
 
 
 def worse(history: History) -> bool:
@@ -102,7 +100,7 @@ def conclude(
     Args:
         machines: The lines of each machine.
         traced: The lines of each with their segments; none where a machine measured no case.
-        left_out: A sentence for each file that is not in it.
+        left_out: A sentence for each file or record that is not in it.
         baseline: As for `write_history`.
         margin: With which the lines were traced.
     """

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+from benchmarks.analysis.reading.texts import printable, shown
+
 SCHEMA = 1
 """The newest record schema that is understood."""
 
@@ -15,12 +17,19 @@ AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
 OPTIONAL_TEXTS = ("precision", "state_changed")
 OPTIONAL_INTEGERS = ("value_dim", "embed_dim")
 OPTIONAL_AMOUNTS = ("counted_flops", "predicted_peak_bytes")
+ALWAYS = ("key", "kernel", "family", "device", "clock", "repetition")
+"""The required fields that records of no family may leave null: by them rows are told apart."""
 SUBJECTS = ("operator", "layer", "ceiling")
 """Subjects of a measurement: attention alone, a self-attention layer around it, a ceiling of the device."""
 LEFT_OUT = (
     "kernel", "mode", "phase", "device", "dtype", "batch", "heads", "seq_len", "head_dim",
     "outcome", "reason",
 )  # fmt: skip
+MADE_HERE = (
+    "seconds", "median_s", "rounds", "file", "run", "machine", "unit", "unit_kind", "case", "asked",
+    "outcome", "reason",
+)  # fmt: skip
+"""Columns that the analysis adds to the fields of a record, which therefore may have none of these names."""
 FAMILIES = ("standard", "linear")
 OUTCOMES = ("unsupported", "over_memory", "over_time", "oom", "failed")
 LOST = ("oom", "failed", "unsupported")
@@ -33,6 +42,10 @@ split where less would be left (`should_split` in CUDACachingAllocator), so the 
 before. Lower peaks come from the pool of small blocks, which are split.
 """
 
+SHORTEST_S, LONGEST_S = 1e-15, 1e9
+"""Between these seconds lies every time that a clock can give."""
+MOST_SIZE, MOST_AMOUNT, MOST_LETTERS = 2**40, 1e30, 200
+"""The largest size and amount, and the longest name, with which anything can be concluded."""
 LONG_ROUND_S = 0.3
 """Seconds of a call above which one round is enough: it spans many short stalls by itself."""
 HOW_TO_MEASURE = "measure one with `pytest benchmarks --benchmark-json=out.json`"
@@ -46,7 +59,8 @@ class InputError(Exception):
     """
 
     def __init__(self, found: str, to_do: str | None = None) -> None:
-        super().__init__(found if to_do is None else f"{found}; {to_do}")
+        found = printable(found)
+        super().__init__(found if to_do is None else f"{found}; {printable(to_do)}")
         self.found = found
 
 
@@ -54,23 +68,22 @@ def require(info: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
     """Refuse a record that lacks a field."""
     missing = next((field for field in fields if field not in info), None)
     if missing:
-        raise InputError(
-            f"{where} has no field {missing!r}, so it is no record of this suite", HOW_TO_MEASURE
-        )
+        raise InputError(f"{where} has no field {missing!r}, so it is no record of this suite")
 
 
 def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dict[str, Any]:
-    """The record with its defaults, its known fields checked.
+    """The record with its defaults, its known fields checked, without those that the analysis makes itself.
 
-    Only families other than attention's may leave some of the required fields null.
+    Only families other than attention's may leave some of the required fields null, those of `ALWAYS` none.
     """
-    record = {
-        **info,
-        "subject": info.get("subject") or SUBJECTS[0],
-        "family": info.get("family") or str(info["kernel"]).partition("-")[0],
-        "value_dim": info.get("value_dim") or info.get("head_dim"),
-        "precision": info.get("precision") or info.get("dtype"),
+    record = {name: value for name, value in info.items() if name not in MADE_HERE}
+    defaults = {
+        "subject": SUBJECTS[0],
+        "family": str(info["kernel"]).partition("-")[0],
+        "value_dim": info.get("head_dim"),
+        "precision": info.get("dtype"),
     }
+    record |= {name: value for name, value in defaults.items() if info.get(name) is None}
     optional = record["family"] not in FAMILIES
     for field in (
         "subject",
@@ -82,20 +95,31 @@ def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dic
         *OPTIONAL_AMOUNTS,
     ):
         value = record.get(field)
-        if value is None and (field not in required or optional):
+        if value is None and (field not in required or (optional and field not in ALWAYS)):
             continue
-        if field == "subject":
-            fine, wanted = value in SUBJECTS, f"one of {', '.join(SUBJECTS)}"
-        elif field in TEXTS or field in OPTIONAL_TEXTS:
-            fine, wanted = isinstance(value, str), "text"
-        elif field in INTEGERS or field in OPTIONAL_INTEGERS:
-            least = 0 if field == "repetition" else 1
-            fine, wanted = is_integer(value) and value >= least, f"an integer of at least {least}"
-        else:
-            fine, wanted = is_number(value) and value >= 0, "a number of at least 0, or null"
-        if not fine:
-            raise InputError(f"{where} has {field} = {value!r}, but {wanted} is needed", HOW_TO_MEASURE)
+        wanted = _wanted(field, value)
+        if wanted:
+            raise InputError(f"{where} has {field} = {shown(value)}, but {wanted} is needed")
     return record
+
+
+def _wanted(field: str, value: Any) -> str | None:
+    """What a field needs instead of this value; None if that is fine."""
+    if field == "subject":
+        fine, wanted = value in SUBJECTS, f"one of {', '.join(SUBJECTS)}"
+    elif field == "state_changed":
+        fine, wanted = isinstance(value, str), "text"
+    elif field in TEXTS or field in OPTIONAL_TEXTS:
+        least = 0 if field == "device_name" else 1
+        fine = isinstance(value, str) and least <= len(value) <= MOST_LETTERS
+        wanted = f"text of {least} to {MOST_LETTERS} characters"
+    elif field in INTEGERS or field in OPTIONAL_INTEGERS:
+        least = 0 if field == "repetition" else 1
+        fine, wanted = is_integer(value) and least <= value <= MOST_SIZE, f"an integer from {least} to 2^40"
+    else:
+        fine = is_number(value) and 0 <= value <= MOST_AMOUNT
+        wanted = f"a number from 0 to {MOST_AMOUNT:g}, or null,"
+    return None if fine else wanted
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
@@ -104,5 +128,10 @@ def is_integer(value: Any) -> TypeGuard[int]:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether JSON calls it a number, and it is finite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether JSON calls it a number, and it is finite as a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from benchmarks.analysis.reading.fields import is_number
+
 Fact = str | int | float | bool | None
 """A value as a file tells it; None where it does not."""
 
@@ -96,8 +98,8 @@ def as_object(value: Any) -> dict[str, Any]:
 
 
 def as_fact(value: Any) -> Fact:
-    """A JSON scalar; None in the place of anything else."""
-    return value if isinstance(value, str | int | float) else None
+    """A JSON scalar; None in the place of anything else, of NaN and of infinity."""
+    return value if isinstance(value, str | bool) or is_number(value) else None
 
 
 def usable_cores() -> set[int]:

@@ -17,6 +17,8 @@ from benchmarks.analysis.reading.run_info import RunInfo
 from benchmarks.analysis.reading.setting import CASE, SETTING
 
 KNOWN_BY_DEVICE = ("clock", "device_name")
+MOST_UNSOUND = 10
+"""The most records of a file that are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +125,25 @@ def _assign_units(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _warn(files: Sequence[RunFile]) -> list[str]:
     warnings = []
-    unusable = [f"{one.fields['key']} in {file.path}" for file in files for one in file.broken]
-    without_rounds = [str(file.path) for file in files if not all(one.has_rounds for one in file.measured)]
+    unusable = [f"{one.fields['key']} in {file.run.file}" for file in files for one in file.broken]
+    without_rounds = [file.run.file for file in files if not all(one.has_rounds for one in file.measured)]
     if unusable:
         more = f" and {len(unusable) - 3} more" if len(unusable) > 3 else ""
         warnings.append(
             f"Left out, because their times are not all positive numbers: {', '.join(unusable[:3])}{more}."
         )
+    warnings += [f"{sentence}." for file in files for sentence in name_unsound(file)]
     if without_rounds:
         warnings.append(
             f"The single rounds are missing in {', '.join(without_rounds)}, so quartiles stand in; "
             "save them with --benchmark-json or --benchmark-save-data."
         )
     return warnings
+
+
+def name_unsound(file: RunFile) -> Iterator[str]:
+    """A sentence, without its full stop, on each record of a file that is left out as not sound."""
+    for found in file.unsound[:MOST_UNSOUND]:
+        yield f"Left out of {file.run.file}: {found}"
+    if len(file.unsound) > MOST_UNSOUND:
+        yield f"Left out of {file.run.file}: {len(file.unsound) - MOST_UNSOUND} more records"

@@ -1,16 +1,12 @@
-"""The JSON file of one run: every record of it sound, or an error of one sentence."""
+"""The JSON file of one run: its sound records, and a sentence about each that is not."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
 import math
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +16,27 @@ from benchmarks.analysis.reading.fields import (
     HOW_TO_MEASURE,
     INTEGERS,
     LEFT_OUT,
+    LONGEST_S,
+    MOST_SIZE,
     OUTCOMES,
     SCHEMA,
+    SHORTEST_S,
     TEXTS,
     InputError,
     checked,
     is_integer,
+    is_number,
     require,
 )
+from benchmarks.analysis.reading.json_file import read_json
 from benchmarks.analysis.reading.run_info import RunInfo
+from benchmarks.analysis.reading.texts import shown
 
 Floats = NDArray[np.float64]
+Record = TypeVar("Record")
 
 ENDINGS = (".json", ".json.gz")
 """Names of files of runs end so; whether a file is compressed, its first bytes tell."""
-GZIP = b"\x1f\x8b"
 
 Fields = dict[str, Any]
 """Everything that the file holds of a case, known fields checked and unknown ones as they are."""
@@ -82,6 +84,7 @@ class RunFile:
         measured: The benchmarks with sound times.
         broken: The benchmarks whose times no clock can give, as failures.
         left_out: The cases that the run did not measure.
+        unsound: A sentence, without its full stop, about each record that is none of these.
     """
 
     path: Path
@@ -90,82 +93,69 @@ class RunFile:
     measured: list[Measured]
     broken: list[NotMeasured]
     left_out: list[NotMeasured]
+    unsound: list[str]
 
 
 def read_run(path: Path) -> RunFile:
-    """Read the file of one run.
+    """Read the file of one run; a record that is not sound costs that record only.
 
     Raises:
-        InputError: It is missing, unreadable, not a run of this suite, or of a newer schema.
+        InputError: The file is missing, unreadable, not a run of this suite, or without any sound record.
     """
-    content, digest = _read_json(path)
-    measured, broken = _benchmarks(content, path)
-    left_out = list(_left_out(content, path))
-    if not (measured or broken or left_out):
-        raise InputError(f"{path} holds no benchmarks at all", HOW_TO_MEASURE)
-    return RunFile(path, digest, RunInfo.of(content, path), measured, broken, left_out)
-
-
-def _unpacked(raw: bytes, path: Path) -> bytes:
-    try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error):
-        raise InputError(f"{path} is a damaged gzip file", f"copy it again, or {HOW_TO_MEASURE}") from None
-
-
-def _read_json(path: Path) -> tuple[dict[str, Any], str]:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file", HOW_TO_MEASURE) from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a directory", "give the JSON files of the runs one by one") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    if raw.startswith(GZIP):
-        raw = _unpacked(raw, path)
-    try:
-        text = raw.decode("utf-8-sig")
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        cut_off = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        what = "is cut off in the middle of its JSON" if text.strip() and cut_off else "is not JSON"
-        raise InputError(f"{path} {what} (line {error.lineno})", HOW_TO_MEASURE) from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path} is not JSON", HOW_TO_MEASURE) from None
+    content, digest = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):
         raise InputError(
             f"{path} has no list 'benchmarks', so pytest-benchmark did not write it", HOW_TO_MEASURE
         )
-    return content, hashlib.sha256(raw).hexdigest()
+    entries = content.get("not_measured") or []
+    # An outcome list that is none stands for one entry that is none.
+    entries = entries if isinstance(entries, list) else [entries]
+    benchmarks, unsound = _sound(content["benchmarks"], _benchmark)
+    left_out, unsound_too = _sound(entries, _left_out)
+    unsound += unsound_too
+    if not (benchmarks or left_out):
+        if unsound:
+            more = f" (and none of its {len(unsound)} records is sound)" if len(unsound) > 1 else ""
+            raise InputError(f"{path}: {unsound[0]}{more}", HOW_TO_MEASURE)
+        raise InputError(f"{path} holds no benchmarks at all", HOW_TO_MEASURE)
+    measured = [one for one in benchmarks if isinstance(one, Measured)]
+    broken = [one for one in benchmarks if isinstance(one, NotMeasured)]
+    return RunFile(path, digest, RunInfo.of(content, path), measured, broken, left_out, unsound)
 
 
-def _benchmarks(content: Mapping[str, Any], path: Path) -> tuple[list[Measured], list[NotMeasured]]:
-    """The benchmarks with sound times, and those with times that no clock can give."""
-    measured: list[Measured] = []
-    broken: list[NotMeasured] = []
-    for index, benchmark in enumerate(content["benchmarks"]):
-        name = benchmark.get("name", index) if isinstance(benchmark, dict) else index
-        where = f"{path}: benchmark {name!r}"
-        fields = _fields(benchmark, where)
-        found = Measured(fields, *_times(benchmark, where))
-        if found.seconds.size and np.isfinite(found.seconds).all() and (found.seconds > 0).all():
-            measured.append(found)
-        else:
-            broken.append(NotMeasured(fields, "failed", "its times are not all positive numbers"))
-    return measured, broken
+def _sound(entries: Sequence[Any], read: Callable[[Any, int], Record]) -> tuple[list[Record], list[str]]:
+    """What can be read of these entries, and a sentence about each of the others."""
+    records, unsound = [], []
+    for index, entry in enumerate(entries):
+        try:
+            records.append(read(entry, index))
+        except InputError as error:
+            unsound.append(error.found)
+    return records, unsound
+
+
+def _benchmark(benchmark: Any, index: int) -> Measured | NotMeasured:
+    """A benchmark with sound times, or as a failure one whose times no clock can give."""
+    name = benchmark.get("name") if isinstance(benchmark, dict) else None
+    where = f"benchmark {shown(name if isinstance(name, str) else index)}"
+    fields = _fields(benchmark, where)
+    found = Measured(fields, *_times(benchmark, where))
+    if all(SHORTEST_S <= second <= LONGEST_S for second in found.seconds):
+        return found
+    return NotMeasured(fields, "failed", "its times are not all positive numbers that a clock can give")
 
 
 def _fields(benchmark: Any, where: str) -> Fields:
     info = benchmark.get("extra_info") if isinstance(benchmark, dict) else None
     info = info if isinstance(info, dict) else {}
     require(info, ("schema",), where)
-    if not is_integer(info["schema"]) or info["schema"] < 1:
-        raise InputError(f"{where} has schema {info['schema']!r}, which is no version number", HOW_TO_MEASURE)
-    if info["schema"] > SCHEMA:
+    schema = info["schema"]
+    if not is_integer(schema) or schema < 1:
+        raise InputError(f"{where} has schema {shown(schema)}, which is no version number")
+    if schema > SCHEMA:
         raise InputError(
-            f"{where} has schema {info['schema']}, but schema {SCHEMA} is the newest understood here",
-            "update this project, or measure again with this version",
+            f"{where} has schema {shown(schema)}, but schema {SCHEMA} is the newest understood here, so that "
+            "a newer version of this project has to read it"
         )
     require(info, TEXTS + INTEGERS + AMOUNTS, where)
     return checked(info, where, TEXTS + INTEGERS)
@@ -179,26 +169,26 @@ def _times(benchmark: Mapping[str, Any], where: str) -> tuple[Floats, int, bool]
     """
     stats = benchmark.get("stats")
     if not isinstance(stats, dict) or not ("data" in stats or "median" in stats):
-        raise InputError(f"{where} has no times in its 'stats'", HOW_TO_MEASURE)
+        raise InputError(f"{where} has no times in its 'stats'")
     has_rounds = isinstance(stats.get("data"), list) and bool(stats["data"])
     names = ("min", "q1", "median", "q3", "max")
     five = [stats[name] for name in names] if all(name in stats for name in names) else [stats.get("median")]
     values = stats["data"] if has_rounds else five
-    seconds = np.array(
-        [value if isinstance(value, int | float) else math.nan for value in values], dtype=float
-    )
-    rounds = len(values) if has_rounds else stats.get("rounds")
-    return seconds, rounds if is_integer(rounds) else 1, has_rounds
+    seconds = np.array([float(value) if is_number(value) else math.nan for value in values])
+    rounds = len(values) if has_rounds else stats.get("rounds", 1)
+    if not is_integer(rounds) or not 1 <= rounds <= MOST_SIZE:
+        raise InputError(f"{where} has {shown(rounds)} rounds, but a number from 1 on is needed")
+    return seconds, rounds, has_rounds
 
 
-def _left_out(content: Mapping[str, Any], path: Path) -> Iterator[NotMeasured]:
-    entries = content.get("not_measured") or []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path}: 'not_measured' is no list of cases", HOW_TO_MEASURE)
-    for index, entry in enumerate(entries):
-        where = f"{path}: not_measured case {index}"
-        require(entry, LEFT_OUT, where)
-        if entry["outcome"] not in OUTCOMES:
-            wanted = ", ".join(OUTCOMES)
-            raise InputError(f"{where} has outcome {entry['outcome']!r}, but one of {wanted} is needed")
-        yield NotMeasured(checked(entry, where, LEFT_OUT), entry["outcome"], entry["reason"])
+def _left_out(entry: Any, index: int) -> NotMeasured:
+    where = f"not_measured case {index}"
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is {shown(entry)}, but an object is needed")
+    require(entry, LEFT_OUT, where)
+    if entry["outcome"] not in OUTCOMES:
+        wanted = ", ".join(OUTCOMES)
+        raise InputError(f"{where} has outcome {shown(entry['outcome'])}, but one of {wanted} is needed")
+    if not isinstance(entry["reason"], str):
+        raise InputError(f"{where} has reason {shown(entry['reason'])}, but text is needed")
+    return NotMeasured(checked(entry, where, LEFT_OUT), entry["outcome"], entry["reason"])

@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.reading.fields import is_integer, is_number
+from benchmarks.analysis.reading.fields import MOST_SIZE, is_integer, is_number
 from benchmarks.analysis.reading.machines import Machine, as_object
+from benchmarks.analysis.reading.texts import printable
+
+MOST_READING = 2.0**53
+"""No sensor reads more; from here on floats have no single bits."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,13 @@ class RunInfo:
         info, commit, run = (as_object(content.get(name)) for name in ("machine_info", "commit_info", "run"))
         times = {name: _text(commit.get(name)) for name in ("id", "time", "author_time")}
         return cls(
-            file=str(path),
+            file=printable(str(path)),
             datetime=_text(content.get("datetime")),
             node=_text(run.get("node", info.get("node"))),
             commit=Commit(**times, dirty=commit.get("dirty") is True),
             machine=Machine.of(content),
             conditions=_conditions(run),
-            pair=run["pair"] if is_integer(run.get("pair")) else None,
+            pair=run["pair"] if is_integer(run.get("pair")) and abs(run["pair"]) <= MOST_SIZE else None,
             facts={name: fact for name, fact in run.items() if name != "conditions"},
         )
 
@@ -125,7 +130,7 @@ def _conditions(run: Mapping[str, Any]) -> Conditions:
         threads=_number(run.get("threads")),
         usable_cores=_number(run.get("usable_cores")),
         quota_cores=_number(run.get("quota_cores")),
-        governor=str(run.get("governor") or ""),
+        governor=_text(run.get("governor")) or "",
         on_battery=run.get("on_battery") is True,
         readings=tuple(_readings(run.get("conditions"))),
     )
@@ -142,4 +147,14 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float:
-    return float(value) if is_number(value) else math.nan
+    """A count, a share or a reading of a sensor; NaN in the place of what can be none."""
+    return float(value) if is_number(value) and 0 <= value <= MOST_READING else math.nan
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time in ISO format, that of Greenwich unless it says otherwise; None where it is no time."""
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

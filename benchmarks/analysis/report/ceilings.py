@@ -106,7 +106,7 @@ def _of_device(rows: pd.DataFrame) -> Iterator[Ceiling]:
     one = Setting.of(rows.iloc[0])
     device = one.device, one.device_name, one.machine, one.clock
     bandwidth = _fastest(rows[rows["kernel"] == COPY], "min_bytes")
-    for dtype in sorted(rows["dtype"].unique()):
+    for dtype in sorted(rows["dtype"].dropna().unique()):
         computed_in = (dtype, "float32") if dtype in NARROW else (dtype,)
         products = rows[(rows["kernel"] == PRODUCT) & rows["dtype"].isin(computed_in)]
         yield Ceiling(*device, dtype, bandwidth, _fastest(products, "flops"))
@@ -114,7 +114,7 @@ def _of_device(rows: pd.DataFrame) -> Iterator[Ceiling]:
 
 def _fastest(rows: pd.DataFrame, amount: str) -> Rate | None:
     rates = []
-    for _, case in rows.groupby("key"):
+    for _, case in rows[rows[amount].notna()].groupby("key"):
         seconds = case.groupby("unit")["median_s"].median()
         units = float(case[amount].iloc[0]) / seconds.to_numpy(dtype=float)
         rates.append(Rate(float(np.median(units)), float(units.min()), float(units.max()), len(units)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -58,18 +59,25 @@ def _finer(summary: Summary) -> Iterator[list[str]]:
             kernels = {pair.linear: None, pair.standard: None}
             around.setdefault((pair.setting, lengths), {}).update(kernels)
     for (setting, lengths), kernels in around.items():
-        clock = ["--clock wall"] if setting.device == "cuda" and setting.clock == "wall" else []
+        shape = f"{setting.batch}x{setting.heads}x{setting.head_dim}"
+        wall = setting.device == "cuda" and setting.clock == "wall"
         yield [
             f"-k {BENCHMARKS[setting.subject]}",
-            f"--device {setting.device}",
-            f"--dtype {setting.dtype}",
-            f"--shape {setting.batch}x{setting.heads}x{setting.head_dim}",
-            f"--mode {setting.mode}",
-            f"--phase {setting.phase}",
-            *clock,
-            *(f"--kernel {kernel}" for kernel in kernels),
-            f"--seq-len {','.join(map(str, lengths))}",
+            _option("device", setting.device),
+            _option("dtype", setting.dtype),
+            _option("shape", shape),
+            _option("mode", setting.mode),
+            _option("phase", setting.phase),
+            *([_option("clock", "wall")] if wall else []),
+            *(_option("kernel", kernel) for kernel in kernels),
+            _option("seq-len", ",".join(map(str, lengths))),
         ]
+
+
+def _option(name: str, value: str | None) -> str:
+    """An option of a command as a shell takes it; a value that looks like an option itself is tied to it."""
+    word = shlex.quote(str(value))
+    return f"--{name}={word}" if word.startswith("-") else f"--{name} {word}"
 
 
 def _around(found: Crossover) -> tuple[int, ...]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.analysis.document import Section, as_markdown, as_text
-from benchmarks.analysis.reading.fields import AMOUNTS, OPTIONAL_AMOUNTS, InputError
+from benchmarks.analysis.document import as_markdown, as_text
+from benchmarks.analysis.output import replacing_files, try_folder, written_section
+from benchmarks.analysis.plots.saving import save_pictures
+from benchmarks.analysis.reading.fields import AMOUNTS, OPTIONAL_AMOUNTS
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
-from benchmarks.analysis.report.pictures.drawing import draw_pictures
+from benchmarks.analysis.report.pictures.drawing import drawings
 from benchmarks.analysis.report.raw import save_raw
 from benchmarks.analysis.report.summary import RunEffect, summarise
 from benchmarks.analysis.report.text import sections
-from benchmarks.analysis.serialization import json_text
+from benchmarks.analysis.serialization import csv_text, json_text
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,6 @@ def write_report(
     Args:
         paths: JSON files of runs.
         folder: Where to write; made if it does not exist, files of an earlier report in it are replaced.
-
         known: The effect of a run that a machine is known to have: see `summary.summarise`.
 
     Returns:
@@ -45,29 +46,22 @@ def write_report(
     Raises:
         InputError: The input cannot be used, or the folder cannot be written.
     """
+    folder = Path(folder)
+    try_folder(folder, "report")
     records = load(paths)
     cases = case_table(records)
     summary = summarise(records, known, cases)
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw_pictures(summary, cases, folder)
+    with replacing_files(folder, "report") as place:
+        pictures, failed = save_pictures(drawings(summary, cases), place)
+        summary = replace(summary, warnings=[*summary.warnings, *(f"{one}." for one in failed)])
         text = sections(summary, cases)
-        raw = save_raw(records, folder / "profiling_results.npz")
-        files = [
-            *pictures,
-            *([raw] if raw else []),
-            *(folder / name for name in ("complexity_analysis.csv", "summary.json", "summary.md")),
-        ]
-        _integers(cases).to_csv(files[-3], index=False)
-        files[-2].write_text(json_text(summary), encoding="utf-8")
-        files[-1].write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"the report cannot be written to {folder} ({error.strerror}); name another folder with -o"
-        ) from None
-    written = Section("Written", [", ".join(str(file) for file in files)])
-    return Report(as_text([*text, written]), files, measured=len(records.rows) > 0)
+        raw = save_raw(records, place / "profiling_results.npz")
+        tables = ("complexity_analysis.csv", "summary.json", "summary.md")
+        (place / tables[0]).write_text(csv_text(_integers(cases)), encoding="utf-8")
+        (place / tables[1]).write_text(json_text(summary), encoding="utf-8")
+        (place / tables[2]).write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
+    files = [folder / name for name in (*pictures, *([raw.name] if raw else []), *tables)]
+    return Report(as_text([*text, written_section(files)]), files, measured=len(records.rows) > 0)
 
 
 def _integers(cases: pd.DataFrame) -> pd.DataFrame:
@@ -78,5 +72,6 @@ def _integers(cases: pd.DataFrame) -> pd.DataFrame:
     return cases.assign(**{name: pd.to_numeric(cases[name]).convert_dtypes() for name in names})
 
 
-def _gallery(pictures: Sequence[Path]) -> str:
-    return "".join(f"\n![{picture.stem.replace('_', ' ')}]({picture.name})\n" for picture in pictures)
+def _gallery(pictures: Sequence[str]) -> str:
+    """The pictures in markdown; their names hold letters, digits, points, dashes and underscores only."""
+    return "".join(f"\n![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in pictures)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Container
+from functools import partial
+from itertools import chain, count
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks.analysis.plots.style import (
-    DPI,
-    RC,
-)
+from benchmarks.analysis.plots.saving import Drawing
 from benchmarks.analysis.report.conclusions import Summary
 from benchmarks.analysis.report.pictures.layers import layer_views
 from benchmarks.analysis.report.pictures.memory import memory_picture
@@ -32,31 +29,27 @@ OF_OPERATORS: dict[str, Callable[[View], Figure | None]] = {
 }
 
 
-def draw_pictures(summary: Summary, cases: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw the pictures of every combination of phase, device, dtype, clock and shape.
+def drawings(summary: Summary, cases: pd.DataFrame) -> dict[str, Drawing]:
+    """The pictures of every combination of phase, device, dtype, clock and shape.
 
     Args:
         summary: What `summary.summarise` concluded.
         cases: What `cases.case_table` made of the same records.
-        folder: An existing folder.
 
     Returns:
-        The files written, named by the rules of `views.views` and `layers.layer_views`; none where nothing
-        was measured, no roofline without ceilings.
+        How each is drawn, by the name of its file: see `views.views` and `layers.layer_views`. None where
+        nothing was measured; a roofline without ceilings shows nothing.
     """
-    files = []
-    with mpl.rc_context(RC):
-        for suffix, view in views(summary, cases):
-            files += [
-                _save(draw(view), folder / f"{name}{suffix}.png") for name, draw in OF_OPERATORS.items()
-            ]
-        for suffix, layer in layer_views(cases):
-            files.append(_save(profiling_picture(layer), folder / f"self_attention_profiling{suffix}.png"))
-    return [file for file in files if file]
+    found: dict[str, Drawing] = {}
+    for suffix, view in views(summary, cases):
+        for name, draw in OF_OPERATORS.items():
+            found[_free_name(f"{name}{suffix}", found)] = partial(draw, view)
+    for suffix, layer in layer_views(cases):
+        found[_free_name(f"self_attention_profiling{suffix}", found)] = partial(profiling_picture, layer)
+    return found
 
 
-def _save(figure: Figure | None, path: Path) -> Path | None:
-    if figure is None:
-        return None
-    figure.savefig(path, dpi=DPI)
-    return path
+def _free_name(stem: str, taken: Container[str]) -> str:
+    """The name of a file that no other picture has: devices may differ in what no name of a file shows."""
+    stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    return next(f"{one}.png" for one in stems if f"{one}.png" not in taken)

@@ -25,6 +25,8 @@ COMBINATION = (
 """Fields in which everything inside one picture agrees; the modes are its panels."""
 SHORT = {"batch": "B", "heads": "H", "head_dim": "D", "value_dim": "Dv"}
 """Letters of the fields that a number alone would not tell, in names of files."""
+MOST_LETTERS = 40
+"""Letters of the value of a field in the name of a file."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def suffix(setting: Setting, settings: Sequence[Setting], fields: Sequence[str])
     for field in fields:
         alike = [one for one in others if getattr(one, field) == getattr(setting, field)]
         if len(alike) < len(others):
-            value = re.sub(r"[^A-Za-z0-9_.]+", "_", str(getattr(setting, field)))
+            value = re.sub(r"[^A-Za-z0-9_.]+", "_", str(getattr(setting, field)))[:MOST_LETTERS]
             words += f"-{SHORT.get(field, '')}{value}"
         others = alike
     return words

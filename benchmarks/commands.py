@@ -1,0 +1,86 @@
+"""The commands of `python -m benchmarks`: measure runs, and conclude from measured ones."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import console
+from benchmarks.analysis.history.writing import write_history
+from benchmarks.analysis.output import try_folder
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.texts import printable
+from benchmarks.analysis.report.writing import write_report
+from benchmarks.comparing import compare_files, compare_revisions
+from benchmarks.noise_store import known_run_effect
+from benchmarks.runs import Plan, carry_out
+from benchmarks.survival.journal import recovered
+from benchmarks.survival.locks import hold_folder
+
+DEFAULT_RUNS = 6
+SHORT_RUN = ("--repetitions=1", "--layer-rounds=4")
+"""Options of each of the runs that together take as long as one run of six repetitions."""
+
+
+def report(options: argparse.Namespace, _: Sequence[str]) -> int:
+    """Report measured runs; 1 where nothing had been measured."""
+    folder = Path(options.output)
+    try_folder(folder, "report")
+    with hold_folder(folder):
+        written = write_report(_recovered(options.files), folder, known_run_effect)
+    console.write(written.text)
+    return 0 if written.measured else 1
+
+
+def _recovered(files: Sequence[str]) -> list[Path]:
+    """The files, after what runs that were killed had measured is turned into them."""
+    return [recovered(Path(file), console.say) for file in files]
+
+
+def run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
+    """Measure several runs and report them; 1 where nothing was measured."""
+    folder = Path(options.output)
+    short = () if options.runs else SHORT_RUN
+    plan = Plan(
+        folder, options.runs or DEFAULT_RUNS, options.until, options.time_limit, (*short, *pytest_options)
+    )
+    with hold_folder(folder):
+        files = carry_out(plan, lambda line: console.write(f"{printable(line)}\n"))
+        if not files:
+            raise InputError(f"no run was complete within the time limit; {folder} holds none")
+        written = write_report(files, folder / "report", known_run_effect)
+    console.write(written.text)
+    return 0 if written.measured else 1
+
+
+def compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
+    """Compare files, or revisions measured now; 1 where something became worse."""
+    output, margin, format = Path(options.output), options.margin, options.format
+    try_folder(output, "comparison")
+    with hold_folder(output):
+        if options.rev:
+            comparison = compare_revisions(
+                options.rev,
+                options.pairs,
+                pytest_options,
+                output,
+                margin=margin,
+                format=format,
+                say=console.say,
+            )
+        else:
+            sides = _recovered(options.base), _recovered(options.against)
+            comparison = compare_files(*sides, output, margin=margin, format=format, say=console.say)
+    console.write(comparison.text)
+    return 1 if comparison.found.regressed else 0
+
+
+def history(options: argparse.Namespace, _: Sequence[str]) -> int:
+    """Find the steps in stored runs; 1 where something is worse than before."""
+    folder = Path(options.output)
+    try_folder(folder, "history")
+    with hold_folder(folder):
+        written = write_history(options.storage, folder, baseline=options.baseline, margin=options.margin)
+    console.write(written.text)
+    return 1 if written.worse else 0

@@ -1,0 +1,54 @@
+"""What a command writes to its terminal, in safe letters, also where nobody reads it or no room is left."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TextIO
+
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.texts import printable
+
+
+def write(text: str) -> None:
+    """Write to the standard output at once; where its reader is gone, nothing more is written there.
+
+    Raises:
+        InputError: It cannot be written for another reason.
+    """
+    out = sys.stdout
+    if out is None:  # closed by the caller
+        return
+    if isinstance(out, io.TextIOWrapper):
+        # A terminal without the signs for µ and ± shall show "?" rather than end the report.
+        out.reconfigure(errors="replace")
+    try:
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        _silence(out)
+    except OSError as error:
+        _silence(out)
+        raise InputError(
+            f"the standard output cannot be written ({error.strerror}); send it elsewhere"
+        ) from None
+
+
+def say(line: str) -> None:
+    """Write a line to the standard error, beside the output, which may be read by a program."""
+    err = sys.stderr
+    if err is None:
+        return
+    try:
+        err.write(f"{printable(line)}\n")
+        err.flush()
+    except OSError:
+        _silence(err)
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is left in a stream go nowhere, so that the interpreter does not fail with it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
