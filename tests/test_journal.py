@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.survival.journal import (
     DIED,
@@ -60,6 +61,8 @@ def test_a_journal_becomes_the_json_of_the_finished_cases_and_names_the_one_in_f
     assert document["run"]["ended"] == "killed" and len(document["run"]["conditions"]) == 2
     assert [one.fields["seq_len"] for one in read_run(out).measured] == [64, 128]
     assert not journal_of(out).exists() and recover(journal_of(out)) is None
+    (warning,) = load([out]).warnings
+    assert warning == f"{out} was cut short (killed), so that cases and rounds are missing."
 
 
 def test_cut_off_at_any_byte_a_journal_loses_no_case_before_it(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from benchmarks.analysis.reading.run_file import Fields, RunFile, read_run
 from benchmarks.analysis.reading.run_info import RunInfo
 from benchmarks.analysis.reading.setting import CASE, SETTING
 
+CUT_SHORT = ("interrupted", "killed")
+"""What a file says of the end of a run that was not measured to its end."""
 KNOWN_BY_DEVICE = ("clock", "device_name")
 MOST_UNSOUND = 10
 """The most records of a file that are named one by one."""
@@ -132,6 +134,11 @@ def _warn(files: Sequence[RunFile]) -> list[str]:
         warnings.append(
             f"Left out, because their times are not all positive numbers: {', '.join(unusable[:3])}{more}."
         )
+    warnings += [
+        f"{file.run.file} was cut short ({file.run.facts['ended']}), so that cases and rounds are missing."
+        for file in files
+        if file.run.facts.get("ended") in CUT_SHORT
+    ]
     warnings += [f"{sentence}." for file in files for sentence in name_unsound(file)]
     if without_rounds:
         warnings.append(
