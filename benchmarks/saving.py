@@ -18,6 +18,11 @@ Document = dict[str, Any]
 STORAGE = "--benchmark-storage"
 
 
+def _path(target: Any) -> Path:
+    """The file of --benchmark-json, which releases of pytest-benchmark before 5.3 have opened already."""
+    return target if isinstance(target, Path) else Path(getattr(target, "name", target))
+
+
 class Saving:
     """The files of a session, written here in the place of pytest-benchmark.
 
@@ -68,7 +73,7 @@ class Saving:
     def _targets(self) -> Iterator[tuple[str, Path]]:
         """The files with their options; a stored run is numbered at its end, and nameless until then."""
         if self._session.json:
-            yield "--benchmark-json", Path(self._session.json)
+            yield "--benchmark-json", _path(self._session.json)
         if self._name and isinstance(self._session.storage, FileStorage):
             yield STORAGE, self._in_storage(f"{self._name}.json")
 
@@ -100,7 +105,7 @@ class Saving:
         """
         session, whole = self._session, True
         if session.json:
-            whole &= self._write(self._document(include_data=True), Path(session.json))
+            whole &= self._write(self._document(include_data=True), _path(session.json))
         if self._name:
             kept = self._document(include_data=session.save_data)
             if isinstance(session.storage, FileStorage):

@@ -68,14 +68,14 @@ def compiled_together(parameters: Mapping[str, object]) -> str | None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize ``device``, ``dtype`` and kernels that serve the device.
 
-    Kernels that refuse a device altogether are left to the tests of refusals.
+    Kernels that refuse a device altogether are left to the tests of refusals, and those of other projects to
+    the tests marked so: each new shape takes them a minute of tuning.
     """
     devices = chosen_devices(metafunc.config) or ["cpu"]
     for fixture, family in KERNEL_FIXTURES.items():
         if fixture in metafunc.fixturenames:
-            names = list_kernels(family)
-            if metafunc.definition.get_closest_marker("own_kernels"):
-                names = [name for name in names if not is_external(get_kernel(name))]
+            rivals = metafunc.definition.get_closest_marker("rivals") is not None
+            names = [name for name in list_kernels(family) if is_external(get_kernel(name)) is rivals]
             pairs = [(d, name) for d in devices for name in names if serves(name, d)]
             metafunc.parametrize(("device", fixture), pairs)
             break

@@ -16,7 +16,7 @@ from attention.kernels.linear_chunked.passes import Passes, new_states
 from attention.profiler import count_flops, peak_memory
 from benchmarks.subjects import prepare
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.own_kernels]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FUSED = ("standard-sdpa", "standard-sdpa-flash", "standard-sdpa-efficient", "standard-sdpa-cudnn")
 MATRIX_IN_MEMORY = ("standard-explicit", "standard-sdpa-math")

@@ -53,6 +53,16 @@ def test_every_kernel_equals_the_oracle_at_every_length(
     assert errors.within(case), (errors, tolerances(case))
 
 
+@pytest.mark.rivals
+@pytest.mark.parametrize("mode", MODES)
+def test_installed_rivals_are_right_in_the_precision_that_they_state(
+    kernel: str, mode: str, dtype: str, device: str
+) -> None:
+    case = usable(Case(kernel, mode, 150, "forward_backward", device, dtype, 2, 2, 64))
+    errors = errors_against_reference(case)
+    assert errors.within(case), (errors, tolerances(case))
+
+
 @pytest.mark.parametrize(("head_dim", "value_dim"), WIDTHS)
 @pytest.mark.parametrize("mode", MODES)
 def test_every_kernel_equals_the_oracle_at_every_width_with_gradients(

@@ -93,7 +93,6 @@ def test_peak_memory_leaves_out_tensors_alive_before_the_call(device: str) -> No
     assert peak_memory(lambda: before.exp(), device).tensor_bytes == 64 * UNIT
 
 
-@pytest.mark.own_kernels
 def test_counting_flops_does_not_change_peak_memory(kernel: str, device: str) -> None:
     case = Case(kernel, "causal", 300, "forward_backward", device, dtype="bfloat16")
     call = prepare(case)
