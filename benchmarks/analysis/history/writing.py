@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,8 +75,7 @@ def write_history(
     with replacing_files(folder, "history") as place:
         pictures, failed = save_pictures(drawings(traced), place)
         history = replace(history, left_out=[*history.left_out, *failed])
-        frames = [_frame(one) for one in chain(*traced)]
-        table = pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
+        table = pd.DataFrame([row for one in chain(*traced) for row in _rows(one)], columns=COLUMNS)
         (place / "history.csv").write_text(csv_text(table), encoding="utf-8")
         (place / "history.json").write_text(json_text(history), encoding="utf-8")
     files = [folder / name for name in (*pictures, "history.csv", "history.json")]
@@ -140,16 +140,16 @@ def _machine(timeline: Timeline, traced: Sequence[Traced]) -> MachineHistory:
     )
 
 
-def _frame(one: Traced) -> pd.DataFrame:
+def _rows(one: Traced) -> Iterator[tuple[Any, ...]]:
     """The tidy rows of one line: the value of each revision with its interval, segment and level."""
     line, timeline = one.line, one.timeline
     low, high = one.bounds()
     revisions = [timeline.revisions[place] for place in line.places]
     lengths = [segment.stop - segment.start for segment in one.segments]
-    values = (
-        timeline.name,
-        line.quantity,
-        line.name,
+    columns = (
+        repeat(timeline.name),
+        repeat(line.quantity),
+        repeat(line.name),
         [revision.commit for revision in revisions],
         [revision.dirty for revision in revisions],
         [revision.time.isoformat() for revision in revisions],
@@ -162,4 +162,4 @@ def _frame(one: Traced) -> pd.DataFrame:
         np.repeat(np.arange(len(lengths)), lengths),
         np.repeat([one.natural(segment.level) for segment in one.segments], lengths),
     )
-    return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+    return zip(*columns, strict=False)
