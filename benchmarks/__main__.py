@@ -5,6 +5,7 @@ Whatever happens behind it ends in an exit code and, unless that is 0 or 1, in o
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Pictures are files: the backend of a notebook, which may not be installed here, has no part in them.
     os.environ["MPLBACKEND"] = "agg"
+    # What matplotlib has to say of its own folders is no part of a report.
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
     try:
         # Whatever goes wrong in an import is told as any other error.
         from benchmarks.command_line import carry_out_command
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _end(f"error: {error}", WRONG_INPUT)
     except KeyboardInterrupt:
-        return _end("interrupted; the same command continues with what is missing", INTERRUPTED)
+        return _end("interrupted; the same run or compare --rev continues with what is missing", INTERRUPTED)
     except ModuleNotFoundError as error:
         return _end(f"error: {error}; install what is missing with pip install -e '.[bench]'", WRONG_INPUT)
     except Exception as error:

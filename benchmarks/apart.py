@@ -56,13 +56,14 @@ class Apart:
         try:
             for entry in self.worker.measure(benchmark.fullname, self.ledger.known_seconds(), self.timeout_s):
                 self._take_over(entry, benchmark, case)
-        except WorkerError as error:
+        except (WorkerError, OSError, ValueError) as error:
             benchmark.has_error = True
             self.ledger.leave_out(case, "failed", str(error))
-            if error.hung:
+            if isinstance(error, WorkerError) and error.hung:
                 self.ledger.learn_seconds(case, self.timeout_s)  # the longer lengths take longer still
             self._write_left_out(case)
-            pytest.fail("\n".join([str(error), *error.notes]), pytrace=False)
+            notes = error.notes if isinstance(error, WorkerError) else ()
+            pytest.fail("\n".join([str(error), *notes]), pytrace=False)
 
     def _write_left_out(self, case: Case) -> None:
         self.journal.append({"left_out": self.ledger.row_left_out(case)})

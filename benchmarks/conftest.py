@@ -249,11 +249,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
         measuring = config.stash[MEASURING]
         with handling(signal.SIG_IGN, *ENDINGS):
             measuring.end()
-            cut_short = exitstatus not in (0, 1) or session.shouldstop or session.shouldfail
-            ended = INTERRUPTED if cut_short else FINISHED
+            left = measuring.stop.asked or exitstatus not in (0, 1) or measuring.ledger.never_reached()
+            ended = INTERRUPTED if left else FINISHED
             run: dict[str, Any] = config.stash[RUN]
             run.update(conditions=measuring.watch.readings, ended=ended)
-            config.stash[SAVING].finish()
+            if not config.stash[SAVING].finish():
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
     return (yield)
 
 

@@ -64,9 +64,11 @@ class Guard:
     def _measure(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> str | None:
         """Measure a case; returns the reason if it is left out."""
         try:
+            self.stop.insistent = True
             with time_limit(self.timeout_s):
                 return self.measurer.measure(benchmark, case, repetition)
         except BaseException as error:
+            self.stop.insistent = False
             if self.stop.asked:
                 if benchmark.stats and benchmark.stats.stats.data:
                     self.ledger.measured.add(case.key)
@@ -75,6 +77,8 @@ class Guard:
                     benchmark.has_error = True
                 raise KeyboardInterrupt from None  # whatever a kernel made of it
             return self._book(benchmark, case, error)
+        finally:
+            self.stop.insistent = False
 
     def _book(self, benchmark: BenchmarkFixture, case: Case, error: BaseException) -> str:
         """Book what a kernel raised; returns the reason where the test is to be skipped and not to fail."""

@@ -104,13 +104,17 @@ class Ledger:
             return self.leave_out(case, "over_time", reason)
         return None
 
+    def never_reached(self) -> set[str]:
+        """The keys of the cases that were selected, and neither measured nor left out."""
+        return self.selected - self.measured - self._left_out.keys()
+
     def not_measured(self) -> list[dict[str, Any]]:
         """The record of the cases that were selected and not measured, and of those that failed."""
         rows = [
             {**self.cases[key].fields(), "outcome": outcome, "reason": reason}
             for key, (outcome, reason) in self._left_out.items()
         ]
-        never_reached = self.selected - self.measured - self._left_out.keys()
+        never_reached = self.never_reached()
         rows += [
             {**case.fields(), "outcome": "failed", "reason": NOT_REACHED}
             for key, case in self.cases.items()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,11 @@ from attention.case import DTYPES, MODES, PHASES
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.grid import PRESETS, Selection, build_cases, build_ceilings, build_layer_cases
+
+MOST = 1e6
+"""The most seconds, rounds or repetitions that can be asked for."""
+MOST_SIZE = 2**31 - 1
+"""The longest sequence, and the largest batch, that can be asked for: no machine holds it."""
 
 
 def words(text: str) -> list[str]:
@@ -154,13 +159,15 @@ def positive(config: pytest.Config, option: str, default: float) -> float:
     """The number given to an option, or the default.
 
     Raises:
-        pytest.UsageError: A number that is not above 0.
+        pytest.UsageError: A number that is not above 0, or above `MOST`.
     """
     value = config.getoption(option)
     if value is None:
         return default
-    if not (value > 0 and math.isfinite(value)):
-        raise pytest.UsageError(f"--{option.replace('_', '-')} must be above 0, got {value}")
+    if not 0 < value <= MOST:
+        raise pytest.UsageError(
+            f"--{option.replace('_', '-')} must be above 0 and at most {MOST:.0e}, got {value}"
+        )
     return float(value)
 
 
@@ -170,7 +177,14 @@ def _seq_lens(config: pytest.Config) -> list[int] | None:
         return None
     if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
         raise pytest.UsageError(f"--seq-len takes lengths above 0 with commas, like 256,512; got {text!r}")
-    return [int(word) for word in text.split(",")]
+    return _sizes("--seq-len", text.split(","))
+
+
+def _sizes(option: str, words: Sequence[str]) -> list[int]:
+    long = [word for word in words if len(word.strip()) > 10 or int(word) > MOST_SIZE]
+    if long:
+        raise pytest.UsageError(f"{option} takes sizes up to {MOST_SIZE}, got {long[0].strip():.40}")
+    return [int(word) for word in words]
 
 
 def _shape(config: pytest.Config) -> tuple[int, int, int] | None:
@@ -180,7 +194,7 @@ def _shape(config: pytest.Config) -> tuple[int, int, int] | None:
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
     if not match:
         raise pytest.UsageError(f"--shape takes batch x heads x head dimension, like 1x8x64; got {text!r}")
-    batch, heads, head_dim = map(int, match.groups())
+    batch, heads, head_dim = _sizes("--shape", match.groups())
     return batch, heads, head_dim
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,9 @@ def plan_pairs(
             "that is compared with it"
         )
     base, head = (find_revision(name, root) for name in names)
-    folders = sorted(path for path in output.glob("runs-[0-9]*") if path.is_dir())
+    folders = sorted(
+        path for path in output.glob("runs-*") if path.is_dir() and re.fullmatch(r"runs-\d{3,9}", path.name)
+    )
     if folders:
         last = Pairs(base, head, pairs, pytest_options, folders[-1])
         # Changes that are not committed have no name by which they are known to be the same.
@@ -101,7 +104,8 @@ def plan_pairs(
 
 def _settings(folder: Path) -> Any:
     try:
-        return json.loads((folder / SETTINGS_FILE).read_text())
+        settings = folder / SETTINGS_FILE
+        return json.loads(settings.read_text()) if settings.is_file() else None
     except (OSError, ValueError):
         return None
 

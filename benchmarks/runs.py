@@ -87,6 +87,8 @@ def _remember_options(plan: Plan) -> None:
     plan.folder.mkdir(parents=True, exist_ok=True)
     if settings.exists():
         try:
+            if not settings.is_file():
+                raise OSError
             earlier = json.loads(settings.read_text())["pytest_options"]
         except (OSError, ValueError, TypeError, KeyError):
             raise InputError(
@@ -198,7 +200,10 @@ def measure(
         *pytest_options,
         f"--benchmark-json={file.resolve()}",
     ]
-    code = run_child(command, log, root, environment)
+    try:
+        code = run_child(command, log, root, environment)
+    except OSError as error:
+        raise InputError(f"{log} cannot be written ({error.strerror}); name another folder with -o") from None
     # 1 says that a test failed: its outcome stands in the file, and the rest was measured.
     if code in (0, 1) and complete(file):
         return

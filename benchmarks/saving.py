@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +63,12 @@ class Saving:
                 try_target(target)
                 own = journal_of(target)
                 # A stored run has a name of its own each time: that of a killed one is not asked for again.
-                beside = own.parent.glob(f"*{SUFFIX}") if option == STORAGE else ()
+                beside = own.parent.glob(f"*.json{SUFFIX}") if option == STORAGE else ()
                 self._recover(own, sorted(set(beside) - {own}))
                 if self._journal.path is None:
                     self._journal.open(own, head, cases)
+                for left in target.parent.glob(f".{escape(target.name)}-????????"):
+                    shutil.rmtree(left, ignore_errors=True)  # of a process that was killed while it wrote
             except (OSError, InputError) as error:
                 raise pytest.UsageError(
                     f"{option}: {error}; nothing was measured, name a file that can be written"
@@ -98,25 +102,29 @@ class Saving:
             if found:
                 self.told.append(f"An earlier run was killed; what it had measured is in {found}.")
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """Write the files, each whole or not at all, and leave pytest-benchmark nothing to write.
 
         What cannot be written where it was asked for is written elsewhere, and the console says where.
+
+        Returns:
+            Whether all is where it was asked for.
         """
-        session, whole = self._session, True
+        session, saved = self._session, [self._journal.trouble is None]
         if session.json:
-            whole &= self._write(self._document(include_data=True), _path(session.json))
+            saved.append(self._write(self._document(include_data=True), _path(session.json)))
         if self._name:
             kept = self._document(include_data=session.save_data)
             if isinstance(session.storage, FileStorage):
-                whole &= self._write(kept, self._numbered())
+                saved.append(self._write(kept, self._numbered()))
             else:
                 session.storage.save(kept, self._name)
         session.json = session.save = session.autosave = None
         if self._journal.trouble:
             self.told.append(self._journal.trouble)
-        if whole:
+        if all(saved[1:]):
             self._journal.remove()
+        return all(saved)
 
     def _document(self, *, include_data: bool) -> Document:
         config, hook = self._config, self._config.hook
@@ -145,7 +153,7 @@ class Saving:
             elsewhere = write_elsewhere(document, path.name)
             where = f"so it is in {elsewhere}" if elsewhere else f"nor elsewhere; see {self._journal.path}"
             self.told.append(f"The run cannot be written to {path} ({error.strerror}), {where}.")
-            return elsewhere is not None
+            return False
         if found != path.resolve():
             self.told.append(f"{path} holds a run with cases that this one lacks; this one is in {found}.")
         else:

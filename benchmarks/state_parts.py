@@ -128,12 +128,21 @@ ATTRIBUTES = (
     "backends.mkldnn.fp32_precision", "backends.mkldnn.matmul.fp32_precision",
 )  # fmt: skip
 
+
+def _umask() -> int:
+    """The mask of new files, which can only be read by setting another."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 PARTS = (
     # The first ones decide how the tensors are made that later ones write.
     Part("default device", default_device, torch.set_default_device),
     Part("default dtype", torch.get_default_dtype, torch.set_default_dtype),
     Part("inference mode", torch.is_inference_mode_enabled, _set_inference_mode),
     Part("grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
+    Part("umask", _umask, os.umask),
     Part("torch threads", torch.get_num_threads, torch.set_num_threads),
     Part("torch inter-op threads", torch.get_num_interop_threads, torch.set_num_interop_threads),
     *_of_device("autocast", torch.is_autocast_enabled, torch.set_autocast_enabled),

@@ -137,7 +137,8 @@ def _clear_leftovers(root: Path) -> None:
         with suppress(OSError, InputError), _held_if_there(folder):
             for path in ours:
                 if path.parent == folder:
-                    _git(root, "worktree", "remove", "--force", str(path))
+                    # Twice: git locks a worktree while it makes it, and may have been killed with us.
+                    _git(root, "worktree", "remove", "--force", "--force", str(path))
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -20,6 +20,7 @@ from benchmarks.survival.journal import (
     recover,
     recovered,
 )
+from benchmarks.survival.leftovers import set_in_order
 from benchmarks.survival.locks import LOCK, hold, hold_folder
 from tests.synthetic import Law, Run
 
@@ -102,20 +103,52 @@ def test_a_report_turns_a_journal_into_json_by_either_name(name: str, tmp_path: 
                     f"{tmp_path / 'out.json'}."]  # fmt: skip
 
 
-@pytest.mark.parametrize("junk", ["", "\n", "[]", "{}", '{"cases": 3}', '{"cases": {}, "document": []}'])
+@pytest.mark.parametrize("junk", ["", '{"version": 1, "cases": 3, "document": []}'])
 def test_a_journal_without_a_case_is_no_run(junk: str, tmp_path: Path) -> None:
     journal = journal_of(tmp_path / "out.json")
     journal.write_text(junk)
     assert recover(journal) is None and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "content", [b"my notes\n", b"{}", b"[]\n", bytes(range(256)), json.dumps(DOCUMENT).encode()]
+)
+def test_a_file_that_is_no_journal_of_ours_is_left_as_it_is(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "out.json.journal"
+    file.write_bytes(content)
+    assert recover(file) is None and recovered(file, print) == file
+    set_in_order(tmp_path, print)
+    with pytest.raises(InputError, match="in the way of the run's journal"):
+        begun(tmp_path / "out.json", 1)
+    assert file.read_bytes() == content and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_journal_of_a_run_that_had_written_its_file_changes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    journal = killed(begun(out, 4, also_begun=False))
+    out.write_text(json.dumps(DOCUMENT))
+    assert recover(journal) == out
+    assert json.loads(out.read_text()) == DOCUMENT and list(tmp_path.iterdir()) == [out]
+
+
+def test_damaged_bytes_of_a_journal_cost_their_case_only(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    journal = killed(begun(out, 3))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:2], b"\xff\xfe" + lines[2], *lines[3:]]))
+    assert recover(journal) == out and len(json.loads(out.read_text())["benchmarks"]) == 2
+
+
 def test_damaged_entries_of_a_journal_are_left_out(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     journal = killed(begun(out, 1))
     with journal.open("a") as file:
-        file.write('{"benchmark": 3}\n{"left_out": []}\n["begins"]\nnot JSON\n{"readings": 4}\n')
+        file.write(
+            '{"benchmark": {"extra_info": {"key": [1]}}}\n{"benchmark": 3}\n{"left_out": []}\n["begins"]\nnot JSON\n{"readings": 4}\n'
+        )
     assert recover(journal) == out
-    assert json.loads(out.read_text())["benchmarks"] == DOCUMENT["benchmarks"][:1]
+    assert json.loads(out.read_text())["benchmarks"][0] == DOCUMENT["benchmarks"][0]
+    assert [one.fields["seq_len"] for one in read_run(out).measured] == [64]
 
 
 def test_a_journal_that_cannot_be_written_says_so_and_the_run_goes_on(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def test_a_run_that_is_asked_to_end_writes_its_file(number: signal.Signals, tmp_
     process = start(*command(*LONG, f"--benchmark-json={out}"))
     least = finished(process, 3)
     process.send_signal(number)
+    time.sleep(0.03)
+    process.send_signal(number)  # as who is in a hurry does, and `timeout`
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 2, text
     document = json.loads(out.read_text())

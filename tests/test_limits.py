@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks.outcomes import outcome_of
-from benchmarks.survival.endings import TimedOut, time_limit
+from benchmarks.survival.children import how_ended
+from benchmarks.survival.endings import Stop, TimedOut, time_limit
 from tests.sessions import rows, run
 
 OPTIONS = ("-p", "tests.misbehaving", "--device=cpu", "--mode=causal", "--case-seconds=0.001")
@@ -60,7 +62,7 @@ def test_isolated_a_crash_costs_its_case_and_the_times_are_taken_as_ever(tmp_pat
     document, text = measure(names, tmp_path / "out.json", "--isolate", "--case-timeout=10", exit_code=1)
     found = failures(document)
     assert {key: reason for key, (_, reason) in found.items()} == {
-        ("linear-segfaults", 64): "the process that measured it ended by SIGSEGV",
+        ("linear-segfaults", 64): "the process that measured it ended with SIGSEGV",
         ("linear-vanishes", 64): "the process that measured it ended with exit code 0",
         ("linear-hangs", 64): "no end within 10 s, nor when asked to end",
     }
@@ -80,6 +82,21 @@ def test_a_time_limit_ends_a_call_and_leaves_no_timer() -> None:
     with time_limit(30):  # the timer of the first one would end this
         for _ in range(10**6):
             pass
+
+
+def test_a_second_signal_disturbs_only_a_call_that_may_go_on() -> None:
+    stop = Stop()
+    with pytest.raises(KeyboardInterrupt):
+        stop(signal.SIGINT, None)
+    stop(signal.SIGINT, None)
+    stop.insistent = True
+    with pytest.raises(KeyboardInterrupt):
+        stop(signal.SIGTERM, None)
+
+
+@pytest.mark.parametrize(("code", "how"), [(4, "exit code 4"), (-9, "SIGKILL"), (-40, "signal 40")])
+def test_the_end_of_a_process_is_told_by_its_signal_or_its_code(code: int, how: str) -> None:
+    assert how_ended(code) == how
 
 
 def test_a_call_that_goes_on_after_every_exception_ends_at_its_time_limit() -> None:

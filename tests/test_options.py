@@ -19,11 +19,11 @@ REFUSALS = {
     "--seq-len=256,many": "--seq-len takes lengths above 0 with commas, like 256,512; got '256,many'",
     "--seq-len=0": "--seq-len takes lengths above 0",
     "--shape=8x64": "--shape takes batch x heads x head dimension, like 1x8x64; got '8x64'",
-    "--repetitions=0": "--repetitions must be above 0, got 0",
-    "--layer-rounds=0": "--layer-rounds must be above 0, got 0",
+    "--repetitions=0": "--repetitions must be above 0 and at most 1e+06, got 0",
+    "--layer-rounds=0": "--layer-rounds must be above 0 and at most 1e+06, got 0",
     "--times-from=missing.json": "--times-from: missing.json",
-    "--case-seconds=-1": "--case-seconds must be above 0, got -1.0",
-    "--round-seconds=nan": "--round-seconds must be above 0, got nan",
+    "--case-seconds=-1": "--case-seconds must be above 0 and at most 1e+06, got -1.0",
+    "--round-seconds=nan": "--round-seconds must be above 0 and at most 1e+06, got nan",
     "--grid=huge": "invalid choice: 'huge'",
 }
 # One process imports torch for all refusals, because a process for each takes seconds.

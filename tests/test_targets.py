@@ -50,6 +50,7 @@ def below_a_file(folder: Path) -> Path:
         (fifo, "is no file but a device or pipe"),
         (lambda folder: Path("/dev/full"), "is no file but a device or pipe"),
         (below_a_file, "there is no folder"),
+        (lambda folder: folder / f"{'x' * 230}.json", "is longer than 220 bytes"),
     ],
 )
 def test_a_target_that_no_file_can_be_written_to_is_refused_beforehand(

@@ -11,6 +11,8 @@ from benchmarks.analysis.document import Section
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.texts import printable
 
+PROVISIONAL = ".provisional-"
+"""How the name of a folder begins whose files are not yet in their places."""
 A_LITTLE = b"\0" * 2**16
 """As much as a folder must have room for before anything is concluded."""
 
@@ -80,5 +82,5 @@ def _told(folder: Path, what: str) -> Iterator[None]:
 @contextmanager
 def _provisional(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".provisional-", dir=folder) as place:
+    with TemporaryDirectory(prefix=PROVISIONAL, dir=folder) as place:
         yield Path(place)

@@ -54,4 +54,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def how_ended(code: int) -> str:
     """An exit code of a process in words: "exit code 4", "SIGSEGV"."""
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    if code >= 0:
+        return f"exit code {code}"
+    names = {one.value: one.name for one in signal.Signals}
+    return names.get(-code, f"signal {-code}")

@@ -52,14 +52,18 @@ class Stop:
 
     Attributes:
         asked: Whether a signal came; a kernel may raise a KeyboardInterrupt of its own, or swallow this one.
+        insistent: Whether a further signal interrupts again. It does where a call may go on after the first;
+            elsewhere it would disturb what the first one set off, as the writing of a file.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self.insistent = False
 
     def __call__(self, number: int, frame: object) -> None:
-        self.asked = True
-        raise KeyboardInterrupt
+        first, self.asked = not self.asked, True
+        if first or self.insistent:
+            raise KeyboardInterrupt
 
 
 @contextmanager
@@ -81,8 +85,11 @@ def time_limit(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:  # it may have gone off on the way here
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 def with_parent(environment: dict[str, str]) -> dict[str, str]:

@@ -14,12 +14,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
+from benchmarks.survival.children import how_ended
 from benchmarks.survival.endings import end_with_parent, with_parent
 
 WORKER = "ATTENTION_WORKER"
@@ -98,15 +101,19 @@ class Worker:
             self._process.kill()
             self._process.wait()
             for file in (self._questions, self._answers, self._log):
-                file.close()
+                with suppress(OSError):  # what was not read by the process that ended
+                    file.close()
+            self._cache.cleanup()
             self._process = None
 
     def _start(self, known: Mapping[str, float]) -> None:
         asked, questions = os.pipe()
         answers, answered = os.pipe()
+        # Of the session's last failures it must know nothing, or it would leave out what passed.
+        self._cache = tempfile.TemporaryDirectory()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *self._options, "-p", "no:cacheprovider"],
+            [sys.executable, "-m", "pytest", *self._options, "-o", f"cache_dir={self._cache.name}"],
             cwd=self._folder,
             env={**with_parent(dict(os.environ)), WORKER: f"{asked},{answered}"},
             stdin=subprocess.DEVNULL,
@@ -119,8 +126,12 @@ class Worker:
         self._questions, self._answers = os.fdopen(questions, "w"), os.fdopen(answers, "rb", buffering=0)
         self._unread = b""
         self.started += 1
-        self._ask({"known": dict(known)})
-        self._answer(START_S)
+        try:
+            self._ask({"known": dict(known)})
+            self._answer(START_S)
+        except WorkerError as error:
+            said = " ".join(" ".join(error.notes).split()[-30:])
+            pytest.exit(f"the process that is to measure did not start: {said or error}", returncode=3)
 
     def _ask(self, question: Entry) -> None:
         try:
@@ -130,10 +141,16 @@ class Worker:
             raise self._ended() from None
 
     def _answer(self, limit_s: float) -> Entry:
+        assert self._process is not None
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._answers, selectors.EVENT_READ)
+            until = time.monotonic() + limit_s
             while b"\n" not in self._unread:
-                if not waiting.select(limit_s):
+                if not waiting.select(1.0):
+                    if self._process.poll() is not None:  # and a child of it keeps the pipe open
+                        raise self._ended()
+                    if time.monotonic() < until:
+                        continue
                     self.end()
                     raise WorkerError(
                         f"no end within {limit_s - GRACE_S:g} s, nor when asked to end", hung=True
@@ -152,8 +169,7 @@ class Worker:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
         self.end()
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        return WorkerError(f"the process that measured it ended {how}", lines)
+        return WorkerError(f"the process that measured it ended with {how_ended(code)}", lines)
 
 
 def pipes() -> tuple[IO[str], IO[str]] | None:
@@ -171,7 +187,7 @@ def silence(config: pytest.Config) -> None:
     for option, nothing in (
         ("benchmark_json", None), ("benchmark_save", None), ("benchmark_autosave", None),
         ("benchmark_compare", []), ("benchmark_compare_fail", None), ("benchmark_quiet", True),
-        ("xmlpath", None),
+        ("xmlpath", None), ("benchmark_histogram", None), ("basetemp", None), ("log_file", None),
     ):  # fmt: skip
         setattr(config.option, option, nothing)
 

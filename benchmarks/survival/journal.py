@@ -21,6 +21,8 @@ SUFFIX = ".journal"
 NOT_REACHED = "not reached before the run was interrupted"
 DIED = "the process ended while it measured this case: killed, out of memory, or a crash"
 VERSION = 1
+MOST_HEAD, MOST_BYTES = 2**26, 2**28
+"""Bytes that are read of a journal's first line, and of all of it."""
 
 
 class Journal:
@@ -48,6 +50,8 @@ class Journal:
         Raises:
             InputError: Another process holds the journal, or it cannot be written.
         """
+        if path.exists() and not is_journal(path):
+            raise InputError(f"{path} is in the way of the run's journal", "move it to another place")
         try:
             self._file = hold(path, str(target_of(path)))
             self._file.truncate(0)
@@ -56,6 +60,8 @@ class Journal:
         self.path = path
         head = {**holder(), "version": VERSION, "document": document, "cases": cases}
         self.append(head)
+        if self.trouble:
+            raise InputError(self.trouble)
 
     def append(self, *entries: Mapping[str, Any]) -> None:
         """Write entries down at once.
@@ -100,19 +106,34 @@ def recover(journal: Path) -> Path | None:
         The JSON file; None where there is no journal, or none with a finished case.
 
     Raises:
-        InputError: The process still measures, or the JSON cannot be written.
+        InputError: The process still measures, the file is no journal of this suite, or the JSON cannot be
+            written.
     """
-    if not journal.is_file():
+    if not is_journal(journal):
         return None
     try:
         with hold(journal, str(target_of(journal))) as file:
-            file.seek(0)
-            document = document_of(file)
+            document = document_of(_lines(journal))
             found = place(document, target_of(journal)) if document else None
             journal.unlink()
+            file.close()
     except OSError as error:
         raise InputError(f"{journal} cannot be turned into JSON: {error.strerror}") from None
     return found
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file is a journal of this suite: by its first line, or empty, as one that was just begun."""
+    if not path.name.endswith(SUFFIX) or not path.is_file():
+        return False
+    head = next(_objects(_lines(path, MOST_HEAD)), {})
+    return path.stat().st_size == 0 or (head.get("version") == VERSION and "document" in head)
+
+
+def _lines(path: Path, most: int = MOST_BYTES) -> list[str]:
+    """The lines of a file, up to so many bytes of it."""
+    with path.open("rb") as file:
+        return file.read(most).decode(errors="replace").splitlines()
 
 
 def recovered(file: Path, say: Callable[[str], None]) -> Path:
@@ -128,11 +149,12 @@ def recovered(file: Path, say: Callable[[str], None]) -> Path:
     Raises:
         InputError: There is no such file yet, because a process still measures it.
     """
-    target = target_of(file)
+    target = target_of(file) if is_journal(file) else file
     try:
         found = recover(journal_of(target))
-    except InputError:
+    except InputError as error:
         if target.exists():
+            say(f"{error}; {target} is what was there before.")
             return target
         raise
     if found:
@@ -161,7 +183,7 @@ def document_of(lines: Iterable[str]) -> dict[str, Any] | None:
             readings += entry["readings"]
     if not benchmarks and not left_out:
         return None
-    done = {_object(one.get("extra_info")).get("key") for one in benchmarks} | left_out.keys()
+    done = {str(_object(one.get("extra_info")).get("key")) for one in benchmarks} | left_out.keys()
     for key, fields in cases.items():
         if key not in done or key == begun:
             reason = DIED if key == begun else NOT_REACHED

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.run_file import read_run
-from benchmarks.survival.journal import SUFFIX, recover
+from benchmarks.survival.journal import SUFFIX, recover, target_of
 from benchmarks.survival.writing import FINISHED, UNFINISHED, beside
 
 RUN = re.compile(r"[a-z]+-\d+\.json(\.gz)?")
@@ -45,7 +45,8 @@ def set_in_order(folder: Path, say: Callable[[str], None]) -> None:
         InputError: A journal belongs to a process that still measures.
     """
     for journal in sorted(folder.glob(f"*{SUFFIX}")):
-        recover(journal)
+        if RUN.fullmatch(target_of(journal).name):
+            recover(journal)
     for file in sorted(folder.glob("*.json*")):
         if RUN.fullmatch(file.name):
             _check(file, say)

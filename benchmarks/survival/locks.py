@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from benchmarks.analysis.output import PROVISIONAL
 from benchmarks.analysis.reading.fields import InputError
 
 try:
@@ -21,7 +23,7 @@ except ImportError:  # Windows: nobody is kept out there
 
 # A process that was killed holds its files until the system has cleared it away.
 PATIENCE_S = 3.0
-LOCK = ".lock"
+LOCK = ".attention-lock"
 """The file of a folder by which it is held."""
 
 
@@ -68,6 +70,10 @@ def hold_folder(folder: Path) -> Iterator[None]:
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / LOCK).is_symlink():
+            raise InputError(
+                f"{folder / LOCK} is a link to another file", "remove it, or name another folder"
+            )
         file = hold(folder / LOCK, f"the folder {folder}")
         file.truncate(0)
         file.write(json.dumps(holder()) + "\n")
@@ -77,6 +83,8 @@ def hold_folder(folder: Path) -> Iterator[None]:
             f"the folder {folder} cannot be written ({error.strerror})", "name another one with -o"
         ) from None
     with file:
+        for left in folder.glob(f"{PROVISIONAL}*"):  # by a process that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from benchmarks.cache import replacing
 
 FINISHED, INTERRUPTED, KILLED = "finished", "interrupted", "killed"
 """How a run ended, as `run.ended` of its file says."""
+MOST_NAME = 220
+"""Bytes of a file's name that leave room for the endings of the files beside it."""
 UNFINISHED = "unfinished"
 """The word in the names of files of runs that were cut short."""
 
@@ -30,9 +33,12 @@ def try_target(path: Path) -> None:
         raise IsADirectoryError(f"{path} is no file but a {'folder' if path.is_dir() else 'device or pipe'}")
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(f"{path} is write-protected")
+    if len(os.fsencode(path.name)) > MOST_NAME:
+        raise OSError(f"the name {path.name[:20]}... is longer than {MOST_NAME} bytes")
     try:
         with tempfile.TemporaryFile(dir=path.parent) as trial:
-            trial.write(b"{}")
+            trial.write(bytes(2**16))
+            trial.flush()
     except OSError as error:
         raise type(error)(f"the folder {path.parent} cannot be written: {error.strerror}") from None
 
@@ -40,8 +46,8 @@ def try_target(path: Path) -> None:
 def place(document: Mapping[str, Any], path: Path) -> Path:
     """Write the document of a run, but never in the place of more.
 
-    A run that was cut short, or measured nothing, does not replace one that holds cases which it lacks; a
-    finished one does, unless the other was cut short: that is then kept beside it.
+    A run that was cut short, or measured nothing, replaces neither a finished one nor one that holds cases
+    which it lacks. A finished run replaces any; one that was cut short and holds other cases is kept beside.
 
     Returns:
         Where the document is: `path`, or beside it.
@@ -51,10 +57,14 @@ def place(document: Mapping[str, Any], path: Path) -> Path:
     """
     path = path.resolve()
     older = _read(path)
-    if older is not None and measured(older) - measured(document):
+    if older is not None:
+        if older["benchmarks"] == document["benchmarks"]:  # the process ended after it had written them
+            return path
+        lacks = bool(measured(older) - measured(document))
         if ended(document) != FINISHED or not measured(document):
-            path = beside(path)
-        elif ended(older) != FINISHED:
+            if lacks or ended(older) == FINISHED:
+                path = beside(path)
+        elif lacks and ended(older) != FINISHED:
             path.replace(beside(path))
     write(document, path)
     return path
@@ -76,13 +86,11 @@ def write_elsewhere(document: Mapping[str, Any], name: str) -> Path | None:
     Returns:
         The file, or None where no place has room.
     """
-    for folder in (tempfile.gettempdir(), os.path.expanduser("~"), os.getcwd()):
-        path = beside(Path(folder, name))
-        try:
+    for folder in (tempfile.gettempdir, Path.home, Path.cwd):
+        with suppress(OSError, RuntimeError):  # no room, no home, a folder that is gone
+            path = beside(Path(folder(), name))
             write(document, path)
-        except OSError:
-            continue
-        return path
+            return path
     return None
 
 
