@@ -143,9 +143,8 @@ def test_damaged_entries_of_a_journal_are_left_out(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     journal = killed(begun(out, 1))
     with journal.open("a") as file:
-        file.write(
-            '{"benchmark": {"extra_info": {"key": [1]}}}\n{"benchmark": 3}\n{"left_out": []}\n["begins"]\nnot JSON\n{"readings": 4}\n'
-        )
+        file.write('{"benchmark": {"extra_info": {"key": [1]}}}\n{"benchmark": 3}\n{"left_out": []}\n')
+        file.write('["begins"]\nnot JSON\n{"readings": 4}\n')
     assert recover(journal) == out
     assert json.loads(out.read_text())["benchmarks"][0] == DOCUMENT["benchmarks"][0]
     assert [one.fields["seq_len"] for one in read_run(out).measured] == [64]
