@@ -57,6 +57,7 @@ class Guard:
             with put_back(benchmark.extra_info, case.device):
                 reason = self._measure(benchmark, case, repetition)
         finally:
+            self.stop.renew()
             self._write_down(benchmark, case)
         if reason:
             pytest.skip(reason)

@@ -65,6 +65,12 @@ class Stop:
         if first or self.insistent:
             raise KeyboardInterrupt
 
+    def renew(self) -> None:
+        """Take the signals back from libraries that took them past Python, as LLVM does when it compiles."""
+        for one in ENDINGS:
+            if signal.getsignal(one) is self:
+                signal.signal(one, self)
+
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:

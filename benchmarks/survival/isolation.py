@@ -113,7 +113,7 @@ class Worker:
         self._cache = tempfile.TemporaryDirectory()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *self._options, "-o", f"cache_dir={self._cache.name}"],
+            [sys.executable, "-m", "pytest", *self._options, *self._own_cache()],
             cwd=self._folder,
             env={**with_parent(dict(os.environ)), WORKER: f"{asked},{answered}"},
             stdin=subprocess.DEVNULL,
@@ -132,6 +132,12 @@ class Worker:
         except WorkerError as error:
             said = " ".join(" ".join(error.notes).split()[-30:])
             pytest.exit(f"the process that is to measure did not start: {said or error}", returncode=3)
+
+    def _own_cache(self) -> tuple[str, ...]:
+        """A cache of its own, by options that pytest knows only where its cache is in use."""
+        if "no:cacheprovider" in " ".join(self._options):
+            return ()
+        return "-o", f"cache_dir={self._cache.name}"
 
     def _ask(self, question: Entry) -> None:
         try:
