@@ -170,6 +170,18 @@ def constant_when_compiled(function: Function) -> Function:
     return function
 
 
+@constant_when_compiled
+def traces_tangents() -> bool:
+    """Whether forward mode is active where torch's compiler traces; not known, and true, without the names.
+
+    The compiler enters a level of ``torch.func.jvp`` while it traces, past the number that Python keeps.
+    """
+    if not functional():
+        return in_forward_mode()
+    stack, jvp = private("_C._functorch.get_interpreter_stack"), private("_C._functorch.TransformType.Jvp")
+    return stack is None or jvp is None or any(level.key() == jvp for level in stack() or ())
+
+
 # --- the profiler ------------------------------------------------------------------------------------
 
 
