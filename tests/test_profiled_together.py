@@ -35,6 +35,16 @@ def test_a_profile_inside_of_torch_profiler_leaves_that_whole_and_says_that_memo
     assert sum(event.name == "aten::mm" for event in outer.function_events or []) >= 5
 
 
+def test_a_profile_while_torch_profiler_warms_up_leaves_that_whole_and_has_an_unknown_peak() -> None:
+    with torch.profiler.profile(schedule=torch.profiler.schedule(wait=0, warmup=1, active=1)) as outer:
+        with pytest.warns(UserWarning, match="another profile is active"):
+            assert profile(product, rounds=1).peak_bytes is None
+        outer.step()
+        product()
+    assert any(event.name == "aten::mm" for event in outer.events())
+    assert profile(product, rounds=1).peak_bytes == BYTES
+
+
 def test_a_function_that_profiles_itself_has_an_unknown_peak() -> None:
     def profiled() -> torch.Tensor:
         with torch.autograd.profiler.profile():

@@ -202,7 +202,7 @@ def _unfolded(tensors: Sequence[Tensor], batch_dims: Sequence[int], size: int, o
     """The tensors with the mapped dimension of this size before their ``own`` batch again."""
     found = []
     for x, batch in zip(tensors, batch_dims, strict=True):
-        # What is kept of states may count B H instead of B; of no maps nothing tells which, and nothing is read.
+        # What is kept of states may count B H instead of B; of no maps nothing of it is read.
         rest = x.shape[batch] // size if size else own
         found.append(x.reshape(*x.shape[:batch], size, rest, *x.shape[batch + 1 :]))
     return tuple(found), tuple(batch_dims)
