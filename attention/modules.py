@@ -46,7 +46,8 @@ class SelfAttention(nn.Module):
         dtype: their dtype.
 
     Raises:
-        TypeError: a width or a number of heads that is no integer.
+        TypeError: a width or a number of heads that is no integer, a causal that is no bool, or a kernel that
+            is no name.
         ValueError: an unknown kernel, or a width that the heads do not divide.
     """
 
@@ -64,6 +65,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         if not isinstance(embed_dim, int) or not isinstance(num_heads, int):
             raise TypeError(f"embed_dim and num_heads must be integers, got {embed_dim!r} and {num_heads!r}")
+        if not isinstance(causal, bool) or not isinstance(kernel, str):
+            raise TypeError(
+                f"causal must be True or False and kernel a name, got {causal!r:.60} and {kernel!r:.60}"
+            )
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}")
         self.embed_dim, self.num_heads, self.causal = embed_dim, num_heads, causal

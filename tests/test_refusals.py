@@ -187,3 +187,11 @@ def test_a_tracer_with_symbolic_sizes_passes_the_cache_by() -> None:
     for attend in (linear_attention, standard_attention):
         graph = make_fx(partial(_itself, attend), tracing_mode="symbolic")(x)
         torch.testing.assert_close(graph(x), attend(x, x, x))
+
+
+@pytest.mark.parametrize(
+    "options", [{"causal": 1}, {"causal": None}, {"kernel": ["standard"]}, {"kernel": None}]
+)
+def test_the_layer_refuses_options_of_another_type_when_built(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="causal must be True or False and kernel a name"):
+        SelfAttention(8, 2, **options)

@@ -137,6 +137,8 @@ def _refusal(device: str, dtype: torch.dtype, widest: int) -> str | None:
         return f"Triton compiles for CUDA devices only, and the case is on {device}"
     if dtype not in PRECISION:
         return f"it computes in {', '.join(map(dtype_name, PRECISION))}, not {dtype_name(dtype)}"
+    if dtype == torch.bfloat16 and device == "cpu":
+        return "Triton's interpreter computes bfloat16 wrongly; use float32 or float16"
     if widest > WIDEST:
         return f"head_dim and value_dim may be {WIDEST} at most, got {widest}"
     return None
