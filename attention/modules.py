@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attention.case import Case
 from attention.functional import choose, linear_attention, standard_attention
-from attention.inputs import describe
+from attention.inputs import AUTOCASTS, describe
 from attention.kernels.registry import FAMILIES, Costs, Kernel, get_kernel, supports_everything
 
 
@@ -85,13 +85,21 @@ class SelfAttention(nn.Module):
 
         Raises:
             TypeError: an input that is no strided tensor.
-            ValueError: an input of another shape.
+            ValueError: an input of another shape, or of another dtype (but under autocast) or device than
+                the weights.
         """
         if not isinstance(x, Tensor) or x.layout != torch.strided or x.is_nested:
             raise TypeError(f"SelfAttention takes one strided tensor; got {describe(x)}")
         if x.dim() not in (2, 3) or x.shape[-1] != self.embed_dim:
             wanted = f"[batch, seq_len, {self.embed_dim}] or [seq_len, {self.embed_dim}]"
             raise ValueError(f"SelfAttention takes a tensor {wanted}; got {list(x.shape)}")
+        weight, device = self.in_proj.weight, x.device.type
+        autocast = device in AUTOCASTS and torch.is_autocast_enabled(device)
+        if x.device != weight.device or (x.dtype != weight.dtype and not autocast):
+            raise ValueError(
+                f"SelfAttention takes a tensor like its weights, {weight.dtype} on {weight.device}; "
+                f"got {x.dtype} on {x.device}"
+            )
         return self._attend(x) if x.dim() == 3 else self._attend(x[None])[0]
 
     def _attend(self, x: Tensor) -> Tensor:

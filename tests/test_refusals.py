@@ -195,3 +195,12 @@ def test_a_tracer_with_symbolic_sizes_passes_the_cache_by() -> None:
 def test_the_layer_refuses_options_of_another_type_when_built(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="causal must be True or False and kernel a name"):
         SelfAttention(8, 2, **options)
+
+
+def test_the_layer_refuses_another_dtype_or_device_than_that_of_its_weights() -> None:
+    layer, x = SelfAttention(8, 2), torch.ones(1, 3, 8)
+    for other in (x.double(), x.int(), x.to("meta")):
+        with pytest.raises(ValueError, match="SelfAttention takes a tensor like its weights"):
+            layer(other)
+    with torch.autocast("cpu"):
+        assert layer(x.bfloat16()).shape == x.shape
