@@ -64,7 +64,7 @@ def standard_attention(
             that cannot serve these inputs (it is never replaced in silence).
     """
     if scale is not None:
-        check_number("scale", scale)
+        scale = check_number("scale", scale)
     q, k, v, function = _select("standard", backend, q, k, v, causal)
     return function(q, k, v, causal=causal, scale=scale)
 
@@ -104,7 +104,7 @@ def linear_attention(
             map, or a backend that cannot serve these inputs (it is never replaced in silence).
     """
     if type(eps) is not float or not 0 <= eps < inf:
-        check_number("eps", eps, least=0)
+        eps = check_number("eps", eps, least=0)
     q, k, v, function = _select("linear", backend, q, k, v, causal)
     return function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
 
@@ -170,8 +170,14 @@ def _select(
         refuse_kinds(q, k, v)
         raise
     # A compiler traces through no cache, and needs none: it asks once.
-    serving = _serving if torch.compiler.is_compiling() else _serving_cached
+    traced = torch.compiler.is_compiling() or (type(q) is not Tensor and _symbolic(q, k, v))
+    serving = _serving if traced else _serving_cached
     return q, k, v, serving(family, backend, causal, differentiated(q, k, v), *likes)
+
+
+def _symbolic(*tensors: Tensor) -> bool:
+    """Whether a size is a symbol of a tracer's, which no cache can hold."""
+    return any(isinstance(size, torch.SymInt) for x in tensors for size in x.shape)
 
 
 def _serving(

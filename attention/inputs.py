@@ -61,8 +61,8 @@ def refuse_options(causal: object, backend: object) -> None:
         )
 
 
-def check_number(name: str, value: object, least: float = -inf) -> None:
-    """Refuse what is no finite number of at least ``least``.
+def check_number(name: str, value: object, least: float = -inf) -> float:
+    """The value as a float; what is no finite number of at least ``least`` is refused.
 
     Raises:
         TypeError: no number.
@@ -73,6 +73,8 @@ def check_number(name: str, value: object, least: float = -inf) -> None:
     if isinstance(value, Real) and not (-LARGEST <= value <= LARGEST and value >= least):  # type: ignore[operator]
         bound = " and at least 0" if least == 0 else ""
         raise ValueError(f"{name} must be finite{bound}, got {f'{value!r}':.60}")
+    # A symbol of a tracer's stays one.
+    return float(value) if isinstance(value, Real) else value  # type: ignore[return-value]
 
 
 def check_likes(q: Like, k: Like, v: Like) -> None:

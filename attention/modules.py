@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attention.case import Case
 from attention.functional import choose, linear_attention, standard_attention
-from attention.inputs import describe
+from attention.inputs import AUTOCASTS, describe
 from attention.kernels.registry import FAMILIES, Costs, Kernel, get_kernel, supports_everything
 
 
@@ -46,7 +46,8 @@ class SelfAttention(nn.Module):
         dtype: their dtype.
 
     Raises:
-        TypeError: a width or a number of heads that is no integer.
+        TypeError: a width or a number of heads that is no integer, a causal that is no bool, or a kernel that
+            is no name.
         ValueError: an unknown kernel, or a width that the heads do not divide.
     """
 
@@ -64,6 +65,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         if not isinstance(embed_dim, int) or not isinstance(num_heads, int):
             raise TypeError(f"embed_dim and num_heads must be integers, got {embed_dim!r} and {num_heads!r}")
+        if not isinstance(causal, bool) or not isinstance(kernel, str):
+            raise TypeError(
+                f"causal must be True or False and kernel a name, got {causal!r:.60} and {kernel!r:.60}"
+            )
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}")
         self.embed_dim, self.num_heads, self.causal = embed_dim, num_heads, causal
@@ -80,13 +85,21 @@ class SelfAttention(nn.Module):
 
         Raises:
             TypeError: an input that is no strided tensor.
-            ValueError: an input of another shape.
+            ValueError: an input of another shape, or of another dtype (but under autocast) or device than
+                the weights.
         """
         if not isinstance(x, Tensor) or x.layout != torch.strided or x.is_nested:
             raise TypeError(f"SelfAttention takes one strided tensor; got {describe(x)}")
         if x.dim() not in (2, 3) or x.shape[-1] != self.embed_dim:
             wanted = f"[batch, seq_len, {self.embed_dim}] or [seq_len, {self.embed_dim}]"
             raise ValueError(f"SelfAttention takes a tensor {wanted}; got {list(x.shape)}")
+        weight, device = self.in_proj.weight, x.device.type
+        autocast = device in AUTOCASTS and torch.is_autocast_enabled(device)
+        if x.device != weight.device or (x.dtype != weight.dtype and not autocast):
+            raise ValueError(
+                f"SelfAttention takes a tensor like its weights, {weight.dtype} on {weight.device}; "
+                f"got {x.dtype} on {x.device}"
+            )
         return self._attend(x) if x.dim() == 3 else self._attend(x[None])[0]
 
     def _attend(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
@@ -170,10 +171,36 @@ def constant_when_compiled(function: Function) -> Function:
     return function
 
 
+@constant_when_compiled
+def traces_tangents() -> bool:
+    """Whether forward mode is active where torch's compiler traces; not known, and true, without the names.
+
+    The compiler enters a level of ``torch.func.jvp`` while it traces, past the number that Python keeps.
+    """
+    if not functional():
+        return in_forward_mode()
+    stack, jvp = private("_C._functorch.get_interpreter_stack"), private("_C._functorch.TransformType.Jvp")
+    return stack is None or jvp is None or any(level.key() == jvp for level in stack() or ())
+
+
 # --- the profiler ------------------------------------------------------------------------------------
 
 
 _profiler_of_any_thread = "autograd.profiler._is_profiler_enabled"
+
+
+def prepared_profiler() -> bool:
+    """Whether a profiler of torch's is warming up: another one started beside it would end the process.
+
+    torch tells of recording profilers alone, so that the objects of this process are looked through.
+    """
+    kind = torch.autograd.profiler.profile
+    return any(type(each) is kind and _running(each) for each in gc.get_objects())
+
+
+def _running(recorder: Any) -> bool:
+    """Whether a profiler was entered, and has no results yet."""
+    return getattr(recorder, "entered", False) and getattr(recorder, "kineto_results", True) is None
 
 
 def profiling() -> bool:

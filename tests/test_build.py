@@ -245,6 +245,15 @@ def test_what_is_no_compiler_is_told_in_one_line(
     assert refusal(monkeypatch, compiler).startswith(reason)
 
 
+@pytest.mark.parametrize("option", ["-c", "-E"])
+def test_what_does_not_load_is_not_kept(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str
+) -> None:
+    compiler = program(tmp_path, f'exec g++ "$@" {option}')
+    assert "loaded" in refusal(monkeypatch, compiler)
+    assert not list(cache.rglob("*.so"))
+
+
 def test_a_cxx_of_spaces_counts_as_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(cache))
     assert "there is no C++ compiler" in refusal(monkeypatch, "  ")

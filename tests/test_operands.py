@@ -151,3 +151,19 @@ def test_misfits_are_refused_without_a_library(monkeypatch: pytest.MonkeyPatch) 
     q, k, v = three()
     with pytest.raises(ValueError, match="linear-native takes q and k"):
         get_kernel("linear-native").function(q, k[:, :1], v)
+
+
+def test_a_further_tensor_without_memory_is_refused() -> None:
+    q, k, v = three()
+    out, inverse, states = torch.ops.attention.linear_native(q, k, v, True, "elu", 1e-6, True)
+    for kept in ((out.to("meta"), inverse, states), (out, inverse.to("meta"), states)):
+        with pytest.raises(ValueError, match="linear-native takes tensors of one device"):
+            torch.ops.attention.linear_native_backward(out, q, k, v, *kept, True, "elu")
+    out, den, states = torch.ops.attention.linear_chunked(q, k, v, True, "elu", 1e-6, 64, True)
+    with pytest.raises(ValueError, match="linear-chunked takes tensors of one device"):
+        torch.ops.attention.linear_chunked_backward(
+            out, q, k, v, out, den.to("meta"), states, True, "elu", 64
+        )
+    S, z = (torch.zeros(6, 8, 4), torch.zeros(6, 8))
+    with pytest.raises(ValueError, match="linear-triton takes tensors of one device"):
+        torch.ops.attention.linear_triton(q, k, v, S.to("meta"), z, True, "elu", 1e-6, "ieee", False, False)

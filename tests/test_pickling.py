@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, export
 
 import attention
-from attention import SelfAttention, linear_attention
+from attention import SelfAttention, get_kernel, linear_attention
 from attention.kernels.references import relative_error
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,6 +34,13 @@ def test_a_layer_pickled_copied_or_saved_gives_the_same_bits(name: str) -> None:
     for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), saved_and_loaded(layer)):
         assert other.kernel.name == layer.kernel.name
         assert torch.equal(other(x), layer(x))
+
+
+def test_a_kernel_is_hashed_and_an_unregistered_copy_keeps_its_precision() -> None:
+    kernel = get_kernel("linear-explicit")
+    assert len({kernel, get_kernel("linear-explicit")}) == 1
+    coarse = replace(kernel, name="linear-coarse", precision={"float32": "tf32"})
+    assert copy.deepcopy(coarse).precision == {"float32": "tf32"}
 
 
 def test_a_registered_kernel_is_pickled_as_itself() -> None:

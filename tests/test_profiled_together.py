@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,16 @@ def test_a_profile_inside_of_torch_profiler_leaves_that_whole_and_says_that_memo
     assert found.asdict()["peak_bytes"] is None
     assert "-" in str(found).split()
     assert sum(event.name == "aten::mm" for event in outer.function_events or []) >= 5
+
+
+def test_a_profile_while_torch_profiler_warms_up_leaves_that_whole_and_has_an_unknown_peak() -> None:
+    with torch.profiler.profile(schedule=torch.profiler.schedule(wait=0, warmup=1, active=1)) as outer:
+        with pytest.warns(UserWarning, match="another profile is active"):
+            assert profile(product, rounds=1).peak_bytes is None
+        outer.step()
+        product()
+    assert any(event.name == "aten::mm" for event in outer.events())
+    assert profile(product, rounds=1).peak_bytes == BYTES
 
 
 def test_a_function_that_profiles_itself_has_an_unknown_peak() -> None:
@@ -73,8 +84,17 @@ def test_a_device_that_is_not_there_is_refused_in_a_sentence(monkeypatch: pytest
     for absent in ("cuda", "cuda:1", torch.device("cuda")):
         with pytest.raises(ValueError, match="is a CUDA device, and torch finds none here"):
             profile(product, device=absent)
-    for unknown in ("tpu", "", "meta", 3):
+    for unknown in ("tpu", "", "meta"):
         with pytest.raises(ValueError, match="device must be cpu or cuda"):
-            profile(product, device=unknown)  # type: ignore[arg-type]
+            profile(product, device=unknown)
     with pytest.raises(TypeError, match="profile\\(\\) measures a function; got an object of type int"):
         profile(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [True, "3", None, 2.5])
+def test_a_count_or_a_device_of_another_type_is_a_type_error(wrong: Any) -> None:
+    for name in ("rounds", "warmup"):
+        with pytest.raises(TypeError, match=f"{name} must be an integer"):
+            profile(product, **{name: wrong})
+    with pytest.raises(TypeError, match="device must be the name of a device"):
+        profile(product, device=[wrong])  # type: ignore[arg-type]

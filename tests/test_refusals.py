@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from attention import SelfAttention, linear_attention, standard_attention
 from attention.kernels.references import relative_error
@@ -165,3 +168,39 @@ def test_the_layer_refuses_what_it_cannot_take_in_a_sentence() -> None:
         SelfAttention("48", 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"takes a torch\.nn\.MultiheadAttention; got Linear"):
         SelfAttention.from_torch(torch.nn.Linear(3, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("eps", [Fraction(1, 10), 2**70, 1])
+def test_any_real_number_serves_as_its_float(eps: float) -> None:
+    x = torch.ones(1, 1, 3, 2)
+    assert torch.equal(linear_attention(x, x, x, eps=eps), linear_attention(x, x, x, eps=float(eps)))
+    scaled = standard_attention(x, x, x, scale=Fraction(1, 8))  # type: ignore[arg-type]
+    assert torch.equal(scaled, standard_attention(x, x, x, scale=1 / 8))
+
+
+def _itself(attend: Callable[..., Tensor], x: Tensor) -> Tensor:
+    return attend(x, x, x)
+
+
+def test_a_tracer_with_symbolic_sizes_passes_the_cache_by() -> None:
+    x = torch.ones(1, 2, 5, 3)
+    for attend in (linear_attention, standard_attention):
+        graph = make_fx(partial(_itself, attend), tracing_mode="symbolic")(x)
+        torch.testing.assert_close(graph(x), attend(x, x, x))
+
+
+@pytest.mark.parametrize(
+    "options", [{"causal": 1}, {"causal": None}, {"kernel": ["standard"]}, {"kernel": None}]
+)
+def test_the_layer_refuses_options_of_another_type_when_built(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="causal must be True or False and kernel a name"):
+        SelfAttention(8, 2, **options)
+
+
+def test_the_layer_refuses_another_dtype_or_device_than_that_of_its_weights() -> None:
+    layer, x = SelfAttention(8, 2), torch.ones(1, 3, 8)
+    for other in (x.double(), x.int(), x.to("meta")):
+        with pytest.raises(ValueError, match="SelfAttention takes a tensor like its weights"):
+            layer(other)
+    with torch.autocast("cpu"):
+        assert layer(x.bfloat16()).shape == x.shape

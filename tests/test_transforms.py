@@ -166,3 +166,10 @@ def test_an_operator_of_a_graph_refuses_tangents_instead_of_dropping_them() -> N
     ):
         with pytest.raises(RuntimeError, match="carries no tangents of forward mode"):
             jvp(lambda *x, f=operator, o=options: f(*x, *o)[0], tuple(X), tuple(H))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_map_over_nothing_has_the_shape_of_one_over_something(backend: str) -> None:
+    attend = vmap(partial(linear_attention, backend=backend))
+    some = attend(*MANY)
+    assert attend(*[x[:0] for x in MANY]).shape == (0, *some.shape[1:])

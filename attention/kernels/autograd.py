@@ -15,9 +15,20 @@ from torch.autograd.forward_ad import unpack_dual
 
 from attention.kernels.derivatives import Function
 from attention.kernels.tensors import unit_stride
-from attention.torch_internals import fast_apply, functional, recording_tangents, transformed
+from attention.torch_internals import (
+    constant_when_compiled,
+    fast_apply,
+    functional,
+    recording_tangents,
+    traces_tangents,
+    transformed,
+)
 
 Operator = Callable[..., tuple[Tensor, ...]]
+NO_TANGENTS = (
+    "{} carries no tangents inside of torch.compile; compile inside of torch.func.jvp or jacfwd, "
+    "or use backend='explicit'"
+)
 Mapped = tuple[tuple[Tensor, ...], tuple[int, ...]]
 """Results of a rule of vmap, and their mapped dimensions."""
 
@@ -70,7 +81,8 @@ def differentiable(
                 kept = list(output(*given[1:], *options))
             else:
                 kept = _folded(arguments[4 : len(dims)], in_dims[4:], batch_dims, size)
-            return _unfolded(gradients(*given, *kept, *options), (0, 0, 0), size)
+            own = _batch(arguments[0], in_dims[0])
+            return _unfolded(gradients(*given, *kept, *options), (0, 0, 0), size, own)
 
     class Output(torch.autograd.Function):
         @staticmethod
@@ -102,14 +114,20 @@ def differentiable(
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Mapped:
             x = _folded(arguments[:3], in_dims, (0, 0, 0), info.batch_size)
-            return _unfolded(output(*x, *arguments[3:]), batch_dims, info.batch_size)
+            own = _batch(arguments[0], in_dims[0])
+            return _unfolded(output(*x, *arguments[3:]), batch_dims, info.batch_size, own)
 
     applied, guarded = fast_apply(Output), fast_apply(Gradients)
 
     def output(*arguments: Any) -> tuple[Tensor, ...]:
         # A compiler sees the operator alone: it cannot trace a function with rules of its own.
-        found: tuple[Tensor, ...] = (forward if torch.compiler.is_compiling() else applied)(*arguments)
-        return found
+        if not torch.compiler.is_compiling():
+            result: tuple[Tensor, ...] = applied(*arguments)
+            return result
+        if functional() and traces_tangents():
+            raise RuntimeError(NO_TANGENTS.format(operator))  # the compiler then leaves the call as it is
+        refuse_traced_tangents(operator)
+        return forward(*arguments)
 
     def gradients(do: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         if not _recorded():
@@ -135,6 +153,17 @@ def differentiable(
 
     torch.library.register_autograd(operator, differentiate, setup_context=keep)
     return output
+
+
+@constant_when_compiled
+def refuse_traced_tangents(operator: str) -> None:
+    """Refuse forward mode in a graph that torch's compiler makes: it would take the tangents for zero.
+
+    Raises:
+        RuntimeError: tangents are being traced.
+    """
+    if traces_tangents():
+        raise RuntimeError(NO_TANGENTS.format(operator))
 
 
 def _innermost(x: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
@@ -164,11 +193,18 @@ def _folded(
     return folded
 
 
-def _unfolded(tensors: Sequence[Tensor], batch_dims: Sequence[int], size: int) -> Mapped:
-    found = [
-        x.reshape(*x.shape[:batch], size, x.shape[batch] // max(1, size), *x.shape[batch + 1 :])
-        for x, batch in zip(tensors, batch_dims, strict=True)
-    ]
+def _batch(x: Tensor, mapped: int | None) -> int:
+    """The batch of a tensor ``[B, H, N, W]`` that has a mapped dimension besides, or none."""
+    return x.shape[1 if mapped == 0 else 0]
+
+
+def _unfolded(tensors: Sequence[Tensor], batch_dims: Sequence[int], size: int, own: int) -> Mapped:
+    """The tensors with the mapped dimension of this size before their ``own`` batch again."""
+    found = []
+    for x, batch in zip(tensors, batch_dims, strict=True):
+        # What is kept of states may count B H instead of B; of no maps nothing of it is read.
+        rest = x.shape[batch] // size if size else own
+        found.append(x.reshape(*x.shape[:batch], size, rest, *x.shape[batch + 1 :]))
     return tuple(found), tuple(batch_dims)
 
 

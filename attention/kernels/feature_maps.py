@@ -24,7 +24,7 @@ def elu(x: Tensor) -> Tensor:
 
 
 def identity(x: Tensor) -> Tensor:
-    """X itself: scores may then be negative and the normaliser near zero."""
+    """Return x unchanged: scores may then be negative and the normaliser near zero."""
     return x
 
 

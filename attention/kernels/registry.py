@@ -101,7 +101,7 @@ class Kernel:
     function: Callable[..., Tensor]
     supports: Callable[[Case], str | None]
     costs: Callable[[Case], Costs]
-    precision: Mapping[str, str] = field(default_factory=dict)
+    precision: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def precision_of(self, dtype: str) -> str:
         """What the kernel computes in where its inputs are of this dtype."""
@@ -121,7 +121,7 @@ class Kernel:
         """A registered kernel is pickled as its name, as its functions may have none."""
         if _KERNELS.get(self.name) is self:
             return get_kernel, (self.name,)
-        return Kernel, (self.name, self.function, self.supports, self.costs)
+        return Kernel, (self.name, self.function, self.supports, self.costs, self.precision)
 
 
 _KERNELS: dict[str, Kernel] = {}

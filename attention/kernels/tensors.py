@@ -141,6 +141,17 @@ def check_shape(
         raise ValueError(f"{kernel} takes {name} {wanted} here; got {_described(x)}")
 
 
+def check_device(kernel: str, like: Tensor, *others: Tensor | None) -> None:
+    """Refuse tensors of another device: of one on ``meta`` torch would make results that nobody fills.
+
+    Raises:
+        ValueError: another device than that of ``like``.
+    """
+    for x in others:
+        if x is not None and x.device != like.device:
+            raise ValueError(f"{kernel} takes tensors of one device; got {like.device} and {x.device}")
+
+
 def check_features(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor) -> None:
     """Refuse what a feature map of the user's made of q and k, unless tokens correspond one to one.
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 import psutil
 import torch
 
-from attention.torch_internals import allocation_events, profiling
+from attention.torch_internals import allocation_events, prepared_profiler, profiling
 
 # Some builds of torch's profiler announce each start and stop on stderr; it reads this when it first starts.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
@@ -87,7 +87,7 @@ def _peak(events: Events | str, resident: _ResidentSet) -> int | None:
 
 def _events(call: Callable[[], object]) -> Events | str:
     """The allocations of a call, or the reason why they are not known."""
-    if profiling():
+    if profiling() or prepared_profiler():
         return _call(call, "another profile is active, and torch has one profiler for a process")
     # torch.profiler.profile around this one would import the compiler, for a second and more.
     # acc_events only spares its warning that a second cycle, of which there is none, would drop events.

@@ -131,13 +131,15 @@ def profile(
         clock: ``device`` or ``wall``.
 
     Raises:
-        TypeError: what is to be measured cannot be called.
+        TypeError: what is to be measured cannot be called, a count is no integer, or a device no name.
         ValueError: counts below 1, an unknown device or clock, a CUDA device that is not there, no tensor to
             tell the device by, or a function that leaves work on a CUDA stream other than the current one.
     """
     if not callable(fn):
         raise TypeError(f"profile() measures a function; got an object of type {type(fn).__name__}")
     for name, count in (("rounds", rounds), ("warmup", warmup)):
+        if type(count) is not int:
+            raise TypeError(f"{name} must be an integer, got {count!r:.60}")
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
     where = _device(device, args)
@@ -157,6 +159,8 @@ def _device(asked: str | torch.device | None, args: tuple[Any, ...]) -> torch.de
                 "no tensor among the arguments tells the device; name it: device='cuda' or 'cpu'"
             )
         return torch.device("cpu") if tensor is None else tensor.device
+    if not isinstance(asked, str | torch.device):
+        raise TypeError(f"device must be the name of a device, got {asked!r:.60}")
     try:
         device = torch.device(asked)
     except (RuntimeError, TypeError):

@@ -16,7 +16,7 @@ from attention.kernels.dispatch import counts_macs, refuse_tangents
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
 from attention.kernels.linear_chunked.passes import Passes, new_states, states_shape
-from attention.kernels.tensors import check_inputs, check_shape, contiguous_like
+from attention.kernels.tensors import check_device, check_inputs, check_shape, contiguous_like
 
 NAME = "linear-chunked"
 
@@ -111,6 +111,7 @@ def chunked_backward(
 def _(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     _check(q, k, v, *rest[-2:])
     check_shape(NAME, "grad_out", grad_out, v.shape, v)
+    check_device(NAME, q, *rest[:3])
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 

@@ -20,6 +20,8 @@ from attention.kernels.linear_native.build import BuildError, chosen_compiler, c
 from attention.torch_internals import constant_when_compiled
 
 SEAL_BYTES = hashlib.sha256().digest_size
+MOST_BYTES = 2**24
+"""No library is as large: a larger file is another's, and not read."""
 STORAGE = {
     torch.float32: "float",
     torch.float64: "double",
@@ -106,7 +108,7 @@ def _kept_file(storage: str, digest: str) -> Path | None:
 def _kept(file: Path | None, digest: str) -> Native | None:
     """The function of a kept library, unless it is damaged, another's, or not to be loaded from there."""
     try:
-        if file is None or not file.is_file():
+        if file is None or not file.is_file() or file.stat().st_size > MOST_BYTES:
             return None
         content = file.read_bytes()
         library, seal = content[:-SEAL_BYTES], content[-SEAL_BYTES:]
@@ -120,12 +122,13 @@ def _built(compiler: list[str], storage: str, kept: Path | None, digest: str) ->
     with TemporaryDirectory(prefix="linear-native-") as folder:  # a loaded library needs no file
         file = Path(folder) / "linear-native.so"
         compile_library(compiler, storage, file)
+        function = _function(file)  # what does not load is not kept
         library = file.read_bytes()
         with suppress(OSError):
             if kept is not None:
                 with replacing(kept) as provisional:
                     provisional.write_bytes(library + _seal(library, digest))
-        return _kept(kept, digest) or _function(file)
+        return function
 
 
 def _seal(library: bytes, digest: str) -> bytes:

@@ -17,6 +17,7 @@ from attention.kernels.linear_native.costs import backward_terms, forward_terms
 from attention.kernels.linear_native.library import STORAGE, Call, Strided, native
 from attention.kernels.linear_native.plan import row, scratch_size, segment_tokens, segments, summed
 from attention.kernels.tensors import (
+    check_device,
     check_operands,
     check_rows,
     check_shape,
@@ -153,6 +154,7 @@ def _backward(
 def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     _check(q, k, v, rest[-1])
     check_shape(NAME, "do", do, v.shape, v)
+    check_device(NAME, q, *rest[:3])
     return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 

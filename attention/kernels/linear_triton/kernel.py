@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attention.case import Case
+from attention.inputs import check_number, refuse_options
 from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.linear_triton.card import interpreted
 from attention.kernels.linear_triton.costs import triton_costs
@@ -80,15 +81,22 @@ def linear_triton_with_state(
 
     Tensors and options as in :func:`linear_triton`. A state is S ``[B, H, D, Dv]`` and z ``[B, H, D]`` in
     float32; gradients flow through both.
+
+    Raises:
+        TypeError: a state that is no pair of dense tensors, or an option of another type.
+        ValueError: as :func:`linear_triton`, or a state of another shape, device or kind of number.
     """
     check_inputs("linear-triton", q, k, v)
+    eps = check_number("eps", eps, least=0)
+    refuse_options(causal, "triton")
     dtype = v.dtype
     q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
     shape = (*q.shape[:2], q.shape[-1], v.shape[-1])
-    S0, z0 = (None, None) if initial_state is None else _flat(initial_state, shape)
+    S0, z0 = (None, None) if initial_state is None else _flat(initial_state, shape, q.device)
     if v.numel() == 0:
-        S = v.new_zeros(shape, dtype=torch.float32)
-        return (q @ (k.mT @ v)).to(dtype), initial_state or (S, S[..., 0])
+        S = v.new_zeros(shape, dtype=torch.float32) if S0 is None else S0.view(shape)
+        z = v.new_zeros(shape[:3], dtype=torch.float32) if z0 is None else z0.view(shape[:3])
+        return (q @ (k.mT @ v)).to(dtype), (S, z)
     arguments = q, k, v, S0, z0, causal, phi, eps, precision, True
     if differentiated(q, k, v, S0, z0):
         out, *_, S, z = triton_from_state(*arguments)
@@ -115,8 +123,19 @@ def _served(
     return q, k, v, name, precision
 
 
-def _flat(state: LinearState, shape: tuple[int, int, int, int]) -> LinearState:
+def _dense(x: object) -> bool:
+    return isinstance(x, Tensor) and x.layout is torch.strided and not x.is_nested
+
+
+def _flat(state: LinearState, shape: tuple[int, int, int, int], device: torch.device) -> LinearState:
+    if not (isinstance(state, tuple | list) and len(state) == 2 and all(map(_dense, state))):
+        raise TypeError("a state is a pair of dense tensors, S [B, H, D, Dv] and z [B, H, D]")
     S, z = state
+    if not (S.device == z.device == device and S.is_floating_point() and z.is_floating_point()):
+        raise ValueError(
+            f"a state is of floating point on {device}; "
+            f"got {S.dtype} on {S.device} and {z.dtype} on {z.device}"
+        )
     if S.shape != shape or z.shape != shape[:3]:
         raise ValueError(
             f"a state is S [B, H, D, Dv] = {shape} and z [B, H, D] = {shape[:3]}; "
@@ -137,6 +156,8 @@ def _refusal(device: str, dtype: torch.dtype, widest: int) -> str | None:
         return f"Triton compiles for CUDA devices only, and the case is on {device}"
     if dtype not in PRECISION:
         return f"it computes in {', '.join(map(dtype_name, PRECISION))}, not {dtype_name(dtype)}"
+    if dtype == torch.bfloat16 and device == "cpu":
+        return "Triton's interpreter computes bfloat16 wrongly; use float32 or float16"
     if widest > WIDEST:
         return f"head_dim and value_dim may be {WIDEST} at most, got {widest}"
     return None

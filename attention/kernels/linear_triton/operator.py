@@ -17,7 +17,7 @@ from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.launches import Launches, State
 from attention.kernels.linear_triton.plan import begin_aligned, make_plan, plan_of, scanned
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
-from attention.kernels.tensors import check_shape, contiguous_like, unit_stride
+from attention.kernels.tensors import check_device, check_shape, contiguous_like, unit_stride
 from attention.torch_internals import fast_apply
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
@@ -119,6 +119,7 @@ def _(
     causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     check_call(q, k, v, phi, precision)
+    check_device(NAME, q, S0, z0)
     plan = plan_of(q, k, v)
     count = plan.summed(causal=causal, final=final)
     slots, D, E = plan.slots(count), plan.key_width, plan.value_width
@@ -163,6 +164,7 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, 
     S0, z0 = rest[4:6]
     check_call(q, k, v, *rest[-3:-1])
     check_shape(NAME, "do", do, v.shape, v)
+    check_device(NAME, q, *rest[:8])
     heads = q.shape[0] * q.shape[1]
     first = [
         q.new_empty(heads, 0, dtype=torch.float32) if x is None else torch.empty_like(x) for x in (S0, z0)

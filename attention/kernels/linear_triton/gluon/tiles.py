@@ -15,7 +15,7 @@ VECTOR = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
 PRODUCT = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [8, 1], [16, 128, 16]))
 """A product of tiles, of which each of two warpgroups holds 64 rows."""
 LEFT = gl.constexpr(gl.DotOperandLayout(0, PRODUCT.value, 2))
-"""Its left operand in registers: the same rows."""
+"""The left operand of a product of tiles, in registers: 64 rows of each warpgroup."""
 NORM = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [8, 1], [16, 8, 16]))
 """A product with eight columns."""
 ROWS = gl.constexpr(gl.BlockedLayout([1, 4], [1, 32], [8, 1], [1, 0]))
