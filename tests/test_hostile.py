@@ -20,9 +20,9 @@ from benchmarks.__main__ import main
 from benchmarks.analysis.serialization import FORMULA
 from tests.hostile import Edit, sound, undrawn, write
 
-COMMANDS = (*["history"] * 12, *["report"] * 2, "report of a layer", "compare")
+COMMANDS = (*["history"] * 24, *["report"] * 2, "report of a layer", "compare")
 """The cheapest one most often: all of them read a file alike."""
-DRAWN = 40
+DRAWN = 100
 """One of so many examples draws its pictures, which takes most of the time."""
 
 
