@@ -39,7 +39,7 @@ class Apart:
         """
         self.worker, self.ledger, self.watch = worker, ledger, watch
         self.round_seconds, self.timeout_s = round_seconds, timeout_s
-        self.journal, self.stop = Journal(), Stop()
+        self.journal, self.stop = Journal(), Stop(patient=True)
         self._replay = Replay()
 
     def timer(self, device: str) -> Callable[[], Any]:
@@ -48,11 +48,14 @@ class Apart:
 
     def measure(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:
         """Have a case measured once; skip it or fail as the worker does, or because that ended."""
+        if self.stop.asked:
+            raise KeyboardInterrupt
         if reason := self.ledger.reason_left_out(case):
             pytest.skip(reason)
         if reason := self.ledger.refuse(case, self.round_seconds):
             self._write_left_out(case)
             pytest.skip(reason)
+        self.stop.insistent = True
         try:
             for entry in self.worker.measure(benchmark.fullname, self.ledger.known_seconds(), self.timeout_s):
                 self._take_over(entry, benchmark, case)
@@ -64,6 +67,8 @@ class Apart:
             self._write_left_out(case)
             notes = error.notes if isinstance(error, WorkerError) else ()
             pytest.fail("\n".join([str(error), *notes]), pytrace=False)
+        finally:
+            self.stop.insistent = False
 
     def _write_left_out(self, case: Case) -> None:
         self.journal.append({"left_out": self.ledger.row_left_out(case)})

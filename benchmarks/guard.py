@@ -37,7 +37,7 @@ class Guard:
         """
         self.measurer, self.watch, self.timeout_s = measurer, watch, timeout_s
         self.ledger, self.timer = measurer.ledger, measurer.timer
-        self.journal, self.stop = Journal(), Stop()
+        self.journal, self.stop = Journal(), Stop(patient=True)
         self._written = 0
 
     def measure(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:

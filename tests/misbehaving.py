@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,6 @@ from attention import get_kernel, register_kernel
 
 LENGTH = 64
 LINEAR = get_kernel("linear-explicit")
-CLIBRARY = ctypes.PyDLL(None)
 
 
 class MuteError(Exception):
@@ -29,10 +29,15 @@ def throw(error: BaseException) -> None:
     raise error
 
 
-# What is called through PyDLL keeps every signal waiting, as an extension that hangs does.
+def hang() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(1e6)
+
+
+# A call that blocks every signal cannot be ended from inside, as an extension that hangs.
 ACTS: dict[str, Callable[[], Any]] = {
     "sleeps": lambda: time.sleep(1e6),
-    "hangs": lambda: CLIBRARY.sleep(10**6),
+    "hangs": lambda: hang(),
     "segfaults": lambda: ctypes.string_at(0),
     "vanishes": lambda: os._exit(0),
     "leaves": lambda: throw(SystemExit(3)),

@@ -80,7 +80,8 @@ def test_a_killed_run_loses_no_finished_case_and_the_same_command_takes_over(tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [("--benchmark-json=/nowhere/x.json",), ("--benchmark-save=x", "--benchmark-storage=/proc/x")]
+    "options",
+    [("--benchmark-json=/proc/nowhere/x.json",), ("--benchmark-save=x", "--benchmark-storage=/proc/x")],
 )
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
     options: tuple[str, ...],

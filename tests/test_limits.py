@@ -65,9 +65,11 @@ def test_isolated_a_crash_costs_its_case_and_the_times_are_taken_as_ever(tmp_pat
         ("linear-segfaults", 64): "the process that measured it ended with SIGSEGV",
         ("linear-vanishes", 64): "the process that measured it ended with exit code 0",
         ("linear-hangs", 64): "no end within 10 s, nor when asked to end",
+        # What is longer would take longer still.
+        ("linear-hangs", 128): "predicted to take 20.0 s a round, the limit is 2 s",
     }
     measured = rows(document)
-    assert len(measured) == 2 * (2 * len(names) + 3)
+    assert len(measured) == 2 * (2 * len(names) + 2)
     assert all(len(one["stats"]["data"]) == one["stats"]["rounds"] for one in document["benchmarks"])
     assert document["run"]["ended"] == "finished" and len(document["run"]["conditions"]) > 2
     assert "Segmentation fault" in text

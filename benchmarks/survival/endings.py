@@ -56,13 +56,15 @@ class Stop:
             elsewhere it would disturb what the first one set off, as the writing of a file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        """No signal came yet; a patient handler interrupts where it is insistent only, and else notes it."""
         self.asked = False
         self.insistent = False
+        self._patient = patient
 
     def __call__(self, number: int, frame: object) -> None:
         first, self.asked = not self.asked, True
-        if first or self.insistent:
+        if self.insistent or (first and not self._patient):
             raise KeyboardInterrupt
 
     def renew(self) -> None:
