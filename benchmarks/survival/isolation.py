@@ -173,7 +173,9 @@ class Worker:
         assert self._process is not None
         code = self._process.wait()
         self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+        lines = self._log.read().decode(errors="replace").splitlines()
+        fatal = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
+        lines = lines[fatal[0] :][:LAST_LINES] if fatal else lines[-LAST_LINES:]
         self.end()
         return WorkerError(f"the process that measured it ended with {how_ended(code)}", lines)
 
