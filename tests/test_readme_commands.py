@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import command_line
+from benchmarks import commands as commands_of_the_suite
 from benchmarks.__main__ import main
 from benchmarks.analysis.report import writing
 from benchmarks.runs import Plan
@@ -184,8 +184,8 @@ def conclude(words: Sequence[str]) -> tuple[str, list[Session]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", "cache")  # whose own could hold a noise floor of this machine
-        patch.setattr(command_line, "carry_out", carry_out)
-        patch.setattr(command_line, "compare_revisions", compare_revisions)
+        patch.setattr(commands_of_the_suite, "carry_out", carry_out)
+        patch.setattr(commands_of_the_suite, "compare_revisions", compare_revisions)
         return answer(lambda: main(words)), sessions
 
 
