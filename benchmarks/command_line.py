@@ -137,9 +137,7 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument(
         "files", nargs="+", metavar="out.json", help="written by `pytest benchmarks --benchmark-json`"
     )
-    report.add_argument(
-        "-o", "--output", default="report", type=_folder, metavar="DIR", help="default: %(default)s"
-    )
+    _add_output(report, "report")
     report.set_defaults(command=commands.report)
 
 
@@ -157,9 +155,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         help="go on, beyond --runs, until every crossover's interval is within this share of it",
     )
     run.add_argument("--time-limit", type=_seconds, metavar="30m", help="start no further run after so long")
-    run.add_argument(
-        "-o", "--output", default="runs", type=_folder, metavar="DIR", help="default: %(default)s"
-    )
+    _add_output(run, "runs")
     run.set_defaults(command=commands.run)
 
 
@@ -183,9 +179,7 @@ def _add_compare(compare: argparse.ArgumentParser, revisions: bool) -> None:
         "--margin", type=_share, default=MARGIN, metavar="5%", help="smaller changes are none; default: 5%%"
     )
     compare.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
-    compare.add_argument(
-        "-o", "--output", default="comparison", type=_folder, metavar="DIR", help="default: %(default)s"
-    )
+    _add_output(compare, "comparison")
     compare.set_defaults(command=commands.compare)
 
 
@@ -196,9 +190,7 @@ def _add_history(history: argparse.ArgumentParser) -> None:
         metavar="STORAGE",
         help="folder of runs, like the .benchmarks of --benchmark-autosave",
     )
-    history.add_argument(
-        "-o", "--output", default="history", type=_folder, metavar="DIR", help="default: %(default)s"
-    )
+    _add_output(history, "history")
     history.add_argument(
         "--baseline", metavar="REV", help="commit id to compare with; default: the level before the last step"
     )

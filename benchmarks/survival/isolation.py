@@ -59,7 +59,6 @@ class Worker:
         """
         self._options, self._folder = options, folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.started = 0
 
     def measure(self, nodeid: str, known: Mapping[str, float], limit_s: float) -> Iterator[Entry]:
         """Have one benchmark measured.
@@ -125,7 +124,6 @@ class Worker:
         os.close(answered)
         self._questions, self._answers = os.fdopen(questions, "w"), os.fdopen(answers, "rb", buffering=0)
         self._unread = b""
-        self.started += 1
         try:
             self._ask({"known": dict(known)})
             self._answer(START_S)
