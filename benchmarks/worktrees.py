@@ -129,10 +129,8 @@ def checked_out(revisions: Sequence[Revision], root: Path) -> Iterator[tuple[Pat
 
 def _clear_leftovers(root: Path) -> None:
     """Remove the worktrees of processes that were killed."""
-    listed = _ask(root, "worktree", "list", "--porcelain") or ""
-    known = [
-        Path(line.removeprefix("worktree ")) for line in listed.splitlines() if line.startswith("worktree ")
-    ]
+    listed = (_ask(root, "worktree", "list", "--porcelain") or "").splitlines()
+    known = [Path(line.removeprefix("worktree ")) for line in listed if line.startswith("worktree ")]
     ours = [path for path in known if path.parent.name.startswith(PREFIX)]
     for folder in {path.parent for path in ours} | set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
         # Another user's folder stays as well.
