@@ -160,7 +160,7 @@ def check_features(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor) -> None:
         ValueError: another shape but for the width, no or two widths, another device, or a dtype in which
             nothing is computed.
     """
-    if not (_dense(phi_q) and _dense(phi_k)):
+    if not (dense(phi_q) and dense(phi_k)):
         raise TypeError(f"feature_map must return a dense tensor; got {_kind(phi_q)} and {_kind(phi_k)}")
     for x, y in ((q, phi_q), (k, phi_k)):
         if y.dim() != 4 or y.shape[:3] != x.shape[:3] or y.shape[3] < 1 or y.device != x.device:
@@ -177,7 +177,7 @@ def check_features(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor) -> None:
         )
 
 
-def _dense(x: object) -> bool:
+def dense(x: object) -> bool:
     """Whether it is a tensor with strides."""
     return isinstance(x, Tensor) and x.layout is torch.strided and not x.is_nested
 

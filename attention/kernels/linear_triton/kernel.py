@@ -20,7 +20,7 @@ from attention.kernels.linear_triton.operator import (
 )
 from attention.kernels.linear_triton.plan import PRECISIONS, WIDEST
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import check_inputs, checked, differentiated, dtype_name, unit_stride
+from attention.kernels.tensors import check_inputs, checked, dense, differentiated, dtype_name, unit_stride
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 # float16 holds no more digits than tf32. For float32 three products of tf32 are as exact as one of
@@ -123,12 +123,8 @@ def _served(
     return q, k, v, name, precision
 
 
-def _dense(x: object) -> bool:
-    return isinstance(x, Tensor) and x.layout is torch.strided and not x.is_nested
-
-
 def _flat(state: LinearState, shape: tuple[int, int, int, int], device: torch.device) -> LinearState:
-    if not (isinstance(state, tuple | list) and len(state) == 2 and all(map(_dense, state))):
+    if not (isinstance(state, tuple | list) and len(state) == 2 and all(map(dense, state))):
         raise TypeError("a state is a pair of dense tensors, S [B, H, D, Dv] and z [B, H, D]")
     S, z = state
     if not (S.device == z.device == device and S.is_floating_point() and z.is_floating_point()):
