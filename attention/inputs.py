@@ -34,7 +34,7 @@ def describe(x: object) -> str:
         return "None" if x is None else f"an object of type {type(x).__name__}"
     if x.is_nested:
         return "a nested tensor"
-    return "a tensor" if x.layout == torch.strided else f"a tensor of layout {x.layout}"
+    return "a dense tensor" if x.layout == torch.strided else f"a tensor of layout {x.layout}"
 
 
 def refuse_kinds(q: object, k: object, v: object) -> None:

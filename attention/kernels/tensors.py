@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from attention.inputs import describe
 from attention.torch_internals import transformed
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
@@ -50,7 +51,7 @@ def check_inputs(
         and q.layout is k.layout is v.layout is torch.strided
         and not (q.is_nested or k.is_nested or v.is_nested)
     ):
-        found = ", ".join(_kind(x) for x in (q, k, v))
+        found = ", ".join(describe(x) for x in (q, k, v))
         raise TypeError(f"{kernel} takes dense tensors for q, k and v; got {found}")
     shape, values = q.shape, v.shape
     if not (
@@ -161,7 +162,9 @@ def check_features(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor) -> None:
             nothing is computed.
     """
     if not (dense(phi_q) and dense(phi_k)):
-        raise TypeError(f"feature_map must return a dense tensor; got {_kind(phi_q)} and {_kind(phi_k)}")
+        raise TypeError(
+            f"feature_map must return a dense tensor; got {describe(phi_q)} and {describe(phi_k)}"
+        )
     for x, y in ((q, phi_q), (k, phi_k)):
         if y.dim() != 4 or y.shape[:3] != x.shape[:3] or y.shape[3] < 1 or y.device != x.device:
             raise ValueError(
@@ -188,14 +191,6 @@ def _described(x: Tensor) -> str:
 
 def _names(dtypes: Collection[torch.dtype]) -> str:
     return ", ".join(map(dtype_name, dtypes))
-
-
-def _kind(x: object) -> str:
-    """What was given: a type's name, or of a tensor how it is laid out."""
-    if not isinstance(x, Tensor):
-        return type(x).__name__
-    layout = str(x.layout).removeprefix("torch.")
-    return f"a {'nested' if x.is_nested else 'dense' if layout == 'strided' else layout} tensor"
 
 
 def differentiated(*tensors: Tensor | None) -> bool:
