@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Pictures are files: the backend of a notebook, which may not be installed here, has no part in them.
     os.environ["MPLBACKEND"] = "agg"
-    # What matplotlib has to say of its own folders is no part of a report.
+    # What matplotlib says of fonts, caches and a user's settings, also when it is imported, is not of runs.
     logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
     try:
         # Whatever goes wrong in an import is told as any other error.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +16,6 @@ from benchmarks.analysis.plots.style import DPI, RC
 Drawing = Callable[[], Figure | None]
 MOST_PICTURES = 300
 """Nobody looks at more, and each takes about a second."""
-
-# What it says of fonts, caches and a user's file of settings is not about the runs.
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def save_pictures(drawings: Mapping[str, Drawing], folder: Path) -> tuple[list[str], list[str]]:
