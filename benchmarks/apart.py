@@ -9,9 +9,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case
-from benchmarks.conditions import Watch
 from benchmarks.guard import Guard
 from benchmarks.ledger import Ledger
+from benchmarks.machine.conditions import Watch
 from benchmarks.survival.endings import Stop
 from benchmarks.survival.isolation import Entry, Replay, Worker, WorkerError
 from benchmarks.survival.journal import Journal

@@ -16,11 +16,11 @@ from attention import Case
 from attention.profiler import clock_name
 from benchmarks import provenance
 from benchmarks.apart import Apart, Measuring
-from benchmarks.cards import find_card
-from benchmarks.conditions import Watch, environment, seconds_since_start
 from benchmarks.grid import PRESETS, schedule, series_of
 from benchmarks.guard import Guard
 from benchmarks.ledger import Ledger
+from benchmarks.machine.cards import find_card
+from benchmarks.machine.conditions import Watch, environment, seconds_since_start
 from benchmarks.measure import Measurer, device_name
 from benchmarks.options import (
     add_options,

@@ -11,10 +11,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case
 from attention.profiler import count_flops
-from benchmarks.conditions import Watch
+from benchmarks.machine.conditions import Watch
+from benchmarks.machine.process_state import put_back
 from benchmarks.measure import Measurer
 from benchmarks.outcomes import CaseError, outcome_of, showable
-from benchmarks.process_state import put_back
 from benchmarks.survival.endings import Stop, TimedOut, time_limit
 from benchmarks.survival.journal import Journal
 

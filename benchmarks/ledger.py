@@ -9,7 +9,7 @@ from typing import Any
 
 from attention import Case
 from benchmarks.grid import series_of
-from benchmarks.memory import free_bytes
+from benchmarks.machine.memory import free_bytes
 from benchmarks.subjects import SUBJECTS, predict_bytes
 from benchmarks.survival.journal import NOT_REACHED
 

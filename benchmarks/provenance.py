@@ -13,7 +13,7 @@ from pytest_benchmark.utils import get_commit_info
 
 import attention
 from benchmarks.analysis.reading.machines import Machine, differences
-from benchmarks.cards import FACTS, find_card
+from benchmarks.machine.cards import FACTS, find_card
 
 RUN: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 """The facts that a run records about itself."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cards import FACTS, READINGS, Sensor, find_card, nvml_card
-from benchmarks.cgroups import groups
-from benchmarks.conditions import Watch, cpu_seconds, environment, governor, quota_cores
 from benchmarks.conftest import timed_share
+from benchmarks.machine.cards import FACTS, READINGS, Sensor, find_card, nvml_card
+from benchmarks.machine.cgroups import groups
+from benchmarks.machine.conditions import Watch, cpu_seconds, environment, governor, quota_cores
 
 
 class Machine:

@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from attention import Case
-from benchmarks import memory
-from benchmarks.cgroups import groups
-from benchmarks.conditions import environment, quota_cores
 from benchmarks.ledger import Ledger
-from benchmarks.memory import MEMORY_RESERVE, Limit, free_bytes, group_limits, memory_limit_bytes
+from benchmarks.machine import memory
+from benchmarks.machine.cgroups import groups
+from benchmarks.machine.conditions import environment, quota_cores
+from benchmarks.machine.memory import MEMORY_RESERVE, Limit, free_bytes, group_limits, memory_limit_bytes
 from tests.sessions import ROOT
 
 GIB = 2**30
@@ -163,7 +163,8 @@ def test_the_limit_stands_in_the_facts_of_a_run(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no ulimit")
 def test_a_limit_of_the_shell_on_the_address_space_limits_a_case() -> None:
     program = (
-        "import resource; import psutil; from benchmarks.memory import free_bytes, memory_limit_bytes;"
+        "import resource; import psutil;"
+        "from benchmarks.machine.memory import free_bytes, memory_limit_bytes;"
         "before = free_bytes('cpu'); used = psutil.Process().memory_info().vms; limit = used + 2**30;"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit));"
         "print(before, free_bytes('cpu'), memory_limit_bytes() == limit)"

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.process_state import FIELD, changes, put_back, read
-from benchmarks.state_parts import PARTS, Part, told
+from benchmarks.machine.process_state import FIELD, changes, put_back, read
+from benchmarks.machine.state_parts import PARTS, Part, told
 from tests.sessions import TINY, rows, run
 
 torch.ones(1)  # so that the threads between operators are fixed

@@ -66,9 +66,8 @@ def write_report(
 
 def _integers(cases: pd.DataFrame) -> pd.DataFrame:
     """Counts as integers, also in columns where a case that was not measured has none."""
-    names = [
-        name for name in (*AMOUNTS, *OPTIONAL_AMOUNTS, "rounds", "repetitions", "units") if name in cases
-    ]
+    counts = ("schema", "useful_flops", *AMOUNTS, *OPTIONAL_AMOUNTS, "rounds", "repetitions", "units")
+    names = [name for name in counts if name in cases]
     return cases.assign(**{name: pd.to_numeric(cases[name]).convert_dtypes() for name in names})
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from benchmarks.cgroups import Group, groups
+from benchmarks.machine.cgroups import Group, groups
 
 # Share of a limit that stays free: other programs, and operators that take more than predicted.
 MEMORY_RESERVE = 0.1

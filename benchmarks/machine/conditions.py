@@ -15,9 +15,9 @@ import psutil
 import torch
 
 from benchmarks.analysis.reading.machines import usable_cores
-from benchmarks.cards import FACTS, READINGS, Card
-from benchmarks.cgroups import Group, groups
-from benchmarks.memory import memory_limit_bytes
+from benchmarks.machine.cards import FACTS, READINGS, Card
+from benchmarks.machine.cgroups import Group, groups
+from benchmarks.machine.memory import memory_limit_bytes
 
 # Within a repetition a reading is due after so long, and after a hundred times what the last one took:
 # readings take less than a hundredth of the time.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.state_parts import PARTS, Part
+from benchmarks.machine.state_parts import PARTS, Part
 
 FIELD = "state_changed"
 """The field of a record that tells what its case changed, as text; null where it changed nothing."""
