@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import NoReturn
 
+import numpy as np
+
 from benchmarks import commands
 from benchmarks.analysis.comparison.regression import MARGIN
 from benchmarks.analysis.comparison.writing import FORMATS
@@ -47,7 +49,9 @@ def carry_out_command(words: Sequence[str]) -> int:
         parser.error("--rev measures both sides and --against names files; give one of them")
     if rest and not (options.command is commands.run or revisions):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return int(options.command(options, rest))
+    # A file may hold any numbers: what they overflow to is null in the conclusions.
+    with np.errstate(all="ignore"):
+        return int(options.command(options, rest))
 
 
 class _Parser(argparse.ArgumentParser):

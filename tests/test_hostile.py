@@ -54,6 +54,8 @@ QUICK = settings(
 @given(EXAMPLES)
 @example(Example(16308112816698314837))  # repetitions that share no length
 @example(Example(510511))  # a side without a unit that holds all lengths
+@example(Example(3027971237029191368))  # lengths that no run holds all of
+@example(Example(11626))  # a floor beyond every float
 def test_no_file_makes_a_command_fail_or_write_what_it_should_not(one: Example) -> None:
     one.check()
 

@@ -48,7 +48,7 @@ def exponents(cases: pd.DataFrame, logs: Floats) -> Columns:
     names, columns = [], []
     for kernel, _, setting, series in by_series(cases):
         lengths, block = _block(series, logs)
-        if len(lengths) < MIN_LENGTHS:
+        if len(lengths) < MIN_LENGTHS or block.empty:  # no run holds all of them
             continue
         seconds = block.map(np.exp)
         start = flat_window(local_slopes(seconds), slope_tolerance(seconds))
