@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from attention.kernels.linear_native import linear_native
-from attention.kernels.linear_native.library import STORAGE, missing
+from attention.kernels.linear_native.costs import PROGRAM
+from attention.kernels.native.library import STORAGE, missing
 from tests.misfits import MISFITS, three
 
 SHAPES = [
@@ -74,7 +76,7 @@ def refused() -> int:
 
 if __name__ == "__main__":
     with ThreadPoolExecutor(2) as pool:
-        reasons = [reason for reason in pool.map(missing, STORAGE) if reason]
+        reasons = [reason for reason in pool.map(partial(missing, PROGRAM), STORAGE) if reason]
     assert not reasons, reasons
     calls = sum(map(served, STORAGE))
     q, k, v = (torch.randn(LARGE[:3] + (width,)) for width in LARGE[3:] + LARGE[4:])

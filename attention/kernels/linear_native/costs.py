@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from attention.case import Case
 from attention.kernels.costs import add, costs_of_heads, result_elements
-from attention.kernels.linear_native import plan
+from attention.kernels.native import plan
 from attention.kernels.registry import Costs
+
+PROGRAM = Path(__file__).parent / "linear_native.cpp"
 
 
 def native_costs(case: Case) -> Costs:
@@ -30,7 +33,12 @@ def native_costs(case: Case) -> Costs:
     states = parts * plan.state_size(d, dv, wide) if plan.summed(parts, case.causal) else 0
     held = n + states * (2 if case.backward else 1)
     costs = costs_of_heads(case, terms, wide * held + case.itemsize * result_elements(case))
-    return replace(costs, peak_bytes=costs.peak_bytes + wide * threads * plan.scratch_size(d, dv, wide))
+    return replace(costs, peak_bytes=costs.peak_bytes + wide * threads * scratch_size(d, dv, wide))
+
+
+def scratch_size(head_dim: int, value_dim: int, itemsize: int) -> int:
+    """Elements a thread works in: what all programs have, and z before a chunk and within."""
+    return plan.scratch_size(head_dim, value_dim, itemsize) + 2 * plan.row(head_dim, itemsize)
 
 
 def forward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: int) -> dict[str, int]:
