@@ -47,7 +47,7 @@ def forward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: int
     before = (parts - 1) * plan.segment_tokens(n, parts) if causal else n
     terms = {"states": before * d * dv, "readout": n * d * dv, "normaliser": (before + n) * d}
     if causal:
-        scores = unmasked_scores(n)
+        scores = plan.unmasked_scores(n)
         terms["states"] += n * d * dv
         terms |= {"scores": scores * d, "weighted_values": scores * dv}
     return terms
@@ -59,14 +59,8 @@ def backward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: in
     before = max(0, n - first) if causal else n
     terms = {"states": before * d * dv, "readout": 3 * n * d * dv, "normaliser": (before + 2 * n) * d}
     if causal:
-        scores = unmasked_scores(n)
+        scores = plan.unmasked_scores(n)
         terms["states"] += 3 * n * d * dv
         terms["normaliser"] += 2 * n * d + 2 * scores
         terms |= {"scores": scores * (2 * dv + d), "weighted_values": scores * (2 * d + dv)}
     return terms
-
-
-def unmasked_scores(n: int) -> int:
-    """Scores on and below the diagonal of the chunks of all segments, whose length is a multiple of C."""
-    complete, rest = divmod(n, plan.CHUNK)
-    return complete * plan.CHUNK * (plan.CHUNK + 1) // 2 + rest * (rest + 1) // 2

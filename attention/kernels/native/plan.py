@@ -44,3 +44,9 @@ def scratch_size(head_dim: int, value_dim: int, itemsize: int) -> int:
 def summed(count: int, causal: bool) -> int:
     """Number of segments summed before the walk: where causal all but the last (backward: the first)."""
     return count - 1 if causal else count
+
+
+def unmasked_scores(n: int) -> int:
+    """Scores on and below the diagonal of the chunks of all segments, whose length is a multiple of C."""
+    complete, rest = divmod(n, CHUNK)
+    return complete * CHUNK * (CHUNK + 1) // 2 + rest * (rest + 1) // 2
