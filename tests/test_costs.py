@@ -10,7 +10,7 @@ import torch
 
 from attention import Case, get_kernel, make_inputs
 from attention.case import MODES, PHASES
-from attention.kernels.linear_chunked.blocks import BLOCK_ROWS, default_chunk_size
+from attention.kernels.blocks import BLOCK_ROWS, default_chunk_size
 from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
 from attention.kernels.linear_chunked.passes import Passes, new_states
 from attention.profiler import count_flops, peak_memory

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attention import Case, get_kernel, make_inputs
 from attention.case import MODES
-from attention.kernels.linear_chunked import blocks as chunked
+from attention.kernels import blocks
 from attention.kernels.references import (
     REFERENCES,
     TOLERANCES,
@@ -227,7 +227,7 @@ def test_block_size_does_not_change_the_result_of_linear_chunked(
     case = Case("linear-chunked", "causal", 500, "forward_backward", device, "float64", **SMALL)
     results = []
     for rows in (1, 2**30):
-        monkeypatch.setitem(chunked.BLOCK_ROWS, device, rows)
+        monkeypatch.setitem(blocks.BLOCK_ROWS, device, rows)
         inputs = make_inputs(case)
         out = get_kernel(case.kernel).function(*inputs, causal=True)
         results.append([out.detach(), *torch.autograd.grad(out.sin().sum(), inputs)])

@@ -53,8 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 KERNELS = "attention.kernels"
 SHARED_BY_KERNELS = {
-    "autograd", "costs", "derivatives", "dispatch", "feature_maps", "gates", "native", "references",
-    "registry", "tensors",
+    "autograd", "blocks", "costs", "derivatives", "dispatch", "feature_maps", "gates", "native",
+    "references", "registry", "tensors",
 }  # fmt: skip
 """Modules beside the rooms of the kernels, which import no room."""
 NEW_ROOM = """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from attention.case import Case
+from attention.kernels.blocks import Block, blocks, default_chunk_size
 from attention.kernels.costs import add, chunk_scores, costs_of_heads, masked_chunk_scores
-from attention.kernels.linear_chunked.blocks import Block, blocks, default_chunk_size, value_columns
+from attention.kernels.linear_chunked.scratch import value_columns
 from attention.kernels.registry import Costs
 
 
