@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from attention import case
-from attention.kernels import references, registry
+from attention.kernels import registry
 from benchmarks import subjects
 from benchmarks.analysis.plots import looks
 from benchmarks.analysis.reading import fields

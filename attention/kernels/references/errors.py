@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -86,6 +87,17 @@ def _run(
         return out.detach(), ()
     leaves = [*tensors, *differentiated_inputs(extra)]
     return out.detach(), torch.autograd.grad(out, leaves, _upstream(case, out))
+
+
+def _checked(function: Callable[..., Tensor], case: Case, *tensors: Tensor, **options: Any) -> Tensor:
+    """What a kernel returns, if it has the shape of a result."""
+    out = function(*tensors, **options)
+    if not isinstance(out, Tensor):
+        raise AssertionError(f"wrong result: the output is no tensor but {type(out).__name__}")
+    shape = (case.batch, case.heads, case.seq_len, case.value_dim)
+    if tuple(out.shape) != shape:
+        raise AssertionError(f"wrong result: the output has shape {tuple(out.shape)}, but {shape} is needed")
+    return out
 
 
 def differentiated_inputs(extra: Mapping[str, Any]) -> Inputs:
