@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from attention.case import Case
+from attention.costs import Costs, Terms, costs_of_heads
 from attention.inputs import describe
-from attention.kernels.costs import Terms, costs_of_heads
-from attention.kernels.registry import Costs
 from attention.kernels.tensors import dense, dtype_name
 
 CAUSAL_ONLY = "decay is causal only: a gate has no meaning for a token that comes later"

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from attention.case import Case
-from attention.kernels.costs import masked_scores, result_elements
+from attention.costs import Costs, masked_scores, result_elements
 from attention.kernels.feature_maps import FeatureMap, mapped
 from attention.kernels.gates import check_causal, check_gates, decay_costs, decays
-from attention.kernels.registry import Costs
 from attention.kernels.tensors import alike, checked
 
 NAME = "linear-decay-explicit"

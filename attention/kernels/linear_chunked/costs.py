@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from attention.case import Case
+from attention.costs import Costs, add, chunk_scores, costs_of_heads, masked_chunk_scores
 from attention.kernels.blocks import Block, blocks, default_chunk_size
-from attention.kernels.costs import add, chunk_scores, costs_of_heads, masked_chunk_scores
 from attention.kernels.linear_chunked.scratch import value_columns
-from attention.kernels.registry import Costs
 
 
 def chunked_costs(case: Case) -> Costs:

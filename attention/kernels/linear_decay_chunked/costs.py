@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from attention.case import Case
+from attention.costs import Costs, add, chunk_scores, masked_chunk_scores, result_elements
 from attention.kernels.blocks import blocks, default_chunk_size
-from attention.kernels.costs import add, chunk_scores, masked_chunk_scores, result_elements
 from attention.kernels.gates import decay_costs
-from attention.kernels.registry import Costs
 
 
 def chunked_costs(case: Case) -> Costs:

@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from attention.case import Case
-from attention.kernels.costs import add, result_elements
+from attention.costs import Costs, add, result_elements
 from attention.kernels.gates import decay_costs
 from attention.kernels.native import plan
-from attention.kernels.registry import Costs
 
 PROGRAM = Path(__file__).parent / "linear_decay_native.cpp"
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.costs import times
 from attention.kernels.autograd import Operator, differentiable
-from attention.kernels.costs import times
 from attention.kernels.derivatives import DecayedSums
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import get_feature_map

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from attention.case import Case
-from attention.kernels.costs import add, costs_of_heads, result_elements
+from attention.costs import Costs, add, costs_of_heads, result_elements
 from attention.kernels.native import plan
-from attention.kernels.registry import Costs
 
 PROGRAM = Path(__file__).parent / "linear_native.cpp"
 

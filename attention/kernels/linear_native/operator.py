@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.costs import times
 from attention.kernels.autograd import Operator, differentiable
-from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.linear_native.costs import PROGRAM, backward_terms, forward_terms, scratch_size

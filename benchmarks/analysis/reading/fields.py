@@ -31,6 +31,10 @@ MADE_HERE = (
 )  # fmt: skip
 """Columns that the analysis adds to the fields of a record, which therefore may have none of these names."""
 FAMILIES = ("standard", "linear")
+CEILING = "ceiling"
+"""The family of what is no attention: it is compared with none."""
+BASELINES = ("standard-*",)
+"""Patterns of the kernels that others are compared with, unless a run says so itself."""
 OUTCOMES = ("unsupported", "over_memory", "over_time", "oom", "failed")
 LOST = ("oom", "failed", "unsupported")
 """Outcomes that are the case's own fault; what is predicted not to fit depends on what else is running."""

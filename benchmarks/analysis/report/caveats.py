@@ -109,8 +109,8 @@ def _precisions(rows: pd.DataFrame, crossovers: Sequence[PairCrossover]) -> Iter
         others = {
             other
             for pair in crossovers
-            if kernel in (pair.linear, pair.standard) and pair.setting.dtype == dtype
-            for other in (pair.linear, pair.standard)
+            if kernel in (pair.contender, pair.baseline) and pair.setting.dtype == dtype
+            for other in (pair.contender, pair.baseline)
         }
         unlike = sorted(
             others & set(rows.loc[(rows["dtype"] == dtype) & (rows["precision"] != precision), "kernel"])
@@ -160,7 +160,7 @@ def _of_crossovers(crossovers: Sequence[PairCrossover]) -> Iterator[str]:
     """The notes on crossovers, each with all pairs that have it."""
     notes: dict[str, list[str]] = {}
     for pair in crossovers:
-        name = f"{pair.linear} against {pair.standard} ({wording.what(pair.setting)})"
+        name = f"{pair.contender} against {pair.baseline} ({wording.what(pair.setting)})"
         for note in pair.found.notes:
             notes.setdefault(note, []).append(name)
     for note, pairs in notes.items():

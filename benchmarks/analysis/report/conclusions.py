@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from benchmarks.analysis.reading.machines import Machine
+from benchmarks.analysis.reading.roles import named_in_json
 from benchmarks.analysis.reading.setting import Case, Row, Setting
 from benchmarks.analysis.report.ceilings import Ceiling
 from benchmarks.analysis.report.floors import Verdict
@@ -75,14 +76,18 @@ class Series:
 
 @dataclass(frozen=True)
 class PairCrossover:
-    """The crossover of a linear and a standard kernel in one setting, in time or in peak memory."""
+    """The crossover of a contender and a baseline in one setting, in time or in peak memory."""
 
-    linear: str
-    standard: str
+    contender: str
+    baseline: str
     setting: Setting = field(metadata=FLAT)
     quantity: Quantity
     found: Crossover = field(metadata=FLAT)
     firmness: Firmness
+
+    def in_json(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The object in JSON, which names linear and standard kernels by their families."""
+        return named_in_json(found, self.contender, self.baseline)
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class Summary:
         schema: Version of this object in summary.json.
         runs: What it rests on.
         series: Every series, in the order of its fields.
-        crossovers: Every pair of a linear and a standard kernel in each setting.
+        crossovers: Every pair of a contender and a baseline in each setting.
         ceilings: What each device can do at most.
         warnings: Sentences naming what is missing, and what cannot be.
         quality: Sentences naming what was unstable, and what to try.

@@ -104,7 +104,7 @@ def _speedups(pairs: Sequence[PairCrossover]) -> Table:
     for pair in pairs:
         ratios = dict(zip(pair.found.seq_lens, pair.found.ratios, strict=True))
         cells = ["-" if ratio is None else wording.times(ratio) for ratio in map(ratios.get, lengths)]
-        rows.append([f"{pair.linear} over {pair.standard}", *cells])
+        rows.append([f"{pair.contender} over {pair.baseline}", *cells])
     return Table(["", *(f"N={length}" for length in lengths)], rows)
 
 

@@ -80,9 +80,9 @@ def _answer(summary: Summary, setting: Setting) -> Section:
     sentences = []
     for quantity, name in QUANTITIES.items():
         ours = [pair for pair in pairs if pair.quantity == quantity]
-        ours.sort(key=lambda pair: (pair.linear != best, pair.linear))
-        for linear, firmness in dict.fromkeys((pair.linear, pair.firmness) for pair in ours):
-            alike = [pair for pair in ours if (pair.linear, pair.firmness) == (linear, firmness)]
+        ours.sort(key=lambda pair: (pair.contender != best, pair.contender))
+        for linear, firmness in dict.fromkeys((pair.contender, pair.firmness) for pair in ours):
+            alike = [pair for pair in ours if (pair.contender, pair.firmness) == (linear, firmness)]
             sentences.append(f"{name} ({firmness}): {linear} {joined(map(predicate, alike))}.")
     where = f"{wording.what(setting).capitalize()} on {wording.place(setting)}"
     sentences = sentences or ["No linear and standard kernel were measured at the same lengths."]

@@ -32,8 +32,8 @@ FEW_LINES = 3
 class Speedup(NamedTuple):
     """One line of the picture; full for the best linear kernel, dotted for the textbook form."""
 
-    linear: str
-    standard: str
+    contender: str
+    baseline: str
     is_best: bool
     lengths: list[int]
     ratios: list[float]
@@ -72,21 +72,23 @@ def _speedups(view: View, mode: str) -> Iterator[Speedup]:
     """The best linear kernel over every standard one, then the textbook forms, at their common lengths."""
     best, textbook = best_linear(view.series[mode]), ("linear-explicit", "standard-explicit")
     pairs = [pair for pair in view.crossovers if (pair.setting.mode, pair.quantity) == (mode, "time")]
-    pairs.sort(key=lambda pair: pair.linear != best)
+    pairs.sort(key=lambda pair: pair.contender != best)
     for pair in pairs:
         known = {
             length: ratio
             for length, ratio in zip(pair.found.seq_lens, pair.found.ratios, strict=True)
             if ratio is not None
         }
-        if known and (pair.linear == best or (pair.linear, pair.standard) == textbook):
-            yield Speedup(pair.linear, pair.standard, pair.linear == best, list(known), list(known.values()))
+        if known and (pair.contender == best or (pair.contender, pair.baseline) == textbook):
+            yield Speedup(
+                pair.contender, pair.baseline, pair.contender == best, list(known), list(known.values())
+            )
 
 
 def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
     handles = {
-        f"over {one.standard}" if one.is_best else f"{one.linear} over {one.standard}": legend_handle(
-            view.looks[one.standard], linestyle=one.line
+        f"over {one.baseline}" if one.is_best else f"{one.contender} over {one.baseline}": legend_handle(
+            view.looks[one.baseline], linestyle=one.line
         )
         for one in sorted(speedups, key=lambda one: not one.is_best)
     }
@@ -95,7 +97,7 @@ def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
 
 def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup]) -> None:
     for one in speedups:
-        look = {**view.looks[one.standard].drawn, "linestyle": one.line}
+        look = {**view.looks[one.baseline].drawn, "linestyle": one.line}
         axes.plot(one.lengths, one.ratios, **look, zorder=3)
         mark_floors(axes, one.lengths, one.ratios, [_verdict(view, mode, one, n) for n in one.lengths])
     if not speedups:
@@ -113,13 +115,13 @@ def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup
     for index, one in enumerate(labelled):
         places = (*below, *above) if 0 < index == len(labelled) - 1 else (*above, *below)
         for length, ratio in zip(one.lengths, one.ratios, strict=True):
-            labeller.write(Label(wording.times(ratio), length, ratio, view.looks[one.standard].color, places))
+            labeller.write(Label(wording.times(ratio), length, ratio, view.looks[one.baseline].color, places))
 
 
 def _verdict(view: View, mode: str, pair: Speedup, length: int) -> str | None:
     """The worse of the verdicts that the floors give both sides of a ratio."""
     cases = view.measured
-    ours = (cases["mode"] == mode) & cases["kernel"].isin([pair.linear, pair.standard])
+    ours = (cases["mode"] == mode) & cases["kernel"].isin([pair.contender, pair.baseline])
     found = set(cases.loc[ours & (cases["seq_len"] == length), "floor_verdict"])
     return next((verdict for verdict in reversed(list(FLOOR_MARKS)) if verdict in found), None)
 

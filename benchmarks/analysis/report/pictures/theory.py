@@ -42,8 +42,8 @@ def theory_picture(view: View) -> Figure:
         pairs = [
             pair
             for pair in view.crossovers
-            if (pair.setting.mode, pair.quantity, pair.linear) == (mode, "time", best)
-            and pair.standard in kernels
+            if (pair.setting.mode, pair.quantity, pair.contender) == (mode, "time", best)
+            and pair.baseline in kernels
         ]
         entries += [_crossover_entry(view, pair) for pair in pairs]
         cases = view.measured[view.measured["mode"] == mode]
@@ -82,7 +82,7 @@ def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
 
 
 def _crossover_entry(view: View, pair: PairCrossover) -> tuple[Patch, str]:
-    color = view.looks[pair.standard].color if pair.found.kind == "inside" else "none"
+    color = view.looks[pair.baseline].color if pair.found.kind == "inside" else "none"
     return Patch(facecolor=color, alpha=0.25, linewidth=0), sentences.short_crossover(pair)
 
 
@@ -94,7 +94,7 @@ def _draw_crossovers(axes: Axes, view: View, mode: str, pairs: Sequence[PairCros
         n, low, high = pair.found.n, pair.found.low, pair.found.high
         if n is None:
             continue
-        color, standard = view.looks[pair.standard].color, times[pair.standard]
+        color, standard = view.looks[pair.baseline].color, times[pair.baseline]
         if low is not None and high is not None:
             axes.axvspan(low, high, color=color, alpha=0.16, linewidth=0, zorder=0)
         axes.axvline(n, color=color, linewidth=1, linestyle=":", zorder=1)
