@@ -8,7 +8,8 @@ from torch import Tensor
 from attention.case import Case
 from attention.costs import Costs, masked_scores, result_elements
 from attention.kernels.feature_maps import FeatureMap, mapped
-from attention.kernels.gates import check_causal, check_gates, decay_costs, decays
+from attention.kernels.gates import causal_only, check_causal, check_gates, decay_costs, decays, make_gates
+from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import alike, checked
 
 NAME = "linear-decay-explicit"
@@ -48,5 +49,15 @@ def explicit_costs(case: Case) -> Costs:
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     wide, passes = max(4, case.itemsize), 3 if case.backward else 1
     terms = {"scores": passes * n * n * d, "weighted_values": passes * n * n * dv}
-    peak = wide * n * (n * (5 if case.backward else 3) + 2 * d) + case.itemsize * result_elements(case)
+    peak = wide * n * (n * (6 if case.backward else 3) + 2 * d) + case.itemsize * result_elements(case)
     return decay_costs(case, terms, peak, masked_macs=passes * (d + dv) * masked_scores(n))
+
+
+register_kernel(
+    NAME,
+    linear_decay_explicit,
+    reference="decay",
+    costs=explicit_costs,
+    supports=causal_only,
+    make_inputs=make_gates,
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attention.case import Case
-from attention.costs import Costs, add, chunk_scores, masked_chunk_scores, result_elements
+from attention.costs import Costs, add, chunk_scores, masked_chunk_scores
 from attention.kernels.blocks import blocks, default_chunk_size
 from attention.kernels.gates import decay_costs
 
@@ -55,5 +55,6 @@ def _peak_bytes(case: Case, chunk: int) -> int:
     # q, k, v, their products and the decays; in a backward do, dA, P and gradients as well.
     scratch = 4 * d + 4 * dv + 4 * size if case.backward else 3 * d + 2 * dv + 2 * size
     states = 1 + (3 if case.backward else 2) * chunks + (-(-n // chunk) if case.backward else 0)
-    results = case.itemsize * result_elements(case) + (wide * n if case.backward else 0)
-    return wide * (tokens * scratch + states * d * dv) + results
+    results = n * (2 * d + 2 * dv if case.backward else dv)
+    held = tokens * scratch + states * d * dv + (n if case.backward else 0)
+    return wide * held + case.itemsize * results

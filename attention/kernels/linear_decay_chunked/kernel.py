@@ -7,8 +7,10 @@ from torch import Tensor
 
 from attention.kernels.blocks import default_chunk_size
 from attention.kernels.feature_maps import FeatureMap, mapped_before
-from attention.kernels.gates import check_causal, check_gates
+from attention.kernels.gates import causal_only, check_causal, check_gates, make_gates
+from attention.kernels.linear_decay_chunked.costs import chunked_costs
 from attention.kernels.linear_decay_chunked.operator import NAME, chunked_differentiable, chunked_forward
+from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import checked, differentiated
 
 
@@ -51,3 +53,13 @@ def linear_decay_chunked(
     else:
         out = chunked_forward(q, k, v, g, name, chunk_size, False)[0]
     return out.to(dtype)
+
+
+register_kernel(
+    NAME,
+    linear_decay_chunked,
+    reference="decay",
+    costs=chunked_costs,
+    supports=causal_only,
+    make_inputs=make_gates,
+)

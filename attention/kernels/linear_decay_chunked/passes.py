@@ -17,6 +17,7 @@ with N.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -59,36 +60,49 @@ def forward(x: Inputs, phi: str, chunk_size: int, out: Tensor, kept: Tensor) -> 
     """Into ``kept``, unless it is empty, go the states before each chunk, which the backward reads."""
     state = new_states(x).zero_()
     for block in x.cut(chunk_size):
-        q, k, v, g = x.of(block, phi)
-        D, since = decays(g), g.cumsum(-1).exp_()
-        states = _walk(state, since[..., -1], (k * D[..., -1, :, None]).mT @ v)
-        num = (q @ k.mT).mul_(D) @ v
-        of_block(out, block).copy_(num.add_(q.mul_(since[..., None]) @ states))
+        num, states = _block_forward(x.of(block, phi), state)
+        of_block(out, block).copy_(num)
         if kept.numel():
             kept[:, :, block.first : block.first + block.chunks] = states
+
+
+def _block_forward(x: Inputs, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The output of a block, and the states before each of its chunks."""
+    q, k, v, g = x
+    D, since = decays(g), g.cumsum(-1).exp_()
+    states = _walk(state, since[..., -1], (k * D[..., -1, :, None]).mT @ v)
+    out = (q @ k.mT).mul_(D) @ v
+    return out.add_(q.mul_(since[..., None]) @ states), states
 
 
 def backward(x: Inputs, phi: str, chunk_size: int, grad_out: Tensor, grads: Inputs, states: Tensor) -> None:
     """Into ``grads`` go those of the inputs."""
     state = new_states(x).zero_()
     for block in reversed(x.cut(chunk_size)):
-        q, k, v, g = x.of(block, phi)
-        do = of_block(grad_out, block).to(g.dtype)
         S = states[:, :, block.first : block.first + block.chunks]
-        D, since = decays(g), g.cumsum(-1).exp_()[..., None]
-        until = D[..., -1, :, None].clone()
-        U = _walk(state, since[..., -1, 0], (q * since).mT @ do, reverse=True)
+        do = of_block(grad_out, block).to(x.g.dtype)
+        found = _block_backward(x.of(block, phi), do, S, state, BLOCK_MAPS[phi].derivative_)
+        for grad, of_block_ in zip(grads, found, strict=True):
+            of_block(grad, block).copy_(of_block_)
 
-        A, dA = q @ k.mT, (do @ v.mT).mul_(D)
-        P, A = A * dA, A.mul_(D)
-        of_block(grads.v, block).copy_((A.mT @ do).add_((k * until) @ U))
-        of_q, of_k = (do @ S.mT).mul_(since), (v @ U.mT).mul_(until)
-        across = since[..., -1, 0] * (S * U).sum((-2, -1))
-        dg = _gate_gradients((q * of_q).sum(-1), (k * of_k).sum(-1), P, across)
-        of_block(grads.g, block).copy_(dg)
-        of_q, of_k = of_q.add_(dA @ k), of_k.add_(dA.mT @ q)
-        for grad, of_map, mapped in ((grads.q, of_q, q), (grads.k, of_k, k)):
-            of_block(grad, block).copy_(of_map.mul_(BLOCK_MAPS[phi].derivative_(mapped)))
+
+def _block_backward(
+    x: Inputs, do: Tensor, S: Tensor, state: Tensor, derivative_: Callable[[Tensor], Tensor]
+) -> Inputs:
+    """The gradients of a block; S are the states before each chunk, and ``state`` that after the block."""
+    q, k, v, g = x
+    D, since = decays(g), g.cumsum(-1).exp_()[..., None]
+    until, keep = D[..., -1, :, None].clone(), since[..., -1, 0]
+    U = _walk(state, keep, (q * since).mT @ do, reverse=True)
+
+    A, dA = q @ k.mT, (do @ v.mT).mul_(D)
+    pairs, A = A * dA, A.mul_(D)
+    dv = (A.mT @ do).add_((k * until) @ U)
+    dq, dk = (do @ S.mT).mul_(since), (v @ U.mT).mul_(until)
+    across = keep * (S * U).sum((-2, -1))
+    dg = _gate_gradients((q * dq).sum(-1), (k * dk).sum(-1), pairs, across)
+    dq, dk = dq.add_(dA @ k), dk.add_(dA.mT @ q)
+    return Inputs(dq.mul_(derivative_(q)), dk.mul_(derivative_(k)), dv, dg)
 
 
 def _walk(state: Tensor, keep: Tensor, terms: Tensor, *, reverse: bool = False) -> Tensor:

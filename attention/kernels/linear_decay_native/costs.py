@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from attention.case import Case
-from attention.costs import Costs, add, result_elements
+from attention.costs import Costs, add
 from attention.kernels.gates import decay_costs
 from attention.kernels.native import plan
 
@@ -32,7 +32,8 @@ def native_costs(case: Case) -> Costs:
     held = parts * plan.state_size(d, dv, wide) if plan.summed(parts, causal=True) else 0
     if case.backward:
         held = 2 * held + n + before_size(n, d, dv, wide)
-    costs = decay_costs(case, terms, wide * held + case.itemsize * result_elements(case))
+    results = n * (2 * d + 2 * dv if case.backward else dv)
+    costs = decay_costs(case, terms, wide * held + case.itemsize * results)
     return replace(costs, peak_bytes=costs.peak_bytes + wide * threads * scratch_size(d, dv, wide))
 
 

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from attention.case import Case
 from attention.kernels.feature_maps import FeatureMap, mapped_before
-from attention.kernels.gates import causal_only, check_causal, check_gates
-from attention.kernels.linear_decay_native.costs import PROGRAM
+from attention.kernels.gates import causal_only, check_causal, check_gates, make_gates
+from attention.kernels.linear_decay_native.costs import PROGRAM, native_costs
 from attention.kernels.linear_decay_native.operator import NAME, native_differentiable, native_forward
 from attention.kernels.native.library import STORAGE, refusal, wide
+from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import checked, differentiated, unit_stride
 
 
@@ -55,3 +56,13 @@ def linear_decay_native(
 def supports(case: Case) -> str | None:
     """Causal, on CPUs, where a C++ compiler is at hand."""
     return causal_only(case) or refusal(PROGRAM, case.device, case.torch_dtype)
+
+
+register_kernel(
+    NAME,
+    linear_decay_native,
+    reference="decay",
+    costs=native_costs,
+    supports=supports,
+    make_inputs=make_gates,
+)
