@@ -105,9 +105,9 @@ def oracle_once() -> Iterator[None]:
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests of tiny tensors take one thread, because more would spin beside other processes.
 
-    linear-native keeps all threads, whose number decides its segments.
+    Kernels in C++ keep all threads, whose number decides their segments.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads if "linear-native" in request.node.name else 1)
+    torch.set_num_threads(threads if "-native" in request.node.name else 1)
     yield
     torch.set_num_threads(threads)

@@ -47,6 +47,18 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+def _address(x: Tensor) -> int:
+    """Where a tensor lies; null for one of no elements.
+
+    Raises:
+        ValueError: it has elements and no memory.
+    """
+    address = x.data_ptr()
+    if not address and x.numel():
+        raise ValueError(f"a tensor {tuple(x.shape)} has no memory: its storage was freed or never made")
+    return address
+
+
 class Strided(ctypes.Structure):
     """A tensor ``[B, H, N, W]`` as the C++ struct has it: strides in elements; the last stride is 1."""
 
@@ -54,10 +66,7 @@ class Strided(ctypes.Structure):
 
     @classmethod
     def of(cls, x: Tensor) -> Strided:
-        address = x.data_ptr()
-        if not address:
-            raise ValueError(f"a tensor {tuple(x.shape)} has no memory: its storage was freed or never made")
-        return cls(address, *x.stride()[:3])
+        return cls(_address(x), *x.stride()[:3])
 
 
 class Call(ctypes.Structure):
@@ -95,7 +104,7 @@ def call(
     room = q.new_empty(threads * scratch, dtype=wide(q))
     given = Call(**{name: Strided.of(x) for name, x in tensors.items()})
     for name, x in buffers.items():
-        setattr(given, name, x.data_ptr())
+        setattr(given, name, _address(x))
     given.scratch, given.scratch_size, given.threads = room.data_ptr(), scratch, threads
     given.batch, given.heads, given.tokens, given.key_width, given.value_width = *q.shape, v.shape[-1]
     given.segments, given.segment_tokens = parts, segment_tokens(q.shape[2], parts)
