@@ -25,6 +25,7 @@ from benchmarks.analysis.report.conclusions import (
     Series,
     Summary,
 )
+from benchmarks.analysis.report.functions import functions
 from benchmarks.analysis.scaling.crossover import find_crossover
 from benchmarks.analysis.scaling.exponent import estimate_exponent
 from benchmarks.analysis.scaling.firmness import Unit, of_crossover, of_exponent, of_units
@@ -75,8 +76,9 @@ def summarise(
         _runs(records, assumed or None),
         series,
         crossovers,
+        roles,
         ceilings,
-        warnings=records.warnings + name_caveats(records, series, crossovers, ceilings),
+        warnings=records.warnings + name_caveats(records, series, crossovers, ceilings, roles),
         quality=name_quality(records),
         not_measured=records.not_measured,
     )
@@ -93,6 +95,7 @@ def _series(
     return Series(
         kernel,
         family,
+        functions(cases),
         setting,
         unit,
         seq_lens=[int(length) for length in lengths],
