@@ -188,6 +188,7 @@ def _amounts(costs: Costs | None, counted: Counted, min_bytes: int) -> dict[str,
     reason = None if flops else counted.reason or "torch's counter finds no matrix product in it"
     return {
         "flops": flops,
+        "counted_flops": None,  # there is nothing beside them to compare them with
         "macs": flops and flops // 2,
         "useful_flops": flops,
         "flops_unknown": reason,

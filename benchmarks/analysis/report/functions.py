@@ -48,7 +48,7 @@ def labelled(summary: Summary, cases: pd.DataFrame) -> tuple[Summary, pd.DataFra
         summary,
         series=[replace(one, kernel=label(one.kernel)) for one in summary.series],
         crossovers=[pair(one) for one in summary.crossovers],
-        roles=roles,
+        runs=replace(summary.runs, roles=roles),
         not_measured=_labelled(summary.not_measured, label),
     ), _labelled(cases, label)
 
