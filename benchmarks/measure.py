@@ -95,7 +95,7 @@ class Measurer:
     def _learn(self, short: Case) -> None:
         """The first point that predictions build on."""
         call = prepare(short)
-        self.ledger.learn_seconds(short, self._warm_up(call, short)[0])
+        self.ledger.learn_first_seconds(short, self._warm_up(call, short)[0])
         if SUBJECTS[short.subject].costs(short) is None:
             self.ledger.learn_bytes(short, peak_memory(call, short.device).tensor_bytes)
 
