@@ -47,6 +47,7 @@ class Preset:
 # torch picks one of its fused backends for standard-sdpa; cuDNN's is the fastest on recent
 # cards and is not always the one picked, so it stands beside it where there is a GPU.
 _UNPINNED = ("standard-explicit", "standard-sdpa", "linear-*")
+_FASTEST = ("standard-sdpa", "linear-native", "linear-triton")
 _ON_CUDA = ("standard-sdpa-cudnn",)
 
 _DECADES = (10, 100, 1000, 10000)
@@ -54,7 +55,7 @@ _DECADES = (10, 100, 1000, 10000)
 PRESETS = {
     "smoke": Preset((64, 128, 256), _UNPINNED, (10, 100), ("forward",), 2, 0.02, 0.5, False),
     "default": Preset(doublings(256, 8192), _UNPINNED, _DECADES, ("forward",), 6, 0.3, 2.0, True),
-    "try": Preset(doublings(256, 4096), _UNPINNED, (), ("forward",), 3, 0.1, 1.0, True),
+    "try": Preset(doublings(256, 4096), _FASTEST, (), ("forward",), 3, 0.1, 1.0, True),
     "full": Preset(doublings(64, 16384), ("*",), _DECADES, PHASES, 5, 1.0, 20.0, True),
 }
 
@@ -138,6 +139,8 @@ def build_layer_cases(selection: Selection) -> list[Case]:
     Its kernels are what "standard" and "linear" stand for on the device; the explicit forms, which at
     N = 10000 take seconds a call and gigabytes, are measured with --kernel.
     """
+    if not selection.preset.layer_seq_lens:
+        return []
     layers = replace(
         selection,
         modes=selection.modes or ("bidirectional",),

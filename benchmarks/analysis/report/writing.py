@@ -14,6 +14,7 @@ from benchmarks.analysis.plots.saving import save_pictures
 from benchmarks.analysis.reading.fields import AMOUNTS, OPTIONAL_AMOUNTS
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.functions import labelled
 from benchmarks.analysis.report.pictures.drawing import drawings
 from benchmarks.analysis.report.raw import save_raw
 from benchmarks.analysis.report.summary import RunEffect, summarise
@@ -23,11 +24,15 @@ from benchmarks.analysis.serialization import csv_text, json_text
 
 @dataclass(frozen=True)
 class Report:
-    """A written report: its text for the console, its files, and whether anything had been measured."""
+    """A written report: its text for the console, its files, and whether anything had been measured.
+
+    And whether that holds a kernel of the user's own.
+    """
 
     text: str
     files: list[Path]
     measured: bool
+    own_measured: bool
 
 
 def write_report(
@@ -52,7 +57,7 @@ def write_report(
     cases = case_table(records)
     summary = summarise(records, known, cases)
     with replacing_files(folder, "report") as place:
-        pictures, failed = save_pictures(drawings(summary, cases), place)
+        pictures, failed = save_pictures(drawings(*labelled(summary, cases)), place)
         summary = replace(summary, warnings=[*summary.warnings, *(f"{one}." for one in failed)])
         text = sections(summary, cases)
         raw = save_raw(records, place / "profiling_results.npz")
@@ -61,7 +66,13 @@ def write_report(
         (place / tables[1]).write_text(json_text(summary), encoding="utf-8")
         (place / tables[2]).write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
     files = [folder / name for name in (*pictures, *([raw.name] if raw else []), *tables)]
-    return Report(as_text([*text, written_section(files)]), files, measured=len(records.rows) > 0)
+    measured = {one.kernel for one in summary.series}
+    return Report(
+        as_text([*text, written_section(files)]),
+        files,
+        measured=len(records.rows) > 0,
+        own_measured=not measured.isdisjoint(summary.roles.own),
+    )
 
 
 def _integers(cases: pd.DataFrame) -> pd.DataFrame:
