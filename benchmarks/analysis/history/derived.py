@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import astuple, dataclass
 from itertools import product
 
 import numpy as np
@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.analysis.history.names import LineName, series_name
-from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.setting import CASE, Case, by_series, by_setting
+from benchmarks.analysis.reading.setting import Case, Setting
 from benchmarks.analysis.scaling.growth import flat_window, slope_tolerance
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, complete_block, local_slopes
 
@@ -20,34 +19,55 @@ Columns = tuple[Sequence[LineName], Floats]
 """Names of lines, and their values: a row a run, a column a line."""
 
 
-def case_columns(names: Sequence[LineName], cases: Sequence[Case]) -> pd.DataFrame:
-    """The cases of attention that have a length, ascending: fields, name, and column in tables of runs.
+@dataclass(frozen=True)
+class Series:
+    """All lengths of one kernel in one setting.
 
-    Of keys that name one case the first counts.
+    Attributes:
+        kernel: Its kernel.
+        family: That kernel's family.
+        setting: All else in which they agree.
+        columns: For each length, ascending, its column in tables of runs.
     """
-    rows = [
-        {"kernel": case.kernel, "family": case.family, **asdict(case.setting), "seq_len": case.seq_len}
-        for case in cases
-    ]
-    table = pd.DataFrame(rows, columns=list(CASE)).assign(
-        name=pd.Series(names, dtype=object), column=np.arange(len(cases))
-    )
-    lengths = table["seq_len"].notna() & (table["subject"] != "ceiling")
-    return table[lengths].drop_duplicates(list(CASE)).sort_values("seq_len", kind="stable")
+
+    kernel: str
+    family: str
+    setting: Setting
+    columns: dict[int, int]
 
 
-def _block(series: pd.DataFrame, logs: Floats) -> tuple[Floats, pd.DataFrame]:
-    """Lengths and times of a series in the runs that hold all of them, so that its window never changes."""
-    table = pd.DataFrame(logs[:, series["column"]], columns=series["seq_len"].astype(int).to_list())
-    block, _ = complete_block(table)
+def all_series(cases: Sequence[Case]) -> list[Series]:
+    """The series of attention, in the order of their fields, what is unknown last.
+
+    Of columns that hold one case the first counts.
+    """
+    found: dict[tuple[str, str, Setting], dict[int, int]] = {}
+    for column, case in enumerate(cases):
+        if case.seq_len is not None and case.setting.subject != "ceiling":
+            lengths = found.setdefault((case.kernel, case.family, case.setting), {})
+            lengths.setdefault(case.seq_len, column)
+    ordered = sorted(found, key=lambda key: [(x is None, x or 0) for x in (*key[:2], *astuple(key[2]))])
+    return [Series(*key, dict(sorted(found[key].items()))) for key in ordered]
+
+
+def _block(lengths: list[int], logs: Floats) -> tuple[Floats, pd.DataFrame]:
+    """Lengths and logs of the runs that hold all of them, so that a window never changes."""
+    block, _ = complete_block(pd.DataFrame(logs, columns=pd.Index(lengths)))
     return block.columns.to_numpy(dtype=float), block
 
 
-def exponents(cases: pd.DataFrame, logs: Floats) -> Columns:
-    """Slope of log time on log N in each run, over a window that is the same in all of them."""
+def exponents(every: Sequence[Series], case_names: Sequence[LineName], logs: Floats) -> Columns:
+    """Slope of log time on log N in each run, over a window that is the same in all of them.
+
+    Args:
+        every: The series.
+        case_names: The names of the columns of `logs`.
+        logs: Log seconds, a row a run.
+    """
     names, columns = [], []
-    for kernel, _, setting, series in by_series(cases):
-        lengths, block = _block(series, logs)
+    for series in every:
+        own = list(series.columns.values())
+        lengths, block = _block(list(series.columns), logs[:, own])
         if len(lengths) < MIN_LENGTHS or block.empty:  # no run holds all of them
             continue
         seconds = block.map(np.exp)
@@ -55,7 +75,7 @@ def exponents(cases: pd.DataFrame, logs: Floats) -> Columns:
         start = len(lengths) - MIN_LENGTHS if start is None else start
         slopes = np.polyfit(np.log(lengths[start:]), block.to_numpy()[:, start:].T, 1)[0]
         window = f"N={lengths[start]:.0f}-{lengths[-1]:.0f}"
-        names.append(series_name(series["name"].iloc[0], setting, (kernel,), f" {window}"))
+        names.append(series_name(case_names[own[0]], series.setting, (series.kernel,), f" {window}"))
         columns.append(_spread_out(block.index, slopes, len(logs)))
     return names, np.array(columns).T
 
@@ -67,30 +87,28 @@ def _spread_out(rows: pd.Index, values: Floats, count: int) -> Floats:
     return column
 
 
-def crossovers(cases: pd.DataFrame, logs: Floats) -> Columns:
-    """Log N* of every linear kernel and every standard one in each run, where they cross in any."""
+def crossovers(every: Sequence[Series], case_names: Sequence[LineName], logs: Floats) -> Columns:
+    """Log N* of every linear kernel and every standard one in each run, where they cross in any.
+
+    Args:
+        every: The series.
+        case_names: The names of the columns of `logs`.
+        logs: Log seconds, a row a run.
+    """
     names, columns = [], []
-    for setting, group in by_setting(cases):
-        families = {
-            family: sorted(group.loc[group["family"] == family, "kernel"].unique()) for family in FAMILIES
-        }
-        for linear, standard in product(families["linear"], families["standard"]):
-            ours, theirs = (group[group["kernel"] == kernel] for kernel in (linear, standard))
-            both = ours.merge(theirs, on="seq_len")
-            if len(both) < 2:
-                continue
-            ratios = pd.DataFrame(
-                logs[:, both["column_x"]] - logs[:, both["column_y"]], columns=both["seq_len"].astype(int)
-            )
-            block, _ = complete_block(ratios)
-            if block.shape[1] < 2:
-                continue
-            crossings, inside = log_crossings(
-                np.log(block.columns.to_numpy(dtype=float)), block.to_numpy(dtype=float)
-            )
-            if inside.any():
-                names.append(series_name(group["name"].iloc[0], setting, (linear, standard)))
-                columns.append(_spread_out(block.index, crossings, len(logs)))
+    linear, standard = ([one for one in every if one.family == name] for name in ("linear", "standard"))
+    for ours, theirs in product(linear, standard):
+        both = [length for length in ours.columns if length in theirs.columns]
+        if ours.setting != theirs.setting or len(both) < 2:
+            continue
+        own, other = ([one.columns[length] for length in both] for one in (ours, theirs))
+        lengths, block = _block(both, logs[:, own] - logs[:, other])
+        if len(lengths) < 2:
+            continue
+        crossings, inside = log_crossings(np.log(lengths), block.to_numpy(dtype=float))
+        if inside.any():
+            names.append(series_name(case_names[own[0]], ours.setting, (ours.kernel, theirs.kernel)))
+            columns.append(_spread_out(block.index, crossings, len(logs)))
     return names, np.array(columns).T
 
 

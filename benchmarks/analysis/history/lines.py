@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.analysis.history.derived import Columns, case_columns, crossovers, exponents
+from benchmarks.analysis.history.derived import Columns, all_series, crossovers, exponents
 from benchmarks.analysis.history.names import LineName, case_names, is_ceiling
 from benchmarks.analysis.history.storage import EXACT, Revision, StoredRun
 from benchmarks.analysis.reading.fields import UNSPLIT_BYTES
@@ -111,9 +111,9 @@ def _timeline(name: str, machine: str, runs: Sequence[StoredRun]) -> Timeline:
     for number, quantity in enumerate(EXACT):
         counts = np.array([[run.exact.get(one, unknown)[number] for one in identities] for run in runs])
         lines += [_with_slack(line, devices[line.name]) for line in _lines(quantity, (names, counts), places)]
-    table = case_columns(names, cases)
-    lines += _lines("exponent", exponents(table, logs), places)
-    lines += _lines("crossover", crossovers(table, logs), places)
+    series = all_series(cases)
+    lines += _lines("exponent", exponents(series, names, logs), places)
+    lines += _lines("crossover", crossovers(series, names, logs), places)
     disturbed = [
         Disturbance(index[run.revision], printable(str(run.path)), run.conditions)
         for run in runs
