@@ -41,8 +41,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         option.loadscopereorder = False  # the files of the most tests are not those of the most time
         option.benchmark_disable = True  # as xdist would, without a warning
     if option.numprocesses:
-        # Threads of OpenMP that wait would take the cores from the other processes.
+        # Threads of OpenMP and of NumPy's OpenBLAS that wait would take the cores from the other processes.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_configure() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,8 +47,13 @@ def all_series(cases: Sequence[Case]) -> list[Series]:
         if case.seq_len is not None and case.setting.subject != "ceiling":
             lengths = found.setdefault((case.kernel, case.family, case.setting), {})
             lengths.setdefault(case.seq_len, column)
-    ordered = sorted(found, key=lambda key: [(x is None, x or 0) for x in (*key[:2], *astuple(key[2]))])
+    ordered = sorted(found, key=lambda key: (*key[:2], _rank(key[2])))
     return [Series(*key, dict(sorted(found[key].items()))) for key in ordered]
+
+
+def _rank(setting: Setting) -> list[tuple[bool, Any]]:
+    """The place of a setting in an order by its fields, in which what is unknown comes last."""
+    return [(value is None, value or 0) for value in astuple(setting)]
 
 
 def _block(lengths: list[int], logs: Floats) -> tuple[Floats, pd.DataFrame]:
@@ -96,10 +102,9 @@ def crossovers(every: Sequence[Series], case_names: Sequence[LineName], logs: Fl
         logs: Log seconds, a row a run.
     """
     names, columns = [], []
-    linear, standard = ([one for one in every if one.family == name] for name in ("linear", "standard"))
-    for ours, theirs in product(linear, standard):
+    for ours, theirs in _pairs(every):
         both = [length for length in ours.columns if length in theirs.columns]
-        if ours.setting != theirs.setting or len(both) < 2:
+        if len(both) < 2:
             continue
         own, other = ([one.columns[length] for length in both] for one in (ours, theirs))
         lengths, block = _block(both, logs[:, own] - logs[:, other])
@@ -107,9 +112,22 @@ def crossovers(every: Sequence[Series], case_names: Sequence[LineName], logs: Fl
             continue
         crossings, inside = log_crossings(np.log(lengths), block.to_numpy(dtype=float))
         if inside.any():
-            names.append(series_name(case_names[own[0]], ours.setting, (ours.kernel, theirs.kernel)))
+            first = min(pair for one in every if one.setting == ours.setting for pair in one.columns.items())
+            names.append(series_name(case_names[first[1]], ours.setting, (ours.kernel, theirs.kernel)))
             columns.append(_spread_out(block.index, crossings, len(logs)))
     return names, np.array(columns).T
+
+
+def _pairs(every: Sequence[Series]) -> Iterator[tuple[Series, Series]]:
+    """Each linear kernel with each standard one of its setting, in the order of the settings."""
+    settings: dict[Setting, list[Series]] = {}
+    for one in every:
+        settings.setdefault(one.setting, []).append(one)
+    for setting in sorted(settings, key=_rank):
+        of_family = (
+            [one for one in settings[setting] if one.family == name] for name in ("linear", "standard")
+        )
+        yield from product(*of_family)
 
 
 def log_crossings(x: Floats, ratios: Floats) -> tuple[Floats, NDArray[np.bool_]]:
