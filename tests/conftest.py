@@ -44,6 +44,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         # Threads of OpenMP and of NumPy's OpenBLAS that wait would take the cores from the other processes.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        # Each of a hundred processes would compile every module again.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_configure() -> None:
