@@ -143,7 +143,7 @@ def test_what_is_wrong_with_a_registration_is_said_at_registration(
 
 
 def test_make_inputs_that_return_no_mapping_are_refused_by_name() -> None:
-    kernel = register_kernel("mine", gated, make_inputs=lambda case: torch.ones(3))  # type: ignore[arg-type]
+    kernel = register_kernel("mine", gated, make_inputs=lambda case: torch.ones(3))  # type: ignore[return-value, arg-type]
     with pytest.raises(TypeError, match="make_inputs of mine must return the inputs beside q, k and v"):
         kernel.extra_inputs(CASE)
 
