@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -80,9 +81,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "isolated": config.getoption("isolate"),
-        "own": own,
-        "own_options": own_options(config),
-        "against": baselines(config),
+        "own": ",".join(own),
+        "own_options": shlex.join(own_options(config)),
+        "against": ",".join(baselines(config)),
         **provenance.pair_fields(config),
     }
     config.stash[CASES] = selected_cases(config, own)

@@ -162,17 +162,8 @@ def _oracle(name: str, function: Any, place: str) -> Reference:
         attend, _ = adapt(name, function, None)
     except TypeError as error:
         raise OwnKernelError(str(error)) from None
-    return Reference(f"{place}:{name}", _accepting(function, attend))
-
-
-def _accepting(function: Any, attend: Callable[..., Any]) -> Callable[..., Any]:
-    names = _taken(function)
-
-    def call(q: Any, k: Any, v: Any, *, causal: bool, **inputs: Any) -> Any:
-        given = {name: x for name, x in inputs.items() if names is None or name in names}
-        return attend(q, k, v, causal=causal, **given)
-
-    return call
+    taken = _taken(function)
+    return Reference(f"{place}:{name}", attend, inputs=None if taken is None else tuple(taken))
 
 
 def _taken(function: Any) -> set[str] | None:
@@ -200,7 +191,7 @@ def _register(found: Found, name: str, oracle: Reference | str | None) -> None:
             getattr(reference, "__name__", "reference"), reference, Path(found.module.__file__ or "").name
         )
     taken = _taken(found.value)
-    if "inputs" in given and isinstance(given["inputs"], Mapping) and "inputs" not in vars(found.value):
+    if "inputs" in given and isinstance(given["inputs"], Mapping) and not hasattr(found.value, "inputs"):
         given["inputs"] = _wanted(given["inputs"], taken)
     if "make_inputs" in given and callable(given["make_inputs"]):
         given["make_inputs"] = _making(given["make_inputs"], taken)

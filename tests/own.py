@@ -11,14 +11,15 @@ EPS = 1e-6
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
     scores = q @ k.mT / q.shape[-1] ** 0.5
-    return (scores.masked_fill(_later(q), -torch.inf) if causal else scores).softmax(-1) @ v
+    scores = scores.masked_fill(_later(q), -torch.inf) if causal else scores
+    return torch.softmax(scores, -1) @ v
 
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     place = torch.arange(q.shape[2])
     far = place[:, None] - place >= window
     scores = q @ k.mT / q.shape[-1] ** 0.5
-    return scores.masked_fill(_later(q) | far, -torch.inf).softmax(-1) @ v
+    return torch.softmax(scores.masked_fill(_later(q) | far, -torch.inf), -1) @ v
 
 
 def relu_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:

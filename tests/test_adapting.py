@@ -52,7 +52,7 @@ def by_position(q: Tensor, k: Tensor, v: Tensor, causal: bool, /) -> Tensor:
     return softmax(q, k, v, causal)
 
 
-def by_any_name(*args: Tensor, **named: bool) -> Tensor:
+def by_any_name(*args: Any, **named: Any) -> Tensor:
     return softmax(*args, **named)
 
 

@@ -22,6 +22,7 @@ def _known(family: str, name: str, function: Callable[..., Tensor]) -> Reference
     return Reference(
         name,
         function,
+        inputs=(),
         output_rows=of_family(output_rows),
         query_gradient_rows=of_family(query_gradient_rows),
         key_gradient_rows=of_family(key_gradient_rows),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
@@ -11,8 +12,8 @@ from typing import Any
 from benchmarks.analysis.reading.fields import BASELINES
 from benchmarks.analysis.reading.run_info import RunInfo
 
-MOST_PATTERNS = 100
-"""The most patterns of one run that are read."""
+MOST_LETTERS = 10_000
+"""Letters of a text beyond which it names no kernels."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,14 @@ class Roles:
     @classmethod
     def of(cls, *runs: RunInfo) -> Roles:
         """The roles that runs give to their kernels, all of them together."""
-        told = ([_words(run.facts.get(field.name)) for field in fields(cls)] for run in runs)
-        return cls.together(cls(against or BASELINES, *own) for against, *own in told)
+        return cls.together(
+            cls(
+                _words(run.facts.get("against"), ",") or BASELINES,
+                _words(run.facts.get("own"), ","),
+                _words(run.facts.get("own_options"), " "),
+            )
+            for run in runs
+        )
 
     @classmethod
     def together(cls, several: Iterable[Roles]) -> Roles:
@@ -65,9 +72,15 @@ USUAL = Roles()
 """The roles that names alone give: all others against the kernels of standard attention."""
 
 
-def _words(value: object) -> tuple[str, ...]:
-    words = value[:MOST_PATTERNS] if isinstance(value, list) else []
-    return tuple(word for word in words if isinstance(word, str) and word)
+def _words(value: object, separator: str) -> tuple[str, ...]:
+    """The words of a text, of options as a shell takes them apart; none of what is no text."""
+    if not isinstance(value, str) or len(value) > MOST_LETTERS:
+        return ()
+    try:
+        words = shlex.split(value) if separator == " " else value.split(separator)
+    except ValueError:
+        return ()
+    return tuple(word for word in words if word)
 
 
 def in_families(contender: str, baseline: str) -> bool:
