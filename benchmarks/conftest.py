@@ -29,6 +29,7 @@ from benchmarks.options import (
     chosen_devices,
     known_seconds,
     own_kernels,
+    own_options,
     positive,
     present_devices,
     selected_cases,
@@ -80,6 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "threads": torch.get_num_threads(),
         "isolated": config.getoption("isolate"),
         "own": own,
+        "own_options": own_options(config),
         "against": baselines(config),
         **provenance.pair_fields(config),
     }

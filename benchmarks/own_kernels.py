@@ -186,7 +186,13 @@ def _taken(function: Any) -> set[str] | None:
     return {one.name for one in parameters}
 
 
+_REGISTERED: dict[str, Any] = {}
+"""By name, the functions that this process has registered; several sessions of it may ask for the same."""
+
+
 def _register(found: Found, name: str, oracle: Reference | str | None) -> None:
+    if _REGISTERED.get(name) is found.value:
+        return
     given = {what: value for what in BESIDE if (value := found.beside(what)) is not None}
     reference = given.pop("reference", None)
     if oracle is None and callable(reference):
@@ -203,6 +209,7 @@ def _register(found: Found, name: str, oracle: Reference | str | None) -> None:
         register_kernel(name, found.value, reference=oracle or reference or SOUGHT, **given)
     except (TypeError, ValueError) as error:
         raise OwnKernelError(f"{found.name} cannot be measured: {error}") from None
+    _REGISTERED[name] = found.value
 
 
 def _wanted(inputs: Mapping[str, Any], taken: set[str] | None) -> dict[str, Any]:

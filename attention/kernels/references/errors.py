@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -143,7 +144,8 @@ def errors_against_reference(case: Case, *, seq_len: int = 300, reference: Refer
     reference = reference or reference_of(kernel)
     if reference is None:
         raise ValueError(f"{kernel.name} claims no function that has an oracle")
-    out, gradients = _run(kernel.function, case, list(make_inputs(case, seed=1)), kernel.extra_inputs(case))
+    attend = partial(_checked, kernel.function, case)
+    out, gradients = _run(attend, case, list(make_inputs(case, seed=1)), kernel.extra_inputs(case))
     # What kernels without inputs of their own are held to does not depend on their names.
     shared = case if kernel.make_inputs else replace(case, kernel="oracle")
     expected, expected_gradients = _exact(shared, reference, kernel.make_inputs)

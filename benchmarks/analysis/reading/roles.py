@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
@@ -22,26 +22,28 @@ class Roles:
     Attributes:
         against: Patterns of the names of baselines.
         own: A user's own kernels, which are contenders whatever their names.
+        own_options: The options by which a session measures these.
     """
 
     against: tuple[str, ...] = BASELINES
     own: tuple[str, ...] = ()
+    own_options: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, *runs: RunInfo) -> Roles:
         """The roles that runs give to their kernels, all of them together."""
-        return cls.together(
-            cls(_words(run.facts.get("against")) or BASELINES, _words(run.facts.get("own"))) for run in runs
-        )
+        told = ([_words(run.facts.get(field.name)) for field in fields(cls)] for run in runs)
+        return cls.together(cls(against or BASELINES, *own) for against, *own in told)
 
     @classmethod
     def together(cls, several: Iterable[Roles]) -> Roles:
         """The roles of several runs: what is a baseline in any of them is one."""
         every = list(several)
-        against = dict.fromkeys(pattern for one in every for pattern in one.against)
-        return cls(
-            tuple(against) or BASELINES, tuple(dict.fromkeys(name for one in every for name in one.own))
+        against, own, options = (
+            tuple(dict.fromkeys(word for one in every for word in getattr(one, field.name)))
+            for field in fields(cls)
         )
+        return cls(against or BASELINES, own, options)
 
     def is_baseline(self, kernel: str) -> bool:
         """Whether others are compared with this kernel."""
