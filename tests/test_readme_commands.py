@@ -40,7 +40,7 @@ NAMED = re.compile(r'"""(\w+\.py):')
 CI = (ROOT / ".ci" / "run").read_text()
 WORKFLOW = (ROOT / ".github" / "workflows" / "compare.yml").read_text()
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-EXTERNAL = re.compile("linear-fla-.*|standard-flash-attn.*")
+EXTERNAL = re.compile("linear-fla-.*|.*-fla|standard-flash-attn.*")
 """Kernels that are registered only where their packages are installed."""
 BROKEN = {
     "pytest benchmarks --no-such-option": "unrecognized arguments: --no-such-option",
