@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from attention.case import Case
-from attention.kernels.costs import add, chunk_scores, costs_of_heads, masked_chunk_scores, result_elements
+from attention.costs import Costs, add, chunk_scores, costs_of_heads, masked_chunk_scores, result_elements
 from attention.kernels.linear_triton.plan import Plan, make_plan, scanned
-from attention.kernels.registry import Costs
 
 
 def triton_costs(case: Case) -> Costs:
