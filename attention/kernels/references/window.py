@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from attention.inputs import WINDOW
+
 
 def window_reference(
     q: Tensor,
@@ -14,7 +16,7 @@ def window_reference(
     v: Tensor,
     *,
     causal: bool = True,
-    window: int = 1024,
+    window: int = WINDOW,
     scale: float | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:

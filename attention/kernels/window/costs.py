@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from attention.case import Case
-from attention.costs import costs_of_heads, masked_scores, result_elements
-from attention.kernels.registry import Costs
-from attention.kernels.window.checks import WINDOW
+from attention.costs import Costs, costs_of_heads, masked_scores, result_elements
+from attention.inputs import WINDOW
 
 TILE = 128
 """Queries and keys of a tile of flex_attention's block mask, which is computed as a whole or not at all."""

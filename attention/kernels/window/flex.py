@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from types import FunctionType
 
@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from attention.case import Case
+from attention.inputs import WINDOW
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import check_inputs, differentiated, dtype_name
-from attention.kernels.window.checks import WINDOW, causal_only, check_options
+from attention.kernels.window.checks import causal_only, check_options
 from attention.kernels.window.costs import TILE, flex_costs
 from attention.torch_internals import constant_when_compiled, transformed, without_modes
 
@@ -54,17 +55,26 @@ def window_flex(
     batch, heads, seq_len, _ = q.shape
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if torch.compiler.is_compiling():
-        return flex_attention(q, k, v, block_mask=block_mask(seq_len, window, q.device), scale=scale)  # type: ignore[return-value]
+        return _attend(q, k, v, block_mask(seq_len, window, q.device), scale)
     if transformed():
         raise ValueError("window-flex has no transforms of torch.func and no forward mode; take window-sdpa")
     if v.numel() == 0:
         return q @ (k.mT @ v)
     # Heads are a batch, so that their number is no constant of the code.
     q, k, v = (x.contiguous().flatten(0, 1).unsqueeze(1) for x in (q, k, v))
-    form = q.device, q.dtype, q.shape[-1], v.shape[-1], batch * heads > 1, min(seq_len, 2), seq_len > TILE
+    form = (
+        q.device,
+        q.dtype,
+        q.shape[-1],
+        v.shape[-1],
+        batch * heads > 1,
+        min(seq_len, 2),
+        seq_len > TILE,
+        scale,
+    )
     with without_modes():
         out = _compiled(*form, backward)(q, k, v, _kept_mask(seq_len, window, q.device), scale)
-    return out.squeeze(1).unflatten(0, (batch, heads))
+    return out.reshape(batch, heads, seq_len, -1)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float) -> Tensor:
@@ -72,7 +82,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float) -> T
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(*form: object) -> Callable[..., Tensor]:
     """The compiled function of one form of inputs.
 
@@ -133,7 +143,7 @@ def _refusal(device: str, dtype: str, width: int, backward: bool) -> str | None:
         return "torch's flex_attention needs a CPU with AVX2"
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        return f"torch compiles flex_attention by a C++ compiler, and {compiler} is not found: install it or set CXX"
+        return f"torch compiles flex_attention by {compiler}, which is not found: install it, or set CXX"
     return None
 
 
@@ -142,4 +152,4 @@ def _supports(case: Case) -> str | None:
     return causal_only(case) or _refusal(case.device, case.dtype, width, case.backward)
 
 
-register_kernel("window-flex", window_flex, reference=None, costs=flex_costs, supports=_supports)
+register_kernel("window-flex", window_flex, costs=flex_costs, supports=_supports)

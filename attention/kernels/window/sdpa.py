@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from attention.inputs import WINDOW
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import checked
-from attention.kernels.window.checks import WINDOW, causal_only, check_options
+from attention.kernels.window.checks import causal_only, check_options
 from attention.kernels.window.costs import block_size, sdpa_costs
 from attention.torch_internals import in_forward_mode
 
@@ -54,7 +55,7 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Te
     n, size = q.shape[2], block_size(window)
     first = min(n, window)
     blocks, rest = divmod(n - first, size)
-    head, middle, tail = q.split([first, blocks * size, rest], dim=2)
+    head, middle, tail = torch.split(q, [first, blocks * size, rest], dim=2)
     keys, values = k[:, :, :first], v[:, :, :first]
     outputs = [scaled_dot_product_attention(head, keys, values, is_causal=True, scale=scale)]
     if first == n:
@@ -62,12 +63,10 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Te
     # Query a of a block sees the keys a + 1 to a + w of the c + w.
     band = torch.ones(size, window + size, dtype=torch.bool, device=q.device).tril(window).triu(1)
     if blocks:
-        queries = middle.unflatten(2, (blocks, size)).flatten(0, 1)
-        keys, values = (
-            x[:, :, : n - rest].unfold(2, window + size, size).mT.flatten(0, 1) for x in (k, v)
-        )
+        queries = middle.reshape(-1, blocks, size, q.shape[3])
+        keys, values = (x[:, :, : n - rest].unfold(2, window + size, size).mT.flatten(0, 1) for x in (k, v))
         out = scaled_dot_product_attention(queries, keys, values, attn_mask=band, scale=scale)
-        outputs.append(out.flatten(1, 2).unflatten(0, q.shape[:2]))
+        outputs.append(out.reshape(*q.shape[:2], blocks * size, -1))
     if rest:
         keys, values = (x[:, :, n - rest - window :] for x in (k, v))
         shown = band[:rest, : window + rest]
@@ -75,4 +74,4 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Te
     return torch.cat(outputs, dim=2)
 
 
-register_kernel("window-sdpa", window_sdpa, reference=None, costs=sdpa_costs, supports=causal_only)
+register_kernel("window-sdpa", window_sdpa, costs=sdpa_costs, supports=causal_only)
