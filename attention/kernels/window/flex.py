@@ -36,8 +36,9 @@ def window_flex(
 ) -> Tensor:
     """softmax(scale QK') V over the last ``window`` keys of each query, by torch's ``flex_attention``.
 
-    The first call of a dtype and a pair of widths compiles for some seconds; other lengths, windows and
-    batches use the same code. The mask of a length is made once. Inputs that are not contiguous are copied.
+    The first call of a dtype, a pair of widths and a scale compiles for some seconds; other lengths, windows
+    and batches use the same code. The mask of a length is kept; it holds some numbers for each pair of tiles
+    of 128 tokens. Inputs that are not contiguous are copied.
 
     Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``. ``scale`` is 1/sqrt(D) unless
     given.
@@ -62,18 +63,10 @@ def window_flex(
         return q @ (k.mT @ v)
     # Heads are a batch, so that their number is no constant of the code.
     q, k, v = (x.contiguous().flatten(0, 1).unsqueeze(1) for x in (q, k, v))
-    form = (
-        q.device,
-        q.dtype,
-        q.shape[-1],
-        v.shape[-1],
-        batch * heads > 1,
-        min(seq_len, 2),
-        seq_len > TILE,
-        scale,
-    )
+    shapes = q.shape[-1], v.shape[-1], batch * heads > 1, min(seq_len, 2), seq_len > TILE
     with without_modes():
-        out = _compiled(*form, backward)(q, k, v, _kept_mask(seq_len, window, q.device), scale)
+        attend = _compiled(q.device, q.dtype, *shapes, scale, backward)
+        out = attend(q, k, v, _kept_mask(seq_len, window, q.device), scale)
     return out.reshape(batch, heads, seq_len, -1)
 
 

@@ -20,6 +20,8 @@ from benchmarks.analysis.scaling.units import Floats
 FORMULA = "c + a N² / 2 up to N = w, c + a (w N - w² / 2) beyond"
 EXACT = 0.005
 """The error up to which counts, which are exact, follow a law: their last terms are N, tiles and segments."""
+SAME = 0.02
+"""How far the bend of the line through the longest counts may be off the fitted one, which it replaces."""
 CLEARLY = 2.0
 """How many times as much every law without a bend must err before a bend is found."""
 BENDS_PER_DOUBLING, OFFSETS = 6, 41
@@ -55,7 +57,7 @@ class Bend:
 
 
 def log_scores(lengths: Floats, bend: float) -> Floats:
-    """Log f of f = N² / 2 up to the bend w, and w N - w² / 2 beyond: the scores of a window, as a smooth law."""
+    """The log of f = N² / 2 up to the bend w, and w N - w² / 2 beyond: a window's scores, made smooth."""
     seen = np.minimum(lengths, bend)
     return np.asarray(np.log(seen * (lengths - seen / 2)), dtype=float)
 
@@ -100,8 +102,7 @@ def _fit(lengths: Floats, times: Floats, offset: float, bend: float) -> Fit:
     columns = [np.ones_like(times), *([weight] if offset > -math.inf else [])]
     columns.append((1 - weight) * _slope_of_bend(lengths, bend))
     error = math.sqrt(float((residuals**2).mean()))
-    a = math.exp(level)
-    return Fit(a * math.exp(offset), a, 1.0, error, residuals, np.array(columns).T)
+    return Fit(math.exp(level + offset), math.exp(level), 1.0, error, residuals, np.array(columns).T)
 
 
 @lru_cache(maxsize=64)
@@ -110,10 +111,14 @@ def _grid(lengths: tuple[float, ...], constant: bool) -> tuple[Floats, Floats, F
     ends = math.log(lengths[0]), math.log(lengths[-1])
     places = np.linspace(*ends, 1 + math.ceil(BENDS_PER_DOUBLING * (ends[1] - ends[0]) / math.log(2)))
     scores = np.array([log_scores(np.array(lengths), bend) for bend in np.exp(places)])
-    reach = scores.min() - NEGLIGIBLE, scores.max() + NEGLIGIBLE
-    offsets = np.linspace(*reach, OFFSETS) if constant else np.array([-math.inf])
+    offsets = np.linspace(*_reach(scores), OFFSETS) if constant else np.array([-math.inf])
     shapes = np.logaddexp(scores[:, None], offsets[:, None])
     return places, offsets, shapes - shapes.mean(axis=2, keepdims=True)
+
+
+def _reach(scores: Floats) -> tuple[float, float]:
+    """The offsets between which neither term is negligible at every length."""
+    return float(scores.min() - NEGLIGIBLE), float(scores.max() + NEGLIGIBLE)
 
 
 def _search(lengths: tuple[float, ...], times: Floats, constant: bool) -> tuple[float, float]:
@@ -135,7 +140,7 @@ def _refine(lengths: Floats, times: Floats, offset: float, place: float) -> tupl
         return np.asarray(remains - remains.mean())
 
     within = math.log(lengths[0]), math.log(lengths[-1])
-    bounds = np.array([within, (-math.inf, math.inf)][: 1 + constant]).T
+    bounds = np.array([within, _reach(log_scores(lengths, lengths[-1]))][: 1 + constant]).T
     start = np.clip([place, offset][: 1 + constant], bounds[0] + 1e-9, bounds[1] - 1e-9)
     found = optimize.least_squares(residuals, start, bounds=tuple(bounds), xtol=1e-10, ftol=1e-10).x
     return float(found[1]) if constant else offset, float(found[0])
@@ -157,16 +162,14 @@ def counted_law(lengths: Floats, counts: Floats) -> tuple[CountedLaw | None, flo
         law = LAWS[name]
         if fit_sum(x, y / x**law.factor, law.power).error <= EXACT:
             return name, None
-    beyond = _bend_before(x, y)
-    bending = fit_bent(x, y, beyond)
-    return ("bent", bending.bend) if bending.fit.error <= EXACT else (None, None)
-
-
-def _bend_before(lengths: Floats, counts: Floats) -> float | None:
-    """The bend before every length, where the counts are on the line a (w N - w² / 2); None elsewhere."""
-    slope, offset = np.polyfit(lengths, counts, 1)
-    bend = -2 * float(offset) / float(slope)
-    return bend if 0 < bend < lengths[0] else None
+    slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
+    # The scores of a window are a line beyond it, w N - w (w - 1) / 2.
+    exact = float(1 - 2 * (y[-1] / slope - x[-1])) if slope > 0 else 0.0
+    bending = fit_bent(x, y, exact if 1 <= exact < x[0] else None)
+    if bending.fit.error > EXACT:
+        return None, None
+    is_line = 1 <= exact <= x[-2] and abs(math.log(exact / bending.bend)) < SAME
+    return "bent", exact if is_line else bending.bend
 
 
 def find_bend(

@@ -25,10 +25,12 @@ from benchmarks.analysis.report.pictures.canvas import (
     what_bars_span,
 )
 from benchmarks.analysis.report.pictures.views import View
+from benchmarks.analysis.scaling.fitted import FittedLaw
+from benchmarks.analysis.scaling.forms import Coefficients
 
 
 def theory_picture(view: View) -> Figure:
-    """Measured points, the law that theory gives each family, and the crossovers with their intervals."""
+    """Measured points, the law that each kernel's FLOPs follow, and the crossovers with their intervals."""
     figure, panels = make_panels(
         view, "Theory and measurement: c + a N², c + a N, and where they cross", view.lengths, 7.4
     )
@@ -65,11 +67,16 @@ def _shown(series: Sequence[Series]) -> list[Series]:
     return sorted((one for one in series if one.kernel in names), key=lambda one: one.family != "standard")
 
 
+def law_of_theory(series: Series) -> FittedLaw[Coefficients] | None:
+    """The law that the FLOPs of a series follow, as fitted to its times; else that of its family."""
+    of_family = "quadratic" if series.family == "standard" else "linear"
+    return series.laws.bent or series.laws.known.get(series.laws.counted or of_family)
+
+
 def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     """Draw the points and the fit, and return the entry of the legend."""
-    look, laws = view.looks[series.kernel], series.laws
+    look, law = view.looks[series.kernel], law_of_theory(series)
     draw_times(axes, view, series, linestyle="none")
-    law = laws.quadratic if series.family == "standard" else laws.linear
     if law is None:
         return legend_handle(look, linestyle="none"), f"{series.kernel}: too few lengths for a fit"
     lengths = np.geomspace(series.seq_lens[0], series.seq_lens[-1], 200)
