@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from types import FunctionType
@@ -50,23 +52,24 @@ def window_flex(
     """
     check_inputs("window-flex", q, k, v, autocast=False)
     check_options(causal, window)
+    compiling = torch.compiler.is_compiling()
+    if not compiling and transformed():
+        raise ValueError("window-flex has no transforms of torch.func and no forward mode; take window-sdpa")
     backward = differentiated(q, k, v)
     if reason := _refusal(q.device.type, dtype_name(q.dtype), min(q.shape[-1], v.shape[-1]), backward):
         raise ValueError(f"window-flex cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
     batch, heads, seq_len, _ = q.shape
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if torch.compiler.is_compiling():
+    if compiling:
         return _attend(q, k, v, block_mask(seq_len, window, q.device), scale)
-    if transformed():
-        raise ValueError("window-flex has no transforms of torch.func and no forward mode; take window-sdpa")
     if v.numel() == 0:
         return q @ (k.mT @ v)
     # Heads are a batch, so that their number is no constant of the code.
     q, k, v = (x.contiguous().flatten(0, 1).unsqueeze(1) for x in (q, k, v))
     shapes = q.shape[-1], v.shape[-1], batch * heads > 1, min(seq_len, 2), seq_len > TILE
-    with without_modes():
-        attend = _compiled(q.device, q.dtype, *shapes, scale, backward)
-        out = attend(q, k, v, _kept_mask(seq_len, window, q.device), scale)
+    form = q.device, q.dtype, *shapes, scale, backward, torch.is_grad_enabled()
+    with without_modes(), _quiet_at_first(form):
+        out = _compiled(form)(q, k, v, _kept_mask(seq_len, window, q.device), scale)
     return out.reshape(batch, heads, seq_len, -1)
 
 
@@ -75,8 +78,19 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float) -> T
     return out
 
 
+_SEEN: set[tuple[object, ...]] = set()
+
+
+def _quiet_at_first(form: tuple[object, ...]) -> AbstractContextManager[object]:
+    """A block for a call that compiles: what torch warns about meanwhile is no finding of a measurement."""
+    if form in _SEEN:
+        return nullcontext()
+    _SEEN.add(form)
+    return warnings.catch_warnings(action="ignore")
+
+
 @cache
-def _compiled(*form: object) -> Callable[..., Tensor]:
+def _compiled(form: tuple[object, ...]) -> Callable[..., Tensor]:
     """The compiled function of one form of inputs.
 
     torch compiles a code object a few times at most and then refuses; so each form has a code of its own.
@@ -96,7 +110,8 @@ def block_mask(seq_len: int, window: int, device: torch.device) -> BlockMask:
     distance = TILE * (tiles[:, None] - tiles)
     nearest, furthest = distance - (TILE - 1), distance + (TILE - 1)
     seen, whole = (furthest >= 0) & (nearest < window), (nearest >= 0) & (furthest < window)
-    keys = torch.tensor(window, device=device)  # a tensor, so that the code holds for every window
+    # As a tensor, it is no constant of the code, which then holds for every window.
+    keys = window if torch.compiler.is_compiling() else torch.tensor(window, device=device)
 
     def visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (query - key < keys)

@@ -77,7 +77,7 @@ def _shown(series: Sequence[Series], roles: Roles) -> list[Series]:
 
 
 def law_of_theory(series: Series) -> FittedLaw[Coefficients] | None:
-    """The law that the FLOPs of a series follow, as fitted to its times; else N or N², whichever is likelier."""
+    """The law that the FLOPs of a series follow, fitted to its times; else N or N², whichever is likelier."""
     likelier = "quadratic" if _is_quadratic(series) else "linear"
     return series.laws.bent or series.laws.known.get(series.laws.counted or likelier)
 
