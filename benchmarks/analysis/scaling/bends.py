@@ -17,7 +17,8 @@ from benchmarks.analysis.scaling.fits import INDIFFERENT, NEGLIGIBLE, Fit, fit_s
 from benchmarks.analysis.scaling.laws import LAWS, SIGNIFICANCE, Judged
 from benchmarks.analysis.scaling.units import Floats
 
-FORMULA = "c + a N² / 2 up to N = w, c + a (w N - w² / 2) beyond"
+FORMULA = "c + a N² up to w, linear beyond"
+"""In full c + a N² / 2 up to N = w, and c + a (w N - w² / 2) beyond, which is smooth."""
 EXACT = 0.005
 """The error up to which counts, which are exact, follow a law: their last terms are N, tiles and segments."""
 SAME = 0.02
