@@ -67,8 +67,9 @@ def window_flex(
     # Heads are a batch, so that their number is no constant of the code.
     q, k, v = (x.contiguous().flatten(0, 1).unsqueeze(1) for x in (q, k, v))
     shapes = q.shape[-1], v.shape[-1], batch * heads > 1, min(seq_len, 2), seq_len > TILE
-    form = q.device, q.dtype, *shapes, scale, backward, torch.is_grad_enabled()
-    with without_modes(), _quiet_at_first(form):
+    form = q.device, q.dtype, *shapes, scale, backward
+    # torch compiles once more where gradients are enabled, also where nothing wants any.
+    with torch.set_grad_enabled(backward), without_modes(), _quiet_at_first(form):
         out = _compiled(form)(q, k, v, _kept_mask(seq_len, window, q.device), scale)
     return out.reshape(batch, heads, seq_len, -1)
 
