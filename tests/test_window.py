@@ -270,6 +270,15 @@ def test_predicted_peak_memory_of_window_sdpa_is_close_to_the_measured_one(phase
         assert 0.8 * measured - 4 * 2**20 < predicted < 1.35 * measured + 4 * 2**20
 
 
+def test_predicted_peak_memory_of_window_flex_is_close_to_the_measured_one(device: str) -> None:
+    for head_dim, value_dim in ((16, 16), (16, 24)):
+        case = Case("window-flex", "causal", 20000, "forward", device, head_dim=head_dim, value_dim=value_dim)
+        call = prepare(case)
+        call()  # which compiles
+        measured = peak_memory(call, device).tensor_bytes
+        assert measured == pytest.approx(get_kernel(case.kernel).costs(case).peak_bytes, rel=0.1)
+
+
 def test_memory_of_window_sdpa_is_linear_beyond_the_window(device: str) -> None:
     case = Case("window-sdpa", "causal", 0, "forward_backward", device, heads=2, head_dim=32)
     peaks = [peak_memory(prepare(replace(case, seq_len=1024 * n)), device).tensor_bytes for n in (3, 6, 9)]

@@ -73,7 +73,8 @@ def flex_costs(case: Case, window: int = WINDOW) -> Costs:
     """Tiles of 128 queries and keys that hold a visible score, each computed as a whole.
 
     The backward computes QK' and dO V' twice, for dq and for dk and dv. torch's counter does not see into
-    compiled code. Peak: the results, and in a backward two float32 a token.
+    compiled code. Peak: the results, and in a backward two float32 a token; the code for a CPU copies what it
+    is given of a key and a value.
     """
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     executed = tile_scores(n, window)
@@ -82,7 +83,8 @@ def flex_costs(case: Case, window: int = WINDOW) -> Costs:
         per_score = {"scores": 5 * d, "weighted_values": 4 * dv}
     terms = {name: executed * macs for name, macs in per_score.items()}
     masked = (executed - window_scores(n, window)) * sum(per_score.values())
-    peak = result_elements(case) * case.itemsize + (8 * n if case.backward else 0)
+    copied = n * (d + dv) if case.device == "cpu" else 0
+    peak = (result_elements(case) + copied) * case.itemsize + (8 * n if case.backward else 0)
     return costs_of_heads(case, terms, peak, uncounted=terms, masked_macs=masked)
 
 

@@ -15,7 +15,7 @@ from scipy import optimize, special
 from benchmarks.analysis.scaling.exclusion import TEXTURE
 from benchmarks.analysis.scaling.fits import INDIFFERENT, NEGLIGIBLE, Fit, fit_sum
 from benchmarks.analysis.scaling.laws import LAWS, SIGNIFICANCE, Judged
-from benchmarks.analysis.scaling.units import Floats
+from benchmarks.analysis.scaling.units import Floats, student_interval
 
 FORMULA = "c + a N² up to w, linear beyond"
 """In full c + a N² / 2 up to N = w, and c + a (w N - w² / 2) beyond, which is smooth."""
@@ -179,8 +179,8 @@ def find_bend(
     """The bent law of a series, its bend, and the w by which it was fitted; None where nothing tells of one.
 
     The times tell of a bend where the law describes them, every law without a bend is untenable and errs
-    twice as much, and two lengths or more lie on either side: one alone may be off for other reasons. Where
-    only the FLOPs tell of it, the law is fitted with their bend.
+    twice as much, they grow faster than N before the bend, and two lengths or more lie on either side: one
+    alone may be off for other reasons. Where only the FLOPs tell of it, the law is fitted with their bend.
 
     Args:
         block: Seconds per unit (rows) and length (columns), complete.
@@ -194,7 +194,7 @@ def find_bend(
     mean = logs.mean(axis=0)
     free, bend = fit_bent(lengths, np.exp(mean))
     own = Judged(free, logs - mean, unseen)
-    if lengths[1] <= bend <= lengths[-2] and _shows(own, judged):
+    if lengths[1] <= bend <= lengths[-2] and _shows(own, judged) and _outgrows(lengths, logs, bend, unseen):
         low, high = own.interval(free.tangent.shape[1] - 1)
         if low is not None and high is not None:
             ends = np.clip(bend * np.exp([low, high]), lengths[0], lengths[-1])
@@ -204,6 +204,15 @@ def find_bend(
     fixed = Judged(fit_bent(lengths, np.exp(mean), counted).fit, logs - mean, unseen)
     kind: Literal["below", "untold"] = "below" if counted < lengths[0] else "untold"
     return fixed, Bend(kind, None, None, None, counted), counted
+
+
+def _outgrows(lengths: Floats, logs: Floats, bend: float, unseen: float) -> bool:
+    """Whether somewhere before the bend time grows faster than N: behind a floor of launches it does not."""
+    steps = np.diff(np.log(lengths))
+    slopes = (np.diff(logs, axis=1) / steps)[:, lengths[:-1] < bend]
+    steepest = int(slopes.mean(axis=0).argmax())
+    _, low, _ = student_interval(slopes[:, steepest], (2 * (unseen / float(steps[steepest])) ** 2, math.inf))
+    return low is not None and low > 1
 
 
 def _shows(own: Judged, judged: Mapping[str, Judged]) -> bool:
