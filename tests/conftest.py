@@ -19,6 +19,7 @@ from benchmarks.grid import serves
 from benchmarks.options import chosen, chosen_devices
 
 KERNEL_FIXTURES = {"kernel": None, "linear_kernel": "linear"}
+COMPILED_FOR_SECONDS = [("cpu", "window-flex")]
 HERE = Path(__file__).resolve().parent
 ONE_BY_ONE = (
     "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "benchmark_only", "keyword",
@@ -92,7 +93,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize ``device``, ``dtype`` and kernels that serve the device.
 
     Kernels that refuse a device altogether are left to the tests of refusals, and those of other projects to
-    the tests marked so: each new shape takes them a minute of tuning.
+    the tests marked so: each new shape takes them a minute of tuning. What torch compiles for seconds in each
+    form of inputs has tests of its own on a CPU.
     """
     devices = chosen_devices(metafunc.config) or ["cpu"]
     for fixture, family in KERNEL_FIXTURES.items():
@@ -100,6 +102,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             rivals = metafunc.definition.get_closest_marker("rivals") is not None
             names = [name for name in list_kernels(family) if is_external(get_kernel(name)) is rivals]
             pairs = [(d, name) for d in devices for name in names if serves(name, d)]
+            pairs = [pair for pair in pairs if pair not in COMPILED_FOR_SECONDS]
             metafunc.parametrize(("device", fixture), pairs)
             break
     else:
