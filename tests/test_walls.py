@@ -53,7 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 KERNELS = "attention.kernels"
 SHARED_BY_KERNELS = {
-    "autograd", "costs", "derivatives", "dispatch", "feature_maps", "references", "registry", "tensors"
+    "autograd", "costs", "derivatives", "dispatch", "feature_maps", "references", "registry", "tensors",
+    "triton_common",
 }  # fmt: skip
 """Modules beside the rooms of the kernels, which import no room."""
 NEW_ROOM = """

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from attention.kernels.linear_triton.triton.states import Sums, gather, scan, states
-from attention.kernels.linear_triton.triton.tiles import (
+from attention.kernels.triton_common.tiles import (
     Chunk,
     features,
     fold,
