@@ -1,4 +1,4 @@
-"""How a kernel in Triton cuts a call and moves its tiles: one plan, of which launches, costs and FLOPs follow.
+"""How a kernel in Triton cuts a call and moves its tiles: of one plan follow launches, costs and FLOPs.
 
 Plain arithmetic, no Triton. Nothing is tuned on first use: a search would cost seconds at each new length.
 The rules were measured on an H200; what they cost elsewhere is speed, not correctness.

@@ -1,0 +1,88 @@
+"""The closed forms of linear-decay-triton's costs, which follow from its plan."""
+
+from __future__ import annotations
+
+import torch
+
+from attention.case import Case
+from attention.kernels.costs import (
+    add,
+    chunk_scores,
+    costs_of_heads,
+    masked_chunk_scores,
+    result_elements,
+)
+from attention.kernels.linear_decay_triton.launches import decay_tiles
+from attention.kernels.registry import Costs
+from attention.kernels.triton_common.plan import Plan, make_plan, scanned
+
+
+def decay_costs(case: Case) -> Costs:
+    """Twice over the states, once to sum a segment and once to walk it: N (3 D Dv + C (D + Dv)) MACs.
+
+    A backward sums and walks from the end, and thrice more for dq, dk and dv; for the gates it computes qk'
+    once more. Where one width is cut into blocks, each computes the scores again.
+
+    Peak: the results, the sums of gates, the states of the segments and, in a backward, those before each
+    chunk and four float32 a token for the gates' gradients.
+    """
+    plan = plan_of_case(case)
+    tiles = decay_tiles(plan)
+    n, d, dv, keys, values = (
+        plan.tokens,
+        plan.key_width,
+        plan.value_width,
+        tiles.split_keys,
+        tiles.split_values,
+    )
+    terms = forward_terms(plan)
+    masked = masked_chunk_scores(n, tiles.C) * (values.blocks * d + dv)
+    segments = plan.segments if plan.segments > 1 else 0
+    sums = segments * (d * dv + 1) + (scanned(segments - 1) and (segments + 1) * d * dv)
+    sums_bytes = 4 if plan.narrow else 8
+    peak = 4 * sums + sums_bytes * n + result_elements(case) * case.itemsize
+    if case.backward:
+        terms = add(terms, backward_terms(plan))
+        masked *= 2
+        masked += masked_chunk_scores(n, tiles.C) * (2 * keys.blocks * dv + 3 * d)
+        chunks = -(-n // tiles.C)
+        peak += 4 * sums + chunks * d * dv * (2 if plan.narrow else 4)
+        peak += 4 * n + keys.blocks * (12 * n + 4 * chunks * keys.held)
+    return costs_of_heads(case, terms, peak, masked_macs=masked)
+
+
+def plan_of_case(case: Case) -> Plan:
+    """The plan of a case's inputs, which are contiguous."""
+    heads, n = case.heads, case.seq_len
+    layouts = tuple(
+        (torch.device(case.device), case.torch_dtype, (heads * n * width, n * width, width, 1))
+        for width in (case.head_dim, case.head_dim, case.value_dim)
+    )
+    return make_plan(
+        (case.batch, heads, n, case.head_dim), case.value_dim, layouts, aligned=True, gluon=False
+    )
+
+
+def forward_terms(plan: Plan) -> dict[str, int]:
+    """MACs of one head: S of each segment but the last, S of all once more, QK' and AV."""
+    n, d, dv, walk = plan.tokens, plan.key_width, plan.value_width, decay_tiles(plan).split_values
+    before, scores = (plan.segments - 1) * plan.segment_tokens, chunk_scores(n, walk.C)
+    return {
+        "states": (before + n) * d * dv,
+        "readout": n * d * dv,
+        "scores": walk.blocks * scores * d,
+        "weighted_values": scores * dv,
+    }
+
+
+def backward_terms(plan: Plan) -> dict[str, int]:
+    """MACs of one head: the states behind segments; S once and U twice more; scores; QK' for the gates."""
+    n, d, dv, tiles = plan.tokens, plan.key_width, plan.value_width, decay_tiles(plan)
+    scores, first = chunk_scores(n, tiles.C), min(n, plan.segment_tokens)
+    return {
+        "states": (n - first + 3 * n) * d * dv,
+        "readout": 3 * n * d * dv,
+        "scores": scores * (tiles.split_values.blocks * d + 2 * tiles.split_keys.blocks * dv),
+        "weighted_values": scores * (dv + 2 * d),
+        "gates": scores * d,
+    }

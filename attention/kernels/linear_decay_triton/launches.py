@@ -1,0 +1,195 @@
+"""The passes of calls that are alike, and what goes from one to the next."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attention.kernels.triton_common.launch import Launch
+from attention.kernels.triton_common.passes import Passes, tile_strides
+from attention.kernels.triton_common.plan import Plan, Tiles, scanned
+
+GATE_ROWS, SCAN_WIDTH, SMALL_WARPS = 16, 64, 4
+
+
+class State(NamedTuple):
+    """What segments leave, ``S`` [B H, M, Dv, D], and the sums of their gates, ``totals`` [B H, M].
+
+    Scanned, S is what stands before each segment (behind it in a backward), M + 1 of them.
+    """
+
+    S: Tensor | None
+    totals: Tensor | None
+    scanned: bool
+
+    def pointers(self, unused: Tensor) -> list[Tensor]:
+        """The two tensors as a launch takes them, ``unused`` in the place of those that are missing."""
+        return [unused if x is None else x for x in self[:2]]
+
+    def switches(self) -> tuple[bool, bool]:
+        """SCANNED, SUMS."""
+        return self.scanned, self.S is not None
+
+
+class Pairs(NamedTuple):
+    """What the passes over dq and dk tell of the gradients of gates; all float32 but the states.
+
+    Attributes:
+        states: before each chunk, [B H, chunks, Dv, D].
+        ends, inner, begins: products of pairs by token, [blocks, B H, N].
+        across: products of the pairs that reach across a chunk, by value column, [blocks, B H, chunks, E].
+    """
+
+    states: Tensor
+    ends: Tensor
+    inner: Tensor
+    begins: Tensor
+    across: Tensor
+
+
+class DecayLaunches(Passes):
+    """The passes of one plan."""
+
+    def __init__(self, plan: Plan, phi: str, precision: str) -> None:
+        super().__init__(plan, phi, precision)
+        self.tiles = decay_tiles(plan)
+        self.chunks = -(-plan.tokens // self.tiles.C)
+        self.sums_dtype = torch.float32 if plan.narrow else torch.float64
+
+    def kept_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what a forward keeps for its backward."""
+        plan, count = self.plan, self.plan.segments - 1
+        slots = plan.slots(count) if count else 0
+        state = (slots, plan.value_width, plan.key_width) if count else (0,)
+        return {
+            "sums": (plan.all_heads, plan.tokens),
+            "S": (plan.all_heads, *state),
+            "totals": (plan.all_heads, plan.segments if count else 0),
+        }
+
+    def cumulate(self, g: Tensor) -> Tensor:
+        """Sums of the gates of each chunk up to each token, ``[B H, N]``, as powers of two."""
+        plan, chunks = self.plan, self.chunks
+        sums = torch.empty(plan.all_heads, plan.tokens, dtype=self.sums_dtype, device=plan.device)
+        every = plan.all_heads * chunks
+
+        def new() -> Launch:
+            values = (plan.tokens, chunks, every, self.tiles.C, GATE_ROWS)
+            return self._small("cumulate", -(-every // GATE_ROWS), values)
+
+        self.launch(("cumulate",), [g, sums], new)
+        return sums
+
+    def states(self, x: Tensor, y: Tensor, sums: Tensor, *, reverse: bool) -> State:
+        """What all segments but the last leave behind, of x = k and y = v.
+
+        In reverse what all but the first leave to those before, of x = q and y = do.
+        """
+        plan, count = self.plan, self.plan.segments - 1
+        if not count:
+            return State(None, None, scanned=False)
+        S = self.buffer(plan.segments, plan.value_width, plan.key_width)
+        totals = self.buffer(plan.segments)
+
+        def new() -> Launch:
+            t = self.tiles.split_keys
+            values = (*tile_strides([x, y]), *self.sizes, count, reverse)
+            return self._walk("states", count, t, (t.block, t.held), (t.block, t.held), values)
+
+        self.launch(("states", reverse), [x, y, sums, S, totals], new)
+        if not scanned(count):
+            return State(S, totals, scanned=False)
+        return State(self._scan(S, totals, reverse=reverse), totals, scanned=True)
+
+    def _scan(self, S: Tensor, totals: Tensor, *, reverse: bool) -> Tensor:
+        plan, width = self.plan, S[0, 0].numel()
+        blocks = -(-width // SCAN_WIDTH)
+        prefix = self.buffer(plan.segments + 1, plan.value_width, plan.key_width)
+
+        def new() -> Launch:
+            values = (width, blocks, plan.segments, plan.segments - 1, reverse, SCAN_WIDTH)
+            return self._small("scan", plan.all_heads * blocks, values)
+
+        self.launch(("scan", reverse), [S, totals, prefix], new)
+        return prefix
+
+    def attend(
+        self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, sums: Tensor, state: State, *, reverse: bool
+    ) -> None:
+        """The output, of a = q, b = k, c = v; in reverse dv, of a = k, b = q, c = do."""
+        switches = (reverse, *state.switches())
+
+        def new() -> Launch:
+            t = self.tiles.split_values
+            values = (*tile_strides([a, b, c, out]), *self.sizes, *switches)
+            widths = (t.held, t.held, t.block, t.block)
+            return self._walk("attend", self.plan.segments, t, (t.held, t.block), widths, values)
+
+        self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums)], new)
+
+    def differentiate(
+        self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, sums: Tensor, state: State,
+        pairs: Pairs, *, reverse: bool,
+    ) -> None:  # fmt: skip
+        """dq, of a = do, b = v, x = q, y = k; in reverse dk, of a = v, b = do, x = k, y = q."""
+        switches = (reverse, *state.switches())
+
+        def new() -> Launch:
+            t = self.tiles.split_keys
+            values = (*tile_strides([a, b, x, y, out]), *self.sizes, *switches)
+            widths = (t.held, t.held, t.block, t.block, t.block)
+            return self._walk("differentiate", self.plan.segments, t, (t.block, t.held), widths, values)
+
+        lines = pairs.begins if reverse else pairs.ends
+        tensors = [a, b, x, y, out, sums, *state.pointers(sums), pairs.states, lines, pairs.inner]
+        self.launch(("differentiate", *switches), [*tensors, pairs.across], new)
+
+    def pairs(self) -> Pairs:
+        """Room for what the passes over dq and dk tell."""
+        plan, t = self.plan, self.tiles.split_keys
+        dtype = torch.bfloat16 if plan.narrow else torch.float32
+        shape = plan.all_heads, self.chunks, plan.value_width, plan.key_width
+        states = torch.empty(shape, dtype=dtype, device=plan.device)
+        lines = torch.empty(3, t.blocks, plan.all_heads, plan.tokens, dtype=torch.float32, device=plan.device)
+        across = lines.new_empty(t.blocks, plan.all_heads, self.chunks, t.held)
+        return Pairs(states, *lines.unbind(), across)
+
+    def differentiate_gates(self, pairs: Pairs, dg: Tensor) -> None:
+        """dg, of all pairs."""
+        plan, t = self.plan, self.tiles.split_keys
+
+        def new() -> Launch:
+            values = (plan.all_heads, plan.tokens, self.chunks, t.C, t.blocks, t.held)
+            return self._small("differentiate_gates", plan.all_heads * self.chunks, values)
+
+        self.launch(("differentiate gates",), [*pairs[1:], dg], new)
+
+    def _walk(self, name: str, parts: int, t: Tiles, tile: Any, widths: Any, values: Any) -> Launch:
+        from attention.kernels.linear_decay_triton import passes
+
+        return self.in_triton(getattr(passes, name), parts, t, tile, widths, values)
+
+    def _small(self, name: str, programs: int, values: tuple[Any, ...]) -> Launch:
+        from attention.kernels.linear_decay_triton import passes
+
+        return Launch(getattr(passes, name), programs, [], values, SMALL_WARPS, lasting=self.plan.aligned)
+
+
+class DecayTiles(NamedTuple):
+    """Tiles of the passes, all on chunks of the same ``C`` tokens, whose gates are summed once.
+
+    ``split_keys`` hold all of Dv and split D, ``split_values`` hold all of D and split Dv.
+    """
+
+    C: int
+    split_keys: Tiles
+    split_values: Tiles
+
+
+def decay_tiles(plan: Plan) -> DecayTiles:
+    """The tiles of a plan."""
+    both = plan.differentiate_tiles, plan.attend_tiles
+    C = min(tiles.C for tiles in both)
+    return DecayTiles(C, *(tiles._replace(C=C) for tiles in both))
