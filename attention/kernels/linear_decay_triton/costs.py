@@ -32,8 +32,8 @@ def decay_costs(case: Case) -> Costs:
         plan.tokens,
         plan.key_width,
         plan.value_width,
-        tiles.split_keys,
-        tiles.split_values,
+        tiles.differentiate,
+        tiles.attend,
     )
     terms = forward_terms(plan)
     masked = masked_chunk_scores(n, tiles.C) * (values.blocks * d + dv)
@@ -65,7 +65,7 @@ def plan_of_case(case: Case) -> Plan:
 
 def forward_terms(plan: Plan) -> dict[str, int]:
     """MACs of one head: S of each segment but the last, S of all once more, QK' and AV."""
-    n, d, dv, walk = plan.tokens, plan.key_width, plan.value_width, decay_tiles(plan).split_values
+    n, d, dv, walk = plan.tokens, plan.key_width, plan.value_width, decay_tiles(plan).attend
     before, scores = (plan.segments - 1) * plan.segment_tokens, chunk_scores(n, walk.C)
     return {
         "states": (before + n) * d * dv,
@@ -82,7 +82,7 @@ def backward_terms(plan: Plan) -> dict[str, int]:
     return {
         "states": (n - first + 3 * n) * d * dv,
         "readout": 3 * n * d * dv,
-        "scores": scores * (tiles.split_values.blocks * d + 2 * tiles.split_keys.blocks * dv),
+        "scores": scores * (tiles.attend.blocks * d + 2 * tiles.differentiate.blocks * dv),
         "weighted_values": scores * (dv + 2 * d),
         "gates": scores * d,
     }

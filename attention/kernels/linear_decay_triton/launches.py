@@ -94,7 +94,7 @@ class DecayLaunches(Passes):
         totals = self.buffer(plan.segments)
 
         def new() -> Launch:
-            t = self.tiles.split_keys
+            t = self.tiles.states
             values = (*tile_strides([x, y]), *self.sizes, count, reverse)
             return self._walk("states", count, t, (t.block, t.held), (t.block, t.held), values)
 
@@ -122,7 +122,7 @@ class DecayLaunches(Passes):
         switches = (reverse, *state.switches())
 
         def new() -> Launch:
-            t = self.tiles.split_values
+            t = self.tiles.attend
             values = (*tile_strides([a, b, c, out]), *self.sizes, *switches)
             widths = (t.held, t.held, t.block, t.block)
             return self._walk("attend", self.plan.segments, t, (t.held, t.block), widths, values)
@@ -137,7 +137,7 @@ class DecayLaunches(Passes):
         switches = (reverse, *state.switches())
 
         def new() -> Launch:
-            t = self.tiles.split_keys
+            t = self.tiles.differentiate
             values = (*tile_strides([a, b, x, y, out]), *self.sizes, *switches)
             widths = (t.held, t.held, t.block, t.block, t.block)
             return self._walk("differentiate", self.plan.segments, t, (t.block, t.held), widths, values)
@@ -148,7 +148,7 @@ class DecayLaunches(Passes):
 
     def pairs(self) -> Pairs:
         """Room for what the passes over dq and dk tell."""
-        plan, t = self.plan, self.tiles.split_keys
+        plan, t = self.plan, self.tiles.differentiate
         dtype = torch.bfloat16 if plan.narrow else torch.float32
         shape = plan.all_heads, self.chunks, plan.value_width, plan.key_width
         states = torch.empty(shape, dtype=dtype, device=plan.device)
@@ -158,7 +158,7 @@ class DecayLaunches(Passes):
 
     def differentiate_gates(self, pairs: Pairs, dg: Tensor) -> None:
         """dg, of all pairs."""
-        plan, t = self.plan, self.tiles.split_keys
+        plan, t = self.plan, self.tiles.differentiate
 
         def new() -> Launch:
             values = (plan.all_heads, plan.tokens, self.chunks, t.C, t.blocks, t.held)
@@ -180,16 +180,17 @@ class DecayLaunches(Passes):
 class DecayTiles(NamedTuple):
     """Tiles of the passes, all on chunks of the same ``C`` tokens, whose gates are summed once.
 
-    ``split_keys`` hold all of Dv and split D, ``split_values`` hold all of D and split Dv.
+    ``states`` and ``differentiate`` hold all of Dv and split D, ``attend`` holds all of D and splits Dv.
     """
 
     C: int
-    split_keys: Tiles
-    split_values: Tiles
+    states: Tiles
+    attend: Tiles
+    differentiate: Tiles
 
 
 def decay_tiles(plan: Plan) -> DecayTiles:
     """The tiles of a plan."""
-    both = plan.differentiate_tiles, plan.attend_tiles
-    C = min(tiles.C for tiles in both)
-    return DecayTiles(C, *(tiles._replace(C=C) for tiles in both))
+    each = plan.states_tiles, plan.attend_tiles, plan.differentiate_tiles
+    C = min(tiles.C for tiles in each)
+    return DecayTiles(C, *(tiles._replace(C=C) for tiles in each))
