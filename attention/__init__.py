@@ -1,10 +1,11 @@
 """Standard and linear attention: kernels, what they cost, and how to measure them."""
 
-from attention import kernels  # registers the kernels
+from attention import costs, kernels  # registers the kernels
 from attention.case import Case, make_inputs
+from attention.costs import Costs
 from attention.functional import explain, linear_attention, standard_attention
 from attention.kernels.linear_triton import linear_triton_with_state
-from attention.kernels.registry import Costs, Kernel, get_kernel, list_kernels, register_kernel
+from attention.kernels.registry import Kernel, Reference, get_kernel, list_kernels, register_kernel
 from attention.modules import SelfAttention, count_flops_self_attention
 from attention.profiler import Profile, profile
 
@@ -13,7 +14,9 @@ __all__ = [
     "Costs",
     "Kernel",
     "Profile",
+    "Reference",
     "SelfAttention",
+    "costs",
     "count_flops_self_attention",
     "explain",
     "get_kernel",

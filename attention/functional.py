@@ -21,7 +21,7 @@ from attention.inputs import (
     refuse_options,
 )
 from attention.kernels.feature_maps import FeatureMap
-from attention.kernels.registry import Kernel, get_kernel, list_kernels
+from attention.kernels.registry import Kernel, backends, get_kernel
 from attention.kernels.tensors import differentiated
 
 AUTO = {
@@ -184,7 +184,7 @@ def _serving(
     family: str, backend: str, causal: bool, backward: bool, q: Like, k: Like, v: Like
 ) -> Callable[..., Tensor]:
     check_likes(q, k, v)
-    known = [name.removeprefix(f"{family}-") for name in list_kernels(family)]
+    known = backends(family)
     if backend != "auto" and backend not in known:
         raise ValueError(
             f"backend {backend!r} does not exist for {family} attention; "

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from attention.case import Case
+from attention.costs import Costs
 from attention.functional import choose, linear_attention, standard_attention
 from attention.inputs import AUTOCASTS, describe
-from attention.kernels.registry import FAMILIES, Costs, Kernel, get_kernel, supports_everything
+from attention.kernels.registry import FAMILIES, Kernel, get_kernel, supports_everything
 
 
 def resolve_kernel(kernel: str) -> Kernel:

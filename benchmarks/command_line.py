@@ -47,7 +47,7 @@ def carry_out_command(words: Sequence[str]) -> int:
     options, rest = parser.parse_known_args(words)
     if revisions and "--against" in rest:
         parser.error("--rev measures both sides and --against names files; give one of them")
-    if rest and not (options.command is commands.run or revisions):
+    if rest and not (options.command in (commands.run, commands.try_out) or revisions):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     # A file may hold any numbers: what they overflow to is null in the conclusions.
     with np.errstate(all="ignore"):
@@ -109,6 +109,14 @@ def _parser(revisions: bool) -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         allow_abbrev=False,
     ))  # fmt: skip
+    _add_try(commands.add_parser(
+        "try",
+        help="measure a function of your own beside others, check it, and report",
+        description="Measure functions of your own beside the kernels that they are compared with, find out "
+        "what they compute, and report. Every option not listed here goes to pytest.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+    ))  # fmt: skip
     _add_compare(commands.add_parser(
         "compare",
         help="did it change? runs before against runs after, or one commit against another",
@@ -161,6 +169,24 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--time-limit", type=_seconds, metavar="30m", help="start no further run after so long")
     _add_output(run, "runs")
     run.set_defaults(command=commands.run)
+
+
+def _add_try(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "functions",
+        nargs="+",
+        metavar="FILE:FUNCTION",
+        help="my.py:my_attention, or a module:function; function(q, k, v, *, causal) of [B, H, N, D]",
+    )
+    parser.add_argument(
+        "--against",
+        action="append",
+        metavar="PATTERN",
+        help="kernels that it is measured beside and compared with; repeatable; default: 'standard-*', of which "
+        "the fastest is measured, and the fastest linear one beside it",
+    )
+    _add_output(parser, "try")
+    parser.set_defaults(command=commands.try_out)
 
 
 def _add_compare(compare: argparse.ArgumentParser, revisions: bool) -> None:

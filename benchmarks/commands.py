@@ -17,6 +17,7 @@ from benchmarks.noise_store import known_run_effect
 from benchmarks.runs import Plan, carry_out
 from benchmarks.survival.journal import recovered
 from benchmarks.survival.locks import hold_folder
+from benchmarks.trying import measure_own, placed
 
 DEFAULT_RUNS = 6
 SHORT_RUN = ("--repetitions=1", "--layer-rounds=4")
@@ -42,14 +43,24 @@ def run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     """Measure several runs and report them; 1 where nothing was measured."""
     folder = Path(options.output)
     short = () if options.runs else SHORT_RUN
-    plan = Plan(
-        folder, options.runs or DEFAULT_RUNS, options.until, options.time_limit, (*short, *pytest_options)
-    )
+    told = (*short, *placed(pytest_options, Path.cwd()))
+    plan = Plan(folder, options.runs or DEFAULT_RUNS, options.until, options.time_limit, told)
     with hold_folder(folder):
         files = carry_out(plan, lambda line: console.write(f"{printable(line)}\n"))
         if not files:
             raise InputError(f"no run was complete within the time limit; {folder} holds none")
         written = write_report(files, folder / "report", known_run_effect)
+    console.write(written.text)
+    return 0 if written.measured else 1
+
+
+def try_out(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
+    """Measure functions of the user's own beside others and report; 1 where nothing was measured."""
+    folder = Path(options.output)
+    try_folder(folder, "report")
+    with hold_folder(folder):
+        file = measure_own(options.functions, options.against, pytest_options, folder, console.say)
+        written = write_report([file], folder, known_run_effect)
     console.write(written.text)
     return 0 if written.measured else 1
 
@@ -63,7 +74,7 @@ def compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
             comparison = compare_revisions(
                 options.rev,
                 options.pairs,
-                pytest_options,
+                placed(pytest_options, Path.cwd()),
                 output,
                 margin=margin,
                 format=format,

@@ -85,7 +85,7 @@ def compare_revisions(
     say(describe(plan, root))
     measure_pairs(plan, say, root)
     files = plan.files("base"), plan.files("head")
-    if not plan.base.same_kernels(plan.head):
+    if not plan.same_code:
         return compare_files(*files, output, margin=margin, format=format, say=say, paired=True)
     comparison = write_comparison(*files, output, margin=margin, paired=True, format=format)
     _remember_noise(plan, comparison, say)

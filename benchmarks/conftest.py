@@ -24,9 +24,11 @@ from benchmarks.machine.conditions import Watch, environment, seconds_since_star
 from benchmarks.measure import Measurer, device_name
 from benchmarks.options import (
     add_options,
+    baselines,
     case_timeout,
     chosen_devices,
     known_seconds,
+    own_kernels,
     positive,
     present_devices,
     selected_cases,
@@ -66,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[PIPES] = answering = pipes()
     if answering:
         silence(config)
+    own = own_kernels(config)
     preset = PRESETS[config.getoption("grid")]
     seed = config.getoption("shuffle_seed")
     config.stash[RUN] = {
@@ -76,9 +79,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "isolated": config.getoption("isolate"),
+        "own": own,
+        "against": baselines(config),
         **provenance.pair_fields(config),
     }
-    config.stash[CASES] = selected_cases(config)
+    config.stash[CASES] = selected_cases(config, own)
     config.stash[KNOWN] = known_seconds(config)
     config.stash[MEASURING] = measuring = _measuring(
         config, apart=config.getoption("isolate") and not answering

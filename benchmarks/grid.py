@@ -13,7 +13,8 @@ import torch
 from attention import Case, get_kernel, list_kernels
 from attention.case import DTYPES, MODES, PHASES
 from attention.functional import choose
-from attention.kernels.registry import FAMILIES
+from attention.kernels import BUILT_IN
+from attention.kernels.registry import FAMILIES, backends
 from benchmarks.subjects import ceiling_cases
 
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
@@ -46,6 +47,7 @@ class Preset:
 # torch picks one of its fused backends for standard-sdpa; cuDNN's is the fastest on recent
 # cards and is not always the one picked, so it stands beside it where there is a GPU.
 _UNPINNED = ("standard-explicit", "standard-sdpa", "linear-*")
+_FASTEST = ("standard-sdpa", "linear-native", "linear-triton")
 _ON_CUDA = ("standard-sdpa-cudnn",)
 
 _DECADES = (10, 100, 1000, 10000)
@@ -53,6 +55,7 @@ _DECADES = (10, 100, 1000, 10000)
 PRESETS = {
     "smoke": Preset((64, 128, 256), _UNPINNED, (10, 100), ("forward",), 2, 0.02, 0.5, False),
     "default": Preset(doublings(256, 8192), _UNPINNED, _DECADES, ("forward",), 6, 0.3, 2.0, True),
+    "try": Preset(doublings(256, 4096), _FASTEST, (), ("forward",), 3, 0.1, 1.0, True),
     "full": Preset(doublings(64, 16384), ("*",), _DECADES, PHASES, 5, 1.0, 20.0, True),
 }
 
@@ -69,9 +72,15 @@ class Selection:
     phases: Sequence[str] | None = None
     seq_lens: Sequence[int] | None = None
     shape: tuple[int, int, int] | None = None
+    own: Sequence[str] = ()
 
 
-def select_kernels(patterns: Sequence[str]) -> list[str]:
+def foreign_kernels() -> list[str]:
+    """The kernels that do not come with this project: a user's own."""
+    return [name for name in list_kernels() if name not in BUILT_IN]
+
+
+def select_kernels(patterns: Sequence[str], option: str = "--kernel") -> list[str]:
     """The registered kernels that match any of the shell patterns.
 
     Raises:
@@ -80,7 +89,7 @@ def select_kernels(patterns: Sequence[str]) -> list[str]:
     known = list_kernels()
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in known):
-            raise ValueError(f"--kernel {pattern!r} matches no kernel; there are {', '.join(known)}")
+            raise ValueError(f"{option} {pattern!r} matches no kernel; there are {', '.join(known)}")
     return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
@@ -100,11 +109,22 @@ def build_cases(selection: Selection) -> list[Case]:
 
 
 def _kernels(selection: Selection, device: str) -> list[str]:
-    """Kernels asked for by name, whatever they refuse; of a preset's, the ones that serve the device."""
+    """Kernels asked for by name, whatever they refuse; of a preset's, the ones that serve the device.
+
+    A user's own come first, and are measured in any case.
+    """
     if selection.kernels:
-        return select_kernels(selection.kernels)
-    patterns = selection.preset.kernels + (_ON_CUDA if device == "cuda" else ())
-    return [name for name in select_kernels(patterns) if serves(name, device)]
+        others = select_kernels(selection.kernels)
+    else:
+        patterns = selection.preset.kernels + (_ON_CUDA if device == "cuda" else ())
+        others = [name for name in select_kernels(patterns) if serves(name, device)]
+        others = [name for name in others if name not in BUILT_IN or _plain(name)]
+    return list(dict.fromkeys([*selection.own, *others]))
+
+
+def _plain(kernel: str) -> bool:
+    """Whether a kernel computes the function of its family from q, k and v alone."""
+    return get_kernel(kernel).backend in backends(get_kernel(kernel).family)
 
 
 def serves(kernel: str, device: str) -> bool:
@@ -119,6 +139,8 @@ def build_layer_cases(selection: Selection) -> list[Case]:
     Its kernels are what "standard" and "linear" stand for on the device; the explicit forms, which at
     N = 10000 take seconds a call and gigabytes, are measured with --kernel.
     """
+    if not selection.preset.layer_seq_lens:
+        return []
     layers = replace(
         selection,
         modes=selection.modes or ("bidirectional",),

@@ -10,7 +10,8 @@ from typing import Any
 from attention import Case
 from benchmarks.grid import series_of
 from benchmarks.machine.memory import free_bytes
-from benchmarks.subjects import SUBJECTS, predict_bytes
+from benchmarks.predictions import extrapolate
+from benchmarks.subjects import SUBJECTS, input_bytes
 from benchmarks.survival.journal import NOT_REACHED
 
 MOST_RECORDED = 2**63 - 1
@@ -26,6 +27,7 @@ class Ledger:
         self.measured: set[str] = set()
         self._left_out: dict[str, tuple[str, str]] = {}
         self._seconds: dict[Case, dict[int, float]] = defaultdict(dict)
+        self._bytes: dict[Case, dict[int, float]] = defaultdict(dict)
 
     def leave_out(self, case: Case, outcome: str, reason: str) -> str:
         """Book a case under an outcome of the record; returns the reason."""
@@ -55,6 +57,12 @@ class Ledger:
         """A call of the case takes about so long."""
         self._seconds[series_of(case)][case.seq_len] = seconds
 
+    def learn_bytes(self, case: Case, peak: int | None) -> None:
+        """A call of the case takes so much memory above its inputs."""
+        if peak is not None and case.seq_len and case.batch:
+            heads = case.batch * case.heads  # a comparison with the oracle has fewer
+            self._bytes[_of_any_batch(case)][case.seq_len] = peak / heads
+
     def learn_from(self, known: Mapping[str, float]) -> None:
         """Seconds of calls, by the keys of their cases, in an earlier run."""
         for key in known.keys() & self.cases.keys():
@@ -69,15 +77,27 @@ class Ledger:
         return self._seconds[series_of(case)].get(case.seq_len)
 
     def predict_seconds(self, case: Case) -> float | None:
-        """Seconds of a call: those of the longest shorter length known, times the ratio of the FLOPs."""
-        known = self._seconds[series_of(case)]
+        """Seconds of a call, from those of the shorter lengths known.
+
+        They are multiplied by the ratio of the FLOPs; without a closed form of these they go on as they grew.
+        """
+        known, costs = self._seconds[series_of(case)], SUBJECTS[case.subject].costs
         shorter = [n for n in known if n <= case.seq_len]
         if not shorter:
             return None
         nearest = max(shorter)
-        costs = SUBJECTS[case.subject].costs
-        flops = costs(case).flops / max(1, costs(replace(case, seq_len=nearest)).flops)
-        return known[nearest] * max(1.0, flops)
+        now, then = costs(case), costs(replace(case, seq_len=nearest))
+        if now is None or then is None:
+            return extrapolate(known, case.seq_len)
+        return known[nearest] * max(1.0, now.flops / max(1, then.flops))
+
+    def predict_bytes(self, case: Case) -> float:
+        """Bytes of a case: its inputs, the gradient that enters a backward, and the peak above them."""
+        costs = SUBJECTS[case.subject].costs(case)
+        if costs:
+            return input_bytes(case) + costs.peak_bytes
+        peak = extrapolate(self._bytes[_of_any_batch(case)], case.seq_len) or 0.0
+        return input_bytes(case) + case.batch * case.heads * peak
 
     def refuse(self, case: Case, round_seconds: float) -> str | None:
         """Book and return why the case is not to be run, or None.
@@ -88,12 +108,12 @@ class Ledger:
         unsupported = SUBJECTS[case.subject].supports(case)
         if unsupported:
             return self.leave_out(case, "unsupported", unsupported)
-        needed, free = predict_bytes(case), free_bytes(case.device)
+        needed, free = self.predict_bytes(case), free_bytes(case.device)
         if needed > free:
             reason = f"predicted to need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
             return self.leave_out(case, "over_memory", reason)
         costs = SUBJECTS[case.subject].costs(case)
-        if max(costs.flops, costs.min_bytes, costs.peak_bytes) > MOST_RECORDED:
+        if costs and max(costs.flops, costs.min_bytes, costs.peak_bytes) > MOST_RECORDED:
             raise ValueError(
                 "its costs are beyond 2^63 - 1, which is more than any case takes that can be run"
             )
@@ -121,3 +141,8 @@ class Ledger:
             if key in never_reached
         ]
         return rows
+
+
+def _of_any_batch(case: Case) -> Case:
+    """The series of a case, whatever its batch and heads."""
+    return replace(series_of(case), batch=1, heads=1)

@@ -7,21 +7,15 @@ time than a call of the kernel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from attention import Case, get_kernel, make_inputs
-from attention.kernels.references import (
-    Head,
-    Rows,
-    key_gradient_rows,
-    output_rows,
-    query_gradient_rows,
-    tolerances,
-)
+from attention import Case, Reference, get_kernel, make_inputs
+from attention.kernels.references import Head, Rows, tolerances
 from benchmarks.subjects import layer_and_input, upstream
 
 ROOM = 4
@@ -31,46 +25,62 @@ DERIVED_AT = 1000
 BOUNDARIES = (64, 128, 512)
 """Sizes of chunks: kernels err first where one ends, or begins."""
 RANDOM_ROWS = 4
+FIRST_ROWS = 600
 
 
-def fault(case: Case) -> str | None:
-    """What is wrong with the result of a case at its own length, in words; None where nothing is found."""
+def fault(case: Case, reference: Reference | None) -> str | None:
+    """What is wrong with the result of a case at its own length, in words; None where nothing is found.
+
+    Args:
+        case: The case.
+        reference: The function that it should compute; None, if nobody knows it: its result is then only
+            looked at, as a tensor of finite numbers.
+    """
     if case.subject == "ceiling" or min(case.batch, case.seq_len) == 0:
         return None
     check = _fault_of_layer if case.subject == "layer" else _fault_of_operator
-    found = check(case)
+    found = check(case, reference)
     return found and f"wrong result at N = {case.seq_len}: {found}"
 
 
-def _fault_of_operator(case: Case) -> str | None:
-    inputs = make_inputs(case)
+def _fault_of_operator(case: Case, reference: Reference | None) -> str | None:
+    inputs, kernel = make_inputs(case), get_kernel(case.kernel)
+    extra = kernel.extra_inputs(case)
     with torch.set_grad_enabled(case.backward):
-        out = get_kernel(case.kernel).function(*inputs, causal=case.causal)
+        out = kernel.function(*inputs, causal=case.causal, **extra)
     shape = (case.batch, case.heads, case.seq_len, case.value_dim)
-    found = _unlike(out, shape, inputs[0], "the output") or _wrong_rows(case, inputs, out)
-    return found or (_fault_of_gradients(case, inputs, out) if case.backward else None)
+    found = _unlike(out, shape, inputs[0], "the output")
+    if not found and reference:
+        found = _wrong_rows(case, reference, inputs, out, extra)
+    return found or (_fault_of_gradients(case, reference, inputs, out, extra) if case.backward else None)
 
 
-def _fault_of_gradients(case: Case, inputs: Sequence[Tensor], out: Tensor) -> str | None:
+def _fault_of_gradients(
+    case: Case, reference: Reference | None, inputs: Sequence[Tensor], out: Tensor, extra: Mapping[str, Any]
+) -> str | None:
     grad_out = upstream(out)
-    gradients = torch.autograd.grad(out, inputs, grad_out)
-    for name, x, gradient in zip(("dq", "dk", "dv"), inputs, gradients, strict=True):
-        if found := _unlike(gradient, x.shape, x, name):
+    leaves = dict(zip(("dq", "dk", "dv"), inputs, strict=True))
+    leaves |= {f"d{name}": x for name, x in extra.items() if isinstance(x, Tensor) and x.requires_grad}
+    gradients = dict(zip(leaves, torch.autograd.grad(out, list(leaves.values()), grad_out), strict=True))
+    for name, x in leaves.items():
+        if found := _unlike(gradients[name], x.shape, x, name):
             return found
+    if not (reference and reference.query_gradient_rows and reference.key_gradient_rows):
+        return None
     rows, (_, tolerance) = _sampled_rows(case), tolerances(case)
-    for head, place in _sampled_heads(case, inputs):
-        exact = query_gradient_rows(head, rows, grad_out[place])
-        if found := _beyond(case, exact, gradients[0][place], rows, "dq", tolerance):
+    for head, place in _sampled_heads(case, inputs, extra):
+        exact = reference.query_gradient_rows(head, rows, grad_out[place])
+        if found := _beyond(case, exact, gradients["dq"][place], rows, "dq", tolerance):
             return found
     # Of one head, because those of standard attention take all of its scores.
-    pair = key_gradient_rows(head, rows, grad_out[place], out.detach()[place])
-    for name, exact, gradient in zip(("dk", "dv"), pair, gradients[1:], strict=True):
-        if found := _beyond(case, exact, gradient[place], rows, name, tolerance):
+    pair = reference.key_gradient_rows(head, rows, grad_out[place], out.detach()[place])
+    for name, exact in zip(("dk", "dv"), pair, strict=True):
+        if found := _beyond(case, exact, gradients[name][place], rows, name, tolerance):
             return found
     return None
 
 
-def _fault_of_layer(case: Case) -> str | None:
+def _fault_of_layer(case: Case, reference: Reference | None) -> str | None:
     """The attention inside of a layer, with the queries, keys and values that the layer makes."""
     layer, x = layer_and_input(case)
     seen: list[tuple[tuple[Tensor, ...], Tensor]] = []
@@ -83,7 +93,9 @@ def _fault_of_layer(case: Case) -> str | None:
     kernel, layer.kernel = layer.kernel, replace(layer.kernel, function=attend)
     with torch.set_grad_enabled(case.backward):
         out = layer(x)
-    found = _unlike(out, x.shape, x, "the output") or _wrong_rows(case, *seen[0])
+    found = _unlike(out, x.shape, x, "the output")
+    if not found and reference:
+        found = _wrong_rows(case, reference, *seen[0], {})
     if found or not case.backward:
         return found
     leaves = {"dx": x} | {f"the gradient of {name}": leaf for name, leaf in layer.named_parameters()}
@@ -113,13 +125,32 @@ def _unlike(got: object, shape: Sequence[int], like: Tensor, name: str) -> str |
     return f"{count} of {got.numel()} numbers of {name} are not finite" if count else None
 
 
-def _wrong_rows(case: Case, inputs: Sequence[Tensor], out: Tensor) -> str | None:
-    for head, place in _sampled_heads(case, inputs):
-        rows = _sampled_rows(case)
-        found = _beyond(case, output_rows(head, rows), out[place], rows, "the output", tolerances(case)[0])
-        if found:
+def _wrong_rows(
+    case: Case, reference: Reference, inputs: Sequence[Tensor], out: Tensor, extra: Mapping[str, Any]
+) -> str | None:
+    for head, place in _sampled_heads(case, inputs, extra):
+        if reference.output_rows:
+            rows = _sampled_rows(case)
+            exact, got = reference.output_rows(head, rows), out[place]
+        elif case.causal and not extra:
+            rows = torch.arange(min(case.seq_len, FIRST_ROWS), device=case.device)
+            exact, got = _first_rows(reference, head, len(rows)), out[place]
+        else:
+            return None
+        if found := _beyond(case, exact, got, rows, "the output", tolerances(case)[0]):
             return found
     return None
+
+
+def _first_rows(reference: Reference, head: Head, count: int) -> Rows:
+    """The first rows of an oracle, which at any length of a causal function are those of so few tokens."""
+    q, k, v = (x[None, None, :count].double() for x in (head.q, head.k, head.v))
+    values = reference.function(q, k, v, causal=True)[0, 0]
+    # A row may be what is left of larger ones that cancel: it is held against the typical norm as well.
+    norms = torch.linalg.vector_norm(values, dim=-1)
+    return Rows(
+        values, norms.maximum(norms.square().mean().sqrt()).clamp(min=torch.finfo(torch.float64).tiny)
+    )
 
 
 def _beyond(case: Case, exact: Rows, got: Tensor, rows: Tensor, name: str, tolerance: float) -> str | None:
@@ -138,11 +169,18 @@ def _beyond(case: Case, exact: Rows, got: Tensor, rows: Tensor, name: str, toler
     )
 
 
-def _sampled_heads(case: Case, inputs: Sequence[Tensor]) -> Iterator[tuple[Head, tuple[int, int]]]:
+def _sampled_heads(
+    case: Case, inputs: Sequence[Tensor], extra: Mapping[str, Any]
+) -> Iterator[tuple[Head, tuple[int, int]]]:
     """The first and the last head of a case, and where they are."""
     for place in dict.fromkeys([(0, 0), (case.batch - 1, case.heads - 1)]):
         q, k, v = (x.detach()[place] for x in inputs)
-        yield Head(case.family, case.causal, q, k, v), place
+        yield Head(case.family, case.causal, q, k, v, _of_head(extra, place)), place
+
+
+def _of_head(extra: Mapping[str, Any], place: tuple[int, int]) -> dict[str, Tensor]:
+    """What belongs to one head of the extra inputs that have a batch and heads."""
+    return {name: x.detach()[place] for name, x in extra.items() if isinstance(x, Tensor) and x.dim() >= 2}
 
 
 def _sampled_rows(case: Case) -> Tensor:

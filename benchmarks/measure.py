@@ -11,14 +11,14 @@ import cpuinfo
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from attention import Case
-from attention.kernels.references import tolerances
-from attention.profiler import CLOCKS, clock_name, count_flops, peak_memory, warm_up
+from attention import Case, Costs, get_kernel
+from attention.kernels.registry import NONE
+from attention.profiler import CLOCKS, Counted, clock_name, peak_memory, try_count_flops, warm_up
 from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
+from benchmarks.computed import Candidate, Computed, compute_long, compute_short
 from benchmarks.grid import series_of
 from benchmarks.ledger import Ledger
-from benchmarks.lengths import fault
-from benchmarks.subjects import SUBJECTS, precision_of, prepare
+from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare
 
 # Three rounds give a median that one stall does not move; a long call spans many stalls by itself,
 # and another repetition of it says more than another round. Beyond some hundred the rounds of one
@@ -48,8 +48,8 @@ class Measurer:
     round_seconds: float
 
     def __post_init__(self) -> None:
-        self._checked: dict[Case, str | None] = {}
-        self._read: dict[str, dict[str, int | None]] = {}
+        self._computed: dict[Case, Computed] = {}
+        self._read: dict[str, dict[str, Any]] = {}
 
     def timer(self, device: str) -> Callable[[], Any]:
         """The callable that stamps time on a device."""
@@ -65,52 +65,44 @@ class Measurer:
         self._check(case)
         reason = self.ledger.refuse(case, self.round_seconds)
         if not reason:
-            self._check_length(case)
             self._time(benchmark, case, repetition)
         return reason
 
     def never_ended(self, case: Case, seconds: float, reason: str) -> None:
         """Learn that a case did not end within so long; the longer ones of its series take longer still."""
         self.ledger.learn_seconds(case, seconds)
-        self._checked.setdefault(series_of(case), f"its comparison with the oracle: {reason}")
+        stuck = Computed(fault=f"its comparison with the oracle: {reason}")
+        self._computed.setdefault(series_of(case), stuck)
 
     def _check(self, case: Case) -> None:
         """No speed without a right answer: a series is compared with the oracle before it is timed.
 
         The call on the few tokens of the comparison is also the first point that predictions build on.
         """
-        subject = SUBJECTS[case.subject]
-        if subject.supports(case):
+        if SUBJECTS[case.subject].supports(case):
             return
         series = series_of(case)
-        if series not in self._checked:
+        if series not in self._computed:
             short = replace(case, seq_len=min(CHECK_SEQ_LEN, self.ledger.longest(case)))
             # The oracle keeps a state per token and row in float64 for its gradients: a few rows are enough.
             heads = min(2, case.heads) if case.subject == "operator" else case.heads
-            errors = subject.errors(replace(short, batch=1, heads=heads))
-            self._checked[series] = None
-            if errors and not errors.within(case):
-                found = f"relative error {errors.output:.2g}"
-                if case.backward:
-                    found += f", of the gradients {errors.gradients:.2g}"
-                allowed = "{:.2g} and {:.2g}".format(*tolerances(case))
-                self._checked[series] = (
-                    f"wrong result at N = {short.seq_len}: {found}; allowed are {allowed} for gradients"
-                )
-            elif errors:
-                self.ledger.learn_seconds(short, self._warm_up(prepare(short), short)[0])
-        if self._checked[series]:
-            raise AssertionError(self._checked[series])
+            self._computed[series] = found = compute_short(replace(short, batch=1, heads=heads), case)
+            if not found.fault and case.subject != "ceiling":
+                self._learn(short)
+        if fault := self._computed[series].fault:
+            raise AssertionError(fault)
 
-    def _check_length(self, case: Case) -> None:
-        """A series that is right where it was compared may be wrong at another length: each is looked at."""
-        if case.key not in self._read and (found := fault(case)):
-            raise AssertionError(found)
+    def _learn(self, short: Case) -> None:
+        """The first point that predictions build on."""
+        call = prepare(short)
+        self.ledger.learn_seconds(short, self._warm_up(call, short)[0])
+        if SUBJECTS[short.subject].costs(short) is None:
+            self.ledger.learn_bytes(short, peak_memory(call, short.device).tensor_bytes)
 
     def _time(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:
-        call = prepare(case)
         if case.key not in self._read:
-            self._read[case.key] = _untimed(call, case)
+            self._read[case.key] = self._look_at(case)
+        call = prepare(case)
         known = self.ledger.seconds_of(case)
         seconds, before_round = self._warm_up(call, case)
         benchmark.extra_info.update(self.record(case, repetition))
@@ -121,6 +113,16 @@ class Measurer:
             # The median, not the warm-up: a stall in one call would leave out the longer lengths.
             self.ledger.learn_seconds(case, benchmark.stats.stats.median)
             self.ledger.measured.add(case.key)
+
+    def _look_at(self, case: Case) -> dict[str, Any]:
+        """What is known of a case before it is timed.
+
+        A series that is right where it was compared may be wrong at another length: each is looked at.
+        """
+        found = compute_long(case, self._computed[series_of(case)])
+        untimed = _untimed(SUBJECTS[case.subject].prepare(case), case)
+        self.ledger.learn_bytes(case, untimed["peak_bytes"])
+        return {**_function(case, found), **untimed}
 
     def _warm_up(self, call: Callable[[], object], case: Case) -> tuple[float, Callable[[], None] | None]:
         return warm_up(call, case.device, clock_name(case.device, self.clock))
@@ -134,7 +136,6 @@ class Measurer:
 
     def record(self, case: Case, repetition: int) -> dict[str, Any]:
         """The flat JSON scalars that stand beside the times of a case."""
-        costs = SUBJECTS[case.subject].costs(case)
         width = {"embed_dim": case.heads * case.head_dim} if case.subject == "layer" else {}
         return {
             "schema": SCHEMA,
@@ -144,21 +145,52 @@ class Measurer:
             "precision": precision_of(case),
             "repetition": repetition,
             "clock": clock_name(case.device, self.clock),
-            "flops": costs.flops,
-            "macs": costs.macs,
-            "useful_flops": costs.useful_flops,
-            "min_bytes": costs.min_bytes,
-            "predicted_peak_bytes": costs.peak_bytes,
             **self._read[case.key],
         }
 
 
-def _untimed(call: Callable[[], object], case: Case) -> dict[str, int | None]:
-    """Peak memory and counted FLOPs: they have no noise, so one reading in a pass of its own is enough."""
-    counted: list[int] = []
-    peak = peak_memory(lambda: counted.append(count_flops(call)), case.device)
+def _function(case: Case, found: Candidate | None) -> dict[str, Any]:
+    """The function that a case computes, and how far its result was from that on a few tokens."""
+    if case.subject == "ceiling":
+        return {}
+    if found is None:
+        declared = get_kernel(case.kernel).reference == NONE
+        return {"reference": NONE if declared else None, "reference_error": None}
+    return {"reference": found.reference.name, "reference_error": found.errors.output}
+
+
+def _untimed(prepared: Prepared, case: Case) -> dict[str, Any]:
+    """Peak memory, FLOPs and bytes: they have no noise, so one reading in a pass of its own is enough."""
+    counted: list[Counted] = []
+    peak = peak_memory(lambda: counted.append(try_count_flops(prepared.call)), case.device)
+    if counted[-1].flops is None:  # and the call did not end
+        peak = peak_memory(prepared.call, case.device)
     return {
         "peak_bytes": peak.tensor_bytes,
         "peak_rss_bytes": peak.rss_bytes,
-        "counted_flops": counted[-1],
+        "counted_flops": counted[-1].flops,
+        **_amounts(SUBJECTS[case.subject].costs(case), counted[-1], prepared.min_bytes),
+    }
+
+
+def _amounts(costs: Costs | None, counted: Counted, min_bytes: int) -> dict[str, Any]:
+    """FLOPs and bytes in closed form, or as they were counted."""
+    if costs:
+        return {
+            "flops": costs.flops,
+            "macs": costs.macs,
+            "useful_flops": costs.useful_flops,
+            "countable_flops": costs.countable_flops,
+            "min_bytes": costs.min_bytes,
+            "predicted_peak_bytes": costs.peak_bytes,
+        }
+    flops = counted.flops or None
+    reason = None if flops else counted.reason or "torch's counter finds no matrix product in it"
+    return {
+        "flops": flops,
+        "macs": flops and flops // 2,
+        "useful_flops": flops,
+        "flops_unknown": reason,
+        "min_bytes": min_bytes,
+        "predicted_peak_bytes": None,
     }

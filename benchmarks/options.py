@@ -11,9 +11,19 @@ import torch
 
 from attention import Case
 from attention.case import DTYPES, MODES, PHASES
-from benchmarks.analysis.reading.fields import InputError
+from attention.kernels.registry import CLAIMS
+from benchmarks.analysis.reading.fields import BASELINES, InputError
 from benchmarks.analysis.reading.run_file import read_run
-from benchmarks.grid import PRESETS, Selection, build_cases, build_ceilings, build_layer_cases
+from benchmarks.grid import (
+    PRESETS,
+    Selection,
+    build_cases,
+    build_ceilings,
+    build_layer_cases,
+    foreign_kernels,
+    select_kernels,
+)
+from benchmarks.own_kernels import OwnKernelError, register_own
 
 MOST = 1e6
 """The most seconds, rounds or repetitions that can be asked for."""
@@ -100,6 +110,34 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="PATTERN",
         help="Kernels by name, as a shell pattern; repeatable. Example: --kernel 'linear-*'",
     )
+    add(
+        "--kernel-from",
+        action="append",
+        default=[],
+        metavar="FILE:FUNCTION",
+        help="Measure a function of your own: my.py:my_attention or a module:function; repeatable.",
+    )
+    add(
+        "--name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Name of the kernel that --kernel-from makes; repeatable. Default: the function's.",
+    )
+    add(
+        "--reference",
+        metavar="FILE:FUNCTION",
+        help="What the functions of --kernel-from compute: an oracle of yours (float64 inputs), one out of "
+        f"{', '.join(CLAIMS)}, or none. Default: it is found out.",
+    )
+    add(
+        "--against",
+        action="append",
+        metavar="PATTERN",
+        help="Kernels that the others are compared with, as a shell pattern; repeatable. "
+        "Default: 'standard-*'.",
+    )
+    add("--kernel-path", metavar="DIR", help="Where --kernel-from looks first. Default: the current folder.")
     add("--mode", metavar="MODES", help=f"Out of {', '.join(MODES)}, with commas. Default: both.")
     add("--phase", metavar="PHASES", help=f"Out of {', '.join(PHASES)}, with commas. Default: forward.")
     add("--seq-len", metavar="N,N,...", help="Lengths. Default: 256 to 8192 by doubling, more on CUDA.")
@@ -213,8 +251,45 @@ def known_seconds(config: pytest.Config) -> dict[str, float]:
         raise pytest.UsageError(f"--times-from: {error}") from None
 
 
-def selected_cases(config: pytest.Config) -> dict[str, list[Case]]:
+def own_kernels(config: pytest.Config) -> list[str]:
+    """Register the user's own kernels, and return the names of all kernels that are not of this project.
+
+    Raises:
+        pytest.UsageError: One cannot be registered.
+    """
+    get = config.getoption
+    folder = Path(get("kernel_path") or config.invocation_params.dir)
+    try:
+        register_own(get("kernel_from"), get("name"), get("reference"), folder)
+    except OwnKernelError as error:
+        raise pytest.UsageError(f"--kernel-from {error}") from None
+    if (get("name") or get("reference")) and not get("kernel_from"):
+        raise pytest.UsageError(
+            "--name and --reference speak of a function that --kernel-from names; name it"
+        )
+    return foreign_kernels()
+
+
+def baselines(config: pytest.Config) -> list[str]:
+    """The patterns of the kernels that others are compared with.
+
+    Raises:
+        pytest.UsageError: A pattern that matches no kernel.
+    """
+    patterns: list[str] | None = config.getoption("against")
+    try:
+        select_kernels(patterns or (), "--against")
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    return patterns or list(BASELINES)
+
+
+def selected_cases(config: pytest.Config, own: Sequence[str] = ()) -> dict[str, list[Case]]:
     """The cases of each subject that the options choose.
+
+    Args:
+        config: The options.
+        own: Kernels of the user's, which are measured whatever other kernels are asked for.
 
     Raises:
         pytest.UsageError: An option that says nothing, or a choice without a case.
@@ -224,6 +299,7 @@ def selected_cases(config: pytest.Config) -> dict[str, list[Case]]:
         devices=chosen_devices(config) or present_devices(),
         dtypes=chosen(config, "dtype", list(DTYPES)),
         kernels=config.getoption("kernel"),
+        own=own,
         modes=chosen(config, "mode", list(MODES)),
         phases=chosen(config, "phase", list(PHASES)),
         seq_lens=_seq_lens(config),

@@ -15,6 +15,7 @@ from benchmarks.analysis.reading.fields import InputError
 from benchmarks.cache import replacing
 from benchmarks.runs import ROOT, SETTINGS_FILE, measure, time_left
 from benchmarks.survival.leftovers import complete, set_aside, set_in_order
+from benchmarks.trying import of_each_side, own_functions
 from benchmarks.worktrees import (
     WORKING_TREE,
     Revision,
@@ -38,6 +39,11 @@ class Pairs:
     pairs: int
     pytest_options: Sequence[str]
     folder: Path
+
+    @property
+    def same_code(self) -> bool:
+        """Whether both sides measure the same code, so that what differs between their times is noise."""
+        return self.base.same_kernels(self.head) and not own_functions(self.pytest_options)
 
     def file(self, side: str, pair: int) -> Path:
         """The JSON of one run; pairs count from 1."""
@@ -113,7 +119,7 @@ def _settings(folder: Path) -> Any:
 def describe(plan: Pairs, root: Path = ROOT) -> str:
     """The two revisions and the number of pairs, in a sentence or two."""
     text = f"attention/ of {plan.base.name} ({plan.base.label}) and of {plan.head.name} ({plan.head.label})"
-    if plan.base.same_kernels(plan.head):
+    if plan.same_code:
         return f"{text}: the same code, so whatever differs is the noise of this machine."
     if WORKING_TREE not in (plan.base.name, plan.head.name) and has_changes(root):
         return (
@@ -144,12 +150,14 @@ def measure_pairs(plan: Pairs, say: Callable[[str], None] = print, root: Path = 
     revisions = dict(zip(SIDES, (plan.base, plan.head), strict=True))
     with checked_out(list(revisions.values()), root) as (harness, folders):
         places = dict(zip(SIDES, folders, strict=True))
+        current = [side for side in SIDES if revisions[side].name == WORKING_TREE]
+        told = of_each_side(plan.pytest_options, root, places, current)
         began, total = time.monotonic(), 2 * len(missing)
         for done, (pair, side) in enumerate(order(missing)):
             left = time_left(time.monotonic() - began, done, total - done)
             say(f"pair {pair} of {plan.pairs}: {side} {revisions[side].label}{left}")
             options = (
-                *plan.pytest_options,
+                *told[side],
                 f"--kernels-from={places[side]}",
                 f"--pair={pair}",
                 f"--side={side}",

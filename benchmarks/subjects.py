@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from attention import Case, Costs, SelfAttention, get_kernel, make_inputs
+from attention import Case, Costs, Reference, SelfAttention, get_kernel, make_inputs
+from attention.kernels.extra_inputs import tensors_in
 from attention.kernels.references import (
-    REFERENCES,
     Errors,
+    differentiated_inputs,
     errors_against_reference,
     gradient_error,
     relative_error,
@@ -23,23 +25,33 @@ from attention.modules import self_attention_costs
 Call = Callable[[], object]
 
 
+class Prepared(NamedTuple):
+    """A call, its inputs made beforehand, and the bytes that it reads and writes at least.
+
+    Those are its inputs and its output once, and with a backward these and their gradients once more.
+    """
+
+    call: Call
+    min_bytes: int
+
+
 @dataclass(frozen=True)
 class Subject:
     """How the cases of one subject are called, checked and accounted for.
 
-    ``prepare(case)`` makes the inputs and returns the call to time; ``errors(case)`` compares its
-    result with an oracle (None: there is nothing to compare); ``costs`` and ``supports`` as a kernel's.
+    ``prepare(case)`` makes the inputs and returns the call to time; ``errors(case, reference)`` compares its
+    result with an oracle; ``costs`` (None: they are not known) and ``supports`` as a kernel's.
     """
 
-    prepare: Callable[[Case], Call]
-    costs: Callable[[Case], Costs]
+    prepare: Callable[[Case], Prepared]
+    costs: Callable[[Case], Costs | None]
     supports: Callable[[Case], str | None]
-    errors: Callable[[Case], Errors | None]
+    errors: Callable[[Case, Reference], Errors]
 
 
 def prepare(case: Case) -> Call:
     """The call that is timed, its inputs made beforehand."""
-    return SUBJECTS[case.subject].prepare(case)
+    return SUBJECTS[case.subject].prepare(case).call
 
 
 def precision_of(case: Case) -> str:
@@ -47,24 +59,25 @@ def precision_of(case: Case) -> str:
     return case.dtype if case.subject == "ceiling" else get_kernel(case.kernel).precision_of(case.dtype)
 
 
-def predict_bytes(case: Case) -> int:
-    """Inputs, the gradient that enters a backward, and the peak above them."""
+def input_bytes(case: Case) -> int:
+    """Inputs, and the gradient that enters a backward."""
     tokens = case.batch * case.heads * case.seq_len
-    widths = 2 * case.head_dim + case.value_dim * (2 if case.backward else 1)
-    return tokens * widths * case.itemsize + SUBJECTS[case.subject].costs(case).peak_bytes
+    return tokens * (2 * case.head_dim + case.value_dim * (2 if case.backward else 1)) * case.itemsize
 
 
 def _timed(
     case: Case, function: Callable[..., Tensor], inputs: Sequence[Tensor], leaves: Sequence[Tensor]
-) -> Call:
+) -> Prepared:
     """A forward without gradients, or a forward and a backward into the leaves."""
+    read, gradients = _bytes(inputs), _bytes(leaves)
+    written = case.batch * case.heads * case.seq_len * case.value_dim * case.itemsize
 
     def forward() -> None:
         with torch.no_grad():
             function(*inputs)
 
     if not case.backward:
-        return forward
+        return Prepared(forward, read + written)
     grad_out = upstream(function(*inputs))
 
     def forward_backward() -> None:
@@ -72,7 +85,11 @@ def _timed(
         for leaf in leaves:
             leaf.grad = None
 
-    return forward_backward
+    return Prepared(forward_backward, 2 * (read + written) + written + gradients)
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(x.numel() * x.element_size() for x in tensors)
 
 
 def upstream(out: Tensor) -> Tensor:
@@ -84,14 +101,15 @@ def upstream(out: Tensor) -> Tensor:
 # --- the operator ------------------------------------------------------------------------------------
 
 
-def _prepare_operator(case: Case) -> Call:
-    kernel = get_kernel(case.kernel).function
+def _prepare_operator(case: Case) -> Prepared:
+    kernel = get_kernel(case.kernel)
+    attention, extra = kernel.function, kernel.extra_inputs(case)
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return kernel(q, k, v, causal=case.causal)
+    def attend(q: Tensor, k: Tensor, v: Tensor, *_: Tensor) -> Tensor:
+        return attention(q, k, v, causal=case.causal, **extra)
 
     inputs = make_inputs(case)
-    return _timed(case, attend, inputs, inputs)
+    return _timed(case, attend, [*inputs, *tensors_in(extra)], [*inputs, *differentiated_inputs(extra)])
 
 
 # --- the layer ---------------------------------------------------------------------------------------
@@ -128,16 +146,27 @@ def _draw_layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
     return layer, x
 
 
-def _prepare_layer(case: Case) -> Call:
+def _prepare_layer(case: Case) -> Prepared:
     layer, x = layer_and_input(case)
     return _timed(case, layer, [x], [x, *layer.parameters()])
 
 
-def _layer_errors(case: Case) -> Errors:
+def _layer_supports(case: Case) -> str | None:
+    kernel = get_kernel(case.kernel)
+    if kernel.make_inputs:
+        return f"a layer makes q, k and v, and {case.kernel} takes more"
+    return kernel.supports(case)
+
+
+def _layer_costs(case: Case) -> Costs | None:
+    return self_attention_costs(case) if get_kernel(case.kernel).has_costs else None
+
+
+def _layer_errors(case: Case, reference: Reference) -> Errors:
     """Against the same weights in float64 around the oracle."""
     layer, x = layer_and_input(case)
     exact = deepcopy(layer).double()
-    exact.kernel = replace(layer.kernel, function=REFERENCES[case.family])
+    exact.kernel = replace(layer.kernel, function=reference.function)
     wide = x.detach().double().requires_grad_(case.backward)
     out, expected = layer(x), exact(wide)
     gradients = float("nan")
@@ -182,7 +211,11 @@ def _random(case: Case, *shape: int) -> Tensor:
     return block.repeat(-(-count // block.numel()))[:count].view(shape)
 
 
-def _prepare_ceiling(case: Case) -> Call:
+def _prepare_ceiling(case: Case) -> Prepared:
+    return Prepared(_ceiling_call(case), _ceiling_costs(case).min_bytes)
+
+
+def _ceiling_call(case: Case) -> Call:
     source = _random(case, case.seq_len, case.head_dim)
     target = torch.empty_like(source)
     if case.kernel == COPY:
@@ -191,6 +224,10 @@ def _prepare_ceiling(case: Case) -> Call:
         pixels = source[None, :, :, None].contiguous(memory_format=torch.channels_last)
         return lambda: torch.conv2d(pixels, source[:, :, None, None])
     return lambda: torch.mm(source, source.mT, out=target)
+
+
+def _no_errors(case: Case, reference: Reference) -> Errors:
+    raise TypeError(f"{case.kernel} is no kernel that could be compared with an oracle")
 
 
 def _ceiling_costs(case: Case) -> Costs:
@@ -202,20 +239,16 @@ def _ceiling_costs(case: Case) -> Costs:
 SUBJECTS = {
     "operator": Subject(
         prepare=_prepare_operator,
-        costs=lambda case: get_kernel(case.kernel).costs(case),
+        costs=lambda case: get_kernel(case.kernel).known_costs(case),
         supports=lambda case: get_kernel(case.kernel).supports(case),
-        errors=errors_against_reference,
+        errors=lambda case, reference: errors_against_reference(
+            case, seq_len=case.seq_len, reference=reference
+        ),
     ),
     "layer": Subject(
-        prepare=_prepare_layer,
-        costs=self_attention_costs,
-        supports=lambda case: get_kernel(case.kernel).supports(case),
-        errors=_layer_errors,
+        prepare=_prepare_layer, costs=_layer_costs, supports=_layer_supports, errors=_layer_errors
     ),
     "ceiling": Subject(
-        prepare=_prepare_ceiling,
-        costs=_ceiling_costs,
-        supports=lambda case: None,
-        errors=lambda case: None,
+        prepare=_prepare_ceiling, costs=_ceiling_costs, supports=lambda case: None, errors=_no_errors
     ),
 }

@@ -50,7 +50,8 @@ def sound(seed: int, *, layer: bool = False) -> Content:
         "quota_cores": None, "governor": "performance", "on_battery": False, "python": "3",
         "conditions": [READING, {**READING, "repetition": 2}],
     }  # fmt: skip
-    return json.loads(json.dumps(content))  # a copy: its parts are free to be changed
+    copied: Content = json.loads(json.dumps(content))  # its parts are free to be changed
+    return copied
 
 
 TEXTS = (

@@ -71,7 +71,7 @@ def test_peak_memory_and_outcomes_are_compared_exactly(regressed: Comparison) ->
 def test_a_crossover_moves_with_its_kernel_and_an_exponent_does_not(regressed: Comparison) -> None:
     """N* of pure powers 1 and 2 moves by the factor by which the linear kernel slows down."""
     (moved,) = having(regressed.crossovers, "moved")
-    assert (moved.linear, moved.setting.mode) == ("linear-chunked", "causal")
+    assert (moved.contender, moved.setting.mode) == ("linear-chunked", "causal")
     assert holds(moved.change, 1.15)
     assert moved.head.n and moved.base.n
     assert moved.change.ratio == pytest.approx(moved.head.n / moved.base.n, rel=0.01)

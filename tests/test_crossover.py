@@ -43,7 +43,7 @@ def sentence(found: Crossover) -> str:
 @pytest.mark.parametrize("where", [300.0, 1000.0, 7000.0])
 def test_the_crossover_of_pure_powers_is_where_their_laws_cross(where: float) -> None:
     found = find_crossover(table(Law(where * 1e-9, 1)), table(STANDARD))
-    assert (found.kind, found.ahead_beyond) == ("inside", "linear")
+    assert (found.kind, found.ahead_beyond) == ("inside", "contender")
     assert found.n == pytest.approx(where, rel=EXACT)
     assert found.low == pytest.approx(where / 1.05, rel=1e-5)
     assert found.high == pytest.approx(where * 1.05, rel=1e-5)
@@ -96,13 +96,13 @@ def test_the_crossover_depends_neither_on_the_unit_of_time_nor_on_the_speed_of_a
 @pytest.mark.parametrize(
     ("ratio", "kind", "ahead", "words"),
     [
-        ([0.9, 0.5, 0.3], "below", "linear", "beats standard-b at every length"),
-        ([4, 3, 2], "above", "standard", "never beats"),
-        ([1, 1, 1], "above", "standard", "never beats"),
-        ([2, 0.5, 2, 0.5], "multiple", "linear", "more than once"),
-        ([0.5, 2, 0.5, 2], "multiple", "standard", "standard-b is ahead"),
-        ([2, 1.5, 0.5], "inside", "linear", "beats standard-b from N ="),
-        ([0.5, 0.8, 2], "inside", "standard", "only up to N ="),
+        ([0.9, 0.5, 0.3], "below", "contender", "beats standard-b at every length"),
+        ([4, 3, 2], "above", "baseline", "never beats"),
+        ([1, 1, 1], "above", "baseline", "never beats"),
+        ([2, 0.5, 2, 0.5], "multiple", "contender", "more than once"),
+        ([0.5, 2, 0.5, 2], "multiple", "baseline", "standard-b is ahead"),
+        ([2, 1.5, 0.5], "inside", "contender", "beats standard-b from N ="),
+        ([0.5, 0.8, 2], "inside", "baseline", "only up to N ="),
     ],
 )
 def test_each_kind_of_crossover_has_its_sentence(

@@ -17,8 +17,8 @@ from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.firmness import RULE, Unit, of_crossover, of_exponent
 from tests.synthetic import Law, Noise, Run
 
-INSIDE = Crossover("inside", 1000, 900, 1100, "linear", (256, 8192), units=3)
-BELOW = Crossover("below", ahead_beyond="linear", lengths=(256, 8192), units=3)
+INSIDE = Crossover("inside", 1000, 900, 1100, "contender", (256, 8192), units=3)
+BELOW = Crossover("below", ahead_beyond="contender", lengths=(256, 8192), units=3)
 QUADRATIC = Exponent(2.0, 1.95, 2.05, "quadratic", (256, 8192), 3)
 
 

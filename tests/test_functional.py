@@ -188,8 +188,8 @@ def test_kernels_are_registered_once_and_found_by_name(monkeypatch: pytest.Monke
     )
     with refusal("kernel 'linear-mine' is registered already"):
         attention.register_kernel("linear-mine", known.function, costs=known.costs)
-    with refusal("kernel name 'fast' must be a family (standard or linear), a dash and a backend"):
-        attention.register_kernel("fast", known.function, costs=known.costs)
+    with refusal("kernel name 'linear/fast' must be up to 60 letters, digits"):
+        attention.register_kernel("linear/fast", known.function, costs=known.costs)
     with refusal("kernel 'linear-slow' does not exist; choose one of standard-explicit"):
         attention.get_kernel("linear-slow")
 

@@ -13,14 +13,20 @@ from torch import Tensor
 
 from attention import Case, get_kernel, register_kernel
 from attention.case import MODES, PHASES
+from attention.kernels.references import reference_of
 from attention.kernels.registry import _KERNELS
-from benchmarks.lengths import fault
+from benchmarks import lengths
 from tests.sessions import rows, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Change = Callable[[Tensor], Any]
 LENGTH = 128
+
+
+def fault(case: Case) -> str | None:
+    """What is wrong with a case by the function that its kernel claims."""
+    return lengths.fault(case, reference_of(get_kernel(case.kernel)))
 
 
 def with_row(out: Tensor, row: int, value: float) -> Tensor:

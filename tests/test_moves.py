@@ -86,7 +86,7 @@ def test_equal_code_moves_no_exponent_and_no_crossover(pairs: int) -> None:
 @pytest.mark.parametrize("pairs", [pytest.param(3, marks=pytest.mark.slow), 6])
 def test_a_linear_kernel_that_became_slower_moves_its_crossover(pairs: int) -> None:
     found = list(simulated(CALM, 15, pairs=pairs, slower=1.3))
-    names = [[one.linear for one in having(pairs_of, "moved")] for _, pairs_of in found]
+    names = [[one.contender for one in having(pairs_of, "moved")] for _, pairs_of in found]
     rate = np.mean([one == ["linear-inside"] for one in names])
     assert_rate(float(rate), 0.9, 1, 15, f"moved by 30 %, {pairs} pairs")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attention import Case, Kernel, get_kernel, list_kernels, register_kernel
 from attention.kernels import external, references
-from attention.kernels.references import BY_PRECISION, errors_against_reference, tolerances
+from attention.kernels.references import BY_PRECISION, REFERENCES, errors_against_reference, tolerances
 from attention.kernels.registry import _KERNELS, PRECISIONS
 from benchmarks.subjects import SUBJECTS, precision_of
 from tests.conftest import compiled_together
@@ -101,8 +101,8 @@ def test_a_kernel_is_held_to_the_precision_that_it_states(
 def test_a_layer_is_held_to_the_precision_of_its_kernel(register: Register) -> None:
     register("tf32", {"float32": "tf32"})
     case = replace(CASES[0], subject="layer")
-    errors = SUBJECTS["layer"].errors(case)
-    assert errors is not None and errors.within(case) and not errors.within(torch.float32)
+    errors = SUBJECTS["layer"].errors(case, REFERENCES["linear"])
+    assert errors.within(case) and not errors.within(torch.float32)
 
 
 def test_the_error_of_cut_products_is_four_times_what_is_cut_off_an_operand(register: Register) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.analysis.reading.records import load
+from benchmarks.analysis.reading.roles import USUAL
 from benchmarks.analysis.report.cases import case_table
-from benchmarks.analysis.report.conclusions import best_linear
+from benchmarks.analysis.report.conclusions import headline_kernel
 from benchmarks.analysis.report.pictures.views import views
 from benchmarks.analysis.report.summary import summarise
 from tests.concluded import FULL, LAWS, LEFT_OUT, MODES, NOISE, PLAIN_FILES, conclude, console
@@ -105,7 +106,7 @@ def test_kernels_of_a_third_family_do_not_change_the_conclusions(tmp_path: Path)
 def test_the_headline_kernel_is_the_fastest_at_the_longest_length(tmp_path: Path) -> None:
     series = summarise(load([FULL.write(tmp_path / "out.json")])).series
     by_mode = {mode: [one for one in series if one.setting.mode == mode] for mode in MODES}
-    assert {mode: best_linear(series) for mode, series in by_mode.items()} == {
+    assert {mode: headline_kernel(series, USUAL) for mode, series in by_mode.items()} == {
         "bidirectional": "linear-explicit",
         "causal": "linear-chunked",
     }
@@ -115,8 +116,8 @@ def test_the_headline_kernel_is_the_fastest_at_the_longest_length(tmp_path: Path
         else one
         for one in by_mode["bidirectional"]
     ]
-    assert best_linear(early) == "linear-chunked"
-    assert best_linear([]) is None
+    assert headline_kernel(early, USUAL) == "linear-chunked"
+    assert headline_kernel([], USUAL) is None
 
 
 # Missing cases

@@ -32,7 +32,8 @@ def whole(family: str, mode: str, seq_len: int, dtype: str = "float64") -> tuple
     out = REFERENCES[family](*inputs, causal=case.causal)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = torch.autograd.grad(out, inputs, grad)
-    head = Head(family, case.causal, *(x[0, 0].detach() for x in make_inputs(case)))
+    q, k, v = (x[0, 0].detach() for x in make_inputs(case))
+    head = Head(family, case.causal, q, k, v)
     return head, grad[0, 0], [x[0, 0].detach() for x in (out, *gradients)]
 
 

@@ -173,7 +173,7 @@ def test_run_until_without_a_crossover_ends_after_the_planned_runs(
 
 def test_the_widest_crossover_interval_is_relative_to_its_crossover(monkeypatch: pytest.MonkeyPatch) -> None:
     def crossover(n: float, low: float, high: float, quantity: Quantity = "time") -> PairCrossover:
-        found = Crossover("inside", n, low, high, "linear", (2, 4000), within_noise=[4000])
+        found = Crossover("inside", n, low, high, "contender", (2, 4000), within_noise=[4000])
         return PairCrossover("linear-a", "standard-b", SETTING, quantity, found, "firm")
 
     found = [crossover(100, 90, 130), crossover(1000, 990, 1010), crossover(10, 1, 100, "peak_bytes")]

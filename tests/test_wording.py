@@ -14,8 +14,8 @@ from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.forms import Coefficients, Free, Linear, Mixed, Quadratic
 from tests.concluded import SETTING
 
-INSIDE = Crossover("inside", 1000, 900, 1100, "linear", (256, 8192), units=3)
-BELOW = Crossover("below", ahead_beyond="linear", lengths=(256, 8192), units=3)
+INSIDE = Crossover("inside", 1000, 900, 1100, "contender", (256, 8192), units=3)
+BELOW = Crossover("below", ahead_beyond="contender", lengths=(256, 8192), units=3)
 
 
 def pair(standard: str, found: Crossover, quantity: Literal["time", "peak_bytes"] = "time") -> PairCrossover:
@@ -90,7 +90,7 @@ def test_standard_kernels_with_equal_crossovers_share_a_sentence() -> None:
 
 
 def test_a_standard_kernel_ahead_at_the_longest_length_has_a_sentence_of_its_own() -> None:
-    several = replace(BELOW, kind="multiple", ahead_beyond="standard")
+    several = replace(BELOW, kind="multiple", ahead_beyond="baseline")
     words = joined(predicate(pair(name, several)) for name in ("standard-a", "standard-b"))
     assert "in the end standard-a is ahead" in words and "in the end standard-b is ahead" in words
 

@@ -16,9 +16,9 @@ from types import ModuleType
 from torch import Tensor
 
 from attention.case import Case
-from attention.kernels.costs import unseen
+from attention.costs import Costs, unseen
 from attention.kernels.feature_maps import FeatureMap, get_feature_map
-from attention.kernels.registry import Costs, Kernel, get_kernel, register_kernel
+from attention.kernels.registry import Kernel, get_kernel, register_kernel
 
 FLASH_ATTN = {
     "flash-attn": "flash_attn",

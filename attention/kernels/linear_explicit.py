@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from attention.case import Case
-from attention.kernels.costs import costs_of_heads, result_elements
+from attention.costs import Costs, costs_of_heads, result_elements
 from attention.kernels.feature_maps import FeatureMap, mapped
-from attention.kernels.registry import Costs, register_kernel
+from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import alike, checked
 
 

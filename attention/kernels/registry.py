@@ -2,88 +2,50 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from attention.case import DTYPES, Case
+from attention.costs import Costs, shown
+from attention.kernels.adapting import adapt, only_mode
+from attention.kernels.extra_inputs import MakeInputs, checked_inputs, from_shapes
 
 FAMILIES = ("standard", "linear")
+"""The families that `standard_attention` and `linear_attention` choose from; any other name is one too."""
+CLAIMS = ("standard", "linear", "window", "decay")
+"""The functions that have an oracle here, by the name under which a kernel claims to compute one."""
+SOUGHT, NONE = "sought", "none"
+"""Instead of a claim: the function is looked for among those with an oracle; it is none of them."""
+NAME = r"[A-Za-z][\w.-]{0,59}"
 PRECISIONS = (*DTYPES, "tf32")
 """What a kernel may compute in: tf32 has the range of float32 and ten bits after the leading one."""
 
 
 @dataclass(frozen=True)
-class Costs:
-    """The costs of one call of a kernel, in closed form.
+class Reference:
+    """A function of attention: its name, as records and reports tell it, and the oracle that computes it.
 
-    ``terms`` are the multiply-adds of its matrix products by name, as executed; elementwise work
-    (feature maps, exponentials, sums) is left out, as in torch's ``FlopCounterMode``. That counter
-    misses the ``uncounted`` and adds the ``overcounted``. ``min_bytes`` reads each input once and
-    writes each output once. ``peak_bytes`` is the most memory held above the inputs, results included.
-    ``masked_macs`` of the executed ones fall on masked scores.
-
-    Raises:
-        TypeError: an amount that is no ``int``, or terms that are no mapping.
-        ValueError: an amount that is negative or beyond every float, or more masked MACs than executed ones.
+    ``function(q, k, v, *, causal, **inputs)`` is written like the equation, in float64; ``inputs`` are the
+    extra ones that it needs. ``causal_only`` says that it has no bidirectional form. The other three give
+    single rows of its output and of its gradients, which are exact at any length: see `references.rows`.
     """
 
-    terms: Mapping[str, int]
-    min_bytes: int
-    peak_bytes: int
-    uncounted: Mapping[str, int] = field(default_factory=dict)
-    overcounted: Mapping[str, int] = field(default_factory=dict)
-    masked_macs: int = 0
+    name: str
+    function: Callable[..., Tensor]
+    inputs: tuple[str, ...] = ()
+    causal_only: bool = False
+    output_rows: Callable[..., Any] | None = None
+    query_gradient_rows: Callable[..., Any] | None = None
+    key_gradient_rows: Callable[..., Any] | None = None
 
-    def __post_init__(self) -> None:
-        amounts: dict[str, Any] = {
-            name: getattr(self, name) for name in ("min_bytes", "peak_bytes", "masked_macs")
-        }
-        for part in ("terms", "uncounted", "overcounted"):
-            terms = getattr(self, part)
-            if not isinstance(terms, Mapping):
-                raise TypeError(f"{part} of costs must map names to amounts, got {_shown(terms)}")
-            amounts |= {f"{part}[{name!r}]": amount for name, amount in terms.items()}
-        for name, amount in amounts.items():
-            if not isinstance(amount, int) or isinstance(amount, bool):
-                raise TypeError(f"{name} of costs must be an int, got {_shown(amount)}")
-        derived = {name: getattr(self, name) for name in ("flops", "useful_flops", "countable_flops")}
-        for name, amount in (amounts | derived).items():
-            if not 0 <= amount <= sys.float_info.max:
-                raise ValueError(
-                    f"{name} of costs must be at least 0 and a finite float, got {_shown(amount)}"
-                )
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds."""
-        return sum(self.terms.values())
-
-    @property
-    def flops(self) -> int:
-        """FLOPs: two for each multiply-add."""
-        return 2 * self.macs
-
-    @property
-    def useful_flops(self) -> int:
-        """FLOPs without the products of masked scores, which a causal kernel executes and throws away."""
-        return 2 * (self.macs - self.masked_macs)
-
-    @property
-    def countable_flops(self) -> int:
-        """FLOPs that torch's counter finds."""
-        return 2 * (self.macs - sum(self.uncounted.values()) + sum(self.overcounted.values()))
-
-
-def _shown(value: object) -> str:
-    """A value in a message: numbers as they are, unless they are long, and the type of anything else."""
-    if isinstance(value, int) and value.bit_length() > 64:
-        return f"a number of {value.bit_length()} bits"
-    return repr(value) if value is None or isinstance(value, int | float) else type(value).__name__
+    def __call__(self, *args: Any, **options: Any) -> Tensor:
+        """What the oracle computes."""
+        return self.function(*args, **options)
 
 
 @dataclass(frozen=True)
@@ -91,10 +53,12 @@ class Kernel:
     """One measured implementation.
 
     ``function(q, k, v, *, causal)`` takes ``[B, H, N, D]`` tensors and returns ``[B, H, N, Dv]``;
-    kernels of the standard family also take ``scale``, those of the linear family ``feature_map``
-    and ``eps``. ``supports(case)`` is None, or the reason why the kernel cannot serve the case.
-    ``precision`` names what the kernel computes a dtype in, by the names of both, where that is coarser than
-    the dtype: ``{"float32": "tf32"}``.
+    kernels of standard attention also take ``scale``, those of linear attention ``feature_map`` and ``eps``.
+    ``supports(case)`` is None, or the reason why the kernel cannot serve the case. ``costs(case)`` are its
+    closed forms, unless it ``has_costs`` not. ``precision`` names what the kernel computes a
+    dtype in, by the names of both, where that is coarser than the dtype: ``{"float32": "tf32"}``.
+    ``reference`` is what it computes: a `Reference`, a name out of `CLAIMS`, `SOUGHT` or `NONE`.
+    ``make_inputs(case)`` makes its inputs beside q, k and v, by the names of the function's arguments.
     """
 
     name: str
@@ -102,14 +66,25 @@ class Kernel:
     supports: Callable[[Case], str | None]
     costs: Callable[[Case], Costs]
     precision: Mapping[str, str] = field(default_factory=dict, hash=False)
+    reference: Reference | str = NONE
+    make_inputs: MakeInputs | None = None
+    has_costs: bool = True
 
     def precision_of(self, dtype: str) -> str:
         """What the kernel computes in where its inputs are of this dtype."""
         return self.precision.get(dtype, dtype)
 
+    def known_costs(self, case: Case) -> Costs | None:
+        """The costs of a case; None where the kernel was registered without any."""
+        return self.costs(case) if self.has_costs else None
+
+    def extra_inputs(self, case: Case) -> dict[str, Any]:
+        """The inputs of a case beside q, k and v."""
+        return dict(self.make_inputs(case)) if self.make_inputs else {}
+
     @property
     def family(self) -> str:
-        """``standard`` or ``linear``."""
+        """The name up to its first dash."""
         return self.name.partition("-")[0]
 
     @property
@@ -121,7 +96,7 @@ class Kernel:
         """A registered kernel is pickled as its name, as its functions may have none."""
         if _KERNELS.get(self.name) is self:
             return get_kernel, (self.name,)
-        return Kernel, (self.name, self.function, self.supports, self.costs, self.precision)
+        return Kernel, tuple(getattr(self, one.name) for one in fields(self))
 
 
 _KERNELS: dict[str, Kernel] = {}
@@ -142,7 +117,7 @@ def _returning(
     """
     found = function(case)
     if not isinstance(found, wanted):
-        raise TypeError(f"{what}, got {_shown(found)}")
+        raise TypeError(f"{what}, got {shown(found)}")
     return found
 
 
@@ -150,50 +125,125 @@ def register_kernel(
     name: str,
     function: Callable[..., Tensor],
     *,
-    costs: Callable[[Case], Costs],
-    supports: Callable[[Case], str | None] = supports_everything,
+    reference: Reference | Callable[..., Tensor] | str | None = None,
+    costs: Callable[[Case], Costs] | None = None,
+    supports: Callable[[Case], str | None] | None = None,
+    make_inputs: MakeInputs | None = None,
+    inputs: Mapping[str, str] | None = None,
     precision: Mapping[str, str] | None = None,
 ) -> Kernel:
-    """Add a kernel under ``<family>-<backend>``; the suite then measures it like its own.
+    """Add a kernel; the suite then measures it like its own.
 
-    It is held to the precision that it states, which reports tell.
+    Args:
+        name: Its name. What stands before the first dash is its family.
+        function: ``function(q, k, v, *, causal)`` from q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` to
+            ``[B, H, N, Dv]``; ``causal`` may be called ``is_causal``, or be missing where it has one mode.
+            An `nn.Module` is one as well.
+        reference: The oracle to which it is held: a function of the same arguments, which gets float64
+            tensors; one out of ``standard``, ``linear``, ``window`` and ``decay``, which it then claims to
+            compute; ``sought``, to find out which of these it computes; or ``none``, to leave it unchecked.
+            Kernels of families of these names claim theirs unless something else is said; what others
+            compute is sought.
+        costs: Its costs in closed form; without them, FLOPs are counted and bytes read.
+        supports: Returns None, or the reason why a case cannot be served.
+        make_inputs: Makes the inputs beside q, k and v, by the names of their arguments.
+        inputs: In its place the shapes of such inputs, ``{"g": "[B, H, N]"}``; they are standard normal.
+        precision: What it computes a dtype in where that is coarser: it is held to that, and reports tell it.
 
     Raises:
-        ValueError: a name that is taken, or without a known family and a backend; a dtype or a precision that
-            does not exist.
+        TypeError: an argument that is of no use, or a function that cannot be called so.
+        ValueError: a name that is taken or cannot be one; a reference, dtype, precision or size that does
+            not exist.
     """
+    _check_name(name)
+    _check_callables(name, costs=costs, supports=supports, make_inputs=make_inputs)
+    if make_inputs and inputs:
+        raise TypeError(f"{name} was given make_inputs and inputs; one of them says all")
+    attend, chooses = adapt(name, function, None if make_inputs else inputs or ())
+    make = checked_inputs(name, make_inputs) if make_inputs else from_shapes(name, inputs) if inputs else None
+    refusals = [] if supports is None else [_checked_supports(name, supports)]
+    refusals += [] if chooses else [only_mode(name, attend, make)]
     kernel = Kernel(
         name=name,
-        function=function,
-        supports=partial(
-            _returning,
-            (str, type(None)),
-            f"supports of {name} must return None or a reason as text",
-            supports,
-        ),
+        function=attend,
+        supports=partial(_first_refusal, refusals) if refusals else supports_everything,
+        costs=partial(_returning, Costs, f"costs of {name} must return attention.Costs", costs)
+        if costs
+        else partial(_without_costs, name),
         precision=dict(precision or {}),
-        costs=partial(_returning, Costs, f"costs of {name} must return attention.Costs", costs),
+        reference=_reference(name, reference),
+        make_inputs=make,
+        has_costs=costs is not None,
     )
-    if kernel.family not in FAMILIES or not kernel.backend:
-        raise ValueError(
-            f"kernel name {name!r} must be a family ({' or '.join(FAMILIES)}), a dash and a backend"
-        )
-    for known, given in ((DTYPES, kernel.precision), (PRECISIONS, kernel.precision.values())):
-        if wrong := [one for one in given if one not in known]:
-            raise ValueError(
-                f"precision of {name} maps dtypes to what it computes in, and {wrong[0]!r} is none of "
-                f"{', '.join(known)}"
-            )
-    if name in _KERNELS:
-        raise ValueError(f"kernel {name!r} is registered already; choose another name")
+    _check_precision(kernel)
     _KERNELS[name] = kernel
     return kernel
 
 
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise ValueError(
+            f"kernel name {name!r:.60} must be up to 60 letters, digits, dots, underscores and dashes, "
+            "and begin with a letter"
+        )
+    if name in _KERNELS:
+        raise ValueError(f"kernel {name!r} is registered already; choose another name")
+
+
+def _check_callables(name: str, **given: object) -> None:
+    for what, one in given.items():
+        if one is not None and not callable(one):
+            raise TypeError(f"{what} of {name} must be a function of a Case, got {type(one).__name__}")
+
+
+def _checked_supports(name: str, supports: Callable[[Case], str | None]) -> Callable[[Case], str | None]:
+    wanted = f"supports of {name} must return None or a reason as text"
+    return partial(_returning, (str, type(None)), wanted, supports)
+
+
+def _first_refusal(refusals: Sequence[Callable[[Case], str | None]], case: Case) -> str | None:
+    return next((reason for refuse in refusals if (reason := refuse(case))), None)
+
+
+def _without_costs(name: str, case: Case) -> Costs:
+    raise ValueError(f"{name} was registered without costs")
+
+
+def _reference(name: str, given: object) -> Reference | str:
+    """What a kernel is held to."""
+    if given is None:
+        family = name.partition("-")[0]
+        return family if family in CLAIMS else SOUGHT
+    if isinstance(given, Reference) or (isinstance(given, str) and given in (*CLAIMS, SOUGHT, NONE)):
+        return given
+    if callable(given):
+        return Reference(name=getattr(given, "__qualname__", type(given).__name__), function=given)
+    raise ValueError(
+        f"reference of {name} must be a function or one of {', '.join((*CLAIMS, SOUGHT, NONE))}, "
+        f"got {given!r:.60}"
+    )
+
+
+def _check_precision(kernel: Kernel) -> None:
+    for known, given in ((DTYPES, kernel.precision), (PRECISIONS, kernel.precision.values())):
+        if wrong := [one for one in given if one not in known]:
+            raise ValueError(
+                f"precision of {kernel.name} maps dtypes to what it computes in, and {wrong[0]!r} is none of "
+                f"{', '.join(known)}"
+            )
+
+
 def list_kernels(family: str | None = None) -> list[str]:
-    """The names of all kernels, or of one family: standard before linear, then as registered."""
+    """The names of all kernels, or of one family: standard, then linear, then others; each as registered."""
     names = [name for name, kernel in _KERNELS.items() if family in (None, kernel.family)]
-    return sorted(names, key=lambda name: FAMILIES.index(_KERNELS[name].family))
+    order = {known: place for place, known in enumerate(FAMILIES)}
+    return sorted(names, key=lambda name: order.get(_KERNELS[name].family, len(FAMILIES)))
+
+
+def backends(family: str) -> list[str]:
+    """The backends that compute the function of a family, from q, k and v alone."""
+    kernels = [_KERNELS[name] for name in list_kernels(family)]
+    return [one.backend for one in kernels if one.backend and one.reference == family and not one.make_inputs]
 
 
 def get_kernel(name: str) -> Kernel:

@@ -37,11 +37,13 @@ def json_value(value: Any) -> Any:
 
 
 def _json_object(record: Any) -> dict[str, Any]:
+    """A dataclass as an object, which its method `in_json`, if it has one, may change."""
     found: dict[str, Any] = {}
     for one in fields(record):
         value = json_value(getattr(record, one.name))
         found |= value if one.metadata.get("flat") else {one.name: value}
-    return found
+    rename = getattr(record, "in_json", None)
+    return dict(rename(found)) if rename else found
 
 
 def json_text(conclusions: Any) -> str:

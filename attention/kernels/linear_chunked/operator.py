@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.costs import times
 from attention.kernels.autograd import differentiable
-from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, refuse_tangents
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.linear_chunked.costs import backward_terms, forward_terms

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from attention.case import Case
-from attention.kernels.costs import (
+from attention.costs import (
+    Costs,
     add,
     chunk_scores,
     costs_of_heads,
@@ -13,7 +14,6 @@ from attention.kernels.costs import (
     result_elements,
 )
 from attention.kernels.linear_decay_triton.launches import decay_tiles
-from attention.kernels.registry import Costs
 from attention.kernels.triton_common.plan import Plan, make_plan, scanned
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.autograd import Operator, once_differentiable, refuse
-from attention.kernels.costs import times
+from attention.costs import times
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_decay_triton.costs import backward_terms, forward_terms
 from attention.kernels.linear_decay_triton.launches import DecayLaunches, State

@@ -281,21 +281,23 @@ def differentiate(
         result = tl.dot(queries, operand, input_precision=PRECISION)
         result *= power(behind if REVERSE else until)[:, None]
         line = tl.sum(result * phi_x, 1)
+        if not REVERSE:
+            left_hand = phi_x.to(T)
 
         # What comes from within the chunk, and the state after it.
-        keys = load_tile(b, chunk, e, DESCRIBED, RAGGED, PAD_E).to(T)
         phi = features(load_tile(y, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP)
         values = phi.to(T)
+        kept = (phi * power(until if REVERSE else behind)[:, None]).to(T)
+        keys = load_tile(b, chunk, e, DESCRIBED, RAGGED, PAD_E).to(T)
         scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
         scores = weighed(scores, until, mask, REVERSE)
         if not REVERSE:
-            pairs = tl.dot(phi_x.to(T), tl.trans(values), input_precision=PRECISION)
+            pairs = tl.dot(left_hand, tl.trans(values), input_precision=PRECISION)
             pairs = tl.where(before, scores * pairs, 0.0)
             line += tl.sum(pairs, 1)
             store_rows(inner, tl.sum(pairs, 0), chunk, RAGGED)
         store_rows(lines, line, chunk, RAGGED)
         result = tl.dot(scores.to(T), values, result, input_precision=PRECISION)
-        kept = (phi * power(until if REVERSE else behind)[:, None]).to(T)
         state = tl.dot(tl.trans(keys), kept, state * power(end), input_precision=PRECISION)
         result *= slope(point, MAP)
         store_tile(out, result, chunk, d, DESCRIBED, RAGGED, PAD_D)

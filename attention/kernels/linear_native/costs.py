@@ -7,9 +7,8 @@ from dataclasses import replace
 import torch
 
 from attention.case import Case
-from attention.kernels.costs import add, costs_of_heads, result_elements
+from attention.costs import Costs, add, costs_of_heads, result_elements
 from attention.kernels.linear_native import plan
-from attention.kernels.registry import Costs
 
 
 def native_costs(case: Case) -> Costs:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.costs import times
 from attention.kernels.autograd import Operator, differentiable
-from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import FEATURE_MAPS, get_feature_map
 from attention.kernels.linear_native.costs import backward_terms, forward_terms

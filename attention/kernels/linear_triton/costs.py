@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from attention.case import Case
-from attention.kernels.costs import add, chunk_scores, costs_of_heads, masked_chunk_scores, result_elements
-from attention.kernels.registry import Costs
+from attention.costs import Costs, add, chunk_scores, costs_of_heads, masked_chunk_scores, result_elements
 from attention.kernels.triton_common.plan import Plan, make_plan, scanned
 
 

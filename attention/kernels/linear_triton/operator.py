@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.costs import times
 from attention.kernels.autograd import Operator, differentiable, once_differentiable, refuse
-from attention.kernels.costs import times
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_triton.checks import NAME, check_others, check_pairs
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms

@@ -2,14 +2,16 @@
 
 from attention.kernels.references.errors import (
     BY_PRECISION,
-    REFERENCES,
     TOLERANCES,
     Errors,
+    differentiated_inputs,
     errors_against_reference,
     gradient_error,
+    reference_of,
     relative_error,
     tolerances,
 )
+from attention.kernels.references.functions import REFERENCES
 from attention.kernels.references.linear import linear_reference
 from attention.kernels.references.rows import (
     Head,
@@ -27,12 +29,14 @@ __all__ = [
     "Errors",
     "Head",
     "Rows",
+    "differentiated_inputs",
     "errors_against_reference",
     "gradient_error",
     "key_gradient_rows",
     "linear_reference",
     "output_rows",
     "query_gradient_rows",
+    "reference_of",
     "relative_error",
     "standard_reference",
     "tolerances",

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from attention.case import DTYPES, Case, make_inputs
-from attention.kernels.references.linear import linear_reference
-from attention.kernels.references.standard import standard_reference
-from attention.kernels.registry import get_kernel
-
-REFERENCES: dict[str, Callable[..., Tensor]] = {"standard": standard_reference, "linear": linear_reference}
-"""The oracle of each family."""
+from attention.kernels.extra_inputs import MakeInputs
+from attention.kernels.references.functions import REFERENCES
+from attention.kernels.registry import Kernel, Reference, get_kernel
 
 BY_PRECISION = {
     "float64": (1e-12, 5e-12),
@@ -77,32 +74,78 @@ def gradient_error(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return max(errors)
 
 
-def _exact(case: Case) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The oracle's output and gradients of a case, whatever kernel of its family it names."""
-    inputs = [x.detach().double().requires_grad_(case.backward) for x in make_inputs(case, seed=1)]
-    out = REFERENCES[case.family](*inputs, causal=case.causal)
-    gradients = torch.autograd.grad(out, inputs, _upstream(case).double()) if case.backward else ()
-    return out.detach(), gradients
+Inputs = list[Tensor]
 
 
-def _upstream(case: Case) -> Tensor:
-    """The gradient of the output."""
+def _run(
+    function: Callable[..., Tensor], case: Case, tensors: Inputs, extra: Mapping[str, Any]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The output of a function, and the gradients of its inputs where the case has a backward."""
+    out = function(*tensors, causal=case.causal, **extra)
+    if not case.backward:
+        return out.detach(), ()
+    leaves = [*tensors, *differentiated_inputs(extra)]
+    return out.detach(), torch.autograd.grad(out, leaves, _upstream(case, out))
+
+
+def _checked(function: Callable[..., Tensor], case: Case, *tensors: Tensor, **options: Any) -> Tensor:
+    """What a kernel returns, if it has the shape of a result."""
+    out = function(*tensors, **options)
+    if not isinstance(out, Tensor):
+        raise AssertionError(f"wrong result: the output is no tensor but {type(out).__name__}")
     shape = (case.batch, case.heads, case.seq_len, case.value_dim)
+    if tuple(out.shape) != shape:
+        raise AssertionError(f"wrong result: the output has shape {tuple(out.shape)}, but {shape} is needed")
+    return out
+
+
+def differentiated_inputs(extra: Mapping[str, Any]) -> Inputs:
+    """The extra inputs of which gradients are taken."""
+    return [x for x in extra.values() if isinstance(x, Tensor) and x.requires_grad]
+
+
+def _exact(case: Case, reference: Reference, make: MakeInputs | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The oracle's output and gradients of a case."""
+    tensors = [_widened(x) for x in make_inputs(case, seed=1)]
+    extra = {name: _widened(x) for name, x in (make(case) if make else {}).items()}
+    return _run(reference.function, case, tensors, extra)
+
+
+def _widened(x: Any) -> Any:
+    """A tensor of numbers in float64, with gradients where it had them; anything else as it is."""
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        return x
+    return x.detach().double().requires_grad_(x.requires_grad)
+
+
+def _upstream(case: Case, out: Tensor) -> Tensor:
+    """The gradient of the output, rounded as the case rounds it."""
     generator = torch.Generator().manual_seed(2)
-    return torch.randn(shape, generator=generator).to(case.device, case.torch_dtype)
+    return torch.randn(out.shape, generator=generator).to(case.device, case.torch_dtype).to(out.dtype)
 
 
-def errors_against_reference(case: Case, *, seq_len: int = 300) -> Errors:
-    """Run the case's kernel on at most ``seq_len`` tokens of the case, and compare with the oracle.
+def reference_of(kernel: Kernel) -> Reference | None:
+    """The oracle that a kernel is held to; None where it claims none."""
+    found = kernel.reference
+    return found if isinstance(found, Reference) else REFERENCES.get(found)
 
-    The oracle computes in float64 on the same, dtype-rounded inputs. 300 tokens cross the chunks
-    of every chunked kernel and end inside one.
+
+def errors_against_reference(case: Case, *, seq_len: int = 300, reference: Reference | None = None) -> Errors:
+    """Run the case's kernel on at most ``seq_len`` tokens of the case, and compare with an oracle.
+
+    The oracle, its kernel's unless another is given, computes in float64 on the same, dtype-rounded inputs.
+    300 tokens cross the chunks of every chunked kernel and end inside one.
+
+    Raises:
+        ValueError: The kernel claims no function, and no oracle is given.
     """
-    case = replace(case, seq_len=min(case.seq_len, seq_len))
-    inputs = make_inputs(case, seed=1)
-    out = get_kernel(case.kernel).function(*inputs, causal=case.causal)
-    reference, expected = _exact(replace(case, kernel=f"{case.family}-oracle"))
-    gradients = math.nan
-    if case.backward:
-        gradients = gradient_error(torch.autograd.grad(out, inputs, _upstream(case)), expected)
-    return Errors(relative_error(out.detach(), reference), gradients)
+    case, kernel = replace(case, seq_len=min(case.seq_len, seq_len)), get_kernel(case.kernel)
+    reference = reference or reference_of(kernel)
+    if reference is None:
+        raise ValueError(f"{kernel.name} claims no function that has an oracle")
+    out, gradients = _run(kernel.function, case, list(make_inputs(case, seed=1)), kernel.extra_inputs(case))
+    # What kernels without inputs of their own are held to does not depend on their names.
+    shared = case if kernel.make_inputs else replace(case, kernel="oracle")
+    expected, expected_gradients = _exact(shared, reference, kernel.make_inputs)
+    worst = gradient_error(gradients, expected_gradients) if case.backward else math.nan
+    return Errors(relative_error(out, expected), worst)

@@ -8,7 +8,8 @@ rows and a block of tokens, in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -41,13 +42,17 @@ class Rows(NamedTuple):
 
 
 class Head(NamedTuple):
-    """One head of a case: q, k ``[N, D]``, v ``[N, Dv]`` as a kernel gets them, its family and its mode."""
+    """One head of a case: q, k ``[N, D]``, v ``[N, Dv]`` as a kernel gets them, its family and its mode.
+
+    ``extra`` holds what belongs to this head of the inputs beside them.
+    """
 
     family: str
     causal: bool
     q: Tensor
     k: Tensor
     v: Tensor
+    extra: Mapping[str, Tensor] = MappingProxyType({})
 
     @property
     def scale(self) -> float:

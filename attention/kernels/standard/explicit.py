@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from attention.case import Case
-from attention.kernels.costs import costs_of_heads, masked_scores, result_elements
-from attention.kernels.registry import Costs, register_kernel
+from attention.costs import Costs, costs_of_heads, masked_scores, result_elements
+from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import checked
 
 

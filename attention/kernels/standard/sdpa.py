@@ -21,8 +21,8 @@ from torch.utils.flop_counter import (
 )
 
 from attention.case import Case, make_inputs
-from attention.kernels.costs import costs_of_heads, result_elements
-from attention.kernels.registry import Costs, register_kernel
+from attention.costs import Costs, costs_of_heads, result_elements
+from attention.kernels.registry import register_kernel
 from attention.kernels.standard.explicit import explicit_costs
 from attention.kernels.tensors import check_inputs, checked, differentiated
 from attention.torch_internals import constant_when_compiled, in_forward_mode

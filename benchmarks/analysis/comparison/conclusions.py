@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from benchmarks.analysis.reading.roles import named_in_json
 from benchmarks.analysis.reading.setting import Case, Setting
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.serialization import FLAT
@@ -131,14 +132,18 @@ class CrossoverShift:
     crossovers, unless both do or the lead at a length seems to have changed hands.
     """
 
-    linear: str
-    standard: str
+    contender: str
+    baseline: str
     setting: Setting = field(metadata=FLAT)
     base: Place
     head: Place
     change: Ratio = field(metadata=FLAT)
     p: float | None
     verdict: ShiftVerdict
+
+    def in_json(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The object in JSON, which names linear and standard kernels by their families."""
+        return named_in_json(found, self.contender, self.baseline)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -27,8 +26,8 @@ class PairCrossovers:
     at one length, which may show that the lead there changed hands.
     """
 
-    linear: str
-    standard: str
+    contender: str
+    baseline: str
     setting: Setting
     base: Place
     head: Place
@@ -55,12 +54,8 @@ def crossovers(stratum: Stratum) -> Iterator[PairCrossovers]:
         if setting not in after:
             continue
         before, now = _times(rows), _times(after[setting])
-        common = [name for name in before if name in now]
-        kernels = (
-            [kernel for family, kernel in common if family == wanted] for wanted in ("linear", "standard")
-        )
-        for linear, standard in product(*kernels):
-            names = ("linear", linear), ("standard", standard)
+        for contender, baseline in stratum.roles.pairs(before.keys() & now.keys()):
+            names = contender, baseline
             tables = stratum.shared([times[name] for times in (before, now) for name in names])
             if not len(tables[0]):
                 continue
@@ -68,7 +63,7 @@ def crossovers(stratum: Stratum) -> Iterator[PairCrossovers]:
             found = [find_crossover(*pair, unseen=unseen(stratum)) for pair in pairs]
             if all(one.kind != "none" for one in found):
                 base, head = map(Place.of, found)
-                yield PairCrossovers(linear, standard, setting, base, head, _values(pairs, found))
+                yield PairCrossovers(contender, baseline, setting, base, head, _values(pairs, found))
 
 
 def _values(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], found: Sequence[Crossover]) -> UnitValues:
@@ -105,24 +100,24 @@ def _leads(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], places: Sequence[
     return UnitValues(base[place].dropna(), head[place].dropna(), 2.0, math.sqrt(2), tried)
 
 
-def _shared_units(linear: pd.DataFrame, standard: pd.DataFrame) -> pd.DataFrame:
-    """Linear over standard by unit and length; without a common unit, that of their medians."""
-    ratios = (linear / standard).dropna(axis=1, how="all").dropna(how="all")
-    return _of_medians(linear, standard) if ratios.empty else ratios
+def _shared_units(contender: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """Contender over baseline by unit and length; without a common unit, that of their medians."""
+    ratios = (contender / baseline).dropna(axis=1, how="all").dropna(how="all")
+    return _of_medians(contender, baseline) if ratios.empty else ratios
 
 
-def _of_medians(linear: pd.DataFrame, standard: pd.DataFrame) -> pd.DataFrame:
-    return (linear.median() / standard.median()).dropna().to_frame().T
+def _of_medians(contender: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    return (contender.median() / baseline.median()).dropna().to_frame().T
 
 
-def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[pd.Series[float], float]:
+def _crossings(contender: pd.DataFrame, baseline: pd.DataFrame, n: float) -> tuple[pd.Series[float], float]:
     """Log of each unit's crossover, and the slope of the log-ratio there.
 
     To first order: a unit whose log-ratio at the common crossover is r crosses r / slope before it.
     """
-    table = complete_block(_shared_units(linear, standard))[0]
+    table = complete_block(_shared_units(contender, baseline))[0]
     if table.empty:  # no unit holds two lengths
-        table = _of_medians(linear, standard)
+        table = _of_medians(contender, baseline)
     x, ratios = np.log(table.columns.to_numpy(dtype=float)), np.log(table.to_numpy(dtype=float))
     place, mean = math.log(n), ratios.mean(axis=0)
     right = int(np.clip(np.searchsorted(x, place), 1, len(x) - 1))
@@ -131,9 +126,6 @@ def _crossings(linear: pd.DataFrame, standard: pd.DataFrame, n: float) -> tuple[
     return pd.Series(place - there / (slope or math.nan), table.index), slope
 
 
-def _times(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+def _times(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Seconds by unit and length of each kernel."""
-    return {
-        (str(family), str(kernel)): unit_table(group)
-        for (family, kernel), group in rows.groupby(["family", "kernel"])
-    }
+    return {str(kernel): unit_table(group) for kernel, group in rows.groupby("kernel")}

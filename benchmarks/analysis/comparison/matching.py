@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import machine_names
 from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.reading.roles import USUAL, Roles
 from benchmarks.analysis.reading.run_info import RunInfo, moment
 from benchmarks.analysis.reading.setting import CASE, Case
 
@@ -42,12 +43,14 @@ class Stratum:
     """The rows of both sides that one device of one machine measured by one clock.
 
     `unit` is "pair", "run" or, where a side has one run only and so has the other, "repetition"; both frames
-    have it as a number in their column of that name. A pair has the same number on both sides.
+    have it as a number in their column of that name. A pair has the same number on both sides. `roles` say
+    which kernels are compared with which.
     """
 
     base: pd.DataFrame
     head: pd.DataFrame
     unit: str
+    roles: Roles = USUAL
 
     @property
     def paired(self) -> bool:
@@ -111,10 +114,11 @@ def strata(base: Side, head: Side, paired: bool | None) -> Iterator[Stratum]:
     """
     if base.rows.empty or head.rows.empty:
         return
+    roles = Roles.of(*base.runs, *head.runs)
     others = dict(list(head.rows.groupby(list(PLACE))))
     for place, before in base.rows.groupby(list(PLACE)):
         if place in others:
-            yield _stratum(before, others[place], base.runs, head.runs, paired)
+            yield replace(_stratum(before, others[place], base.runs, head.runs, paired), roles=roles)
 
 
 def _stratum(

@@ -68,4 +68,4 @@ def _crossover(one: PairCrossovers, ratio: Ratio, p: float | None, verdict: Shif
         ratio, p = Ratio(), p if math.isfinite(one.values.tried) else None
         if verdict != "moved":
             verdict = "unchanged" if one.beyond_alike else "inconclusive"
-    return CrossoverShift(one.linear, one.standard, one.setting, one.base, one.head, ratio, p, verdict)
+    return CrossoverShift(one.contender, one.baseline, one.setting, one.base, one.head, ratio, p, verdict)

@@ -133,7 +133,7 @@ def _shifts(comparison: Comparison, name: Namer) -> Iterator[Section]:
     ]
     cells += [
         [
-            f"N* of {name(one.linear, one.setting)} against {one.standard}",
+            f"N* of {name(one.contender, one.setting)} against {one.baseline}",
             _place(one.base),
             _place(one.head),
             change(one.change),

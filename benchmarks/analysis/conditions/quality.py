@@ -12,9 +12,9 @@ from scipy import stats
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.conditions.sensors import name_conditions
-from benchmarks.analysis.reading.fields import FAMILIES, LONG_ROUND_S
+from benchmarks.analysis.reading.fields import LONG_ROUND_S
 from benchmarks.analysis.reading.records import Records
-from benchmarks.analysis.reading.setting import CASE, Case, Setting
+from benchmarks.analysis.reading.setting import CASE, Case, Setting, attention
 from benchmarks.analysis.scaling.units import Floats
 
 FEW_ROUNDS = 3
@@ -42,7 +42,7 @@ def name_quality(records: Records) -> list[str]:
     """
     if records.rows.empty:
         return []
-    rows = records.rows[records.rows["family"].isin(FAMILIES)]
+    rows = attention(records.rows)
     return [
         *_few_rounds(rows),
         *_wide_spread(rows),

@@ -6,7 +6,7 @@ import pandas as pd
 
 from benchmarks.analysis.conditions.quality import DRIFTED, name_drift
 from benchmarks.analysis.conditions.sensors import disturbances
-from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.fields import CEILING
 from benchmarks.analysis.reading.run_file import RunFile
 
 OF_TIMES = ("key", "clock", "device", "repetition")
@@ -21,7 +21,7 @@ def name_disturbances(file: RunFile) -> dict[str, str]:
     rows = [
         {**{name: one.fields[name] for name in OF_TIMES}, "median_s": one.median_s}
         for one in file.measured
-        if one.fields["family"] in FAMILIES
+        if one.fields["family"] != CEILING
     ]
     on_cuda = any(row["device"] == "cuda" for row in rows)
     found: dict[str, str] = {}

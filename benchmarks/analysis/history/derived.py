@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import product
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.analysis.history.names import LineName, series_name
-from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.roles import USUAL, Roles
 from benchmarks.analysis.reading.setting import CASE, Case, by_series, by_setting
 from benchmarks.analysis.scaling.growth import flat_window, slope_tolerance
 from benchmarks.analysis.scaling.units import MIN_LENGTHS, Floats, complete_block, local_slopes
@@ -67,15 +66,12 @@ def _spread_out(rows: pd.Index, values: Floats, count: int) -> Floats:
     return column
 
 
-def crossovers(cases: pd.DataFrame, logs: Floats) -> Columns:
-    """Log N* of every linear kernel and every standard one in each run, where they cross in any."""
+def crossovers(cases: pd.DataFrame, logs: Floats, roles: Roles = USUAL) -> Columns:
+    """Log N* of every contender and every baseline in each run, where they cross in any."""
     names, columns = [], []
     for setting, group in by_setting(cases):
-        families = {
-            family: sorted(group.loc[group["family"] == family, "kernel"].unique()) for family in FAMILIES
-        }
-        for linear, standard in product(families["linear"], families["standard"]):
-            ours, theirs = (group[group["kernel"] == kernel] for kernel in (linear, standard))
+        for pair in roles.pairs(group["kernel"].unique()):
+            ours, theirs = (group[group["kernel"] == kernel] for kernel in pair)
             both = ours.merge(theirs, on="seq_len")
             if len(both) < 2:
                 continue
@@ -89,7 +85,7 @@ def crossovers(cases: pd.DataFrame, logs: Floats) -> Columns:
                 np.log(block.columns.to_numpy(dtype=float)), block.to_numpy(dtype=float)
             )
             if inside.any():
-                names.append(series_name(group["name"].iloc[0], setting, (linear, standard)))
+                names.append(series_name(group["name"].iloc[0], setting, pair))
                 columns.append(_spread_out(block.index, crossings, len(logs)))
     return names, np.array(columns).T
 
@@ -102,7 +98,7 @@ def log_crossings(x: Floats, ratios: Floats) -> tuple[Floats, NDArray[np.bool_]]
         ratios: Log-ratios, one row a run, one column a length.
 
     Returns:
-        The zero of each row, the shortest or longest x where the linear kernel is ahead everywhere or
+        The zero of each row, the shortest or longest x where the contender is ahead everywhere or
         nowhere, NaN where the sign changes more than once; and in which rows it changes once.
     """
     ahead = ratios < 0

@@ -13,6 +13,7 @@ from benchmarks.analysis.history.derived import Columns, case_columns, crossover
 from benchmarks.analysis.history.names import LineName, case_names, is_ceiling
 from benchmarks.analysis.history.storage import EXACT, Revision, StoredRun
 from benchmarks.analysis.reading.fields import UNSPLIT_BYTES
+from benchmarks.analysis.reading.roles import Roles
 from benchmarks.analysis.reading.texts import printable
 from benchmarks.analysis.scaling.units import Floats
 
@@ -111,9 +112,9 @@ def _timeline(name: str, machine: str, runs: Sequence[StoredRun]) -> Timeline:
     for number, quantity in enumerate(EXACT):
         counts = np.array([[run.exact.get(one, unknown)[number] for one in identities] for run in runs])
         lines += [_with_slack(line, devices[line.name]) for line in _lines(quantity, (names, counts), places)]
-    table = case_columns(names, cases)
+    table, roles = case_columns(names, cases), Roles.together(run.roles for run in runs)
     lines += _lines("exponent", exponents(table, logs), places)
-    lines += _lines("crossover", crossovers(table, logs), places)
+    lines += _lines("crossover", crossovers(table, logs, roles), places)
     disturbed = [
         Disturbance(index[run.revision], printable(str(run.path)), run.conditions)
         for run in runs

@@ -15,6 +15,7 @@ from benchmarks.analysis.conditions.stored import name_disturbances
 from benchmarks.analysis.reading.fields import LOST, InputError
 from benchmarks.analysis.reading.machines import usable_cores
 from benchmarks.analysis.reading.records import name_unsound
+from benchmarks.analysis.reading.roles import USUAL, Roles
 from benchmarks.analysis.reading.run_file import ENDINGS, RunFile, read_run
 from benchmarks.analysis.reading.run_info import moment
 from benchmarks.analysis.reading.setting import CASE, Case
@@ -70,6 +71,7 @@ class StoredRun:
         failed: Outcome of each case, by its key, that ran out of memory, failed or is unsupported.
         conditions: What disturbed the run, by kind, in the words of a report.
         unsound: A sentence about each of its records that is left out because it is not sound.
+        roles: Which of its kernels are compared with which.
     """
 
     path: Path
@@ -82,6 +84,7 @@ class StoredRun:
     failed: dict[str, str] = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)
     unsound: list[str] = field(default_factory=list)
+    roles: Roles = USUAL
 
 
 def read_storage(folder: Path) -> tuple[list[StoredRun], list[str]]:
@@ -189,6 +192,7 @@ def _stored(file: RunFile) -> StoredRun:
         failed=failed,
         conditions=name_disturbances(file),
         unsound=list(name_unsound(file)),
+        roles=Roles.of(file.run),
     )
 
 

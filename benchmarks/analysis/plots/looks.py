@@ -56,6 +56,9 @@ OTHERS = Palette(
 )
 MARKERS = "osv^<>ph8DdXP*H"
 
+BACKGROUND = Look("#C4C4C4", "", (0, (3, 1)))
+"""The look of a kernel that is there for completeness."""
+
 # Okabe and Ito's colours but their yellow, too pale on white; the rest was searched for. Any two are at least
 # 13 apart in CIELAB, as normal, protanopic and deuteranopic eyes see them.
 CHOSEN = {
@@ -79,7 +82,8 @@ CHOSEN = {
 
 def look(kernel: str) -> Look:
     """The look of a kernel, known or not, whichever others are drawn beside it."""
-    return CHOSEN.get(kernel) or _hashed(kernel)
+    name = kernel.partition(" ")[0]  # without what is said of it
+    return CHOSEN.get(name) or _hashed(name)
 
 
 def looks(kernels: Iterable[str]) -> dict[str, Look]:

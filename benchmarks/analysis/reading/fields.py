@@ -14,9 +14,15 @@ SCHEMA = 1
 TEXTS = ("key", "kernel", "family", "mode", "phase", "device", "device_name", "dtype", "clock")
 INTEGERS = ("batch", "heads", "seq_len", "head_dim", "repetition")
 AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
-OPTIONAL_TEXTS = ("precision", "state_changed")
+OPTIONAL_TEXTS = ("precision", "state_changed", "reference", "flops_unknown")
 OPTIONAL_INTEGERS = ("value_dim", "embed_dim")
-OPTIONAL_AMOUNTS = ("counted_flops", "predicted_peak_bytes")
+OPTIONAL_AMOUNTS = ("counted_flops", "countable_flops", "predicted_peak_bytes", "reference_error")
+SENTENCES = ("state_changed", "flops_unknown")
+"""Texts of any length."""
+FUNCTIONS = {"standard": "softmax attention", "linear": "linear attention with elu + 1"}
+"""What kernels of these families compute, to which those of older records were held as well."""
+DECLARED = "none"
+"""The reference of a kernel whose author says that its function has no oracle."""
 ALWAYS = ("key", "kernel", "family", "device", "clock", "repetition")
 """The required fields that records of no family may leave null: by them rows are told apart."""
 SUBJECTS = ("operator", "layer", "ceiling")
@@ -31,6 +37,10 @@ MADE_HERE = (
 )  # fmt: skip
 """Columns that the analysis adds to the fields of a record, which therefore may have none of these names."""
 FAMILIES = ("standard", "linear")
+CEILING = "ceiling"
+"""The family of what is no attention: it is compared with none."""
+BASELINES = ("standard-*",)
+"""Patterns of the kernels that others are compared with, unless a run says so itself."""
 OUTCOMES = ("unsupported", "over_memory", "over_time", "oom", "failed")
 LOST = ("oom", "failed", "unsupported")
 """Outcomes that are the case's own fault; what is predicted not to fit depends on what else is running."""
@@ -84,6 +94,8 @@ def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dic
         "precision": info.get("dtype"),
     }
     record |= {name: value for name, value in defaults.items() if info.get(name) is None}
+    # Null says that its function is not known, and nothing that it is an older record.
+    record.setdefault("reference", FUNCTIONS.get(record["family"]))
     optional = record["family"] not in FAMILIES
     for field in (
         "subject",
@@ -107,7 +119,7 @@ def _wanted(field: str, value: Any) -> str | None:
     """What a field needs instead of this value; None if that is fine."""
     if field == "subject":
         fine, wanted = value in SUBJECTS, f"one of {', '.join(SUBJECTS)}"
-    elif field == "state_changed":
+    elif field in SENTENCES:
         fine, wanted = isinstance(value, str), "text"
     elif field in TEXTS or field in OPTIONAL_TEXTS:
         least = 0 if field == "device_name" else 1

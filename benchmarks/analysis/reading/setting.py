@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from benchmarks.analysis.reading.fields import CEILING
 from benchmarks.analysis.serialization import FLAT
 
 Row: TypeAlias = "Mapping[Any, Any] | pd.Series[Any]"
@@ -47,6 +48,11 @@ class Setting:
     heads: int | None
     head_dim: int | None
     value_dim: int | None
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether it is one of attention: no ceiling's, and with a mode."""
+        return self.subject != CEILING and self.mode is not None
 
     @classmethod
     def of(cls, row: Row) -> Setting:
@@ -97,3 +103,11 @@ def by_series(rows: pd.DataFrame) -> Iterator[tuple[str, str, Setting, pd.DataFr
         for _, group in rows.groupby(list(SERIES), dropna=False):
             first = group.iloc[0]
             yield str(first["kernel"]), str(first["family"]), Setting.of(first), group
+
+
+def attention(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of attention: no ceilings, and none that lack a mode or a length."""
+    if rows.empty:
+        return rows
+    apart = (rows["subject"] == CEILING) | (rows["family"] == CEILING)
+    return rows[~apart & rows["mode"].notna() & rows["seq_len"].notna()]

@@ -7,15 +7,17 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.reading.fields import FAMILIES
 from benchmarks.analysis.reading.machines import differences, machine_names
 from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.reading.roles import USUAL, Roles
 from benchmarks.analysis.reading.run_info import RunInfo
-from benchmarks.analysis.reading.setting import by_setting
+from benchmarks.analysis.reading.setting import attention, by_setting
 from benchmarks.analysis.report.ceilings import Ceiling, ceiling_of
 from benchmarks.analysis.report.conclusions import PairCrossover, Series
 
 BOTH_MODES = {"bidirectional", "causal"}
+ALIKE = 0.02
+"""By how much declared and counted FLOPs may differ."""
 WHAT_TO_CHECK = (
     "What to check where a case is faster than its ceilings allow: the clock; whether the working set stays "
     "in a cache, whose bandwidth is above the memory's; whether the function is asynchronous and returns "
@@ -28,6 +30,7 @@ def name_caveats(
     series: Sequence[Series],
     crossovers: Sequence[PairCrossover],
     ceilings: Sequence[Ceiling],
+    roles: Roles = USUAL,
 ) -> list[str]:
     """All warnings of a report, in the order in which it shows them."""
     if records.rows.empty:
@@ -38,7 +41,8 @@ def name_caveats(
         *_differences(records),
         *_changed_state(records.rows),
         *_precisions(records.rows, crossovers),
-        *_missing(records.rows),
+        *_borrowed_costs(records.rows),
+        *_missing(records.rows, roles),
         *_without_ceilings(series, ceilings),
         *_of_crossovers(crossovers),
     ]
@@ -109,8 +113,8 @@ def _precisions(rows: pd.DataFrame, crossovers: Sequence[PairCrossover]) -> Iter
         others = {
             other
             for pair in crossovers
-            if kernel in (pair.linear, pair.standard) and pair.setting.dtype == dtype
-            for other in (pair.linear, pair.standard)
+            if kernel in (pair.contender, pair.baseline) and pair.setting.dtype == dtype
+            for other in (pair.contender, pair.baseline)
         }
         unlike = sorted(
             others & set(rows.loc[(rows["dtype"] == dtype) & (rows["precision"] != precision), "kernel"])
@@ -121,18 +125,34 @@ def _precisions(rows: pd.DataFrame, crossovers: Sequence[PairCrossover]) -> Iter
         yield f"{kernel} computes {dtype} in {precision}{compared}."
 
 
-def _missing(rows: pd.DataFrame) -> Iterator[str]:
-    """Modes, families, lengths and units that must be measured before there is something to compare."""
-    in_any_mode = rows[rows["family"].isin(FAMILIES)].assign(mode=None)
+def _borrowed_costs(rows: pd.DataFrame) -> Iterator[str]:
+    """Kernels whose declared FLOPs are not those that torch counts."""
+    if not {"counted_flops", "countable_flops"} <= set(rows.columns):
+        return
+    counted, declared = (rows[name].astype(float) for name in ("counted_flops", "countable_flops"))
+    ratios = (declared / counted)[(counted > 0) & (declared > 0)]
+    off = rows.loc[ratios.index].assign(ratio=ratios)[(ratios - 1).abs() > ALIKE]
+    for kernel, group in off.groupby("kernel"):
+        ends = sorted({f"{group['ratio'].min():.3g}", f"{group['ratio'].max():.3g}"}, key=float)
+        where = f"at N = {wording.ranges(list(group['seq_len'].unique()))}"
+        yield (
+            f"{kernel} declares {' to '.join(ends)} times the FLOPs that torch counts, {where}: its costs "
+            "are not those of what it executes, so its FLOPs, their exponent and its place under the roof "
+            "are wrong."
+        )
+
+
+def _missing(rows: pd.DataFrame, roles: Roles) -> Iterator[str]:
+    """Modes, kernels, lengths and units that must be measured before there is something to compare."""
+    in_any_mode = attention(rows).assign(mode=None)
     for setting, without_modes in by_setting(in_any_mode):
         group = rows.loc[without_modes.index]
         where = f"{wording.phase(setting)} on {wording.place(setting)}"
         if setting.subject == "operator":
             for mode in sorted(BOTH_MODES - set(group["mode"])):
                 yield f"No {mode} case was measured, {where}."
-        for family in FAMILIES:
-            if family not in set(group["family"]):
-                yield f"No {family} kernel was measured, {where}: there is nothing to compare with."
+        for missing in _roles_missing(group, roles):
+            yield f"No {missing} was measured, {where}: there is nothing to compare with."
         if group["seq_len"].nunique() < 3:
             found = ", ".join(str(length) for length in sorted(group["seq_len"].unique()))
             yield f"Only N = {found} was measured, {where}: exponents and fits need 3 lengths."
@@ -141,11 +161,19 @@ def _missing(rows: pd.DataFrame) -> Iterator[str]:
             yield f"A single {unit} allows no intervals, {where}: measure at least 3 repetitions."
 
 
+def _roles_missing(rows: pd.DataFrame, roles: Roles) -> Iterator[str]:
+    """The roles that no kernel of a setting has."""
+    found = {roles.is_baseline(kernel) for kernel in rows["kernel"].unique()}
+    usual = roles.against == USUAL.against
+    if True not in found:
+        yield "standard kernel" if usual else f"kernel like {wording.listed(roles.against)}"
+    if False not in found:
+        yield "linear kernel" if usual else "kernel beside the baselines"
+
+
 def _without_ceilings(series: Sequence[Series], ceilings: Sequence[Ceiling]) -> Iterator[str]:
     """Operators that cannot be compared with what their device can do."""
-    operators = [
-        one.setting for one in series if one.setting.subject == "operator" and one.family in FAMILIES
-    ]
+    operators = [one.setting for one in series if one.setting.subject == "operator" and one.is_attention]
     without = [setting for setting in operators if ceiling_of(setting, ceilings) is None]
     places = [f"{setting.device} {setting.dtype}, {setting.clock} clock" for setting in without]
     if places:
@@ -160,7 +188,7 @@ def _of_crossovers(crossovers: Sequence[PairCrossover]) -> Iterator[str]:
     """The notes on crossovers, each with all pairs that have it."""
     notes: dict[str, list[str]] = {}
     for pair in crossovers:
-        name = f"{pair.linear} against {pair.standard} ({wording.what(pair.setting)})"
+        name = f"{pair.contender} against {pair.baseline} ({wording.what(pair.setting)})"
         for note in pair.found.notes:
             notes.setdefault(note, []).append(name)
     for note, pairs in notes.items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
+from benchmarks.analysis.reading.fields import CEILING, DECLARED
 from benchmarks.analysis.reading.machines import Machine
+from benchmarks.analysis.reading.roles import Roles, named_in_json
 from benchmarks.analysis.reading.setting import Case, Row, Setting
 from benchmarks.analysis.report.ceilings import Ceiling
 from benchmarks.analysis.report.floors import Verdict
@@ -29,12 +31,34 @@ class RatedExponent(Exponent):
 
 
 @dataclass(frozen=True)
+class Function:
+    """What a kernel computes at some of its lengths.
+
+    Attributes:
+        reference: Name of the oracle that its results were compared with; None where it computes none of the
+            functions that have one, `fields.DECLARED` where its author says so.
+        error: Relative error of its output against that oracle on a few tokens, None where not known.
+        seq_lens: The lengths.
+    """
+
+    reference: str | None
+    error: float | None
+    seq_lens: list[int]
+
+    @property
+    def checked(self) -> bool:
+        """Whether its results were compared with an oracle."""
+        return self.reference not in (None, DECLARED)
+
+
+@dataclass(frozen=True)
 class Series:
     """All lengths of one kernel in one setting.
 
     Attributes:
         kernel: Its name.
         family: The part of the name before the first "-".
+        functions: What it computes, by the lengths at which it does.
         setting: What all its cases agree in.
         unit: The unit of sampling.
         seq_lens: Its lengths, ascending.
@@ -55,6 +79,7 @@ class Series:
 
     kernel: str
     family: str
+    functions: list[Function]
     setting: Setting = field(metadata=FLAT)
     unit: Unit
     seq_lens: list[int]
@@ -72,17 +97,31 @@ class Series:
     laws_firmness: Firmness
     best_law: str | None
 
+    @property
+    def checked(self) -> bool:
+        """Whether its results were compared with an oracle at all of its lengths."""
+        return all(one.checked for one in self.functions)
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether it is a kernel of attention, in a mode."""
+        return self.family != CEILING and self.setting.is_attention
+
 
 @dataclass(frozen=True)
 class PairCrossover:
-    """The crossover of a linear and a standard kernel in one setting, in time or in peak memory."""
+    """The crossover of a contender and a baseline in one setting, in time or in peak memory."""
 
-    linear: str
-    standard: str
+    contender: str
+    baseline: str
     setting: Setting = field(metadata=FLAT)
     quantity: Quantity
     found: Crossover = field(metadata=FLAT)
     firmness: Firmness
+
+    def in_json(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The object in JSON, which names linear and standard kernels by their families."""
+        return named_in_json(found, self.contender, self.baseline)
 
 
 @dataclass(frozen=True)
@@ -147,7 +186,8 @@ class Summary:
         schema: Version of this object in summary.json.
         runs: What it rests on.
         series: Every series, in the order of its fields.
-        crossovers: Every pair of a linear and a standard kernel in each setting.
+        crossovers: Every pair of a contender and a baseline in each setting.
+        roles: Which kernels are compared with which.
         ceilings: What each device can do at most.
         warnings: Sentences naming what is missing, and what cannot be.
         quality: Sentences naming what was unstable, and what to try.
@@ -158,15 +198,23 @@ class Summary:
     runs: Runs
     series: list[Series]
     crossovers: list[PairCrossover]
+    roles: Roles
     ceilings: list[Ceiling]
     warnings: list[str]
     quality: list[str]
     not_measured: pd.DataFrame
 
 
-def best_linear(series: Sequence[Series]) -> str | None:
-    """The headline kernel of one setting: the fastest linear one at the longest length of any."""
-    linear = [one for one in series if one.family == "linear"]
+def headline_kernel(series: Sequence[Series], roles: Roles) -> str | None:
+    """The kernel of one setting that is spoken of first: the user's own, else the fastest linear contender.
+
+    It is the fastest at the longest length of any; without a linear one, of all contenders.
+    """
+    own = sorted((one.kernel for one in series if one.kernel in roles.own), key=roles.order)
+    if own:
+        return own[0]
+    contenders = [one for one in series if not roles.is_baseline(one.kernel)]
+    linear = [one for one in contenders if one.family == "linear"] or contenders
     if not linear:
         return None
     longest = max(one.seq_lens[-1] for one in linear)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
+from benchmarks.analysis.reading.roles import USUAL
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.cases import agreeing, spread
@@ -19,7 +20,7 @@ from benchmarks.analysis.scaling.exclusion import TEXTURE
 from benchmarks.analysis.scaling.growth import FAR_FROM_TENABLE
 
 ABOUT_SPEEDUPS = (
-    "Geometric mean over the units of standard / linear, each unit compared with itself; where it passes 1x "
+    "Geometric mean over the units of {ratio}, each unit compared with itself; where it passes 1x "
     "is the crossover. Ratios of the medians above can differ within the noise."
 )
 ABOUT_LAWS = (
@@ -44,8 +45,10 @@ def evidence(summary: Summary, cases: pd.DataFrame, setting: Setting) -> Iterato
         yield Section(f"Median time and its spread, {name}", table=_medians(ours), level=3)
     pairs = [pair for pair in summary.crossovers if pair.setting == setting and pair.quantity == "time"]
     if pairs:
-        notes = [ABOUT_SPEEDUPS] if any(pair.found.units > 1 for pair in pairs) else []
-        title = f"Speedup of linear over standard, {name}"
+        words = ("linear", "standard") if summary.roles == USUAL else ("contender", "baseline")
+        about = ABOUT_SPEEDUPS.format(ratio=" / ".join(reversed(words)))
+        notes = [about] if any(pair.found.units > 1 for pair in pairs) else []
+        title = f"Speedup of {' over '.join(words)}, {name}"
         yield Section(title, table=_speedups(pairs), notes=notes, level=3)
     ceiling = ceiling_of(setting, summary.ceilings)
     if ceiling:
@@ -104,7 +107,7 @@ def _speedups(pairs: Sequence[PairCrossover]) -> Table:
     for pair in pairs:
         ratios = dict(zip(pair.found.seq_lens, pair.found.ratios, strict=True))
         cells = ["-" if ratio is None else wording.times(ratio) for ratio in map(ratios.get, lengths)]
-        rows.append([f"{pair.linear} over {pair.standard}", *cells])
+        rows.append([f"{pair.contender} over {pair.baseline}", *cells])
     return Table(["", *(f"N={length}" for length in lengths)], rows)
 
 

@@ -10,8 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.setting import by_setting
+from benchmarks.analysis.reading.setting import attention, by_setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate, ceiling_of
 from benchmarks.analysis.scaling.units import Floats
 
@@ -42,7 +41,7 @@ def with_floors(cases: pd.DataFrame, ceilings: Iterable[Ceiling]) -> pd.DataFram
     """
     texts = ("floor_bound", "floor_verdict")
     cases = cases.assign(**{name: None if name in texts else np.nan for name in FLOOR})
-    measured = cases[(cases["outcome"] == "measured") & cases["family"].isin(FAMILIES)]
+    measured = attention(cases[cases["outcome"] == "measured"])
     noise = _noise(measured)
     for setting, group in by_setting(measured):
         ceiling = ceiling_of(setting, ceilings)

@@ -56,7 +56,7 @@ def _finer(summary: Summary) -> Iterator[list[str]]:
     for pair in summary.crossovers:
         lengths = _around(pair.found) if pair.quantity == "time" else ()
         if lengths:
-            kernels = {pair.linear: None, pair.standard: None}
+            kernels = {pair.contender: None, pair.baseline: None}
             around.setdefault((pair.setting, lengths), {}).update(kernels)
     for (setting, lengths), kernels in around.items():
         shape = f"{setting.batch}x{setting.heads}x{setting.head_dim}"

@@ -11,59 +11,59 @@ from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.forms import Term
 
 VERBS = {"time": ("beats", "is faster than"), "peak_bytes": ("needs less memory than",) * 2}
-"""How a linear kernel is ahead of a standard one, from some length on and up to some length."""
+"""How a contender is ahead of a baseline, from some length on and up to some length."""
 
 
 class Predicate(NamedTuple):
-    """A statement about a linear kernel: a verb, the standard kernel as its object, and the rest."""
+    """A statement about a contender: a verb, the baseline as its object, and the rest."""
 
     verb: str
-    standard: str
+    baseline: str
     rest: str
 
 
 def predicate(pair: PairCrossover) -> Predicate:
-    """The statement of a crossover about its linear kernel."""
-    found, standard = pair.found, pair.standard
+    """The statement of a crossover about its contender."""
+    found, baseline = pair.found, pair.baseline
     verb, comparison = VERBS[pair.quantity]
     if found.lengths is None:
-        return Predicate("has no length in common with", standard, "")
+        return Predicate("has no length in common with", baseline, "")
     if found.kind == "inside":
         place = wording.interval(found.n, found.low, found.high, ".0f")
-        if found.ahead_beyond == "linear":
-            return Predicate(verb, standard, f" from N = {place}")
-        return Predicate(comparison, standard, f" only up to N = {place}, and not beyond")
+        if found.ahead_beyond == "contender":
+            return Predicate(verb, baseline, f" from N = {place}")
+        return Predicate(comparison, baseline, f" only up to N = {place}, and not beyond")
     shortest, longest = found.lengths
     where = f"N = {shortest}" + (f" to {longest}" if longest > shortest else "")
     if found.within_noise:
         where += f", within the noise at {', '.join(map(str, found.within_noise))}"
     if found.kind == "below":
-        return Predicate(verb, standard, f" at every length measured ({where})")
+        return Predicate(verb, baseline, f" at every length measured ({where})")
     if found.kind == "above":
-        return Predicate(f"never {verb}", standard, f" ({where})")
-    ahead = pair.linear if found.ahead_beyond == "linear" else standard
+        return Predicate(f"never {verb}", baseline, f" ({where})")
+    ahead = pair.contender if found.ahead_beyond == "contender" else baseline
     return Predicate(
-        "changes places with", standard, f" more than once ({where}; in the end {ahead} is ahead)"
+        "changes places with", baseline, f" more than once ({where}; in the end {ahead} is ahead)"
     )
 
 
 def crossover(pair: PairCrossover) -> str:
     """A crossover as a sentence without its full stop."""
-    verb, standard, rest = predicate(pair)
-    return f"{pair.linear} {verb} {standard}{rest}"
+    verb, baseline, rest = predicate(pair)
+    return f"{pair.contender} {verb} {baseline}{rest}"
 
 
 def joined(predicates: Iterable[Predicate]) -> str:
-    """Predicates of one linear kernel in one sentence without its subject.
+    """Predicates of one contender in one sentence without its subject.
 
-    Standard kernels of which the same is said stand together, and no verb stands twice in a row.
+    Baselines of which the same is said stand together, and no verb stands twice in a row.
     """
     alike: dict[tuple[str, str], list[str]] = {}
-    for verb, standard, rest in predicates:
-        alike.setdefault((verb, rest), []).append(standard)
+    for verb, baseline, rest in predicates:
+        alike.setdefault((verb, rest), []).append(baseline)
     sentence, last = "", ""
-    for (verb, rest), standards in sorted(alike.items(), key=lambda item: item[0][0]):
-        objects = " and ".join(filter(None, [", ".join(standards[:-1]), standards[-1]])) + rest
+    for (verb, rest), baselines in sorted(alike.items(), key=lambda item: item[0][0]):
+        objects = " and ".join(filter(None, [", ".join(baselines[:-1]), baselines[-1]])) + rest
         joint = ", " if verb == last else f"; {verb} " if sentence else f"{verb} "
         sentence, last = sentence + joint + objects, verb
     return sentence
@@ -71,10 +71,10 @@ def joined(predicates: Iterable[Predicate]) -> str:
 
 def short_crossover(pair: PairCrossover) -> str:
     """A crossover in the few words of a legend."""
-    against, found = f"{pair.linear} against {pair.standard}", pair.found
+    against, found = f"{pair.contender} against {pair.baseline}", pair.found
     if found.kind == "inside":
         place = f"N* = {wording.interval(found.n, found.low, found.high, '.0f')}"
-        return f"{against}: {place}" + ("" if found.ahead_beyond == "linear" else ", ahead only below")
+        return f"{against}: {place}" + ("" if found.ahead_beyond == "contender" else ", ahead only below")
     words = {
         "below": "ahead at every length",
         "above": "never ahead",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.analysis.conditions.quality import name_quality
-from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.reading.fields import CEILING
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.reading.roles import Roles
 from benchmarks.analysis.reading.setting import Setting, by_series, by_setting
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.caveats import name_caveats
@@ -25,6 +25,7 @@ from benchmarks.analysis.report.conclusions import (
     Series,
     Summary,
 )
+from benchmarks.analysis.report.functions import functions
 from benchmarks.analysis.scaling.crossover import find_crossover
 from benchmarks.analysis.scaling.exponent import estimate_exponent
 from benchmarks.analysis.scaling.firmness import Unit, of_crossover, of_exponent, of_units
@@ -63,8 +64,11 @@ def summarise(
         _series(kernel, family, setting, group, of_series[kernel, family, setting], unseen(group))
         for kernel, family, setting, group in by_series(scaling)
     ]
+    roles = Roles.of(*records.runs)
     crossovers = [
-        pair for setting, group in by_setting(scaling) for pair in _crossovers(setting, group, unseen(group))
+        pair
+        for setting, group in by_setting(scaling[scaling["family"] != CEILING] if len(scaling) else scaling)
+        for pair in _crossovers(setting, group, roles, unseen(group))
     ]
     assumed = max((unseen(group) for _, group in by_setting(scaling)), default=0.0)
     return Summary(
@@ -72,8 +76,9 @@ def summarise(
         _runs(records, assumed or None),
         series,
         crossovers,
+        roles,
         ceilings,
-        warnings=records.warnings + name_caveats(records, series, crossovers, ceilings),
+        warnings=records.warnings + name_caveats(records, series, crossovers, ceilings, roles),
         quality=name_quality(records),
         not_measured=records.not_measured,
     )
@@ -90,6 +95,7 @@ def _series(
     return Series(
         kernel,
         family,
+        functions(cases),
         setting,
         unit,
         seq_lens=[int(length) for length in lengths],
@@ -114,20 +120,20 @@ def _unit(rows: pd.DataFrame) -> Unit:
     return "run" if rows["unit_kind"].iloc[0] == "run" else "repetition"
 
 
-def _crossovers(setting: Setting, rows: pd.DataFrame, unseen: float) -> Iterator[PairCrossover]:
-    kernels = {family: sorted(rows.loc[rows["family"] == family, "kernel"].unique()) for family in FAMILIES}
+def _crossovers(setting: Setting, rows: pd.DataFrame, roles: Roles, unseen: float) -> Iterator[PairCrossover]:
     times = {kernel: unit_table(group) for kernel, group in rows.groupby("kernel")}
     unit = _unit(rows)
     # Bytes are exact: they need no units, and one row says it all.
     known = rows.astype({"peak_bytes": float}).query("peak_bytes > 0").assign(unit=0)
     peaks = {kernel: unit_table(group, "peak_bytes") for kernel, group in known.groupby("kernel")}
-    for linear, standard in product(kernels["linear"], kernels["standard"]):
-        time = find_crossover(times[linear], times[standard], unseen=unseen)
-        yield PairCrossover(linear, standard, setting, "time", time, of_crossover(time, unit))
-        if linear in peaks and standard in peaks:
-            memory = find_crossover(peaks[linear], peaks[standard], exact=True)
+    for pair in roles.pairs(map(str, times)):
+        ours, theirs = pair
+        time = find_crossover(times[ours], times[theirs], unseen=unseen)
+        yield PairCrossover(*pair, setting, "time", time, of_crossover(time, unit))
+        if ours in peaks and theirs in peaks:
+            memory = find_crossover(peaks[ours], peaks[theirs], exact=True)
             firmness = of_crossover(memory, unit, exact=True)
-            yield PairCrossover(linear, standard, setting, "peak_bytes", memory, firmness)
+            yield PairCrossover(*pair, setting, "peak_bytes", memory, firmness)
 
 
 def _runs(records: Records, run_effect: float | None) -> Runs:

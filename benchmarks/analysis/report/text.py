@@ -8,10 +8,12 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
+from benchmarks.analysis.reading.roles import USUAL, Roles
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate
-from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, best_linear
+from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, headline_kernel
 from benchmarks.analysis.report.evidence import evidence
+from benchmarks.analysis.report.functions import labelled, what_they_compute
 from benchmarks.analysis.report.next_steps import next_steps
 from benchmarks.analysis.report.sentences import growth, joined, predicate
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
@@ -28,12 +30,15 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
         summary: What `summary.summarise` concluded.
         cases: What `cases.case_table` made of the same records.
     """
+    computed, following = what_they_compute(summary), next_steps(summary)
+    summary, cases = labelled(summary, cases)
     settings = list(dict.fromkeys(one.setting for one in summary.series if one.setting.mode))
     settings.sort(key=lambda setting: setting.subject != "operator")
     return [
         _head(summary),
         *(_answer(summary, setting) for setting in settings),
-        *next_steps(summary),
+        *computed,
+        *following,
         _warned(summary),
         *_quality(summary),
         *_ceilings(summary.ceilings),
@@ -47,8 +52,15 @@ def _head(summary: Summary) -> Section:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     files = f"From {wording.count(len(names), 'file')}: {', '.join(names[:MOST_NAMES])}{more}."
     only_ceilings = summary.ceilings and not summary.series
-    title = "What the devices can do" if only_ceilings else "Linear against standard attention"
+    title = "What the devices can do" if only_ceilings else _title(summary.roles)
     return Section(title, [files, *_units(summary.runs)], level=1)
+
+
+def _title(roles: Roles) -> str:
+    if roles == USUAL:
+        return "Linear against standard attention"
+    contenders = wording.listed(roles.own) if roles.own else "All kernels"
+    return f"{contenders} against {wording.listed(roles.against)}"
 
 
 def _units(runs: Runs) -> Iterator[str]:
@@ -73,19 +85,21 @@ def _units(runs: Runs) -> Iterator[str]:
 
 
 def _answer(summary: Summary, setting: Setting) -> Section:
-    """Sentences on who is ahead from which length on, the best linear kernel first."""
+    """Sentences on who is ahead from which length on, the kernel of the headline first."""
     pairs = [pair for pair in summary.crossovers if pair.setting == setting]
     series = [one for one in summary.series if one.setting == setting]
-    best = best_linear(series)
+    best = headline_kernel(series, summary.roles)
     sentences = []
     for quantity, name in QUANTITIES.items():
         ours = [pair for pair in pairs if pair.quantity == quantity]
-        ours.sort(key=lambda pair: (pair.linear != best, pair.linear))
-        for linear, firmness in dict.fromkeys((pair.linear, pair.firmness) for pair in ours):
-            alike = [pair for pair in ours if (pair.linear, pair.firmness) == (linear, firmness)]
-            sentences.append(f"{name} ({firmness}): {linear} {joined(map(predicate, alike))}.")
+        ours.sort(key=lambda pair: (pair.contender != best, summary.roles.order(pair.contender)))
+        for contender, firmness in dict.fromkeys((pair.contender, pair.firmness) for pair in ours):
+            alike = [pair for pair in ours if (pair.contender, pair.firmness) == (contender, firmness)]
+            sentences.append(f"{name} ({firmness}): {contender} {joined(map(predicate, alike))}.")
     where = f"{wording.what(setting).capitalize()} on {wording.place(setting)}"
-    sentences = sentences or ["No linear and standard kernel were measured at the same lengths."]
+    if not sentences:
+        nobody = "linear and standard kernel" if summary.roles == USUAL else "contender and baseline"
+        sentences = [f"No {nobody} were measured at the same lengths."]
     return Section(where, [*sentences, *_growth(series)])
 
 

@@ -14,6 +14,7 @@ from benchmarks.analysis.plots.saving import save_pictures
 from benchmarks.analysis.reading.fields import AMOUNTS, OPTIONAL_AMOUNTS
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.functions import labelled
 from benchmarks.analysis.report.pictures.drawing import drawings
 from benchmarks.analysis.report.raw import save_raw
 from benchmarks.analysis.report.summary import RunEffect, summarise
@@ -52,7 +53,7 @@ def write_report(
     cases = case_table(records)
     summary = summarise(records, known, cases)
     with replacing_files(folder, "report") as place:
-        pictures, failed = save_pictures(drawings(summary, cases), place)
+        pictures, failed = save_pictures(drawings(*labelled(summary, cases)), place)
         summary = replace(summary, warnings=[*summary.warnings, *(f"{one}." for one in failed)])
         text = sections(summary, cases)
         raw = save_raw(records, place / "profiling_results.npz")

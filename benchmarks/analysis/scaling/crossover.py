@@ -19,20 +19,20 @@ Kind = Literal["inside", "below", "above", "multiple", "none"]
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where a linear and a standard kernel take the same time (or memory).
+    """Where a contender and a baseline take the same time (or memory).
 
     Attributes:
-        kind: "inside": the lead changes once, at `n`; "below": linear is ahead at every common length;
+        kind: "inside": the lead changes once, at `n`; "below": the contender is ahead at every common length;
             "above": at none; "multiple": the lead changes more than once; "none": no common lengths.
         n: The crossover N*, None unless inside.
         low: Lower end of its 95 % interval, None unless inside with at least two units.
         high: Upper end of its 95 % interval, likewise.
-        ahead_beyond: The kernel that is ahead at the longest common length, mostly "linear"; "inside" with
-            "standard" says that linear is ahead only below `n`.
+        ahead_beyond: Who is ahead at the longest common length, mostly the contender; "inside" with the
+            baseline says that the contender is ahead only below `n`.
         lengths: Shortest and longest common length, None without any.
         seq_lens: All common lengths.
-        ratios: Standard over linear at each of `seq_lens`: the geometric mean over the paired units, which is
-            above 1 where linear is ahead; None where no unit holds both. The crossover is where it is 1.
+        ratios: Baseline over contender at each of `seq_lens`: the geometric mean over the paired units, which
+            is above 1 where the contender is ahead; None where no unit holds both. It is 1 at the crossover.
         within_noise: Common lengths where the interval of the ratio holds 1, so that neither is surely ahead.
         resolution: Half of the width, relative to `n`, that its interval has whatever the units say: what the
             lengths beside it leave open. None unless inside.
@@ -44,7 +44,7 @@ class Crossover:
     n: float | None = None
     low: float | None = None
     high: float | None = None
-    ahead_beyond: Literal["linear", "standard"] | None = None
+    ahead_beyond: Literal["contender", "baseline"] | None = None
     lengths: tuple[int, int] | None = None
     seq_lens: list[int] = field(default_factory=list)
     ratios: list[float | None] = field(default_factory=list)
@@ -55,20 +55,20 @@ class Crossover:
 
 
 def find_crossover(
-    linear: pd.DataFrame, standard: pd.DataFrame, *, exact: bool = False, unseen: float = 0.0
+    contender: pd.DataFrame, baseline: pd.DataFrame, *, exact: bool = False, unseen: float = 0.0
 ) -> Crossover:
     """Compare two kernels unit by unit.
 
     Both were measured in the same units, so what slows all of a unit cancels in its log-ratio
-    log(linear/standard). The ratio is interpolated linearly over log N, and the crossover is the zero of the
-    mean over the units.
+    log(contender/baseline). The ratio is interpolated linearly over log N, and the crossover is the zero of
+    the mean over the units.
 
     Its interval holds the lengths at which the data do not say who is ahead, and is never narrower than the
     measured lengths can resolve: see `doubt`.
 
     Args:
-        linear: Positive values per unit (rows) and length (columns) of the linear kernel.
-        standard: Positive values of the standard kernel, likewise.
+        contender: Positive values per unit (rows) and length (columns) of the contender.
+        baseline: Positive values of the baseline, likewise.
         exact: The values have no noise, so that a single unit has an interval, that of the resolution.
         unseen: Standard deviation of what all units share, per log value: for the repetitions of one run, the
             effect of the run on each of its cases.
@@ -76,11 +76,11 @@ def find_crossover(
     Returns:
         The crossover within the common lengths; nothing is extrapolated.
     """
-    common = linear.columns.intersection(standard.columns).sort_values()
+    common = contender.columns.intersection(baseline.columns).sort_values()
     if not len(common):
         return Crossover("none")
-    linear, standard = linear[common], standard[common]
-    table, notes = _ratios(linear, standard)
+    contender, baseline = contender[common], baseline[common]
+    table, notes = _ratios(contender, baseline)
     lengths, ratios = table.columns.to_numpy(dtype=float), np.log(table.to_numpy(dtype=float))
     mean = ratios.mean(axis=0)
     ahead = mean < 0
@@ -100,10 +100,10 @@ def find_crossover(
             notes += _say_where_clipped(left, right, lengths)
     return Crossover(
         kind, n, low, high,
-        ahead_beyond="linear" if ahead[-1] else "standard",
+        ahead_beyond="contender" if ahead[-1] else "baseline",
         lengths=(int(lengths[0]), int(lengths[-1])),
         seq_lens=[int(length) for length in common],
-        ratios=_shown(table, linear, standard),
+        ratios=_shown(table, contender, baseline),
         within_noise=[int(length) for length in lengths[within_noise(ratios, unseen)]],
         resolution=resolution,
         units=len(ratios),
@@ -112,30 +112,30 @@ def find_crossover(
 
 
 def _kind(ahead: NDArray[np.bool_]) -> Kind:
-    """The kind of a crossover, from whether linear is ahead at each length."""
+    """The kind of a crossover, from whether the contender is ahead at each length."""
     changes = np.count_nonzero(ahead[1:] != ahead[:-1])
     if changes:
         return "inside" if changes == 1 else "multiple"
     return "below" if ahead[0] else "above"
 
 
-def _ratios(linear: pd.DataFrame, standard: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Linear over standard per unit and length, as far as they are complete, and notes on what is missing."""
-    ratios = linear / standard
+def _ratios(contender: pd.DataFrame, baseline: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Contender over baseline per unit and length, as far as complete, and notes on what is missing."""
+    ratios = contender / baseline
     block, notes = complete_block(ratios[~np.isnan(ratios.to_numpy(float)).all(axis=1)])
     if block.size:
         return block, notes
-    medians = (linear.median() / standard.median()).to_frame().T
+    medians = (contender.median() / baseline.median()).to_frame().T
     return medians, ["they share no units, so their medians are compared, without an interval"]
 
 
-def _shown(table: pd.DataFrame, linear: pd.DataFrame, standard: pd.DataFrame) -> list[float | None]:
-    """Standard over linear at every length; where some units lack one, over the units that hold it."""
-    if len(table.columns) == len(linear.columns):
+def _shown(table: pd.DataFrame, contender: pd.DataFrame, baseline: pd.DataFrame) -> list[float | None]:
+    """Baseline over contender at every length; where some units lack one, over the units that hold it."""
+    if len(table.columns) == len(contender.columns):
         return numbers(np.exp(-np.log(table.to_numpy(dtype=float)).mean(axis=0)))
-    others = np.exp(np.log(standard / linear).mean())
+    others = np.exp(np.log(baseline / contender).mean())
     ratios = np.exp(-np.log(table).mean()).combine_first(others)
-    return numbers(ratios[linear.columns])
+    return numbers(ratios[contender.columns])
 
 
 def _say_where_clipped(left: float, right: float, lengths: Floats) -> list[str]:

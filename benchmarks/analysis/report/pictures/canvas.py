@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.looks import BACKGROUND
 from benchmarks.analysis.plots.style import (
     INK,
     headline,
@@ -30,13 +31,18 @@ GUIDE, GUIDE_TEXT = "#d9d9d9", "#999999"
 
 
 def make_panels(
-    view: View, title: str, lengths: Sequence[int] | None, height: float = 6.4
+    view: View,
+    title: str,
+    lengths: Sequence[int] | None,
+    height: float = 6.4,
+    modes: Sequence[str] | None = None,
 ) -> tuple[Figure, list[tuple[str, Axes]]]:
-    """A figure with its title and one panel per measured mode, over the length where lengths are given."""
+    """A figure with its title and one panel per mode, over the length where lengths are given."""
     figure = Figure(figsize=(12, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 0.9), w_pad=0.12))
-    axes = figure.subplots(1, len(view.series), sharey=True, squeeze=False)[0]
+    modes = modes or list(view.series)
+    axes = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
     headline(figure, title, view.subtitle)
-    panels = list(zip(view.series, axes, strict=True))
+    panels = list(zip(modes, axes, strict=True))
     for mode, panel in panels:
         panel.set_title(mode, loc="left", color=INK)
         if lengths:
@@ -47,7 +53,13 @@ def make_panels(
 def kernels_below(figure: Figure, view: View, more: Mapping[str, Line2D]) -> None:
     """The legend: the kernels shown, and what else is given."""
     shown = {one.kernel for series in view.series.values() for one in series}
-    handles = {name: legend_handle(look) for name, look in view.looks.items() if name in shown}
+    handles = {
+        name: legend_handle(look)
+        for name, look in view.looks.items()
+        if name in shown and look is not BACKGROUND
+    }
+    if grey := [name for name in shown if view.looks[name] is BACKGROUND]:
+        handles[f"{wording.count(len(grey), 'other kernel')}"] = legend_handle(BACKGROUND)
     legend_below(figure, {**handles, **more})
 
 

@@ -9,8 +9,7 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.looks import Look, Style, looks
-from benchmarks.analysis.reading.fields import FAMILIES
-from benchmarks.analysis.reading.setting import Setting
+from benchmarks.analysis.reading.setting import Setting, attention
 from benchmarks.analysis.report.cases import agreeing
 from benchmarks.analysis.report.pictures.memory import numbers
 from benchmarks.analysis.report.pictures.views import suffix
@@ -78,7 +77,7 @@ class LayerView:
 
 def layer_views(cases: pd.DataFrame) -> list[tuple[str, LayerView]]:
     """One view per combination, the most measured forward one first, with the suffix of its file's name."""
-    layers = cases[(cases["subject"] == "layer") & cases["family"].isin(FAMILIES)]
+    layers = attention(cases[cases["subject"] == "layer"])
     if layers.empty:
         return []
     layers = numbers(layers, *NUMBERS)

@@ -21,27 +21,31 @@ from benchmarks.analysis.plots.style import (
     log_axis,
     mark_floors,
 )
-from benchmarks.analysis.report.conclusions import best_linear
+from benchmarks.analysis.reading.roles import USUAL
+from benchmarks.analysis.report.conclusions import headline_kernel
 from benchmarks.analysis.report.pictures.canvas import make_panels
 from benchmarks.analysis.report.pictures.views import View
 
+LINES = ("-", "--", "-.")
+"""The lines of the first contenders."""
+TEXTBOOK = ("linear-explicit", "standard-explicit")
 FEW_LINES = 3
 """With up to so many lines every point can carry its value; with more, only the outermost lines can."""
 
 
 class Speedup(NamedTuple):
-    """One line of the picture; full for the best linear kernel, dotted for the textbook form."""
+    """One line of the picture, in the colour of its baseline."""
 
-    linear: str
-    standard: str
-    is_best: bool
+    contender: str
+    baseline: str
+    line: str
     lengths: list[int]
     ratios: list[float]
 
     @property
-    def line(self) -> str:
-        """The style of the line."""
-        return "-" if self.is_best else ":"
+    def is_first(self) -> bool:
+        """Whether it is of the first contender, whose lines are full."""
+        return self.line == LINES[0]
 
     def up_to(self, length: int) -> float:
         """The ratio at the longest length that is not beyond this one."""
@@ -49,63 +53,73 @@ class Speedup(NamedTuple):
         return max((point for point in points if point[0] <= length), default=(0, 0.0))[1]
 
 
-def speedup_picture(view: View) -> Figure:
-    """Speedup of the best linear kernel over every standard one."""
+def speedup_picture(view: View) -> Figure | None:
+    """Speedup of the first contenders over every baseline; None where no two kernels can be compared."""
     speedups = {mode: list(_speedups(view, mode)) for mode in view.series}
+    shown = [mode for mode in view.series if speedups[mode]]
+    if not shown:
+        return None
     everything = [one for lines in speedups.values() for one in lines]
     lengths = sorted({length for one in everything for length in one.lengths})
-    figure, panels = make_panels(view, "Speedup of linear over standard attention", lengths or view.lengths)
+    usual = view.roles == USUAL
+    contender, baseline = ("linear", "standard") if usual else ("contender", "baseline")
+    title = "Speedup of linear over standard attention" if usual else "Speedup over the baselines"
+    figure, panels = make_panels(view, title, lengths, modes=shown)
     ratios = [1.0, *(ratio for one in everything for ratio in one.ratios)]
-    panels[0][1].set_ylabel("time of standard / time of linear (geometric mean over the units)")
+    panels[0][1].set_ylabel(f"time of {baseline} / time of {contender} (geometric mean over the units)")
     legend_below(figure, _legend(view, everything), 4)
     for mode, axes in panels:
         log_axis(axes, min(ratios) / 2.2, max(ratios) * 2.2, words=lambda value: f"{value:g}x")
-        best = best_linear(view.series[mode])
-        axes.set_title(f"{mode}: speedup of {best}" if best else mode, loc="left", color=INK)
-        _draw_break_even(axes)
+        names = list(dict.fromkeys(one.contender for one in speedups[mode] if one.line in LINES))
+        axes.set_title(f"{mode}: speedup of {wording.listed(names)}", loc="left", color=INK)
+        _draw_break_even(axes, contender, baseline)
     for mode, axes in panels:
         _draw_speedups(axes, view, mode, speedups[mode])
     return figure
 
 
 def _speedups(view: View, mode: str) -> Iterator[Speedup]:
-    """The best linear kernel over every standard one, then the textbook forms, at their common lengths."""
-    best, textbook = best_linear(view.series[mode]), ("linear-explicit", "standard-explicit")
+    """The first contenders over every baseline, then the textbook forms, at their common lengths.
+
+    The first contenders are a user's own, else the one of the headline.
+    """
+    first = headline_kernel(view.series[mode], view.roles)
+    lines = dict(zip(view.roles.own or [first], LINES, strict=False))
     pairs = [pair for pair in view.crossovers if (pair.setting.mode, pair.quantity) == (mode, "time")]
-    pairs.sort(key=lambda pair: pair.linear != best)
+    pairs.sort(key=lambda pair: pair.contender not in lines)
     for pair in pairs:
         known = {
             length: ratio
             for length, ratio in zip(pair.found.seq_lens, pair.found.ratios, strict=True)
             if ratio is not None
         }
-        if known and (pair.linear == best or (pair.linear, pair.standard) == textbook):
-            yield Speedup(pair.linear, pair.standard, pair.linear == best, list(known), list(known.values()))
+        textbook = not view.roles.own and (pair.contender, pair.baseline) == TEXTBOOK
+        line = lines.get(pair.contender, ":" if textbook else None)
+        if known and line:
+            yield Speedup(pair.contender, pair.baseline, line, list(known), list(known.values()))
 
 
 def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
+    def name(one: Speedup) -> str:
+        alone = one.is_first and len(view.roles.own) < 2
+        return f"over {one.baseline}" if alone else f"{one.contender} over {one.baseline}"
+
     handles = {
-        f"over {one.standard}" if one.is_best else f"{one.linear} over {one.standard}": legend_handle(
-            view.looks[one.standard], linestyle=one.line
-        )
-        for one in sorted(speedups, key=lambda one: not one.is_best)
+        name(one): legend_handle(view.looks[one.baseline], linestyle=one.line)
+        for one in sorted(speedups, key=lambda one: not one.is_first)
     }
     return {**handles, **floor_handles(view.measured["floor_verdict"])}
 
 
 def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup]) -> None:
     for one in speedups:
-        look = {**view.looks[one.standard].drawn, "linestyle": one.line}
+        look = {**view.looks[one.baseline].drawn, "linestyle": one.line}
         axes.plot(one.lengths, one.ratios, **look, zorder=3)
         mark_floors(axes, one.lengths, one.ratios, [_verdict(view, mode, one, n) for n in one.lengths])
-    if not speedups:
-        missing = "no length was measured with both"
-        axes.text(0.5, 0.7, missing, transform=axes.transAxes, ha="center", color=MUTED)
-        return
     reached = min(one.lengths[-1] for one in speedups)
     labelled = sorted(speedups, key=lambda one: -one.up_to(reached))
     if len(speedups) > FEW_LINES:
-        outermost = [one for one in labelled if one.is_best]
+        outermost = [one for one in labelled if one.is_first]
         labelled = [outermost[0], outermost[-1]]
     break_even = (axes.get_xlim(), (1, 1))
     labeller = Labeller(axes, [*((one.lengths, one.ratios) for one in speedups), break_even])
@@ -113,23 +127,25 @@ def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup
     for index, one in enumerate(labelled):
         places = (*below, *above) if 0 < index == len(labelled) - 1 else (*above, *below)
         for length, ratio in zip(one.lengths, one.ratios, strict=True):
-            labeller.write(Label(wording.times(ratio), length, ratio, view.looks[one.standard].color, places))
+            labeller.write(Label(wording.times(ratio), length, ratio, view.looks[one.baseline].color, places))
 
 
 def _verdict(view: View, mode: str, pair: Speedup, length: int) -> str | None:
     """The worse of the verdicts that the floors give both sides of a ratio."""
     cases = view.measured
-    ours = (cases["mode"] == mode) & cases["kernel"].isin([pair.linear, pair.standard])
+    ours = (cases["mode"] == mode) & cases["kernel"].isin([pair.contender, pair.baseline])
     found = set(cases.loc[ours & (cases["seq_len"] == length), "floor_verdict"])
     return next((verdict for verdict in reversed(list(FLOOR_MARKS)) if verdict in found), None)
 
 
-def _draw_break_even(axes: Axes) -> None:
+def _draw_break_even(axes: Axes, contender: str, baseline: str) -> None:
     axes.axhspan(axes.get_ylim()[0], 1, color="#f5f5f5", zorder=0)
     axes.axhline(1, color=INK, linewidth=1, zorder=2)
-    axes.text(0.015, 0.975, "↑ linear is faster", transform=axes.transAxes, va="top", fontsize=9, color=MUTED)
     axes.text(
-        0.985, 0.025, "↓ standard is faster", transform=axes.transAxes, ha="right", fontsize=9, color=MUTED
+        0.015, 0.975, f"↑ {contender} is faster", transform=axes.transAxes, va="top", fontsize=9, color=MUTED
+    )
+    axes.text(
+        0.985, 0.025, f"↓ {baseline} is faster", transform=axes.transAxes, ha="right", fontsize=9, color=MUTED
     )  # fmt: skip
     axes.annotate(
         "break-even", (0.99, 1), (0, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",

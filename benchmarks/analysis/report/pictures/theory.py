@@ -15,8 +15,9 @@ from matplotlib.patches import Patch
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
 from benchmarks.analysis.plots.style import INK, floor_handles, legend_handle, log_axis
+from benchmarks.analysis.reading.roles import Roles
 from benchmarks.analysis.report import sentences
-from benchmarks.analysis.report.conclusions import PairCrossover, Series, best_linear
+from benchmarks.analysis.report.conclusions import PairCrossover, Series, headline_kernel
 from benchmarks.analysis.report.pictures.canvas import (
     draw_times,
     make_panels,
@@ -36,14 +37,14 @@ def theory_picture(view: View) -> Figure:
     panels[0][1].set_ylabel(f"median time ({what_bars_span(view)})")
     for mode, axes in panels:
         log_axis(axes, low, high, words=time_tick)
-        shown = _shown(view.series[mode])
+        shown = _shown(view.series[mode], view.roles)
         entries: list[tuple[Any, str]] = [_draw_law(axes, view, one) for one in shown]
-        best, kernels = best_linear(view.series[mode]), [one.kernel for one in shown]
+        best, kernels = headline_kernel(view.series[mode], view.roles), [one.kernel for one in shown]
         pairs = [
             pair
             for pair in view.crossovers
-            if (pair.setting.mode, pair.quantity, pair.linear) == (mode, "time", best)
-            and pair.standard in kernels
+            if (pair.setting.mode, pair.quantity, pair.contender) == (mode, "time", best)
+            and pair.baseline in kernels
         ]
         entries += [_crossover_entry(view, pair) for pair in pairs]
         cases = view.measured[view.measured["mode"] == mode]
@@ -55,21 +56,28 @@ def theory_picture(view: View) -> Figure:
     return figure
 
 
-def _shown(series: Sequence[Series]) -> list[Series]:
-    """The textbook form and the best kernel of each family; more lines would hide the laws."""
-    standard = [one for one in series if one.family == "standard"]
-    longest = max((one.seq_lens[-1] for one in standard), default=0)
-    finalists = [(one.median_s[-1], one.kernel) for one in standard if one.seq_lens[-1] == longest]
-    best_standard = min(finalists)[1] if finalists else None
-    names = {"standard-explicit", "linear-explicit", best_linear(series), best_standard}
-    return sorted((one for one in series if one.kernel in names), key=lambda one: one.family != "standard")
+MOST_SHOWN = 5
+"""The most kernels of one panel; more lines would hide the laws."""
+
+
+def _shown(series: Sequence[Series], roles: Roles) -> list[Series]:
+    """A user's own kernels, the textbook forms, and the best contender and baseline."""
+    baselines = [one for one in series if roles.is_baseline(one.kernel)]
+    longest = max((one.seq_lens[-1] for one in baselines), default=0)
+    finalists = [(one.median_s[-1], one.kernel) for one in baselines if one.seq_lens[-1] == longest]
+    best_baseline = min(finalists)[1] if finalists else None
+    own = sorted((one.kernel for one in series if one.kernel in roles.own), key=roles.order)
+    wanted = [*own, best_baseline, headline_kernel(series, roles), "standard-explicit", "linear-explicit"]
+    names = list(dict.fromkeys(wanted))[: MOST_SHOWN if own else None]
+    found = [one for one in series if one.kernel in names]
+    return sorted(found, key=lambda one: (roles.order(one.kernel)[:2], not roles.is_baseline(one.kernel)))
 
 
 def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     """Draw the points and the fit, and return the entry of the legend."""
     look, laws = view.looks[series.kernel], series.laws
     draw_times(axes, view, series, linestyle="none")
-    law = laws.quadratic if series.family == "standard" else laws.linear
+    law = laws.quadratic if _is_quadratic(series) else laws.linear
     if law is None:
         return legend_handle(look, linestyle="none"), f"{series.kernel}: too few lengths for a fit"
     lengths = np.geomspace(series.seq_lens[0], series.seq_lens[-1], 200)
@@ -81,8 +89,15 @@ def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     return legend_handle(look), f"{words}\n{sentences.growth(series.exponent)} ({series.exponent.firmness})"
 
 
+def _is_quadratic(series: Series) -> bool:
+    """Whether theory gives a kernel N²: by its FLOPs, else by its family, else by what it was found to be."""
+    if series.flops_exponent is not None:
+        return series.flops_exponent > 1.5
+    return series.family == "standard" or series.exponent.verdict in ("quadratic", "like quadratic")
+
+
 def _crossover_entry(view: View, pair: PairCrossover) -> tuple[Patch, str]:
-    color = view.looks[pair.standard].color if pair.found.kind == "inside" else "none"
+    color = view.looks[pair.baseline].color if pair.found.kind == "inside" else "none"
     return Patch(facecolor=color, alpha=0.25, linewidth=0), sentences.short_crossover(pair)
 
 
@@ -94,7 +109,7 @@ def _draw_crossovers(axes: Axes, view: View, mode: str, pairs: Sequence[PairCros
         n, low, high = pair.found.n, pair.found.low, pair.found.high
         if n is None:
             continue
-        color, standard = view.looks[pair.standard].color, times[pair.standard]
+        color, standard = view.looks[pair.baseline].color, times[pair.baseline]
         if low is not None and high is not None:
             axes.axvspan(low, high, color=color, alpha=0.16, linewidth=0, zorder=0)
         axes.axvline(n, color=color, linewidth=1, linestyle=":", zorder=1)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.looks import Look, looks
-from benchmarks.analysis.reading.fields import FAMILIES
+from benchmarks.analysis.plots.looks import BACKGROUND, Look, looks
+from benchmarks.analysis.reading.roles import USUAL, Roles
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import agreeing
 from benchmarks.analysis.report.ceilings import Ceiling, Roof, ceiling_of
@@ -25,6 +25,8 @@ COMBINATION = (
 """Fields in which everything inside one picture agrees; the modes are its panels."""
 SHORT = {"batch": "B", "heads": "H", "head_dim": "D", "value_dim": "Dv"}
 """Letters of the fields that a number alone would not tell, in names of files."""
+MOST_COLOURS = 9
+"""The most kernels of a picture that eyes tell apart; the others are grey."""
 MOST_LETTERS = 40
 """Letters of the value of a field in the name of a file."""
 
@@ -40,6 +42,7 @@ class View:
     looks: Mapping[str, Look]
     unit: Unit
     ceiling: Ceiling | None = None
+    roles: Roles = USUAL
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -72,8 +75,9 @@ def views(summary: Summary, cases: pd.DataFrame) -> list[tuple[str, View]]:
     The combination with the most measured cases, forward ones first, has no suffix. The others are
     told apart by as few fields as it takes, as in "-cpu" or "-cuda-forward_backward".
     """
-    shown = [one for one in summary.series if one.setting.subject == "operator" and one.family in FAMILIES]
-    of_kernel = looks(one.kernel for one in shown)
+    shown = [one for one in summary.series if one.is_attention and one.setting.subject == "operator"]
+    own = summary.roles.own
+    of_kernel = dict(sorted(looks(one.kernel for one in shown).items(), key=lambda item: item[0] not in own))
     series: dict[Setting, list[Series]] = {}
     for one in shown:
         series.setdefault(_without_mode(one.setting), []).append(one)
@@ -91,12 +95,30 @@ def views(summary: Summary, cases: pd.DataFrame) -> list[tuple[str, View]]:
             {mode: [one for one in ours if one.setting.mode == mode] for mode in modes},
             [pair for pair in summary.crossovers if _without_mode(pair.setting) == setting],
             agreeing(cases, setting, COMBINATION),
-            of_kernel,
+            {**of_kernel, **dict.fromkeys(in_the_background(ours, summary.roles), BACKGROUND)},
             ours[0].unit,
             ceiling_of(setting, summary.ceilings),
+            summary.roles,
         )
         found.append((suffix(setting, settings, COMBINATION) if index else "", view))
     return found
+
+
+def in_the_background(series: Sequence[Series], roles: Roles) -> list[str]:
+    """The kernels of a picture that are drawn in grey, because more than `MOST_COLOURS` are in it.
+
+    In colour stay a user's own, then the fastest at the longest length that they reach.
+    """
+
+    def place(kernel: str) -> tuple[bool, int, float]:
+        ours = [one for one in series if one.kernel == kernel]
+        return (
+            kernel not in roles.own,
+            -max(one.seq_lens[-1] for one in ours),
+            min(one.median_s[-1] for one in ours),
+        )
+
+    return sorted({one.kernel for one in series}, key=place)[MOST_COLOURS:]
 
 
 def _without_mode(setting: Setting) -> Setting:

@@ -1,0 +1,187 @@
+"""The costs of a call in closed form, and the terms that they are made of.
+
+What each kernel makes of them stands in the kernel's room.
+
+N, D, Dv are the lengths of the sequence, of a key and of a value; everything is multiplied by B x H. A term
+is the MACs of one matrix product as the kernel executes it, forward and backward together. Where torch's
+``FlopCounterMode`` sees more or less than that, the difference is a named entry of ``uncounted`` (less) or
+``overcounted`` (more).
+
+Two worked examples. Bidirectional linear attention, written as phi(Q) (phi(K)' V) over phi(Q) (phi(K)' 1):
+
+>>> from attention import Case
+>>> def relu_costs(case):
+...     n, d, dv = case.seq_len, case.head_dim, case.value_dim
+...     terms = {"state": n * d * dv, "readout": n * d * dv, "normaliser": n * d}
+...     # phi(Q) and phi(K), the output before and after its division.
+...     peak = (2 * n * d + 2 * n * dv) * case.itemsize
+...     return costs_of_heads(case, terms, peak)
+>>> relu_costs(Case("linear-relu", "bidirectional", 1000, heads=1, head_dim=64)).flops
+16512000
+
+A causal window of 256 keys, in blocks of 256 queries that each see their own block and the one before, where
+half of the products falls on masked scores:
+
+>>> def window_costs(case, w=256):
+...     n, widths = case.seq_len, case.head_dim + case.value_dim
+...     blocks = -(-n // w)
+...     executed, seen = (2 * blocks - 1) * w * w, sum(min(i + 1, w) for i in range(n))
+...     terms = {"scores": executed * case.head_dim, "weighted_values": executed * case.value_dim}
+...     return costs_of_heads(case, terms, 0, masked_macs=(executed - seen) * widths)
+>>> costs = window_costs(Case("window-mine", "causal", 1024, heads=1, head_dim=64))
+>>> costs.flops, round(costs.useful_flops / costs.flops, 2)
+(117440512, 0.5)
+
+A kernel is registered with ``costs=relu_costs``. What it declares is compared with what torch counts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from attention.case import Case
+
+Terms = Mapping[str, int]
+"""Multiply-adds by name."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of one call of a kernel, in closed form.
+
+    ``terms`` are the multiply-adds of its matrix products by name, as executed; elementwise work
+    (feature maps, exponentials, sums) is left out, as in torch's ``FlopCounterMode``. That counter
+    misses the ``uncounted`` and adds the ``overcounted``. ``min_bytes`` reads each input once and
+    writes each output once. ``peak_bytes`` is the most memory held above the inputs, results included.
+    ``masked_macs`` of the executed ones fall on masked scores.
+
+    Raises:
+        TypeError: an amount that is no ``int``, or terms that are no mapping.
+        ValueError: an amount that is negative or beyond every float, or more masked MACs than executed ones.
+    """
+
+    terms: Mapping[str, int]
+    min_bytes: int
+    peak_bytes: int
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+    overcounted: Mapping[str, int] = field(default_factory=dict)
+    masked_macs: int = 0
+
+    def __post_init__(self) -> None:
+        amounts: dict[str, Any] = {
+            name: getattr(self, name) for name in ("min_bytes", "peak_bytes", "masked_macs")
+        }
+        for part in ("terms", "uncounted", "overcounted"):
+            terms = getattr(self, part)
+            if not isinstance(terms, Mapping):
+                raise TypeError(f"{part} of costs must map names to amounts, got {shown(terms)}")
+            amounts |= {f"{part}[{name!r}]": amount for name, amount in terms.items()}
+        for name, amount in amounts.items():
+            if not isinstance(amount, int) or isinstance(amount, bool):
+                raise TypeError(f"{name} of costs must be an int, got {shown(amount)}")
+        derived = {name: getattr(self, name) for name in ("flops", "useful_flops", "countable_flops")}
+        for name, amount in (amounts | derived).items():
+            if not 0 <= amount <= sys.float_info.max:
+                raise ValueError(
+                    f"{name} of costs must be at least 0 and a finite float, got {shown(amount)}"
+                )
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+        return sum(self.terms.values())
+
+    @property
+    def flops(self) -> int:
+        """FLOPs: two for each multiply-add."""
+        return 2 * self.macs
+
+    @property
+    def useful_flops(self) -> int:
+        """FLOPs without the products of masked scores, which a causal kernel executes and throws away."""
+        return 2 * (self.macs - self.masked_macs)
+
+    @property
+    def countable_flops(self) -> int:
+        """FLOPs that torch's counter finds."""
+        return 2 * (self.macs - sum(self.uncounted.values()) + sum(self.overcounted.values()))
+
+
+def shown(value: object) -> str:
+    """A value in a message: numbers as they are, unless they are long, and the type of anything else."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value) if value is None or isinstance(value, int | float) else type(value).__name__
+
+
+def min_bytes(case: Case) -> int:
+    """Bytes of a call that reads each input once and writes each output once.
+
+    Forward: q, k, v read and o written. Backward: q, k, v, o and do read, dq, dk and dv written.
+    """
+    d, dv = case.head_dim, case.value_dim
+    per_token = 2 * d + 2 * dv + (case.backward and 4 * d + 4 * dv)
+    return case.batch * case.heads * case.seq_len * per_token * case.itemsize
+
+
+def result_elements(case: Case) -> int:
+    """Elements of one head that a call leaves behind: o, and with a backward dq, dk, dv beside o and do."""
+    d, dv = case.head_dim, case.value_dim
+    return case.seq_len * (2 * d + 3 * dv if case.backward else dv)
+
+
+def masked_scores(n: int) -> int:
+    """Scores of an n x n block above its diagonal."""
+    return n * (n - 1) // 2
+
+
+def chunk_scores(n: int, chunk: int) -> int:
+    """Scores of all chunks of a sequence, the masked ones too; the last chunk may be shorter."""
+    complete, rest = divmod(n, chunk)
+    return complete * chunk * chunk + rest * rest
+
+
+def masked_chunk_scores(n: int, chunk: int) -> int:
+    """Scores above the diagonals of all chunks of a sequence."""
+    complete, rest = divmod(n, chunk)
+    return complete * masked_scores(chunk) + masked_scores(rest)
+
+
+def add(*several: Terms) -> dict[str, int]:
+    """The sums of several sets of terms, by name."""
+    names = dict.fromkeys(name for terms in several for name in terms)
+    return {name: sum(terms.get(name, 0) for terms in several) for name in names}
+
+
+def times(factor: int, terms: Terms) -> dict[str, int]:
+    """Each term multiplied by a factor."""
+    return {name: factor * macs for name, macs in terms.items()}
+
+
+def costs_of_heads(
+    case: Case,
+    terms: Terms,
+    peak_bytes: int,
+    *,
+    uncounted: Terms | None = None,
+    overcounted: Terms | None = None,
+    masked_macs: int = 0,
+) -> Costs:
+    """The costs of all heads of a case, from those of one head."""
+    heads = case.batch * case.heads
+    return Costs(
+        terms=times(heads, terms),
+        min_bytes=min_bytes(case),
+        peak_bytes=heads * peak_bytes,
+        uncounted=times(heads, uncounted or {}),
+        overcounted=times(heads, overcounted or {}),
+        masked_macs=heads * masked_macs,
+    )
+
+
+def unseen(costs: Costs) -> Costs:
+    """The costs of a kernel of which torch's counter sees nothing."""
+    return replace(costs, uncounted=costs.terms, overcounted={}, masked_macs=0)

@@ -1,0 +1,93 @@
+"""What kernels compute: the functions that their results were compared with, and which were with none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.document import Section
+from benchmarks.analysis.reading.fields import DECLARED, FUNCTIONS
+from benchmarks.analysis.report.conclusions import Function, PairCrossover, Series, Summary
+
+UNCHECKED = " (unchecked)"
+"""What stands behind the name of a kernel whose results were compared with no oracle."""
+
+
+def functions(cases: pd.DataFrame) -> list[Function]:
+    """What a series computes, by its measured cases."""
+    found: dict[str | None, Function] = {}
+    for case in cases.sort_values("seq_len").to_dict("records"):
+        known, error = case.get("reference"), case.get("reference_error")
+        reference = None if known is None or pd.isna(known) else str(known)
+        worst = None if error is None or pd.isna(error) else float(error)
+        before = found.setdefault(reference, Function(reference, worst, []))
+        before.seq_lens.append(int(case["seq_len"]))
+    return list(found.values())
+
+
+def labelled(summary: Summary, cases: pd.DataFrame) -> tuple[Summary, pd.DataFrame]:
+    """The same conclusions with `UNCHECKED` behind the names of the kernels that it is true of.
+
+    So every table and picture that is made of them says it.
+    """
+    unchecked = {one.kernel for one in summary.series if one.is_attention and not one.checked}
+    if not unchecked:
+        return summary, cases
+
+    def label(kernel: str) -> str:
+        return kernel + UNCHECKED if kernel in unchecked else kernel
+
+    def pair(one: PairCrossover) -> PairCrossover:
+        return replace(one, contender=label(one.contender), baseline=label(one.baseline))
+
+    roles = replace(summary.roles, own=tuple(map(label, summary.roles.own)))
+    return replace(
+        summary,
+        series=[replace(one, kernel=label(one.kernel)) for one in summary.series],
+        crossovers=[pair(one) for one in summary.crossovers],
+        roles=roles,
+        not_measured=_labelled(summary.not_measured, label),
+    ), _labelled(cases, label)
+
+
+def _labelled(rows: pd.DataFrame, label: Callable[[str], str]) -> pd.DataFrame:
+    return rows.assign(kernel=[label(kernel) for kernel in rows["kernel"]]) if len(rows) else rows
+
+
+def what_they_compute(summary: Summary) -> Iterator[Section]:
+    """The section on the functions of kernels that are not of this project; none without any."""
+    sentences = list(dict.fromkeys(_sentences(summary.series, summary.roles.own)))
+    if sentences:
+        yield Section("What they compute", sentences)
+
+
+def _sentences(series: Sequence[Series], own: Sequence[str]) -> Iterator[str]:
+    """A sentence for each kernel that computes the same in all its series, else one for each of these."""
+    by_kernel: dict[str, list[Series]] = {}
+    for one in series:
+        usual = [found.reference for found in one.functions] == [FUNCTIONS.get(one.family)]
+        if one.is_attention and (one.kernel in own or not usual):
+            by_kernel.setdefault(one.kernel, []).append(one)
+    for kernel in sorted(by_kernel, key=lambda name: (name not in own, name)):
+        every = [found for one in by_kernel[kernel] for found in one.functions]
+        if len({found.reference for found in every}) == 1:
+            worst = max(every, key=lambda found: found.error or 0.0)
+            lengths = sorted({length for found in every for length in found.seq_lens})
+            yield f"{kernel} {_words(replace(worst, seq_lens=lengths))}."
+        else:
+            for one in by_kernel[kernel]:
+                yield f"{kernel}, {wording.what(one.setting)}, {'; '.join(map(_words, one.functions))}."
+
+
+def _words(found: Function) -> str:
+    where = f" (N = {wording.ranges(found.seq_lens)})"
+    if found.reference == DECLARED:
+        return "computes a function of its own, as it says: unchecked"
+    if found.reference is None:
+        others = " nor ".join(FUNCTIONS.values())
+        return f"computes neither {others}, but another function: unchecked{where}"
+    error = "" if found.error is None else f" to a relative error of {found.error:.1g}"
+    return f"computes {found.reference}{error}{where}"

@@ -1,0 +1,98 @@
+"""A user's own functions: measured in a session beside others, and found by sessions in other folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.analysis.reading.fields import InputError
+from benchmarks.runs import measure
+
+FROM, PATH = "--kernel-from", "--kernel-path"
+FILE = "try.json"
+
+
+def measure_own(
+    functions: Sequence[str],
+    against: Sequence[str] | None,
+    pytest_options: Sequence[str],
+    folder: Path,
+    say: Callable[[str], None],
+) -> Path:
+    """Measure functions in a fresh process, and return the file of the run.
+
+    Args:
+        functions: Where each is: ``my.py:my_attention``, or a module and a function.
+        against: Patterns of the kernels that they are compared with, which are measured as well.
+        pytest_options: What else the session is told.
+        folder: Where the file goes.
+        say: Takes a line of progress.
+
+    Raises:
+        InputError: One of them cannot be taken, or the session did not measure to its end.
+    """
+    beside = [word for pattern in against or () for word in ("--kernel", pattern, "--against", pattern)]
+    names = ", ".join(function.rpartition(":")[2] for function in functions)
+    others = ", ".join(against or ("the fastest standard and linear kernels of this machine",))
+    say(f"Measuring {names} beside {others}: most of a minute on a CPU.")
+    file = folder / FILE
+    options = [
+        *("--grid", "try", f"{PATH}={Path.cwd()}"),
+        *(word for function in functions for word in (FROM, function)),
+        *beside,
+        *pytest_options,
+    ]
+    measure(file, options)
+    return file
+
+
+def placed(pytest_options: Sequence[str], folder: Path) -> list[str]:
+    """Options of a session that runs in another folder, where this one's files are found nevertheless."""
+    chosen = any(option.partition("=")[0] == PATH for option in pytest_options)
+    if chosen or not own_functions(pytest_options):
+        return list(pytest_options)
+    return [*pytest_options, f"{PATH}={folder}"]
+
+
+def own_functions(pytest_options: Sequence[str]) -> list[str]:
+    """The words that name a user's own functions among options."""
+    pairs = zip(pytest_options, [*pytest_options[1:], ""], strict=True)
+    found = [option.partition("=")[2] or after for option, after in pairs if option.partition("=")[0] == FROM]
+    return [word for word in found if word]
+
+
+def of_each_side(
+    pytest_options: Sequence[str], root: Path, checkouts: Mapping[str, Path], current: Collection[str]
+) -> dict[str, list[str]]:
+    """The options of the sessions of both sides of a comparison, each of which takes its own revision's files.
+
+    A file that neither revision holds is the same for both.
+
+    Args:
+        pytest_options: What both are told; `PATH` is the last of them, where functions are the user's own.
+        root: The user's tree.
+        checkouts: By side the folder that stands for it in a revision.
+        current: The sides that are the working tree with its changes.
+
+    Raises:
+        InputError: One revision alone holds a file.
+    """
+    told = {side: list(pytest_options) for side in checkouts}
+    folder = next((Path(one.partition("=")[2]) for one in pytest_options if one.startswith(f"{PATH}=")), None)
+    if folder is None or not folder.is_relative_to(root):
+        return told
+    inside = {side: checkout / folder.relative_to(root) for side, checkout in checkouts.items()}
+    for function in own_functions(pytest_options):
+        place = function.rpartition(":")[0]
+        file = place if place.endswith(".py") else place.replace(".", "/") + ".py"
+        holding = [side for side in checkouts if side in current or (inside[side] / file).is_file()]
+        if not set(holding) - set(current):
+            return told
+        if missing := set(checkouts) - set(holding):
+            raise InputError(
+                f"--kernel-from {function}: {file} is in one of the revisions only, and the {min(missing)} has "
+                "none; name a file that both have, or one outside of the repository"
+            )
+    for side in set(checkouts) - set(current):
+        told[side] = [f"{PATH}={inside[side]}" if one.startswith(f"{PATH}=") else one for one in told[side]]
+    return told
