@@ -295,7 +295,12 @@ def test_the_operators_of_linear_decay_triton_refuse_what_no_pass_can_read(devic
         ops.linear_decay_triton(q, k, v, g[..., :5].contiguous(), "elu", "tf32x3", True)
     with pytest.raises(ValueError, match="takes a contiguous g"):
         ops.linear_decay_triton(q, k, v, g[..., :1].expand(1, 1, 70), "elu", "tf32x3", True)
-    for name, wrong in (("do", out[:, :, :9]), ("sums", sums[:, :9]), ("S", S[:, :1]), ("totals", totals[:, :1])):
+    for name, wrong in (
+        ("do", out[:, :, :9]),
+        ("sums", sums[:, :9]),
+        ("S", S[:, :1]),
+        ("totals", totals[:, :1]),
+    ):
         given = {"do": out, "sums": sums, "S": S, "totals": totals} | {name: wrong}
         do, *kept = given.values()
         with pytest.raises(ValueError, match=f"takes {name} "):
@@ -310,7 +315,9 @@ def test_the_counted_flops_of_linear_decay_triton_are_those_of_its_costs(
     with FlopCounterMode(display=False) as counter:
         out = linear_decay_triton(*x[:3], g=x[3])
         torch.autograd.grad(out.sum(), x)
-    case = Case("linear-decay-triton", "causal", 200, "forward_backward", device, "float32", 1, 2, width, value_dim)
+    case = Case(
+        "linear-decay-triton", "causal", 200, "forward_backward", device, "float32", 1, 2, width, value_dim
+    )
     costs = decay_costs(case)
     assert counter.get_total_flops() == costs.countable_flops == costs.flops
     assert 0 < decay_costs(replace(case, phase="forward")).flops < costs.flops

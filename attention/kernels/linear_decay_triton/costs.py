@@ -46,7 +46,7 @@ def decay_costs(case: Case) -> Costs:
         masked *= 2
         masked += masked_chunk_scores(n, tiles.C) * (2 * keys.blocks * dv + 3 * d)
         chunks = -(-n // tiles.C)
-        peak += 4 * sums + chunks * d * dv * (2 if plan.narrow else 4)
+        peak += 4 * sums + chunks * keys.held * keys.block * keys.blocks * (2 if plan.narrow else 4)
         peak += 4 * n + keys.blocks * (12 * n + 4 * chunks * keys.held)
     return costs_of_heads(case, terms, peak, masked_macs=masked)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.passes import Passes, tile_strides
-from attention.kernels.triton_common.plan import Plan, Tiles, scanned
+from attention.kernels.triton_common.plan import Plan, Tiles, padded, scanned
 
 GATE_ROWS, SCAN_WIDTH, SMALL_WARPS = 16, 64, 4
 
@@ -34,12 +34,12 @@ class State(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """What the passes over dq and dk tell of the gradients of gates; all float32 but the states.
+    """What the passes of a backward tell of the gradients of gates; all float32 but the states.
 
     Attributes:
-        states: before each chunk, [B H, chunks, Dv, D].
+        states: before each chunk, [B H, chunks, E, blocks * block], padded as its tiles.
         ends, inner, begins: products of pairs by token, [blocks, B H, N].
-        across: products of the pairs that reach across a chunk, by value column, [blocks, B H, chunks, E].
+        across: products of the pairs that reach across a chunk, by value column, [B H, chunks, E].
     """
 
     states: Tensor
@@ -116,18 +116,21 @@ class DecayLaunches(Passes):
         return prefix
 
     def attend(
-        self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, sums: Tensor, state: State, *, reverse: bool
-    ) -> None:
-        """The output, of a = q, b = k, c = v; in reverse dv, of a = k, b = q, c = do."""
+        self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, sums: Tensor, state: State,
+        pairs: Pairs | None = None,
+    ) -> None:  # fmt: skip
+        """The output, of a = q, b = k, c = v; with ``pairs`` dv, of a = k, b = q, c = do."""
+        reverse, unused = pairs is not None, (sums, sums)
         switches = (reverse, *state.switches())
 
         def new() -> Launch:
             t = self.tiles.attend
-            values = (*tile_strides([a, b, c, out]), *self.sizes, *switches)
+            values = (*tile_strides([a, b, c, out]), *self.sizes, *switches, *self._padded())
             widths = (t.held, t.held, t.block, t.block)
             return self._walk("attend", self.plan.segments, t, (t.held, t.block), widths, values)
 
-        self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums)], new)
+        told = unused if pairs is None else (pairs.states, pairs.across)
+        self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums), *told], new)
 
     def differentiate(
         self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, sums: Tensor, state: State,
@@ -144,27 +147,31 @@ class DecayLaunches(Passes):
 
         lines = pairs.begins if reverse else pairs.ends
         tensors = [a, b, x, y, out, sums, *state.pointers(sums), pairs.states, lines, pairs.inner]
-        self.launch(("differentiate", *switches), [*tensors, pairs.across], new)
+        self.launch(("differentiate", *switches), tensors, new)
 
     def pairs(self) -> Pairs:
-        """Room for what the passes over dq and dk tell."""
-        plan, t = self.plan, self.tiles.differentiate
+        """Room for what the passes of a backward tell of the gates."""
+        plan, t, rows = self.plan, self.tiles.differentiate, self.tiles.attend
         dtype = torch.bfloat16 if plan.narrow else torch.float32
-        shape = plan.all_heads, self.chunks, plan.value_width, plan.key_width
+        shape = plan.all_heads, self.chunks, *self._padded()
         states = torch.empty(shape, dtype=dtype, device=plan.device)
         lines = torch.empty(3, t.blocks, plan.all_heads, plan.tokens, dtype=torch.float32, device=plan.device)
-        across = lines.new_empty(t.blocks, plan.all_heads, self.chunks, t.held)
-        return Pairs(states, *lines.unbind(), across)
+        return Pairs(states, *lines.unbind(), self.buffer(self.chunks, rows.blocks * rows.block))
 
     def differentiate_gates(self, pairs: Pairs, dg: Tensor) -> None:
         """dg, of all pairs."""
-        plan, t = self.plan, self.tiles.differentiate
+        plan, t, rows = self.plan, self.tiles.differentiate, pairs.across.shape[-1]
 
         def new() -> Launch:
-            values = (plan.all_heads, plan.tokens, self.chunks, t.C, t.blocks, t.held)
+            values = (plan.all_heads, plan.tokens, self.chunks, rows, padded(rows), t.C, t.blocks)
             return self._small("differentiate_gates", plan.all_heads * self.chunks, values)
 
         self.launch(("differentiate gates",), [*pairs[1:], dg], new)
+
+    def _padded(self) -> tuple[int, int]:
+        """Rows and columns of a state before a chunk, as the pass over dq holds it."""
+        t = self.tiles.differentiate
+        return t.held, t.block * t.blocks
 
     def _walk(self, name: str, parts: int, t: Tiles, tile: Any, widths: Any, values: Any) -> Launch:
         from attention.kernels.linear_decay_triton import passes

@@ -94,7 +94,7 @@ def decay_forward(
     run, out = launches(q, k, v, phi, precision, (g,), ("g",)), contiguous_like(v)
     sums = run.cumulate(g)
     state = run.states(k, v, sums, reverse=False)
-    run.attend(q, k, v, out, sums, state, reverse=False)
+    run.attend(q, k, v, out, sums, state)
     if not keep:
         return out, run.buffer(0), run.buffer(0), run.buffer(0)
     return out, sums, *(run.buffer(0) if x is None else x for x in state[:2])
@@ -127,7 +127,7 @@ def decay_gradients(
     pairs = run.pairs()
     run.differentiate(do, v, q, k, dq, sums, before, pairs, reverse=False)
     run.differentiate(v, do, k, q, dk, sums, behind, pairs, reverse=True)
-    run.attend(k, q, do, dv, sums, behind, reverse=True)
+    run.attend(k, q, do, dv, sums, behind, pairs)
     run.differentiate_gates(pairs, dg)
     return dq, dk, dv, dg
 

@@ -161,10 +161,11 @@ def gather(
 
 @triton.jit
 def attend(
-    a, b, c, out, sums, S, totals,
+    a, b, c, out, sums, S, totals, states_before, across,
     a_b, a_h, a_n, b_b, b_h, b_n, c_b, c_h, c_n, out_b, out_h, out_n,
     H, N, D, E, segments, segment_tokens,
     REVERSE: tl.constexpr, SCANNED: tl.constexpr, SUMS: tl.constexpr,
+    HIGH: tl.constexpr, WIDE: tl.constexpr,
     MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
     DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
@@ -188,6 +189,17 @@ def attend(
         before = state.to(T)
         until, end = gates_of(sums, chunk, RAGGED)
         behind = end - until
+        if REVERSE:
+            slot = walk.sequence * tl.cdiv(N, C) + chunk.start // C
+            place = states_before + slot * (HIGH * WIDE) + e.numbers[:, None] * WIDE + d.numbers[None, :]
+            if chunk.left > 0:  # always: in a branch it is not loaded ahead, into shared memory that is short
+                if PAD_D or PAD_E:
+                    exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
+                    products = tl.load(place, mask=exists, other=0.0).to(tl.float32) * state
+                else:
+                    products = tl.load(place).to(tl.float32) * state
+                row = across + (slot * BLOCKS + walk.block) * BE
+                tl.store(row + tl.arange(0, BE), tl.sum(products, 1) * power(end))
 
         # Keys and values.
         keys = features(load_tile(b, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP)
@@ -223,7 +235,7 @@ def weighed(scores, until, mask, REVERSE: tl.constexpr):
 
 @triton.jit
 def differentiate(
-    a, b, x, y, out, sums, S, totals, states_before, lines, inner, across,
+    a, b, x, y, out, sums, S, totals, states_before, lines, inner,
     a_b, a_h, a_n, b_b, b_h, b_n, x_b, x_h, x_n, y_b, y_h, y_n, out_b, out_h, out_n,
     H, N, D, E, segments, segment_tokens,
     REVERSE: tl.constexpr, SCANNED: tl.constexpr, SUMS: tl.constexpr,
@@ -250,39 +262,29 @@ def differentiate(
     out = moved(out, out_b, out_h, out_n, walk, DESCRIBED)
     sums += walk.sequence * N
     state = gather(S, totals, walk, segments, d, e, REVERSE, SCANNED, SUMS)
-    at = e.numbers[:, None] * D + d.numbers[None, :]
-    exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
+    place = e.numbers[:, None] * (BD * BLOCKS) + d.numbers[None, :]
     heads = tl.num_programs(0) // (segments * BLOCKS)
     lines += (walk.block * heads + walk.sequence) * N
     inner += (walk.block * heads + walk.sequence) * N
     mask = seen(walk.rows, REVERSE)
-    before = walk.rows[:, None] > walk.rows[None, :]
     chunks = tl.cdiv(walk.last - walk.first, C)
     for i in tl.range(0, chunks, num_stages=STAGES):
         chunk = chunk_of(walk, i, chunks, N, C, REVERSE)
         until, end = gates_of(sums, chunk, RAGGED)
         behind = end - until
-        slot = walk.sequence * tl.cdiv(N, C) + chunk.start // C
         operand = state.to(T)
-        if REVERSE:
-            other = tl.load(states_before + slot * E * D + at, mask=exists, other=0.0).to(tl.float32)
-            products = tl.sum(other * state, 1) * power(end)
-            place = across + ((walk.block * heads) * tl.cdiv(N, C) + slot) * BE
-            tl.store(place + e.numbers, products)
-        else:
-            tl.store(states_before + slot * E * D + at, operand, mask=exists)
+        if not REVERSE:
+            slot = walk.sequence * tl.cdiv(N, C) + chunk.start // C
+            tl.store(states_before + slot * (BE * BD * BLOCKS) + place, operand)
 
         # What comes from before the chunk.
         point = load_tile(x, chunk, d, DESCRIBED, RAGGED, PAD_D)
-        phi_x = features(point, MAP)
-        if PAD_D and MAP == "elu":
-            phi_x = tl.where(d.numbers[None, :] < D, phi_x, 0.0)
         queries = load_tile(a, chunk, e, DESCRIBED, RAGGED, PAD_E).to(T)
         result = tl.dot(queries, operand, input_precision=PRECISION)
         result *= power(behind if REVERSE else until)[:, None]
-        line = tl.sum(result * phi_x, 1)
-        if not REVERSE:
-            left_hand = phi_x.to(T)
+        if REVERSE:
+            line = along(result, point, d, MAP, T, PRECISION, PAD_D)
+            store_rows(lines, line, chunk, RAGGED)
 
         # What comes from within the chunk, and the state after it.
         phi = features(load_tile(y, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP)
@@ -290,23 +292,35 @@ def differentiate(
         kept = (phi * power(until if REVERSE else behind)[:, None]).to(T)
         keys = load_tile(b, chunk, e, DESCRIBED, RAGGED, PAD_E).to(T)
         scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
-        scores = weighed(scores, until, mask, REVERSE)
-        if not REVERSE:
-            pairs = tl.dot(left_hand, tl.trans(values), input_precision=PRECISION)
-            pairs = tl.where(before, scores * pairs, 0.0)
-            line += tl.sum(pairs, 1)
-            store_rows(inner, tl.sum(pairs, 0), chunk, RAGGED)
-        store_rows(lines, line, chunk, RAGGED)
-        result = tl.dot(scores.to(T), values, result, input_precision=PRECISION)
+        scores = weighed(scores, until, mask, REVERSE).to(T)
+        result = tl.dot(scores, values, result, input_precision=PRECISION)
         state = tl.dot(tl.trans(keys), kept, state * power(end), input_precision=PRECISION)
+        whole = along(result, point, d, MAP, T, PRECISION, PAD_D)
+        if REVERSE:
+            store_rows(inner, whole - line, chunk, RAGGED)
+        else:
+            store_rows(lines, whole, chunk, RAGGED)
         result *= slope(point, MAP)
         store_tile(out, result, chunk, d, DESCRIBED, RAGGED, PAD_D)
 
 
 @triton.jit
+def along(
+    gradient, point, d, MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr, PAD_D: tl.constexpr
+):
+    """phi(x).dphi(x) of each token; phi as matrix products see it, so that dq and dk tell the same of a pair."""
+    phi = features(point, MAP)
+    if PAD_D and MAP == "elu":
+        phi = tl.where(d.numbers[None, :] < d.width, phi, 0.0)
+    if PRECISION == "tf32":
+        phi = (phi.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
+    return tl.sum(gradient * phi.to(T).to(tl.float32), 1)
+
+
+@triton.jit
 def differentiate_gates(
     ends, inner, begins, across, dg, heads, N, chunks,
-    C: tl.constexpr, BLOCKS: tl.constexpr, BE: tl.constexpr,
+    ROWS: tl.constexpr, PADDED: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """dg_r: pairs that end at r or later in its chunk, or begin before r in it, or reach across the chunk.
 
@@ -319,13 +333,13 @@ def differentiate_gates(
     place = (chunk // chunks) * N + token
     later = tl.zeros([C], tl.float32)
     earlier = tl.zeros([C], tl.float32)
-    total = 0.0
+    row = tl.arange(0, PADDED)
+    total = tl.sum(tl.load(across + chunk * ROWS + row, mask=row < ROWS, other=0.0), 0)
     for block in tl.static_range(BLOCKS):
         at = place + block * heads * N
         later += tl.load(ends + at, mask=exists, other=0.0) - tl.load(inner + at, mask=exists, other=0.0)
         earlier += tl.load(begins + at, mask=exists, other=0.0)
-        here = across + (block * heads * chunks + chunk) * BE
-        total += tl.sum(tl.load(here + tl.arange(0, BE)), 0)
     before = tl.where(rows[:, None] > rows[None, :], earlier[None, :], 0.0)
     behind = tl.where(rows[:, None] <= rows[None, :], later[None, :], 0.0)
-    tl.store(dg + place, total + tl.sum(before + behind, 1), mask=exists)
+    gradient = tl.where(token > 0, total + tl.sum(before + behind, 1), 0.0)  # nothing stands before the first
+    tl.store(dg + place, gradient, mask=exists)
