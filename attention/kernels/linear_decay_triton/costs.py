@@ -13,18 +13,18 @@ from attention.costs import (
     masked_chunk_scores,
     result_elements,
 )
-from attention.kernels.linear_decay_triton.launches import decay_tiles
+from attention.kernels.linear_decay_triton.launches import GROUP, decay_tiles, sums_dtype
 from attention.kernels.triton_common.plan import Plan, make_plan, scanned
 
 
 def decay_costs(case: Case) -> Costs:
     """Twice over the states, once to sum a segment and once to walk it: N (3 D Dv + C (D + Dv)) MACs.
 
-    A backward sums and walks from the end, and thrice more for dq, dk and dv; for the gates it computes qk'
-    once more. Where one width is cut into blocks, each computes the scores again.
+    A backward sums from the end, and walks thrice, for dq, dk and dv. Where one width is cut into blocks, each
+    computes the scores again.
 
     Peak: the results, the sums of gates, the states of the segments and, in a backward, those before each
-    chunk and four float32 a token for the gates' gradients.
+    group of chunks and for each block two float32 a token, of which the gates' gradients are made.
     """
     plan = plan_of_case(case)
     tiles = decay_tiles(plan)
@@ -37,17 +37,16 @@ def decay_costs(case: Case) -> Costs:
     )
     terms = forward_terms(plan)
     masked = masked_chunk_scores(n, tiles.C) * (values.blocks * d + dv)
-    segments = plan.segments if plan.segments > 1 else 0
-    sums = segments * (d * dv + 1) + (scanned(segments - 1) and (segments + 1) * d * dv)
-    sums_bytes = 4 if plan.narrow else 8
-    peak = 4 * sums + sums_bytes * n + result_elements(case) * case.itemsize
+    count = plan.segments - 1
+    states = count * (d * dv + 1) + (scanned(count) and (count + 1) * d * dv)
+    peak = 4 * states + n * sums_dtype(plan).itemsize + result_elements(case) * case.itemsize
     if case.backward:
         terms = add(terms, backward_terms(plan))
         masked *= 2
-        masked += masked_chunk_scores(n, tiles.C) * (2 * keys.blocks * dv + 3 * d)
-        chunks = -(-n // tiles.C)
-        peak += 4 * sums + chunks * keys.held * keys.block * keys.blocks * (2 if plan.narrow else 4)
-        peak += 4 * n + keys.blocks * (12 * n + 4 * chunks * keys.held)
+        masked += masked_chunk_scores(n, tiles.C) * 2 * (keys.blocks * dv + d)
+        groups = -(-n // (GROUP * tiles.C))
+        bounds = keys.held * keys.block * keys.blocks * (2 if plan.narrow else 4)
+        peak += 4 * (states + n + 2 * keys.blocks * n) + groups * (bounds + 4 * values.block * values.blocks)
     return costs_of_heads(case, terms, peak, masked_macs=masked)
 
 
@@ -76,7 +75,7 @@ def forward_terms(plan: Plan) -> dict[str, int]:
 
 
 def backward_terms(plan: Plan) -> dict[str, int]:
-    """MACs of one head: the states behind segments; S once and U twice more; scores; QK' for the gates."""
+    """MACs of one head: the states behind segments; S once and U twice more; scores."""
     n, d, dv, tiles = plan.tokens, plan.key_width, plan.value_width, decay_tiles(plan)
     scores, first = chunk_scores(n, tiles.C), min(n, plan.segment_tokens)
     return {
@@ -84,5 +83,4 @@ def backward_terms(plan: Plan) -> dict[str, int]:
         "readout": 3 * n * d * dv,
         "scores": scores * (tiles.attend.blocks * d + 2 * tiles.differentiate.blocks * dv),
         "weighted_values": scores * (dv + 2 * d),
-        "gates": scores * d,
     }

@@ -34,7 +34,7 @@ def linear_decay_triton(
 
     Raises:
         TypeError: a tensor that is not dense.
-        ValueError: shapes, dtypes or devices that do not fit together, not causal, an unknown input_precision,
+        ValueError: shapes, dtypes or devices that do not fit, not causal, an unknown input_precision,
             a dtype or width it does not have, tokens 2^25 elements apart or more, or no CUDA device.
     """
     _check_gates(q, g, causal)

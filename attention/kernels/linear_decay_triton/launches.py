@@ -12,12 +12,14 @@ from attention.kernels.triton_common.passes import Passes, tile_strides
 from attention.kernels.triton_common.plan import Plan, Tiles, padded, scanned
 
 GATE_ROWS, SCAN_WIDTH, SMALL_WARPS = 16, 64, 4
+GROUP = 4
+"""Chunks of a group: as many as in the passes."""
 
 
 class State(NamedTuple):
-    """What segments leave, ``S`` [B H, M, Dv, D], and the sums of their gates, ``totals`` [B H, M].
+    """What all segments but one leave, ``S`` [B H, M - 1, Dv, D], and the sums of their gates, ``totals``.
 
-    Scanned, S is what stands before each segment (behind it in a backward), M + 1 of them.
+    Scanned, S is what stands before each of the M segments, in a backward behind it.
     """
 
     S: Tensor | None
@@ -37,16 +39,31 @@ class Pairs(NamedTuple):
     """What the passes of a backward tell of the gradients of gates; all float32 but the states.
 
     Attributes:
-        states: before each chunk, [B H, chunks, E, blocks * block], padded as its tiles.
-        ends, inner, begins: products of pairs by token, [blocks, B H, N].
-        across: products of the pairs that reach across a chunk, by value column, [B H, chunks, E].
+        bounds: states before each group of chunks, [B H, groups, E, blocks * block], padded as its tiles.
+        ends, begins: phi(q).dphi(q) and phi(k).dphi(k) of each token, [blocks, B H, N].
+        across: products of the pairs that reach into a group, by value column, [B H, groups, E].
     """
 
-    states: Tensor
+    bounds: Tensor
     ends: Tensor
-    inner: Tensor
     begins: Tensor
     across: Tensor
+
+
+def sums_dtype(plan: Plan) -> torch.dtype:
+    """The dtype of sums of gates: beside operands of float32 they are to lose nothing."""
+    return torch.float32 if plan.narrow else torch.float64
+
+
+def kept_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Shapes of what a forward keeps for its backward."""
+    count, heads = plan.segments - 1, plan.all_heads
+    slots = count + 1 if scanned(count) else count
+    return {
+        "sums": (heads, plan.tokens),
+        "S": (heads, slots, plan.value_width, plan.key_width),
+        "totals": (heads, count),
+    }
 
 
 class DecayLaunches(Passes):
@@ -56,23 +73,12 @@ class DecayLaunches(Passes):
         super().__init__(plan, phi, precision)
         self.tiles = decay_tiles(plan)
         self.chunks = -(-plan.tokens // self.tiles.C)
-        self.sums_dtype = torch.float32 if plan.narrow else torch.float64
-
-    def kept_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what a forward keeps for its backward."""
-        plan, count = self.plan, self.plan.segments - 1
-        slots = plan.slots(count) if count else 0
-        state = (slots, plan.value_width, plan.key_width) if count else (0,)
-        return {
-            "sums": (plan.all_heads, plan.tokens),
-            "S": (plan.all_heads, *state),
-            "totals": (plan.all_heads, plan.segments if count else 0),
-        }
+        self.groups = -(-self.chunks // GROUP)
 
     def cumulate(self, g: Tensor) -> Tensor:
         """Sums of the gates of each chunk up to each token, ``[B H, N]``, as powers of two."""
         plan, chunks = self.plan, self.chunks
-        sums = torch.empty(plan.all_heads, plan.tokens, dtype=self.sums_dtype, device=plan.device)
+        sums = torch.empty(plan.all_heads, plan.tokens, dtype=sums_dtype(plan), device=plan.device)
         every = plan.all_heads * chunks
 
         def new() -> Launch:
@@ -90,8 +96,7 @@ class DecayLaunches(Passes):
         plan, count = self.plan, self.plan.segments - 1
         if not count:
             return State(None, None, scanned=False)
-        S = self.buffer(plan.segments, plan.value_width, plan.key_width)
-        totals = self.buffer(plan.segments)
+        S, totals = self.buffer(count, plan.value_width, plan.key_width), self.buffer(count)
 
         def new() -> Launch:
             t = self.tiles.states
@@ -106,10 +111,10 @@ class DecayLaunches(Passes):
     def _scan(self, S: Tensor, totals: Tensor, *, reverse: bool) -> Tensor:
         plan, width = self.plan, S[0, 0].numel()
         blocks = -(-width // SCAN_WIDTH)
-        prefix = self.buffer(plan.segments + 1, plan.value_width, plan.key_width)
+        prefix = self.buffer(plan.segments, plan.value_width, plan.key_width)
 
         def new() -> Launch:
-            values = (width, blocks, plan.segments, plan.segments - 1, reverse, SCAN_WIDTH)
+            values = (width, blocks, plan.segments - 1, reverse, SCAN_WIDTH)
             return self._small("scan", plan.all_heads * blocks, values)
 
         self.launch(("scan", reverse), [S, totals, prefix], new)
@@ -129,7 +134,7 @@ class DecayLaunches(Passes):
             widths = (t.held, t.held, t.block, t.block)
             return self._walk("attend", self.plan.segments, t, (t.held, t.block), widths, values)
 
-        told = unused if pairs is None else (pairs.states, pairs.across)
+        told = unused if pairs is None else (pairs.bounds, pairs.across)
         self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums), *told], new)
 
     def differentiate(
@@ -146,25 +151,25 @@ class DecayLaunches(Passes):
             return self._walk("differentiate", self.plan.segments, t, (t.block, t.held), widths, values)
 
         lines = pairs.begins if reverse else pairs.ends
-        tensors = [a, b, x, y, out, sums, *state.pointers(sums), pairs.states, lines, pairs.inner]
+        tensors = [a, b, x, y, out, sums, *state.pointers(sums), pairs.bounds, lines]
         self.launch(("differentiate", *switches), tensors, new)
 
     def pairs(self) -> Pairs:
         """Room for what the passes of a backward tell of the gates."""
         plan, t, rows = self.plan, self.tiles.differentiate, self.tiles.attend
         dtype = torch.bfloat16 if plan.narrow else torch.float32
-        shape = plan.all_heads, self.chunks, *self._padded()
-        states = torch.empty(shape, dtype=dtype, device=plan.device)
-        lines = torch.empty(3, t.blocks, plan.all_heads, plan.tokens, dtype=torch.float32, device=plan.device)
-        return Pairs(states, *lines.unbind(), self.buffer(self.chunks, rows.blocks * rows.block))
+        bounds = torch.empty(plan.all_heads, self.groups, *self._padded(), dtype=dtype, device=plan.device)
+        lines = torch.empty(2, t.blocks, plan.all_heads, plan.tokens, dtype=torch.float32, device=plan.device)
+        return Pairs(bounds, *lines.unbind(), self.buffer(self.groups, rows.blocks * rows.block))
 
     def differentiate_gates(self, pairs: Pairs, dg: Tensor) -> None:
         """dg, of all pairs."""
         plan, t, rows = self.plan, self.tiles.differentiate, pairs.across.shape[-1]
 
         def new() -> Launch:
-            values = (plan.all_heads, plan.tokens, self.chunks, rows, padded(rows), t.C, t.blocks)
-            return self._small("differentiate_gates", plan.all_heads * self.chunks, values)
+            sizes = plan.all_heads, plan.tokens, self.groups
+            values = (*sizes, rows, padded(rows), GROUP * t.C, t.blocks)
+            return self._small("differentiate_gates", plan.all_heads * self.groups, values)
 
         self.launch(("differentiate gates",), [*pairs[1:], dg], new)
 
@@ -197,7 +202,10 @@ class DecayTiles(NamedTuple):
 
 
 def decay_tiles(plan: Plan) -> DecayTiles:
-    """The tiles of a plan."""
+    """The tiles of a plan: a program of wide heads fills half a multiprocessor with two chunks at once."""
     each = plan.states_tiles, plan.attend_tiles, plan.differentiate_tiles
     C = min(tiles.C for tiles in each)
-    return DecayTiles(C, *(tiles._replace(C=C) for tiles in each))
+    states, attend, differentiate = (tiles._replace(C=C) for tiles in each)
+    if differentiate.held > 64:
+        differentiate = differentiate._replace(num_stages=2)
+    return DecayTiles(C, states, attend, differentiate)

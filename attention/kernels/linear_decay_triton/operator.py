@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.autograd import Operator, once_differentiable, refuse
 from attention.costs import times
+from attention.kernels.autograd import Operator, once_differentiable, refuse
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_decay_triton.costs import backward_terms, forward_terms
-from attention.kernels.linear_decay_triton.launches import DecayLaunches, State
+from attention.kernels.linear_decay_triton.launches import DecayLaunches, State, kept_shapes, sums_dtype
 from attention.kernels.tensors import check_device, check_rows, check_shape, contiguous_like, unit_stride
 from attention.kernels.triton_common.checks import check_call, check_reach
-from attention.kernels.triton_common.plan import begin_aligned, make_plan, plan_of, scanned
+from attention.kernels.triton_common.plan import Plan, begin_aligned, make_plan, plan_of, scanned
 from attention.torch_internals import fast_apply
 
 NAME = "linear-decay-triton"
@@ -57,27 +57,26 @@ def launches(
         plan = make_plan(q.shape, v.shape[-1], layouts, aligned, gluon=False)
         check_reach(NAME, plan, layouts)
         found = DecayLaunches(plan, phi, precision)
-        _check_others(found, v, dict(zip(names, others, strict=True)))
+        _check_others(plan, v, dict(zip(names, others, strict=True)))
         if len(_LAUNCHES) >= MOST_LAUNCHES:
             _LAUNCHES.clear()
         _LAUNCHES[key] = found
     return found
 
 
-def _check_others(run: DecayLaunches, v: Tensor, others: dict[str, Tensor]) -> None:
+def _check_others(plan: Plan, v: Tensor, others: dict[str, Tensor]) -> None:
     """Refuse what else an operator was given, unless it is what the operators themselves return.
 
     Raises:
         ValueError: another shape, dtype, device or stride.
     """
-    plan = run.plan
-    shapes = {"g": (plan.batch, plan.heads, plan.tokens), **run.kept_shapes()}
+    shapes = {"g": (plan.batch, plan.heads, plan.tokens), **kept_shapes(plan)}
     for name, x in others.items():
         if name == "do":
             check_shape(NAME, name, x, v.shape, v)
             check_rows(NAME, do=x)
             continue
-        check_shape(NAME, name, x, shapes[name], v, run.sums_dtype if name == "sums" else torch.float32)
+        check_shape(NAME, name, x, shapes[name], v, sums_dtype(plan) if name == "sums" else torch.float32)
         if not x.is_contiguous():
             raise ValueError(f"{NAME} takes a contiguous {name}; got strides {x.stride()}")
 
@@ -97,17 +96,20 @@ def decay_forward(
     run.attend(q, k, v, out, sums, state)
     if not keep:
         return out, run.buffer(0), run.buffer(0), run.buffer(0)
-    return out, sums, *(run.buffer(0) if x is None else x for x in state[:2])
+    if state.S is None or state.totals is None:
+        plan = run.plan
+        return out, sums, run.buffer(0, plan.value_width, plan.key_width), run.buffer(0)
+    return out, sums, state.S, state.totals
 
 
 @torch.library.register_fake("attention::linear_decay_triton")  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, phi: str, precision: str, keep: bool) -> tuple[Tensor, ...]:
     check_call(NAME, q, k, v, phi, precision)
     check_device(NAME, q, g)
-    run = DecayLaunches(plan_of(q, k, v, (g,), gluon=False), phi, precision)
-    shapes = run.kept_shapes() if keep else dict.fromkeys(run.kept_shapes(), (run.plan.all_heads, 0))
-    dtypes = (run.sums_dtype if keep else torch.float32, torch.float32, torch.float32)
-    kept = (q.new_empty(shape, dtype=dtype) for shape, dtype in zip(shapes.values(), dtypes, strict=True))
+    plan = plan_of(q, k, v, (g,), gluon=False)
+    shapes = kept_shapes(plan).values() if keep else [(plan.all_heads, 0)] * 3
+    dtypes = (sums_dtype(plan) if keep else torch.float32, torch.float32, torch.float32)
+    kept = (q.new_empty(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
     return contiguous_like(v), *kept
 
 

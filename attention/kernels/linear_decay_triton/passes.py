@@ -7,9 +7,10 @@ behind) each, and ``attend`` and ``differentiate`` walk their segment from there
 walks: dq is ``differentiate``, dk the same from the end, and dv ``attend`` from the end with q and k
 exchanged.
 
-The gradient of a gate r sums the pairs s < r <= t of its sequence. ``differentiate`` tells, for each chunk,
-those that lie inside of it, begin before it, end behind it and reach across it, and ``differentiate_gates``
-adds them up: no sum is longer than a chunk, and none cancels a longer one.
+The gradient of a gate r sums the pairs s < r <= t of its sequence. Where GROUP chunks end, those that reach
+across are the product of the state before and the state behind. Within a group each token adds the pairs that
+end with it, phi(q).dphi(q), less those that begin with it, phi(k).dphi(k): ``differentiate`` tells both, and
+``differentiate_gates`` adds them up. No sum is longer than a group, so no error grows with the length.
 
 T is the dtype of the operands of matrix products: bfloat16 for bfloat16, else float32. All sums are float32
 but those of gates, which are float64 beside float32 operands.
@@ -23,6 +24,7 @@ import triton
 import triton.language as tl
 
 from attention.kernels.triton_common.tiles import (
+    INTERPRETED,
     chunk_of,
     exp2,
     features,
@@ -38,6 +40,8 @@ from attention.kernels.triton_common.tiles import (
 LOG2E = tl.constexpr(1.4426950408889634)
 LEAST = tl.constexpr(-128.0)
 """Gates below it are taken for it: e^-128 is zero in float32, and -inf would have no differences."""
+GROUP = tl.constexpr(4)
+"""Chunks from one product of states to the next: a product reads as much as two chunks of a tensor."""
 
 
 @triton.jit
@@ -103,7 +107,7 @@ def states(
         tile = load_tile(y, chunk, e, DESCRIBED, RAGGED, PAD_E)
         state = tl.dot(tl.trans(tile.to(T)), phi.to(T), state * power(end), input_precision=PRECISION)
         total += end.to(tl.float32)
-    slot = walk.sequence * segments + walk.segment
+    slot = walk.sequence * counted + walk.segment - (segments - counted if REVERSE else 0)
     exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
     tl.store(S + slot * E * D + e.numbers[:, None] * D + d.numbers[None, :], state, mask=exists)
     if walk.block == 0:
@@ -112,25 +116,25 @@ def states(
 
 @triton.jit
 def scan(
-    partial, totals, prefix, L, blocks, segments, positions, REVERSE: tl.constexpr, WIDTH: tl.constexpr
+    partial, totals, prefix, L, blocks, counted, REVERSE: tl.constexpr, WIDTH: tl.constexpr
 ):  # fmt: skip
-    """What segments leave into what stands before each: slot s of ``segments`` + 1 sums all j < s.
+    """What ``counted`` segments leave into what stands before each of them and one more, in reverse behind.
 
-    In reverse slot s sums all j >= s. ``positions`` segments left something, counted from where the scan
-    begins. One program a sequence and WIDTH of its L columns.
+    One program a sequence and WIDTH of its L columns.
     """
     head = (tl.program_id(0) // blocks).to(tl.int64)
     columns = (tl.program_id(0) % blocks) * WIDTH + tl.arange(0, WIDTH)
     exists = columns < L
-    partial += head * segments * L
-    prefix += head * (segments + 1) * L
+    partial += head * counted * L
+    totals += head * counted
+    prefix += head * (counted + 1) * L
     state = tl.zeros([WIDTH], tl.float32)
-    tl.store(prefix + (segments if REVERSE else 0) * L + columns, state, mask=exists)
-    for position in tl.range(0, positions, num_stages=4):
-        source = segments - 1 - position if REVERSE else position
+    tl.store(prefix + (counted if REVERSE else 0) * L + columns, state, mask=exists)
+    for position in tl.range(0, counted, num_stages=4):
+        source = counted - 1 - position if REVERSE else position
         target = source if REVERSE else source + 1
         own = tl.load(partial + source * L + columns, mask=exists, other=0.0)
-        state = state * exp2(tl.load(totals + head * segments + source)) + own
+        state = state * exp2(tl.load(totals + source)) + own
         tl.store(prefix + target * L + columns, state, mask=exists)
 
 
@@ -147,13 +151,13 @@ def gather(
     at = e.numbers[:, None] * D + d.numbers[None, :]
     state = tl.zeros([BE, BD], tl.float32)
     if SCANNED:
-        slot = walk.sequence * (segments + 1) + walk.segment + (1 if REVERSE else 0)
+        slot = walk.sequence * segments + walk.segment
         state = tl.load(S + slot * E * D + at, mask=exists, other=0.0)
     elif SUMS:
         steps = segments - 1 - walk.segment if REVERSE else walk.segment
         # Loaded ahead where that takes 49 kB of shared memory, not four times as much.
         for i in tl.range(0, steps, num_stages=4 if BD * BE <= 4096 else 1):
-            slot = walk.sequence * segments + (segments - 1 - i if REVERSE else i)
+            slot = walk.sequence * (segments - 1) + (segments - 2 - i if REVERSE else i)
             own = tl.load(S + slot * E * D + at, mask=exists, other=0.0)
             state = state * exp2(tl.load(totals + slot)) + own
     return state
@@ -161,7 +165,7 @@ def gather(
 
 @triton.jit
 def attend(
-    a, b, c, out, sums, S, totals, states_before, across,
+    a, b, c, out, sums, S, totals, bounds, across,
     a_b, a_h, a_n, b_b, b_h, b_n, c_b, c_h, c_n, out_b, out_h, out_n,
     H, N, D, E, segments, segment_tokens,
     REVERSE: tl.constexpr, SCANNED: tl.constexpr, SUMS: tl.constexpr,
@@ -173,6 +177,9 @@ def attend(
     """Forward: out_i = sum_j exp(gates after j to i) (phi(a_i).phi(b_j)) c_j.
 
     In reverse, dv: a = k, b = q, c = do, j >= i. One program a segment and block of E.
+
+    In reverse the states before each group, of HIGH rows and WIDE columns in ``bounds``, are multiplied with
+    those behind, and summed over D into ``across``.
     """
     walk = walk_of(H, N, D, E, segments, segment_tokens, C, BD, BE, BLOCKS)
     d, e = walk.held, walk.split
@@ -190,16 +197,15 @@ def attend(
         until, end = gates_of(sums, chunk, RAGGED)
         behind = end - until
         if REVERSE:
-            slot = walk.sequence * tl.cdiv(N, C) + chunk.start // C
-            place = states_before + slot * (HIGH * WIDE) + e.numbers[:, None] * WIDE + d.numbers[None, :]
-            if chunk.left > 0:  # always: in a branch it is not loaded ahead, into shared memory that is short
-                if PAD_D or PAD_E:
-                    exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
-                    products = tl.load(place, mask=exists, other=0.0).to(tl.float32) * state
-                else:
-                    products = tl.load(place).to(tl.float32) * state
+            # A product stands in a branch, in which no shared memory is taken to load ahead.
+            following = chunk.start + C
+            if (following % (GROUP * C) == 0) & (following < N):
+                slot = walk.sequence * tl.cdiv(N, GROUP * C) + following // (GROUP * C)
+                place = bounds + slot * (HIGH * WIDE) + e.numbers[:, None] * WIDE + d.numbers[None, :]
+                exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
+                products = tl.load(place, mask=exists, other=0.0).to(tl.float32) * state
                 row = across + (slot * BLOCKS + walk.block) * BE
-                tl.store(row + tl.arange(0, BE), tl.sum(products, 1) * power(end))
+                tl.store(row + tl.arange(0, BE), tl.sum(products, 1))
 
         # Keys and values.
         keys = features(load_tile(b, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP)
@@ -226,16 +232,14 @@ def attend(
 
 @triton.jit
 def weighed(scores, until, mask, REVERSE: tl.constexpr):
-    """Scores times the exponential of the gates between their tokens. What is not seen is not used."""
-    between = until[:, None] - until[None, :]
-    if REVERSE:
-        between = until[None, :] - until[:, None]
-    return tl.where(mask, scores * power(between), 0.0)
+    """Scores times the exponential of the gates between their tokens; zero where no token sees the other."""
+    between = until[None, :] - until[:, None] if REVERSE else until[:, None] - until[None, :]
+    return tl.where(mask, scores * power(tl.where(mask, between, 0.0)), 0.0)
 
 
 @triton.jit
 def differentiate(
-    a, b, x, y, out, sums, S, totals, states_before, lines, inner,
+    a, b, x, y, out, sums, S, totals, bounds, lines,
     a_b, a_h, a_n, b_b, b_h, b_n, x_b, x_h, x_n, y_b, y_h, y_n, out_b, out_h, out_n,
     H, N, D, E, segments, segment_tokens,
     REVERSE: tl.constexpr, SCANNED: tl.constexpr, SUMS: tl.constexpr,
@@ -248,10 +252,7 @@ def differentiate(
     In reverse, dk_i = phi'(k_i) sum_j exp(...) (v_i.do_j) phi(q_j), j >= i: a = v, b = do, x = k, y = q. One
     program a segment and block of D.
 
-    For the gates: to ``lines`` go the products of each token with all before its chunk, and with those in
-    it at or before the token, less to ``inner`` with those after; in reverse with all behind its chunk.
-    ``states_before`` holds the state before each chunk; in reverse its product with the state behind goes to
-    ``across``.
+    For the gates phi(x_i).dphi(x_i) goes to ``lines``, and the state before each group to ``bounds``.
     """
     walk = walk_of(H, N, E, D, segments, segment_tokens, C, BE, BD, BLOCKS)
     d, e = walk.split, walk.held
@@ -265,7 +266,6 @@ def differentiate(
     place = e.numbers[:, None] * (BD * BLOCKS) + d.numbers[None, :]
     heads = tl.num_programs(0) // (segments * BLOCKS)
     lines += (walk.block * heads + walk.sequence) * N
-    inner += (walk.block * heads + walk.sequence) * N
     mask = seen(walk.rows, REVERSE)
     chunks = tl.cdiv(walk.last - walk.first, C)
     for i in tl.range(0, chunks, num_stages=STAGES):
@@ -274,17 +274,15 @@ def differentiate(
         behind = end - until
         operand = state.to(T)
         if not REVERSE:
-            slot = walk.sequence * tl.cdiv(N, C) + chunk.start // C
-            tl.store(states_before + slot * (BE * BD * BLOCKS) + place, operand)
+            if chunk.start % (GROUP * C) == 0:
+                slot = walk.sequence * tl.cdiv(N, GROUP * C) + chunk.start // (GROUP * C)
+                tl.store(bounds + slot * (BE * BD * BLOCKS) + place, operand)
 
         # What comes from before the chunk.
         point = load_tile(x, chunk, d, DESCRIBED, RAGGED, PAD_D)
         queries = load_tile(a, chunk, e, DESCRIBED, RAGGED, PAD_E).to(T)
         result = tl.dot(queries, operand, input_precision=PRECISION)
         result *= power(behind if REVERSE else until)[:, None]
-        if REVERSE:
-            line = along(result, point, d, MAP, T, PRECISION, PAD_D)
-            store_rows(lines, line, chunk, RAGGED)
 
         # What comes from within the chunk, and the state after it.
         phi = features(load_tile(y, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP)
@@ -295,11 +293,7 @@ def differentiate(
         scores = weighed(scores, until, mask, REVERSE).to(T)
         result = tl.dot(scores, values, result, input_precision=PRECISION)
         state = tl.dot(tl.trans(keys), kept, state * power(end), input_precision=PRECISION)
-        whole = along(result, point, d, MAP, T, PRECISION, PAD_D)
-        if REVERSE:
-            store_rows(inner, whole - line, chunk, RAGGED)
-        else:
-            store_rows(lines, whole, chunk, RAGGED)
+        store_rows(lines, along(result, point, d, MAP, T, PRECISION, PAD_D), chunk, RAGGED)
         result *= slope(point, MAP)
         store_tile(out, result, chunk, d, DESCRIBED, RAGGED, PAD_D)
 
@@ -308,38 +302,34 @@ def differentiate(
 def along(
     gradient, point, d, MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr, PAD_D: tl.constexpr
 ):
-    """phi(x).dphi(x) of each token; phi as matrix products see it, so that dq and dk tell the same of a pair."""
+    """phi(x).dphi(x) of each token; phi as matrix products see it, so that dq and dk agree on each pair."""
     phi = features(point, MAP)
     if PAD_D and MAP == "elu":
         phi = tl.where(d.numbers[None, :] < d.width, phi, 0.0)
-    if PRECISION == "tf32":
+    if PRECISION == "tf32" and not INTERPRETED:
         phi = (phi.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
     return tl.sum(gradient * phi.to(T).to(tl.float32), 1)
 
 
 @triton.jit
 def differentiate_gates(
-    ends, inner, begins, across, dg, heads, N, chunks,
-    ROWS: tl.constexpr, PADDED: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr,
+    ends, begins, across, dg, heads, N, groups,
+    ROWS: tl.constexpr, PADDED: tl.constexpr, TOKENS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """dg_r: pairs that end at r or later in its chunk, or begin before r in it, or reach across the chunk.
+    """dg_r: pairs that reach across the end of its group, and from r on those that end less those that begin.
 
-    Of those that ``ends`` holds, ``inner`` takes off the ones that begin at r or later. One program a chunk.
+    One program a group of TOKENS.
     """
-    chunk = tl.program_id(0).to(tl.int64)
-    rows = tl.arange(0, C)
-    token = (chunk % chunks) * C + rows
+    group = tl.program_id(0).to(tl.int64)
+    token = (group % groups) * TOKENS + tl.arange(0, TOKENS)
     exists = token < N
-    place = (chunk // chunks) * N + token
-    later = tl.zeros([C], tl.float32)
-    earlier = tl.zeros([C], tl.float32)
-    row = tl.arange(0, PADDED)
-    total = tl.sum(tl.load(across + chunk * ROWS + row, mask=row < ROWS, other=0.0), 0)
+    place = (group // groups) * N + token
+    pairs = tl.zeros([TOKENS], tl.float32)
     for block in tl.static_range(BLOCKS):
         at = place + block * heads * N
-        later += tl.load(ends + at, mask=exists, other=0.0) - tl.load(inner + at, mask=exists, other=0.0)
-        earlier += tl.load(begins + at, mask=exists, other=0.0)
-    before = tl.where(rows[:, None] > rows[None, :], earlier[None, :], 0.0)
-    behind = tl.where(rows[:, None] <= rows[None, :], later[None, :], 0.0)
-    gradient = tl.where(token > 0, total + tl.sum(before + behind, 1), 0.0)  # nothing stands before the first
+        pairs += tl.load(ends + at, mask=exists, other=0.0) - tl.load(begins + at, mask=exists, other=0.0)
+    row = tl.arange(0, PADDED)
+    reaches = row < tl.where(group % groups + 1 < groups, ROWS, 0)
+    total = tl.sum(tl.load(across + (group + 1) * ROWS + row, mask=reaches, other=0.0), 0)
+    gradient = tl.where(token > 0, total + tl.cumsum(pairs, 0, reverse=True), 0.0)  # first: nothing before
     tl.store(dg + place, gradient, mask=exists)
