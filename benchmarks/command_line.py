@@ -182,8 +182,8 @@ def _add_try(parser: argparse.ArgumentParser) -> None:
         "--against",
         action="append",
         metavar="PATTERN",
-        help="kernels that it is measured beside and compared with; repeatable; default: 'standard-*', of which "
-        "the fastest is measured, and the fastest linear one beside it",
+        help="kernels that it is measured beside and compared with; repeatable; default: a fast standard "
+        "one, and the fastest linear one",
     )
     _add_output(parser, "try")
     parser.set_defaults(command=commands.try_out)

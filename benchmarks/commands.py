@@ -55,14 +55,14 @@ def run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
 
 
 def try_out(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
-    """Measure functions of the user's own beside others and report; 1 where nothing was measured."""
+    """Measure functions of the user's own beside others and report; 1 where none of them was measured."""
     folder = Path(options.output)
     try_folder(folder, "report")
     with hold_folder(folder):
         file = measure_own(options.functions, options.against, pytest_options, folder, console.say)
         written = write_report([file], folder, known_run_effect)
     console.write(written.text)
-    return 0 if written.measured else 1
+    return 0 if written.own_measured else 1
 
 
 def compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:

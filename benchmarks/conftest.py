@@ -150,13 +150,13 @@ def _warnings(config: pytest.Config) -> pytest.MarkDecorator:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The whole grid once, whatever the file, then again."""
+    """The whole grid once, whatever the file, then again; a subject without cases has nothing to skip."""
 
-    def repetition(item: pytest.Item) -> int:
+    def repetition(item: pytest.Item) -> Any:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        return int(parameters.get("repetition", 0))
+        return parameters.get("repetition", 0)
 
-    items.sort(key=repetition)
+    items[:] = sorted((item for item in items if isinstance(repetition(item), int)), key=repetition)
 
 
 def _measures(config: pytest.Config) -> bool:

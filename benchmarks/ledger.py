@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from attention import Case
@@ -28,6 +29,7 @@ class Ledger:
         self._left_out: dict[str, tuple[str, str]] = {}
         self._seconds: dict[Case, dict[int, float]] = defaultdict(dict)
         self._bytes: dict[Case, dict[int, float]] = defaultdict(dict)
+        self._first_seconds: dict[Case, dict[int, float]] = defaultdict(dict)
 
     def leave_out(self, case: Case, outcome: str, reason: str) -> str:
         """Book a case under an outcome of the record; returns the reason."""
@@ -57,6 +59,13 @@ class Ledger:
         """A call of the case takes about so long."""
         self._seconds[series_of(case)][case.seq_len] = seconds
 
+    def learn_first_seconds(self, case: Case, seconds: float) -> None:
+        """The first calls of a series took so long, which counts as long as nothing else is known.
+
+        They may have been compiled meanwhile.
+        """
+        self._first_seconds[series_of(case)][case.seq_len] = seconds
+
     def learn_bytes(self, case: Case, peak: int | None) -> None:
         """A call of the case takes so much memory above its inputs."""
         if peak is not None and case.seq_len and case.batch:
@@ -81,11 +90,12 @@ class Ledger:
 
         They are multiplied by the ratio of the FLOPs; without a closed form of these they go on as they grew.
         """
-        known, costs = self._seconds[series_of(case)], SUBJECTS[case.subject].costs
-        shorter = [n for n in known if n <= case.seq_len]
-        if not shorter:
+        series, costs = series_of(case), SUBJECTS[case.subject].costs
+        of_any_length = (self._seconds[series], self._first_seconds[series])
+        known = next((known for known in of_any_length if min(known, default=inf) <= case.seq_len), None)
+        if known is None:
             return None
-        nearest = max(shorter)
+        nearest = max(n for n in known if n <= case.seq_len)
         now, then = costs(case), costs(replace(case, seq_len=nearest))
         if now is None or then is None:
             return extrapolate(known, case.seq_len)

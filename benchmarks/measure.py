@@ -95,7 +95,7 @@ class Measurer:
     def _learn(self, short: Case) -> None:
         """The first point that predictions build on."""
         call = prepare(short)
-        self.ledger.learn_seconds(short, self._warm_up(call, short)[0])
+        self.ledger.learn_first_seconds(short, self._warm_up(call, short)[0])
         if SUBJECTS[short.subject].costs(short) is None:
             self.ledger.learn_bytes(short, peak_memory(call, short.device).tensor_bytes)
 
@@ -188,6 +188,7 @@ def _amounts(costs: Costs | None, counted: Counted, min_bytes: int) -> dict[str,
     reason = None if flops else counted.reason or "torch's counter finds no matrix product in it"
     return {
         "flops": flops,
+        "counted_flops": None,  # there is nothing beside them to compare them with
         "macs": flops and flops // 2,
         "useful_flops": flops,
         "flops_unknown": reason,

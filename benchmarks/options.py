@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attention import Case
+from attention import Case, get_kernel
 from attention.case import DTYPES, MODES, PHASES
 from attention.kernels.registry import CLAIMS
 from benchmarks.analysis.reading.fields import BASELINES, InputError
@@ -284,6 +284,14 @@ def baselines(config: pytest.Config) -> list[str]:
     return patterns or list(BASELINES)
 
 
+def _beside(own: Sequence[str], cases: Sequence[Case]) -> list[Case]:
+    """The cases in the modes that at least one of a user's own kernels has, as none was asked for by name."""
+    served = {
+        case.mode for case in cases if case.kernel in own and not get_kernel(case.kernel).supports(case)
+    }
+    return [case for case in cases if not served or case.mode in served]
+
+
 def selected_cases(config: pytest.Config, own: Sequence[str] = ()) -> dict[str, list[Case]]:
     """The cases of each subject that the options choose.
 
@@ -305,9 +313,11 @@ def selected_cases(config: pytest.Config, own: Sequence[str] = ()) -> dict[str, 
         seq_lens=_seq_lens(config),
         shape=_shape(config),
     )
+    trying = config.getoption("grid") == "try"
     try:
+        cases = build_cases(selection)
         return {
-            "operator": build_cases(selection),
+            "operator": _beside(own, cases) if trying and not selection.modes else cases,
             "layer": build_layer_cases(selection),
             "ceiling": build_ceilings(selection),
         }

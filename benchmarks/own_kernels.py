@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,9 @@ def _on_path(folder: Path) -> None:
 def _carefully(what: str, load: Callable[[], Any]) -> Any:
     """The result of a user's code, whose exceptions become a sentence."""
     try:
-        return load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it imports; a warning ends a session that tests
+            return load()
     except (Exception, SystemExit) as error:
         words = str(error).strip().splitlines() or [""]
         raise OwnKernelError(

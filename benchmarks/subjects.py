@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attention import Case, Costs, Reference, SelfAttention, get_kernel, make_inputs
-from attention.kernels.extra_inputs import tensors_in
+from attention.kernels.extra_inputs import seeded, tensors_in
 from attention.kernels.references import (
     Errors,
     differentiated_inputs,
@@ -115,20 +114,9 @@ def _prepare_operator(case: Case) -> Prepared:
 # --- the layer ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _seeded(device: str) -> Iterator[None]:
-    """Random numbers from seed 0 on a device; the process's own go on afterwards where they were."""
-    cards = [torch.cuda.current_device()] if device == "cuda" else []
-    with torch.random.fork_rng(cards):
-        torch.default_generator.manual_seed(0)
-        if cards:
-            torch.cuda.manual_seed(0)
-        yield
-
-
 def layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
     """The layer of a case and its input, equal on every call."""
-    with _seeded(case.device):
+    with seeded(case.device):
         return _draw_layer_and_input(case)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from benchmarks.analysis.reading.fields import InputError
@@ -56,7 +57,7 @@ def placed(pytest_options: Sequence[str], folder: Path) -> list[str]:
 
 def own_functions(pytest_options: Sequence[str]) -> list[str]:
     """The words that name a user's own functions among options."""
-    pairs = zip(pytest_options, [*pytest_options[1:], ""], strict=True)
+    pairs = zip_longest(pytest_options, pytest_options[1:], fillvalue="")
     found = [option.partition("=")[2] or after for option, after in pairs if option.partition("=")[0] == FROM]
     return [word for word in found if word]
 
@@ -64,7 +65,7 @@ def own_functions(pytest_options: Sequence[str]) -> list[str]:
 def of_each_side(
     pytest_options: Sequence[str], root: Path, checkouts: Mapping[str, Path], current: Collection[str]
 ) -> dict[str, list[str]]:
-    """The options of the sessions of both sides of a comparison, each of which takes its own revision's files.
+    """The options of the sessions of both sides of a comparison, each with the files of its revision.
 
     A file that neither revision holds is the same for both.
 
@@ -90,8 +91,8 @@ def of_each_side(
             return told
         if missing := set(checkouts) - set(holding):
             raise InputError(
-                f"--kernel-from {function}: {file} is in one of the revisions only, and the {min(missing)} has "
-                "none; name a file that both have, or one outside of the repository"
+                f"--kernel-from {function}: {file} is in one of the revisions only, and the {min(missing)} "
+                "has none; name a file that both have, or one outside of the repository"
             )
     for side in set(checkouts) - set(current):
         told[side] = [f"{PATH}={inside[side]}" if one.startswith(f"{PATH}=") else one for one in told[side]]

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,12 +23,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attention import Case
 from attention.kernels.feature_maps import FEATURE_MAPS
+from attention.kernels.gates import CAUSAL_ONLY
+from attention.kernels.linear_decay_explicit import linear_decay_explicit
 from attention.kernels.linear_decay_triton import linear_decay_triton
-from attention.kernels.linear_decay_triton.costs import decay_costs
+from attention.kernels.linear_decay_triton.costs import triton_costs
+from attention.kernels.linear_decay_triton.kernel import supports
 from attention.kernels.linear_decay_triton.operator import forget_launches
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
+from attention.kernels.references.decay import decay_reference
 from attention.kernels.triton_common import plan as triton_plan
-from attention.kernels.triton_common.checks import supports
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ops = torch.ops.attention
@@ -72,23 +75,12 @@ def inputs(
     return [x.requires_grad_() for x in (*qkv, gates[gate].to(device))]
 
 
-def literal(q: Tensor, k: Tensor, v: Tensor, g: Tensor, feature_map: str = "elu") -> Tensor:
-    """The recurrence S_t = exp(g_t) S_{t-1} + phi(k_t) v_t', o_t = phi(q_t) S_t, token by token."""
-    q, k = FEATURE_MAPS[feature_map](q), FEATURE_MAPS[feature_map](k)
-    S = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1])
-    out = []
-    for t in range(q.shape[2]):
-        S = g[:, :, t].exp()[..., None, None] * S + k[:, :, t, :, None] * v[:, :, t, None]
-        out.append((q[:, :, t, None] @ S)[..., 0, :])
-    return torch.stack(out, 2)
-
-
 def errors(x: list[Tensor], *, feature_map: str = "elu") -> tuple[float, float, float]:
     """Norm ratios against the recurrence in float64: of the output, of all gradients, and of dg alone."""
     exact = [each.detach().double() for each in x]
     exact[3] = exact[3].clamp(min=-700)  # the gradient of exp at -inf is 0 times infinity in autograd
     exact = [each.requires_grad_() for each in exact]
-    reference = literal(*exact, feature_map=feature_map)
+    reference = decay_reference(*exact, feature_map=feature_map)
     q, k, v, g = x
     out = linear_decay_triton(q, k, v, g=g, feature_map=feature_map)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(4)).to(out)
@@ -136,7 +128,7 @@ def test_linear_decay_triton_equals_the_recurrence_with_gradients_at_any_widths(
 @pytest.mark.parametrize("gate", ["none", "strong", "growing", "mixed", "resets"])
 @pytest.mark.parametrize("inputs_in", [torch.float32, torch.float16])
 def test_no_gate_costs_linear_decay_triton_its_digits(gate: str, inputs_in: torch.dtype, device: str) -> None:
-    """Where every gate is -50 its gradient, e^-50 beside terms of 1000, is held against those of q, k and v."""
+    """Where every gate is -50, its gradient of e^-50 is held against those of q, k and v."""
     forward, gradients, gates = errors(inputs(device, 200, gate=gate, dtype=inputs_in))
     assert within((forward, gradients, 0 if gate == "strong" else gates), inputs_in), (forward, gates)
 
@@ -220,7 +212,9 @@ def test_a_gate_of_each_head_serves_all_tokens_with_its_gradient(device: str) ->
     rate = torch.tensor([-0.1, -0.5], device=device, requires_grad=True)
     out = linear_decay_triton(q, k, v, g=rate[None, :, None].expand(1, 2, 100))
     exact = rate.detach().double().requires_grad_()
-    reference = literal(*(x.detach().double() for x in (q, k, v)), exact[None, :, None].expand(1, 2, 100))
+    reference = decay_reference(
+        *(x.detach().double() for x in (q, k, v)), exact[None, :, None].expand(1, 2, 100)
+    )
     (got,), (wanted,) = (torch.autograd.grad(x.sum(), r) for x, r in ((out, rate), (reference, exact)))
     assert relative_error(got, wanted) < TOLERANCES[torch.float32][1]
 
@@ -262,25 +256,32 @@ def test_the_operators_of_linear_decay_triton_are_sound(device: str) -> None:
     torch.library.opcheck(ops.linear_decay_triton_backward.default, given)
 
 
-def test_linear_decay_triton_refuses_second_derivatives_tangents_and_maps(device: str) -> None:
-    q, k, v, g = inputs(device)
-    (first,) = torch.autograd.grad(linear_decay_triton(q, k, v, g=g).sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="linear_decay_triton is differentiated once"):
-        torch.autograd.grad(first.sum(), q)
-    x = tuple(t.detach() for t in (q, k, v, g))
-    with pytest.raises(RuntimeError, match="linear_decay_triton is differentiated once"):
-        torch.func.jvp(lambda q, k, v, g: linear_decay_triton(q, k, v, g=g), x, x)
+def test_second_derivatives_tangents_and_maps_of_linear_decay_triton_are_those_of_the_textbook_form(
+    device: str,
+) -> None:
+    x = tuple(t.detach()[:, :, :70] for t in inputs(device))
+    many = tuple(torch.stack([t, t / 2]) for t in x)
+
+    def derived(attend: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        def loss(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:
+            return (attend(q, k, v, g=g, causal=True) / 100).sin().sum()
+
+        gradients = torch.func.grad(loss, (0, 1, 2, 3))
+        return *torch.func.jvp(gradients, x, x)[1], *torch.vmap(gradients)(*many)
+
+    for found, wanted in zip(derived(linear_decay_triton), derived(linear_decay_explicit), strict=True):
+        assert relative_error(found, wanted) < 1e-4
 
 
 def test_linear_decay_triton_refuses_wrong_arguments_in_one_sentence(device: str) -> None:
     q, k, v, g = inputs(device)
-    with pytest.raises(ValueError, match="is causal: gates order the tokens; pass causal=True"):
+    with pytest.raises(ValueError, match="cannot serve a bidirectional mode: decay is causal only"):
         linear_decay_triton(q, k, v, g=g, causal=False)
-    with pytest.raises(ValueError, match=r"takes g \[B, H, N\] = \(1, 1, 100\) of floating point on"):
+    with pytest.raises(ValueError, match=r"takes g \(1, 1, 100\) \[B, H, N\] in float32 on"):
         linear_decay_triton(q, k, v, g=g[..., :99])
-    with pytest.raises(ValueError, match="of floating point"):
+    with pytest.raises(ValueError, match="got .* in int64"):
         linear_decay_triton(q, k, v, g=g.long())
-    with pytest.raises(TypeError, match="takes a dense tensor for g; got float"):
+    with pytest.raises(TypeError, match="takes a dense tensor for g; got "):
         linear_decay_triton(q, k, v, g=-0.1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="input_precision 'exact' does not exist"):
         linear_decay_triton(q, k, v, g=g, input_precision="exact")
@@ -318,14 +319,15 @@ def test_the_counted_flops_of_linear_decay_triton_are_those_of_its_costs(
     case = Case(
         "linear-decay-triton", "causal", 200, "forward_backward", device, "float32", 1, 2, width, value_dim
     )
-    costs = decay_costs(case)
+    costs = triton_costs(case)
     assert counter.get_total_flops() == costs.countable_flops == costs.flops
-    assert 0 < decay_costs(replace(case, phase="forward")).flops < costs.flops
+    assert 0 < triton_costs(replace(case, phase="forward")).flops < costs.flops
 
 
 def test_linear_decay_triton_serves_no_other_mode_than_causal(device: str) -> None:
     case = Case("linear-decay-triton", "causal", 64, device=device)
     assert supports(case) is None
+    assert supports(replace(case, mode="bidirectional")) == CAUSAL_ONLY
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")

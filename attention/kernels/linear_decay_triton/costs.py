@@ -9,18 +9,18 @@ from attention.costs import (
     Costs,
     add,
     chunk_scores,
-    costs_of_heads,
     masked_chunk_scores,
     result_elements,
 )
+from attention.kernels.gates import decay_costs
 from attention.kernels.linear_decay_triton.launches import GROUP, decay_tiles, sums_dtype
 from attention.kernels.triton_common.plan import Plan, make_plan, scanned
 
 
-def decay_costs(case: Case) -> Costs:
+def triton_costs(case: Case) -> Costs:
     """Twice over the states, once to sum a segment and once to walk it: N (3 D Dv + C (D + Dv)) MACs.
 
-    A backward sums from the end, and walks thrice, for dq, dk and dv. Where one width is cut into blocks, each
+    A backward sums from the end, and walks thrice, for dq, dk and dv. Where a width is cut into blocks, each
     computes the scores again.
 
     Peak: the results, the sums of gates, the states of the segments and, in a backward, those before each
@@ -28,13 +28,8 @@ def decay_costs(case: Case) -> Costs:
     """
     plan = plan_of_case(case)
     tiles = decay_tiles(plan)
-    n, d, dv, keys, values = (
-        plan.tokens,
-        plan.key_width,
-        plan.value_width,
-        tiles.differentiate,
-        tiles.attend,
-    )
+    n, d, dv = plan.tokens, plan.key_width, plan.value_width
+    keys, values = tiles.differentiate, tiles.attend
     terms = forward_terms(plan)
     masked = masked_chunk_scores(n, tiles.C) * (values.blocks * d + dv)
     count = plan.segments - 1
@@ -47,7 +42,7 @@ def decay_costs(case: Case) -> Costs:
         groups = -(-n // (GROUP * tiles.C))
         bounds = keys.held * keys.block * keys.blocks * (2 if plan.narrow else 4)
         peak += 4 * (states + n + 2 * keys.blocks * n) + groups * (bounds + 4 * values.block * values.blocks)
-    return costs_of_heads(case, terms, peak, masked_macs=masked)
+    return decay_costs(case, terms, peak, masked_macs=masked)
 
 
 def plan_of_case(case: Case) -> Plan:

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from attention.costs import times
-from attention.kernels.autograd import Operator, once_differentiable, refuse
+from attention.kernels.autograd import Operator, differentiable
+from attention.kernels.derivatives import DecayedSums
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_decay_triton.costs import backward_terms, forward_terms
 from attention.kernels.linear_decay_triton.launches import DecayLaunches, State, kept_shapes, sums_dtype
-from attention.kernels.tensors import check_device, check_rows, check_shape, contiguous_like, unit_stride
+from attention.kernels.tensors import check_device, check_rows, check_shape, contiguous_like
 from attention.kernels.triton_common.checks import check_call, check_reach
 from attention.kernels.triton_common.plan import Plan, begin_aligned, make_plan, plan_of, scanned
-from attention.torch_internals import fast_apply
 
 NAME = "linear-decay-triton"
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
+
 torch.library.define(
     "attention::linear_decay_triton",
     "(Tensor q, Tensor k, Tensor v, Tensor g, str phi, str precision, bool keep) "
@@ -142,48 +144,23 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, 
     return *(contiguous_like(x) for x in (q, k, v)), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
-_forward: Operator = decay_forward
-gradients = once_differentiable(decay_gradients, "linear_decay_triton")
+def _kept(*arguments: Any) -> tuple[Tensor, ...]:
+    forward: Operator = decay_forward
+    return forward(*arguments, True)
 
 
-class Decay(torch.autograd.Function):
-    """The operator with its gradients."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return _forward(*arguments)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, phi, precision, keep = inputs
-        ctx.options = phi, precision
-        ctx.save_for_backward(*tensors, *(output[1:] if keep else ()))
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        found: Sequence[Tensor | None] = (None,) * 4
-        if do is not None:
-            q, k, v, g, *kept = ctx.saved_tensors
-            kept = kept or _forward(q, k, v, g, *ctx.options, True)[1:]
-            found = gradients(unit_stride(do), q, k, v, *kept, *ctx.options)
-        return *found, None, None, None
-
-    jvp = vmap = refuse("linear_decay_triton")
+def _gradients(do: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor, _: Tensor, *rest: Any) -> Gradients:
+    return decay_gradients(do, q, k, v, *rest)
 
 
-_differentiable = fast_apply(Decay)
-torch.library.register_autograd(
-    "attention::linear_decay_triton", Decay.backward, setup_context=Decay.setup_context
+decay_differentiable = differentiable(
+    "attention::linear_decay_triton",
+    _kept,
+    _gradients,
+    batch_dims=(0, 0, 0, 0),
+    inputs=4,
+    function=lambda phi, *_: DecayedSums(phi),
 )
-
-
-def decay_differentiable(*arguments: Any) -> Tensor:
-    """The output with its gradients; a compiler sees the operator alone."""
-    operator = _forward if torch.compiler.is_compiling() else _differentiable
-    out: Tensor = operator(*arguments, True)[0]
-    return out
 
 
 def _forward_macs(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *_: Any) -> dict[str, int]:

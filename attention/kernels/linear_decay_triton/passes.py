@@ -274,8 +274,8 @@ def differentiate(
         behind = end - until
         operand = state.to(T)
         if not REVERSE:
+            slot = walk.sequence * tl.cdiv(N, GROUP * C) + chunk.start // (GROUP * C)
             if chunk.start % (GROUP * C) == 0:
-                slot = walk.sequence * tl.cdiv(N, GROUP * C) + chunk.start // (GROUP * C)
                 tl.store(bounds + slot * (BE * BD * BLOCKS) + place, operand)
 
         # What comes from before the chunk.

@@ -169,6 +169,7 @@ class Runs:
         units: The most units of any setting.
         run_effect: The effect of a run on the log of each of its times, as a standard deviation, that is
             assumed where a single run measured a setting; None where several runs show it.
+        roles: Which kernels are compared with which.
     """
 
     files: list[FileSummary]
@@ -176,6 +177,7 @@ class Runs:
     unit: Unit | Literal["mixed"] | None
     units: int
     run_effect: float | None
+    roles: Roles = field(metadata=FLAT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +189,6 @@ class Summary:
         runs: What it rests on.
         series: Every series, in the order of its fields.
         crossovers: Every pair of a contender and a baseline in each setting.
-        roles: Which kernels are compared with which.
         ceilings: What each device can do at most.
         warnings: Sentences naming what is missing, and what cannot be.
         quality: Sentences naming what was unstable, and what to try.
@@ -198,11 +199,15 @@ class Summary:
     runs: Runs
     series: list[Series]
     crossovers: list[PairCrossover]
-    roles: Roles
     ceilings: list[Ceiling]
     warnings: list[str]
     quality: list[str]
     not_measured: pd.DataFrame
+
+    @property
+    def roles(self) -> Roles:
+        """Which kernels are compared with which."""
+        return self.runs.roles
 
 
 def headline_kernel(series: Sequence[Series], roles: Roles) -> str | None:

@@ -69,8 +69,6 @@ def _ratio_cell(measured: float, theory: float) -> str:
 
 def agreement(cases: pd.DataFrame) -> Iterator[str]:
     """Sentences on the ratio of counts and peaks to their theory, as far as both are known."""
-    if "predicted_peak_bytes" in cases:  # without a closed form, FLOPs are the counted ones
-        cases = cases[cases["predicted_peak_bytes"].notna()]
     for measured, theory, name in THEORY:
         if not {measured, theory} <= set(cases.columns):
             continue

@@ -48,7 +48,7 @@ def labelled(summary: Summary, cases: pd.DataFrame) -> tuple[Summary, pd.DataFra
         summary,
         series=[replace(one, kernel=label(one.kernel)) for one in summary.series],
         crossovers=[pair(one) for one in summary.crossovers],
-        roles=roles,
+        runs=replace(summary.runs, roles=roles),
         not_measured=_labelled(summary.not_measured, label),
     ), _labelled(cases, label)
 
@@ -59,7 +59,7 @@ def _labelled(rows: pd.DataFrame, label: Callable[[str], str]) -> pd.DataFrame:
 
 def what_they_compute(summary: Summary) -> Iterator[Section]:
     """The section on the functions of kernels that are not of this project; none without any."""
-    sentences = list(dict.fromkeys(_sentences(summary.series, summary.roles.own)))
+    sentences = [*_sentences(summary.series, summary.roles.own), *_unmeasured(summary)]
     if sentences:
         yield Section("What they compute", sentences)
 
@@ -80,6 +80,16 @@ def _sentences(series: Sequence[Series], own: Sequence[str]) -> Iterator[str]:
         else:
             for one in by_kernel[kernel]:
                 yield f"{kernel}, {wording.what(one.setting)}, {'; '.join(map(_words, one.functions))}."
+
+
+def _unmeasured(summary: Summary) -> Iterator[str]:
+    """Why a user's own kernels have no times at all."""
+    measured = {one.kernel for one in summary.series}
+    for kernel in summary.roles.own:
+        gone = summary.not_measured[summary.not_measured["kernel"] == kernel]
+        if kernel not in measured and len(gone):
+            reasons = list(dict.fromkeys(str(reason).rstrip(".") for reason in gone["reason"]))
+            yield f"{kernel} was not measured: {wording.listed(reasons)}."
 
 
 def _words(found: Function) -> str:

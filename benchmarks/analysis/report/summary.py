@@ -73,10 +73,9 @@ def summarise(
     assumed = max((unseen(group) for _, group in by_setting(scaling)), default=0.0)
     return Summary(
         CONCLUSIONS_SCHEMA,
-        _runs(records, assumed or None),
+        _runs(records, assumed or None, roles),
         series,
         crossovers,
-        roles,
         ceilings,
         warnings=records.warnings + name_caveats(records, series, crossovers, ceilings, roles),
         quality=name_quality(records),
@@ -136,7 +135,7 @@ def _crossovers(setting: Setting, rows: pd.DataFrame, roles: Roles, unseen: floa
             yield PairCrossover(*pair, setting, "peak_bytes", memory, firmness)
 
 
-def _runs(records: Records, run_effect: float | None) -> Runs:
+def _runs(records: Records, run_effect: float | None, roles: Roles) -> Runs:
     rows = records.rows
     machines = {run.machine.fingerprint: run.machine for run in reversed(records.runs)}
     order = list(dict.fromkeys(run.machine.fingerprint for run in records.runs))
@@ -158,4 +157,5 @@ def _runs(records: Records, run_effect: float | None) -> Runs:
         unit="mixed" if len(units) > 1 else next(iter(units), None),
         units=max((group["unit"].nunique() for group in settings), default=0),
         run_effect=run_effect,
+        roles=roles,
     )

@@ -33,7 +33,8 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
     computed, following = what_they_compute(summary), next_steps(summary)
     summary, cases = labelled(summary, cases)
     settings = list(dict.fromkeys(one.setting for one in summary.series if one.setting.mode))
-    settings.sort(key=lambda setting: setting.subject != "operator")
+    own = {one.setting for one in summary.series if one.kernel in summary.roles.own}
+    settings.sort(key=lambda setting: (setting.subject != "operator", bool(own) and setting not in own))
     return [
         _head(summary),
         *(_answer(summary, setting) for setting in settings),

@@ -24,11 +24,15 @@ from benchmarks.analysis.serialization import csv_text, json_text
 
 @dataclass(frozen=True)
 class Report:
-    """A written report: its text for the console, its files, and whether anything had been measured."""
+    """A written report: its text for the console, its files, and whether anything had been measured.
+
+    And whether that holds a kernel of the user's own.
+    """
 
     text: str
     files: list[Path]
     measured: bool
+    own_measured: bool
 
 
 def write_report(
@@ -62,7 +66,13 @@ def write_report(
         (place / tables[1]).write_text(json_text(summary), encoding="utf-8")
         (place / tables[2]).write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
     files = [folder / name for name in (*pictures, *([raw.name] if raw else []), *tables)]
-    return Report(as_text([*text, written_section(files)]), files, measured=len(records.rows) > 0)
+    measured = {one.kernel for one in summary.series}
+    return Report(
+        as_text([*text, written_section(files)]),
+        files,
+        measured=len(records.rows) > 0,
+        own_measured=not measured.isdisjoint(summary.roles.own),
+    )
 
 
 def _integers(cases: pd.DataFrame) -> pd.DataFrame:
