@@ -80,7 +80,8 @@ def errors(x: list[Tensor], *, feature_map: str = "elu") -> tuple[float, float, 
     exact = [each.detach().double() for each in x]
     exact[3] = exact[3].clamp(min=-700)  # the gradient of exp at -inf is 0 times infinity in autograd
     exact = [each.requires_grad_() for each in exact]
-    reference = decay_reference(*exact, feature_map=feature_map)
+    q, k, v, g = exact
+    reference = decay_reference(q, k, v, g, feature_map=feature_map)
     q, k, v, g = x
     out = linear_decay_triton(q, k, v, g=g, feature_map=feature_map)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(4)).to(out)
@@ -142,8 +143,8 @@ def test_linear_decay_triton_of_relu_and_identity_equals_the_recurrence(
 
 
 def test_gradients_of_the_gates_keep_their_digits_at_great_length(device: str) -> None:
-    """The error at 3000 tokens in segments of 1000 is that of 100 tokens, not what 30 times as many make."""
-    short, long = (errors(inputs(device, tokens, gate="none"))[2] for tokens in (100, 3000))
+    """The error at 2100 tokens is that of 100, not what twenty times as many make."""
+    short, long = (errors(inputs(device, tokens, gate="none"))[2] for tokens in (100, 2100))
     assert long < 2 * short + 1e-7, (short, long)
 
 
@@ -174,8 +175,8 @@ def test_linear_decay_triton_does_not_depend_on_segments_being_added_up_or_scann
         out = linear_decay_triton(q, k, v, g=g)
         results.append([out, *torch.autograd.grad(out, x, torch.ones_like(out))])
     for other in results[1:]:
-        for x, y in zip(results[0], other, strict=True):
-            assert relative_error(y, x) < 1e-5
+        for one, another in zip(results[0], other, strict=True):
+            assert relative_error(another, one) < 1e-5
 
 
 def test_no_uninitialised_memory_reaches_a_result_of_linear_decay_triton_and_bits_repeat(
@@ -212,9 +213,8 @@ def test_a_gate_of_each_head_serves_all_tokens_with_its_gradient(device: str) ->
     rate = torch.tensor([-0.1, -0.5], device=device, requires_grad=True)
     out = linear_decay_triton(q, k, v, g=rate[None, :, None].expand(1, 2, 100))
     exact = rate.detach().double().requires_grad_()
-    reference = decay_reference(
-        *(x.detach().double() for x in (q, k, v)), exact[None, :, None].expand(1, 2, 100)
-    )
+    q, k, v = (x.detach().double() for x in (q, k, v))
+    reference = decay_reference(q, k, v, exact[None, :, None].expand(1, 2, 100))
     (got,), (wanted,) = (torch.autograd.grad(x.sum(), r) for x, r in ((out, rate), (reference, exact)))
     assert relative_error(got, wanted) < TOLERANCES[torch.float32][1]
 
@@ -279,7 +279,7 @@ def test_linear_decay_triton_refuses_wrong_arguments_in_one_sentence(device: str
         linear_decay_triton(q, k, v, g=g, causal=False)
     with pytest.raises(ValueError, match=r"takes g \(1, 1, 100\) \[B, H, N\] in float32 on"):
         linear_decay_triton(q, k, v, g=g[..., :99])
-    with pytest.raises(ValueError, match="got .* in int64"):
+    with pytest.raises(ValueError, match=r"got \(1, 1, 100\) in int64"):
         linear_decay_triton(q, k, v, g=g.long())
     with pytest.raises(TypeError, match="takes a dense tensor for g; got "):
         linear_decay_triton(q, k, v, g=-0.1)  # type: ignore[arg-type]

@@ -33,9 +33,9 @@ def linear_decay_triton(
     logarithms of what is kept, -inf forgets all) -> ``[B, H, N, Dv]``; any strides (only a last stride other
     than 1, and gates that are not contiguous, cost a copy). float32, bfloat16, float16; S is summed in
     float32, and the operands of matrix products are bfloat16 for bfloat16, else float32 in
-    ``input_precision``: ``ieee``, ``tf32x3`` (float32's default) or ``tf32`` (float16's). Memory O(N D), gradients included; two
-    calls give the same bits. A callable as feature map is applied before. Tangents and second derivatives are
-    computed in plain torch.
+    ``input_precision``: ``ieee``, ``tf32x3`` (float32's default) or ``tf32`` (float16's). Memory O(N D),
+    gradients included; two calls give the same bits. A callable as feature map is applied before. Tangents
+    and second derivatives are computed in plain torch.
 
     Raises:
         TypeError: gates that are no dense tensor.
