@@ -160,7 +160,7 @@ class DecayLaunches(Passes):
         dtype = torch.bfloat16 if plan.narrow else torch.float32
         bounds = torch.empty(plan.all_heads, self.groups, *self._padded(), dtype=dtype, device=plan.device)
         lines = torch.empty(2, t.blocks, plan.all_heads, plan.tokens, dtype=torch.float32, device=plan.device)
-        return Pairs(bounds, *lines.unbind(), self.buffer(self.groups, rows.blocks * rows.block))
+        return Pairs(bounds, lines[0], lines[1], self.buffer(self.groups, rows.blocks * rows.block))
 
     def differentiate_gates(self, pairs: Pairs, dg: Tensor) -> None:
         """dg, of all pairs."""
