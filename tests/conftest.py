@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -29,6 +30,8 @@ ONE_BY_ONE = (
     "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "benchmark_only", "keyword",
 )  # fmt: skip
 """Options of a user who looks at single tests."""
+LONGEST = ("test_hostile.py", "test_triton.py", "test_costs.py", "test_wall_clock.py", "test_benchmarks.py")
+"""Files that begin first, so that none of them ends alone."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -41,7 +44,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     looked_at = option.capture == "no" or any(getattr(option, name) for name in ONE_BY_ONE)
     if not divided and not looked_at and option.device in (None, "cpu"):  # a GPU would be shared
         option.numprocesses, option.dist = 2, "loadfile"
+        option.loadscopereorder = False  # the files of the most tests are not those of the most time
         option.benchmark_disable = True  # as xdist would, without a warning
+    if option.numprocesses:
+        # Threads of OpenMP and of NumPy's OpenBLAS that wait would take the cores from the other processes.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        # Each of a hundred processes would compile every module again.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_configure() -> None:
@@ -51,12 +61,25 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each process of `--dist loadgroup` kernels of its own to compile for a card."""
+    """Put the longest files first, and give each process of `--dist loadgroup` kernels of its own."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             group = compiled_together(getattr(getattr(item, "callspec", None), "params", {}))
             if group:
                 item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected, half a million objects, out of all searches for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the end of the process free everything: libraries tell of what they find alive."""
+    gc.unfreeze()
 
 
 def compiled_together(parameters: Mapping[str, object]) -> str | None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention import Case, get_kernel, make_inputs
-from attention.case import MODES
+from attention.case import MODES, PHASES
 from attention.kernels import blocks
 from attention.kernels.references import (
     REFERENCES,
@@ -61,11 +61,12 @@ def test_every_kernel_equals_the_oracle_at_every_length(
 
 
 @pytest.mark.rivals
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("mode", MODES)
-def test_outputs_of_installed_rivals_are_right_in_the_precision_that_they_state(
-    kernel: str, mode: str, dtype: str, device: str
+def test_installed_rivals_are_right_in_the_precision_that_they_state(
+    kernel: str, mode: str, phase: str, dtype: str, device: str
 ) -> None:
-    case = usable(Case(kernel, mode, 150, "forward", device, dtype, 2, 2, 64))
+    case = usable(Case(kernel, mode, 150, phase, device, dtype, 2, 2, 64))
     errors = errors_against_reference(case)
     assert errors.within(case), (errors, tolerances(case))
 

@@ -33,17 +33,22 @@ class Reference:
     """A function of attention: its name, as records and reports tell it, and the oracle that computes it.
 
     ``function(q, k, v, *, causal, **inputs)`` is written like the equation, in float64; ``inputs`` are the
-    extra ones that it needs. ``causal_only`` says that it has no bidirectional form. The other three give
-    single rows of its output and of its gradients, which are exact at any length: see `references.rows`.
+    names of the extra ones that it takes, None where it takes any. ``causal_only`` says that it has no
+    bidirectional form. The other three give single rows of its output and of its gradients, which are exact
+    at any length: see `references.rows`.
     """
 
     name: str
     function: Callable[..., Tensor]
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = None
     causal_only: bool = False
     output_rows: Callable[..., Any] | None = None
     query_gradient_rows: Callable[..., Any] | None = None
     key_gradient_rows: Callable[..., Any] | None = None
+
+    def takes(self, name: str) -> bool:
+        """Whether the oracle takes an extra input."""
+        return self.inputs is None or name in self.inputs
 
     def __call__(self, *args: Any, **options: Any) -> Tensor:
         """What the oracle computes."""

@@ -13,6 +13,14 @@ from attention.kernels.references.errors import (
     tolerances,
 )
 from attention.kernels.references.functions import REFERENCES
+from attention.kernels.references.gated import (
+    GATED_DELTA,
+    GLA,
+    KDA,
+    gated_delta_reference,
+    gla_reference,
+    kda_reference,
+)
 from attention.kernels.references.linear import linear_reference
 from attention.kernels.references.rows import (
     Head,
@@ -25,6 +33,9 @@ from attention.kernels.references.standard import standard_reference
 
 __all__ = [
     "BY_PRECISION",
+    "GATED_DELTA",
+    "GLA",
+    "KDA",
     "REFERENCES",
     "TOLERANCES",
     "Errors",
@@ -33,7 +44,10 @@ __all__ = [
     "decay_reference",
     "differentiated_inputs",
     "errors_against_reference",
+    "gated_delta_reference",
+    "gla_reference",
     "gradient_error",
+    "kda_reference",
     "key_gradient_rows",
     "linear_reference",
     "output_rows",

@@ -29,6 +29,7 @@ def _known(family: str, name: str, function: Callable[..., Tensor]) -> Reference
     return Reference(
         name,
         function,
+        inputs=(),
         output_rows=_of_family(family, output_rows),
         query_gradient_rows=_of_family(family, query_gradient_rows),
         key_gradient_rows=_of_family(family, key_gradient_rows),
