@@ -15,11 +15,17 @@ from attention import get_kernel, list_kernels
 from attention.case import DTYPES
 from attention.kernels.external import is_external
 from attention.kernels.references import errors
+from attention.kernels.registry import CLAIMS
 from benchmarks.grid import serves
 from benchmarks.options import chosen, chosen_devices
 
-KERNEL_FIXTURES = {"kernel": None, "linear_kernel": "linear"}
 COMPILED_FOR_SECONDS = [("cpu", "window-flex")]
+KERNEL_FIXTURES: dict[str, tuple[str, ...]] = {
+    "kernel": CLAIMS,
+    "linear_kernel": ("linear",),
+    "decay_kernel": ("decay",),
+}
+"""Which functions the kernels of a fixture compute."""
 HERE = Path(__file__).resolve().parent
 ONE_BY_ONE = (
     "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "benchmark_only", "keyword",
@@ -97,10 +103,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     form of inputs has tests of its own on a CPU.
     """
     devices = chosen_devices(metafunc.config) or ["cpu"]
-    for fixture, family in KERNEL_FIXTURES.items():
+    for fixture, functions in KERNEL_FIXTURES.items():
         if fixture in metafunc.fixturenames:
             rivals = metafunc.definition.get_closest_marker("rivals") is not None
-            names = [name for name in list_kernels(family) if is_external(get_kernel(name)) is rivals]
+            kernels = [get_kernel(name) for name in list_kernels()]
+            names = [x.name for x in kernels if x.reference in functions and is_external(x) is rivals]
             pairs = [(d, name) for d in devices for name in names if serves(name, d)]
             pairs = [pair for pair in pairs if pair not in COMPILED_FOR_SECONDS]
             metafunc.parametrize(("device", fixture), pairs)
@@ -124,9 +131,9 @@ def oracle_once() -> Iterator[None]:
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests of tiny tensors take one thread, because more would spin beside other processes.
 
-    linear-native keeps all threads, whose number decides its segments.
+    Kernels in C++ keep all threads, whose number decides their segments.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads if "linear-native" in request.node.name else 1)
+    torch.set_num_threads(threads if "-native" in request.node.name else 1)
     yield
     torch.set_num_threads(threads)

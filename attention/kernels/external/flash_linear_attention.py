@@ -26,13 +26,13 @@ from attention.kernels.external.fla_refusals import (
     refusal,
 )
 from attention.kernels.external.gates import (
-    head_gates,
     head_gates_and_rates,
     key_gates,
     key_gates_and_rates,
 )
 from attention.kernels.external.packages import empty_result, quietly
 from attention.kernels.feature_maps import FeatureMap, get_feature_map, identity
+from attention.kernels.gates import make_gates
 from attention.kernels.references import GATED_DELTA, GLA, KDA
 from attention.kernels.registry import get_kernel, register_kernel
 
@@ -155,7 +155,7 @@ def register_fla() -> None:
     register_kernel("linear-fla-chunk", fla("chunk_linear_attn"), **linear)
     register_kernel("linear-fla-fused", fla("fused_chunk_linear_attn"), **linear)
     for name, function, reference, costs, supports, make_inputs in (
-        ("linear-decay-fla", decay, "decay", decay_costs, decay_refusal, head_gates),
+        ("linear-decay-fla", decay, "decay", decay_costs, decay_refusal, make_gates),
         ("gla-fla", gla, GLA, gla_costs, refusal, key_gates),
         ("delta-fla", gated_delta, GATED_DELTA, delta_costs, delta_refusal, head_gates_and_rates),
         ("kda-fla", kda, KDA, kda_costs, kda_refusal, key_gates_and_rates),

@@ -10,14 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from attention.case import Case
-
-NORMALISER = 16
-"""Gates are logsigmoid(x) / 16 of standard normal x, as flash-linear-attention's GLA layer makes them."""
-
-
-def head_gates(case: Case) -> dict[str, Tensor]:
-    """``g [B, H, N]``: a gate a head and token, which forgets a token after 20 others or so."""
-    return _with_gradients(case, {"g": logsigmoid(_normal(case, 3)) / NORMALISER})
+from attention.kernels.gates import NORMALISER, make_gates
 
 
 def key_gates(case: Case) -> dict[str, Tensor]:
@@ -27,7 +20,7 @@ def key_gates(case: Case) -> dict[str, Tensor]:
 
 def head_gates_and_rates(case: Case) -> dict[str, Tensor]:
     """``g [B, H, N]`` and ``beta [B, H, N]`` in (0, 1)."""
-    return head_gates(case) | _rates(case)
+    return make_gates(case) | _rates(case)
 
 
 def key_gates_and_rates(case: Case) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The oracles, each written like its equation, in any dtype up to float64; and errors against them."""
 
+from attention.kernels.references.decay import decay_reference
 from attention.kernels.references.errors import (
     BY_PRECISION,
     TOLERANCES,
@@ -41,6 +42,7 @@ __all__ = [
     "Errors",
     "Head",
     "Rows",
+    "decay_reference",
     "differentiated_inputs",
     "errors_against_reference",
     "gated_delta_reference",
