@@ -11,8 +11,8 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from attention.kernels.linear_native import linear_native
-from attention.kernels.linear_triton.plan import plan_of
 from attention.kernels.references import REFERENCES, relative_error
+from attention.kernels.triton_common.plan import plan_of
 from tests.misfits import MISFITS, three
 
 Change = Callable[[Tensor], Any]

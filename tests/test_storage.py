@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 
 TINY = (
     "benchmarks/test_attention.py", "-p", "no:cacheprovider", "--device=cpu",
-    "--kernel=standard-explicit", "--kernel=linear-explicit", "--mode=causal", "--case-seconds=0.001",
+    "--kernel=standard-explicit", "--kernel=linear-explicit",
+    "--mode=causal", "--case-seconds=0.001",
 )  # fmt: skip
 FIRST = (*TINY, "--seq-len=16,32", "--repetitions=2")
 WIDER = (*TINY, "--seq-len=8,16,32", "--repetitions=3")

@@ -27,8 +27,7 @@ from torch import Tensor
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
 from attention.kernels.linear_explicit import linear_explicit
-from attention.kernels.linear_triton import plan as triton_plan
-from attention.kernels.linear_triton.kernel import linear_triton, supports
+from attention.kernels.linear_triton.kernel import linear_triton
 from attention.kernels.linear_triton.operator import forget_launches
 from attention.kernels.references import (
     TOLERANCES,
@@ -37,6 +36,8 @@ from attention.kernels.references import (
     linear_reference,
     relative_error,
 )
+from attention.kernels.triton_common import plan as triton_plan
+from attention.kernels.triton_common.checks import supports
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
