@@ -33,6 +33,8 @@ AUTO = {
     ("linear", "cuda"): ("triton", "chunked"),
     ("window", "cpu"): ("sdpa",),
     ("window", "cuda"): ("flex", "sdpa"),
+    ("linear-decay", "cpu"): ("native", "chunked"),
+    ("linear-decay", "cuda"): ("triton", "chunked"),
 }
 """Backends that backend="auto" tries, the fastest first; it takes the first that serves the inputs."""
 
@@ -153,14 +155,57 @@ def window_attention(
     return function(q, k, v, causal=True, window=window, scale=scale)
 
 
+def decay_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    feature_map: str | FeatureMap = "elu",
+    backend: str = "auto",
+) -> Tensor:
+    """o_t = phi(q_t)S_t with S_t = exp(g_t)S_{t-1} + phi(k_t)v_t': causal linear attention that forgets.
+
+    It is not normalised. One gate for all tokens of a head makes it retention (Sun et al. 2023, eq. 6) or
+    Lightning Attention; gates made of the inputs, Mamba-2 (Dao and Gu 2024) or simple gated linear attention
+    (Yang et al. 2024).
+
+    Args:
+        q: queries ``[B, H, N, D]``; float64, float32, bfloat16 or float16; CPU or CUDA; any strides.
+        k: keys ``[B, H, N, D]``.
+        v: values ``[B, H, N, Dv]``.
+        g: gates ``[B, H, N]`` in float32 or the dtype of q: the natural logarithm of what a token keeps of
+            the state before it, usually at most 0; -inf keeps nothing.
+        feature_map: phi: ``elu`` (elu + 1), ``relu``, ``identity``, or a callable ``[..., D] -> [..., F]``.
+        backend: ``explicit``, ``chunked``, ``native`` or ``triton``; ``auto`` is the first of ``AUTO`` that
+            serves the inputs, which :func:`explain` names:
+            ``explain(Case("linear-decay-auto", "causal", 4096))``.
+
+    Returns:
+        ``[B, H, N, Dv]`` in the dtype of v; sums are accumulated in float32 at least.
+
+    Under autocast q, k and v are cast to its dtype, but for float64, and g is not. Derivatives and
+    ``torch.vmap`` as in :func:`linear_attention`, those of g included.
+
+    Raises:
+        TypeError: q, k, v or g that is no strided tensor, or an option of another type.
+        ValueError: shapes, dtypes or devices that do not fit together, an unknown backend or feature
+            map, or a backend that cannot serve these inputs (it is never replaced in silence).
+    """
+    others = (g,) if isinstance(g, Tensor) else ()  # the kernel says what else it is
+    q, k, v, function = _select("linear-decay", backend, q, k, v, True, *others)
+    return function(q, k, v, g=g, causal=True, feature_map=feature_map)
+
+
 def explain(case: Case) -> None:
     """Print which kernel ``backend="auto"`` takes for a case, and why not one before it.
 
-    Only the family of ``case.kernel`` matters: ``Case("linear-auto", "causal", 4096, device="cuda")``.
+    Only the family of ``case.kernel`` matters: ``Case("linear-auto", "causal", 4096, device="cuda")``, or
+    ``"linear-decay-auto"``.
     """
-    chosen = choose(case)
+    chosen, family = choose(case), _family(case)
     for backend in _candidates(case):
-        name = f"{case.family}-{backend}"
+        name = f"{family}-{backend}"
         reason = get_kernel(name).supports(replace(case, kernel=name))
         if reason:
             print(f"not {name}: {reason}")
@@ -175,22 +220,29 @@ def choose(case: Case) -> Kernel:
     Raises:
         ValueError: no kernel serves the case; the message says why.
     """
-    refusals = []
+    refusals, family = [], _family(case)
     for backend in _candidates(case):
-        kernel = get_kernel(f"{case.family}-{backend}")
+        kernel = get_kernel(f"{family}-{backend}")
         reason = kernel.supports(replace(case, kernel=kernel.name))
         if not reason:
             return kernel
         refusals.append(f"{kernel.name}: {reason}")
-    raise ValueError(f"no {case.family} kernel serves {case.key}; {'; '.join(refusals)}")
+    raise ValueError(f"no {family} kernel serves {case.key}; {'; '.join(refusals)}")
+
+
+def _family(case: Case) -> str:
+    """The longest of the families of ``AUTO`` that the name of the kernel begins with."""
+    known = [family for family, _ in AUTO if case.kernel.startswith(f"{family}-")]
+    return max(known, key=len, default=case.family)
 
 
 def _candidates(case: Case) -> tuple[str, ...]:
-    return AUTO.get((case.family, case.device), AUTO[case.family, "cpu"])
+    family = _family(case)
+    return AUTO.get((family, case.device), AUTO[family, "cpu"])
 
 
 def _select(
-    family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool
+    family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool, *others: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Callable[..., Tensor]]:
     """The tensors as a kernel takes them, and the function of the kernel of such inputs.
 
@@ -216,7 +268,7 @@ def _select(
     # A compiler traces through no cache, and needs none: it asks once.
     traced = torch.compiler.is_compiling() or (type(q) is not Tensor and _symbolic(q, k, v))
     serving = _serving if traced else _serving_cached
-    return q, k, v, serving(family, backend, causal, differentiated(q, k, v), *likes)
+    return q, k, v, serving(family, backend, causal, differentiated(q, k, v, *others), *likes)
 
 
 def _symbolic(*tensors: Tensor) -> bool:

@@ -207,7 +207,8 @@ def prepared_profiler() -> bool:
     torch tells of recording profilers alone, so that the objects of this process are looked through.
     """
     kind = torch.autograd.profiler.profile
-    return any(type(each) is kind and _running(each) for each in gc.get_objects())
+    # An object refers to its class: these are found sooner than in the list of all objects.
+    return any(type(each) is kind and _running(each) for each in gc.get_referrers(kind))
 
 
 def _running(recorder: Any) -> bool:

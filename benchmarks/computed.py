@@ -57,7 +57,7 @@ def _comparable(case: Case) -> Iterator[Reference]:
     """The functions that need no other inputs than those of the case."""
     given = get_kernel(case.kernel).extra_inputs(replace(case, seq_len=1, batch=1))
     for reference in REFERENCES.values():
-        if set(reference.inputs) <= set(given) and (case.causal or not reference.causal_only):
+        if set(reference.inputs or ()) <= set(given) and (case.causal or not reference.causal_only):
             yield reference
 
 

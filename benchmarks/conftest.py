@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from benchmarks.options import (
     chosen_devices,
     known_seconds,
     own_kernels,
+    own_options,
     positive,
     present_devices,
     selected_cases,
@@ -79,8 +81,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "isolated": config.getoption("isolate"),
-        "own": own,
-        "against": baselines(config),
+        "own": ",".join(own),
+        "own_options": shlex.join(own_options(config)),
+        "against": ",".join(baselines(config)),
         **provenance.pair_fields(config),
     }
     config.stash[CASES] = selected_cases(config, own)

@@ -88,9 +88,9 @@ class Guard:
         self.ledger.leave_out(case, outcome, reason)
         if isinstance(error, TimedOut):
             self.measurer.never_ended(case, self.timeout_s, reason)
-        if outcome == "oom":
-            if case.device == "cuda":
-                torch.cuda.empty_cache()
+        if outcome == "oom" and case.device == "cuda":
+            torch.cuda.empty_cache()
+        if outcome in ("oom", "unsupported"):
             return reason
         if showable(error):
             raise error

@@ -270,6 +270,16 @@ def own_kernels(config: pytest.Config) -> list[str]:
     return foreign_kernels()
 
 
+def own_options(config: pytest.Config) -> list[str]:
+    """The options by which another session measures the same kernels of the user's own."""
+    given = {name: config.getoption(name) or [] for name in ("kernel_from", "name", "reference", "against")}
+    return [
+        f"--{name.replace('_', '-')}={word}"
+        for name, words in given.items()
+        for word in ([words] if isinstance(words, str) else words)
+    ]
+
+
 def baselines(config: pytest.Config) -> list[str]:
     """The patterns of the kernels that others are compared with.
 

@@ -25,6 +25,8 @@ def outcome_of(error: BaseException, limit_s: float) -> tuple[str, str]:
     if isinstance(error, TimedOut):
         return "failed", f"no end within {limit_s:g} s, the limit of --case-timeout"
     text = said(error)
+    if isinstance(error, NotImplementedError):
+        return "unsupported", text or "its kernel raises NotImplementedError"
     if isinstance(error, torch.OutOfMemoryError):
         return "oom", text.partition(". ")[0]
     if isinstance(error, MemoryError) or "can't allocate memory" in text:

@@ -162,17 +162,8 @@ def _oracle(name: str, function: Any, place: str) -> Reference:
         attend, _ = adapt(name, function, None)
     except TypeError as error:
         raise OwnKernelError(str(error)) from None
-    return Reference(f"{place}:{name}", _accepting(function, attend))
-
-
-def _accepting(function: Any, attend: Callable[..., Any]) -> Callable[..., Any]:
-    names = _taken(function)
-
-    def call(q: Any, k: Any, v: Any, *, causal: bool, **inputs: Any) -> Any:
-        given = {name: x for name, x in inputs.items() if names is None or name in names}
-        return attend(q, k, v, causal=causal, **given)
-
-    return call
+    taken = _taken(function)
+    return Reference(f"{place}:{name}", attend, inputs=None if taken is None else tuple(taken))
 
 
 def _taken(function: Any) -> set[str] | None:
@@ -186,7 +177,13 @@ def _taken(function: Any) -> set[str] | None:
     return {one.name for one in parameters}
 
 
+_REGISTERED: dict[str, Any] = {}
+"""By name, the functions that this process has registered; several sessions of it may ask for the same."""
+
+
 def _register(found: Found, name: str, oracle: Reference | str | None) -> None:
+    if _REGISTERED.get(name) is found.value:
+        return
     given = {what: value for what in BESIDE if (value := found.beside(what)) is not None}
     reference = given.pop("reference", None)
     if oracle is None and callable(reference):
@@ -194,7 +191,7 @@ def _register(found: Found, name: str, oracle: Reference | str | None) -> None:
             getattr(reference, "__name__", "reference"), reference, Path(found.module.__file__ or "").name
         )
     taken = _taken(found.value)
-    if "inputs" in given and isinstance(given["inputs"], Mapping) and "inputs" not in vars(found.value):
+    if "inputs" in given and isinstance(given["inputs"], Mapping) and not hasattr(found.value, "inputs"):
         given["inputs"] = _wanted(given["inputs"], taken)
     if "make_inputs" in given and callable(given["make_inputs"]):
         given["make_inputs"] = _making(given["make_inputs"], taken)
@@ -203,6 +200,7 @@ def _register(found: Found, name: str, oracle: Reference | str | None) -> None:
         register_kernel(name, found.value, reference=oracle or reference or SOUGHT, **given)
     except (TypeError, ValueError) as error:
         raise OwnKernelError(f"{found.name} cannot be measured: {error}") from None
+    _REGISTERED[name] = found.value
 
 
 def _wanted(inputs: Mapping[str, Any], taken: set[str] | None) -> dict[str, Any]:

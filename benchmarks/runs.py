@@ -23,8 +23,6 @@ from benchmarks.survival.children import how_ended, run_child
 from benchmarks.survival.leftovers import RUN, complete, set_in_order
 
 ROOT = Path(__file__).resolve().parent.parent
-WRONG_USAGE = 4
-"""pytest's exit code where its options are wrong."""
 SETTINGS_FILE = "settings.json"
 # With two units Student's t is 12.7: an interval from them says little about where it will end.
 LEAST_RUNS_FOR_INTERVALS = 3
@@ -211,17 +209,8 @@ def measure(
         return
     left: list[str] = []
     set_in_order(file.parent, left.append)
-    if code == WRONG_USAGE and (said := _usage_error(log)):
-        raise InputError(said)
     tail = " ".join(log.read_text(errors="replace").split()[-30:])
     raise InputError(" ".join([
         f"{file.stem} ended with {how_ended(code)} and was not measured to its end; {log} ends: {tail}",
         *left,
     ]))  # fmt: skip
-
-
-def _usage_error(log: Path) -> str | None:
-    """What pytest said of its options, in the one sentence of this suite."""
-    lines = log.read_text(errors="replace").splitlines()
-    said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return said[-1] if said else None

@@ -43,8 +43,20 @@ def measure_own(
         *beside,
         *pytest_options,
     ]
-    measure(file, options)
+    try:
+        measure(file, options)
+    except InputError:
+        if said := _usage_error(file.with_suffix(".log")):
+            raise InputError(said) from None
+        raise
     return file
+
+
+def _usage_error(log: Path) -> str | None:
+    """What pytest said of its options, in the one sentence of this suite."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return said[-1] if said else None
 
 
 def placed(pytest_options: Sequence[str], folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -14,16 +15,24 @@ from attention import get_kernel, list_kernels
 from attention.case import DTYPES
 from attention.kernels.external import is_external
 from attention.kernels.references import errors
+from attention.kernels.registry import CLAIMS
 from benchmarks.grid import serves
 from benchmarks.options import chosen, chosen_devices
 
-KERNEL_FIXTURES = {"kernel": None, "linear_kernel": "linear"}
 COMPILED_FOR_SECONDS = [("cpu", "window-flex")]
+KERNEL_FIXTURES: dict[str, tuple[str, ...]] = {
+    "kernel": CLAIMS,
+    "linear_kernel": ("linear",),
+    "decay_kernel": ("decay",),
+}
+"""Which functions the kernels of a fixture compute."""
 HERE = Path(__file__).resolve().parent
 ONE_BY_ONE = (
     "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "benchmark_only", "keyword",
 )  # fmt: skip
 """Options of a user who looks at single tests."""
+LONGEST = ("test_hostile.py", "test_triton.py", "test_costs.py", "test_wall_clock.py", "test_benchmarks.py")
+"""Files that begin first, so that none of them ends alone."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -36,7 +45,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     looked_at = option.capture == "no" or any(getattr(option, name) for name in ONE_BY_ONE)
     if not divided and not looked_at and option.device in (None, "cpu"):  # a GPU would be shared
         option.numprocesses, option.dist = 2, "loadfile"
+        option.loadscopereorder = False  # the files of the most tests are not those of the most time
         option.benchmark_disable = True  # as xdist would, without a warning
+    if option.numprocesses:
+        # Threads of OpenMP and of NumPy's OpenBLAS that wait would take the cores from the other processes.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        # Each of a hundred processes would compile every module again.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_configure() -> None:
@@ -46,12 +62,25 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each process of `--dist loadgroup` kernels of its own to compile for a card."""
+    """Put the longest files first, and give each process of `--dist loadgroup` kernels of its own."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             group = compiled_together(getattr(getattr(item, "callspec", None), "params", {}))
             if group:
                 item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected, half a million objects, out of all searches for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the end of the process free everything: libraries tell of what they find alive."""
+    gc.unfreeze()
 
 
 def compiled_together(parameters: Mapping[str, object]) -> str | None:
@@ -74,10 +103,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     form of inputs has tests of its own on a CPU.
     """
     devices = chosen_devices(metafunc.config) or ["cpu"]
-    for fixture, family in KERNEL_FIXTURES.items():
+    for fixture, functions in KERNEL_FIXTURES.items():
         if fixture in metafunc.fixturenames:
             rivals = metafunc.definition.get_closest_marker("rivals") is not None
-            names = [name for name in list_kernels(family) if is_external(get_kernel(name)) is rivals]
+            kernels = [get_kernel(name) for name in list_kernels()]
+            names = [x.name for x in kernels if x.reference in functions and is_external(x) is rivals]
             pairs = [(d, name) for d in devices for name in names if serves(name, d)]
             pairs = [pair for pair in pairs if pair not in COMPILED_FOR_SECONDS]
             metafunc.parametrize(("device", fixture), pairs)
@@ -101,9 +131,9 @@ def oracle_once() -> Iterator[None]:
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests of tiny tensors take one thread, because more would spin beside other processes.
 
-    linear-native keeps all threads, whose number decides its segments.
+    Kernels in C++ keep all threads, whose number decides their segments.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads if "linear-native" in request.node.name else 1)
+    torch.set_num_threads(threads if "-native" in request.node.name else 1)
     yield
     torch.set_num_threads(threads)

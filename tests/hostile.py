@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -37,6 +39,12 @@ READING = {
 
 def sound(seed: int, *, layer: bool = False) -> Content:
     """A small run of everything: kernels, ceilings, a case left out, conditions; or of a layer."""
+    content: Content = json.loads(_sound(seed, layer))  # a copy: its parts are free to be changed
+    return content
+
+
+@cache
+def _sound(seed: int, layer: bool) -> str:
     content = replace(LAYER if layer else SMALL, seed=seed).content()
     content["benchmarks"] += ceilings(Machine(), 2e10, 1e11, (1.0, 1.1))
     content["datetime"] = f"2025-01-{1 + seed:02d}T00:00:00+00:00"
@@ -50,8 +58,7 @@ def sound(seed: int, *, layer: bool = False) -> Content:
         "quota_cores": None, "governor": "performance", "on_battery": False, "python": "3",
         "conditions": [READING, {**READING, "repetition": 2}],
     }  # fmt: skip
-    copied: Content = json.loads(json.dumps(content))  # its parts are free to be changed
-    return copied
+    return json.dumps(content)
 
 
 TEXTS = (
@@ -91,7 +98,8 @@ def undrawn() -> Iterator[None]:
     """Let commands draw no pictures, which take most of their time."""
     with pytest.MonkeyPatch.context() as patching:
         for module in WRITINGS:
-            patching.setattr(f"{module}.save_pictures", lambda *_: ([], []))
+            # A module and a name: a dotted text would be looked up part by part, each time.
+            patching.setattr(import_module(module), "save_pictures", lambda *_: ([], []))
         yield
 
 

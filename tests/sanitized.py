@@ -1,4 +1,4 @@
-"""Calls of linear-native on odd shapes and strides, for a process whose C++ is compiled with sanitizers.
+"""Calls of kernels in C++ on odd shapes and strides, for a process whose C++ is compiled with sanitizers.
 
 ``python -m tests.sanitized`` prints how many calls it made, and how many were refused.
 """
@@ -12,8 +12,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from attention.kernels.linear_decay_native import costs as decay
+from attention.kernels.linear_decay_native import linear_decay_native
+from attention.kernels.linear_native import costs as linear
 from attention.kernels.linear_native import linear_native
-from attention.kernels.linear_native.library import STORAGE, missing
+from attention.kernels.native.library import STORAGE, missing
 from tests.misfits import MISFITS, three
 
 SHAPES = [
@@ -50,6 +53,22 @@ def served(dtype: torch.dtype) -> int:
     return calls
 
 
+def served_with_gates(dtype: torch.dtype) -> int:
+    """Calls forward and backward with gates, of which some keep nothing; how many."""
+    calls = 0
+    for (B, H, N, D, E), phi in product(SHAPES, ("elu", "relu", "identity")):
+        made = [torch.randn(B, H, N, width).to(dtype) for width in (D, D, E)]
+        for q, k, v in zip(*map(laid_out, made), strict=True):
+            g = torch.randn(B, N, H, dtype=torch.promote_types(dtype, torch.float32)).transpose(1, 2) - 1
+            inputs = [x.detach().requires_grad_() for x in (q, k, v, g.masked_fill(g < -3, -torch.inf))]
+            torch.set_num_threads(THREADS[calls % 2])
+            out = linear_decay_native(*inputs[:3], g=inputs[3], feature_map=phi)
+            torch.set_num_threads(THREADS[calls // 2 % 2])
+            torch.autograd.grad(out.sum() if calls % 3 else (out * out).sum(), inputs)
+            calls += 1
+    return calls
+
+
 def call(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, threads: tuple[int, int]) -> None:
     """A forward and a backward; of a sum the gradient has strides of 0."""
     inputs = [x.detach().requires_grad_() for x in (q, k, v)]
@@ -74,9 +93,10 @@ def refused() -> int:
 
 if __name__ == "__main__":
     with ThreadPoolExecutor(2) as pool:
-        reasons = [reason for reason in pool.map(missing, STORAGE) if reason]
+        programs = [linear.PROGRAM, decay.PROGRAM] * len(STORAGE)
+        reasons = [reason for reason in pool.map(missing, programs, 2 * list(STORAGE)) if reason]
     assert not reasons, reasons
-    calls = sum(map(served, STORAGE))
+    calls = sum(map(served, STORAGE)) + sum(map(served_with_gates, STORAGE))
     q, k, v = (torch.randn(LARGE[:3] + (width,)) for width in LARGE[3:] + LARGE[4:])
     call(q, k, v, True, "elu", (3, 3))
     print(calls, refused())

@@ -11,7 +11,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 TINY = (
     "--device=cpu",
-    "--kernel=*-explicit",
+    "--kernel=standard-explicit",
+    "--kernel=linear-explicit",
     "--mode=causal",
     "--seq-len=16,32",
     "--case-seconds=0.001",

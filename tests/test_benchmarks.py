@@ -43,7 +43,7 @@ def test_a_run_writes_every_case_of_every_repetition_with_the_whole_record(tmp_p
     )
     for record in records:
         assert set(names.split()) <= record.keys()
-        assert all(value is None or isinstance(value, str | int) for value in record.values()), record
+        assert all(value is None or isinstance(value, str | int | float) for value in record.values()), record
         assert record["flops"] == 2 * record["macs"] > 0
         assert record["peak_bytes"] > 0 and record["clock"] == "wall"
     assert "UNSERIALIZABLE" not in out.read_text()

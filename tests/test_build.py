@@ -15,12 +15,16 @@ import psutil
 import pytest
 import torch
 
-from attention.kernels.linear_native import build, library
+from attention.kernels.linear_native.costs import PROGRAM
+from attention.kernels.native import build, library
 
 ROOT = Path(__file__).parent.parent
-BUILT = (
-    "import torch; from attention.kernels.linear_native.library import missing; print(missing(torch.float32))"
-)
+BUILT = """
+import torch
+from attention.kernels.linear_native.costs import PROGRAM
+from attention.kernels.native.library import missing
+print(missing(PROGRAM, torch.float32))
+"""
 """Prints None in a process of its own, in which a damaged library may do no harm to the tests."""
 
 
@@ -38,7 +42,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
-        assert library._loaded.__wrapped__("float", os.environ.get("CXX"))[1] is None
+        assert library._loaded.__wrapped__(PROGRAM, "float", os.environ.get("CXX"))[1] is None
     (kept,) = (folder / "attention-scaling").iterdir()
     return kept
 
@@ -48,7 +52,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     """The files that were compiled: here in no time, as copies of a library that is not."""
     made: list[Path] = []
 
-    def compiled(compiler: list[str], storage: str, path: Path) -> None:
+    def compiled(compiler: list[str], program: Path, storage: str, path: Path) -> None:
         made.append(path)
         path.write_bytes(b"no library")
 
@@ -68,23 +72,23 @@ def program(folder: Path, script: str) -> str:
 def refusal(monkeypatch: pytest.MonkeyPatch, compiler: str) -> str:
     """The reason, of one printable line, why there is no library by this compiler."""
     monkeypatch.setenv("CXX", compiler)
-    reason = library.missing(torch.float32)
+    reason = library.missing(PROGRAM, torch.float32)
     assert reason and reason.isprintable()
     return reason
 
 
 def test_simultaneous_builds_of_linear_native_leave_one_library_and_no_other_file(cache: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(library.missing, [torch.float32] * 2)) == [None, None]
+        assert list(pool.map(library.missing, [PROGRAM] * 2, [torch.float32] * 2)) == [None, None]
     (kept,) = cache.iterdir()
     assert kept.name.startswith("linear-native-float-") and kept.suffix == ".so"
     built = kept.stat().st_mtime_ns
-    assert library.missing(torch.float32) is None and kept.stat().st_mtime_ns == built
+    assert library.missing(PROGRAM, torch.float32) is None and kept.stat().st_mtime_ns == built
 
 
 def test_a_kept_library_is_loaded_without_a_build(cache: Path, sealed: Path, builds: list[Path]) -> None:
     place(sealed, cache)
-    assert library.missing(torch.float32) is None and builds == []
+    assert library.missing(PROGRAM, torch.float32) is None and builds == []
 
 
 def place(sealed: Path, cache: Path, change: Callable[[bytes], bytes] = bytes) -> Path:
@@ -111,7 +115,9 @@ def test_a_damaged_library_is_never_loaded_but_built_again(
     damage: str, cache: Path, sealed: Path, builds: list[Path]
 ) -> None:
     place(sealed, cache, DAMAGES[damage])
-    assert "it cannot be built with" in str(library.missing(torch.float32))  # by the compiler of this test
+    assert "it cannot be built with" in str(
+        library.missing(PROGRAM, torch.float32)
+    )  # by the compiler of this test
     assert len(builds) == 1
 
 
@@ -119,9 +125,9 @@ def test_a_library_made_of_something_else_is_not_loaded_under_another_name(
     cache: Path, sealed: Path, builds: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = place(sealed, cache)
-    monkeypatch.setattr(library, "digest_of", lambda compiler, storage: "0" * 64)
+    monkeypatch.setattr(library, "digest_of", lambda compiler, program, storage: "0" * 64)
     file.rename(cache / "linear-native-float-0000000000000000.so")
-    assert library.missing(torch.float32) and len(builds) == 1
+    assert library.missing(PROGRAM, torch.float32) and len(builds) == 1
 
 
 def test_a_library_cut_short_is_replaced_by_the_next_process(tmp_path: Path, sealed: Path) -> None:
@@ -140,14 +146,14 @@ def test_a_folder_in_the_place_of_a_library_is_left_and_the_library_built_elsewh
 ) -> None:
     (cache / sealed.name / "inside").mkdir(parents=True)
     monkeypatch.setattr(library, "compile_library", copies(sealed))
-    assert library.missing(torch.float32) is None
+    assert library.missing(PROGRAM, torch.float32) is None
     assert [x.name for x in cache.iterdir()] == [sealed.name]
 
 
-def copies(sealed: Path) -> Callable[[list[str], str, Path], None]:
+def copies(sealed: Path) -> Callable[[list[str], Path, str, Path], None]:
     """A compiler that is done at once."""
 
-    def compiled(compiler: list[str], storage: str, path: Path) -> None:
+    def compiled(compiler: list[str], program: Path, storage: str, path: Path) -> None:
         path.write_bytes(sealed.read_bytes()[: -library.SEAL_BYTES])
 
     return compiled
@@ -170,7 +176,7 @@ def test_a_library_that_cannot_be_kept_serves_its_process(
         monkeypatch.setenv("XDG_CACHE_HOME", "/proc")  # even for a superuser
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = sorted(tmp_path.iterdir())
-    assert library.missing(torch.float32) is None
+    assert library.missing(PROGRAM, torch.float32) is None
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -179,9 +185,9 @@ def test_a_kept_library_serves_where_nothing_can_be_written(
 ) -> None:
     place(sealed, cache)
     monkeypatch.setattr("tempfile.tempdir", "/proc/nowhere")
-    assert library.missing(torch.float32) is None
+    assert library.missing(PROGRAM, torch.float32) is None
     (cache / sealed.name).unlink()
-    assert "it cannot be built with" in str(library.missing(torch.float32))
+    assert "it cannot be built with" in str(library.missing(PROGRAM, torch.float32))
 
 
 def test_a_build_of_linear_native_that_fails_gives_the_reason(
@@ -193,11 +199,11 @@ def test_a_build_of_linear_native_that_fails_gives_the_reason(
     )
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", str(cache))
-    assert library.missing(torch.float32) == (
+    assert library.missing(PROGRAM, torch.float32) == (
         "it is compiled here, and there is no C++ compiler; install g++ or clang++"
     )
     with pytest.raises(RuntimeError, match="linear-native: it is compiled here, and there is no C"):
-        library.native(torch.float32)
+        library.native(PROGRAM, torch.float32)
     assert not list(cache.glob("*"))
 
 

@@ -177,6 +177,9 @@ def test_kernels_are_registered_once_and_found_by_name(monkeypatch: pytest.Monke
     assert (mine.family, mine.backend) == ("linear", "mine")
     assert attention.list_kernels("linear") == [
         "linear-chunked",
+        "linear-decay-chunked",
+        "linear-decay-explicit",
+        "linear-decay-native",
         "linear-explicit",
         "linear-native",
         "linear-triton",

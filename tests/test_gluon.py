@@ -16,12 +16,9 @@ from torch import Tensor
 
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
-from attention.kernels.linear_triton import card as card_at_hand
 from attention.kernels.linear_triton import linear_triton
-from attention.kernels.linear_triton import plan as triton_plan
 from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
-from attention.kernels.linear_triton.launch import Launch, Repeat
 from attention.kernels.linear_triton.operator import (
     forget_launches,
     launches,
@@ -29,6 +26,9 @@ from attention.kernels.linear_triton.operator import (
     triton_gradients,
 )
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
+from attention.kernels.triton_common import card as card_at_hand
+from attention.kernels.triton_common import plan as triton_plan
+from attention.kernels.triton_common.launch import Launch, Repeat
 
 FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
 SHARED_MEMORY = 227 * 1024

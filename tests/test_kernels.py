@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention import Case, get_kernel, make_inputs
-from attention.case import MODES
-from attention.kernels.linear_chunked import blocks as chunked
+from attention.case import MODES, PHASES
+from attention.kernels import blocks
 from attention.kernels.references import (
     REFERENCES,
     TOLERANCES,
@@ -38,6 +39,12 @@ def usable(case: Case) -> Case:
     return case
 
 
+def attention_of(case: Case) -> Callable[..., Tensor]:
+    """The kernel of a case, in its mode and with its inputs beside q, k and v."""
+    kernel = get_kernel(case.kernel)
+    return partial(kernel.function, causal=case.causal, **kernel.extra_inputs(case))
+
+
 def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     error = relative_error(got, expected)
     assert error <= tolerance, f"{what}: relative error {error:.2g}, allowed {tolerance:.2g}"
@@ -54,11 +61,12 @@ def test_every_kernel_equals_the_oracle_at_every_length(
 
 
 @pytest.mark.rivals
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("mode", MODES)
-def test_outputs_of_installed_rivals_are_right_in_the_precision_that_they_state(
-    kernel: str, mode: str, dtype: str, device: str
+def test_installed_rivals_are_right_in_the_precision_that_they_state(
+    kernel: str, mode: str, phase: str, dtype: str, device: str
 ) -> None:
-    case = usable(Case(kernel, mode, 150, "forward", device, dtype, 2, 2, 64))
+    case = usable(Case(kernel, mode, 150, phase, device, dtype, 2, 2, 64))
     errors = errors_against_reference(case)
     assert errors.within(case), (errors, tolerances(case))
 
@@ -141,26 +149,25 @@ def test_strides_do_not_change_the_result_of_a_kernel(
 ) -> None:
     case = usable(Case(kernel, mode, 130, device=device, **SMALL))
     inputs = [LAYOUTS[layout](x) for x in make_inputs(case)]
-    function = get_kernel(kernel).function
+    attend = attention_of(case)
     if kernel in ("standard-sdpa-flash", "standard-sdpa-efficient") and layout == "transposed last axes":
         with pytest.raises(ValueError, match=r"torch refuses [A-Z]+_ATTENTION here: .*stride"):
-            function(*inputs, causal=case.causal)
+            attend(*inputs)
         return
-    strided = function(*inputs, causal=case.causal)
-    contiguous = function(*(x.contiguous() for x in inputs), causal=case.causal)
+    strided, contiguous = attend(*inputs), attend(*(x.contiguous() for x in inputs))
     assert_close(strided, contiguous, TOLERANCES[torch.float32][0], layout)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_of_every_kernel_pass_gradcheck_in_float64(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 7, "forward_backward", device, "float64", 1, 2, 3, 3))
-    attend = get_kernel(kernel).function
-    inputs = make_inputs(case)
+    attend, extra = get_kernel(kernel).function, get_kernel(kernel).extra_inputs(case)
 
-    def function(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attend(q, k, v, causal=case.causal)
+    def function(q: Tensor, k: Tensor, v: Tensor, *others: Tensor) -> Tensor:
+        return attend(q, k, v, causal=case.causal, **dict(zip(extra, others, strict=True)))
 
     # Kernels on CUDA may add in another order each time.
+    inputs = (*make_inputs(case), *extra.values())
     assert torch.autograd.gradcheck(function, inputs, nondet_tol=1e-12)
 
 
@@ -227,7 +234,7 @@ def test_block_size_does_not_change_the_result_of_linear_chunked(
     case = Case("linear-chunked", "causal", 500, "forward_backward", device, "float64", **SMALL)
     results = []
     for rows in (1, 2**30):
-        monkeypatch.setitem(chunked.BLOCK_ROWS, device, rows)
+        monkeypatch.setitem(blocks.BLOCK_ROWS, device, rows)
         inputs = make_inputs(case)
         out = get_kernel(case.kernel).function(*inputs, causal=True)
         results.append([out.detach(), *torch.autograd.grad(out.sin().sum(), inputs)])
@@ -237,12 +244,12 @@ def test_block_size_does_not_change_the_result_of_linear_chunked(
 
 def test_a_causal_output_does_not_change_with_later_tokens(kernel: str, device: str) -> None:
     case = usable(Case(kernel, "causal", 200, device=device, **SMALL))
-    attend = get_kernel(kernel).function
+    attend = attention_of(case)
     q, k, v = make_inputs(case)
-    before = attend(q, k, v, causal=True)[:, :, :120]
+    before = attend(q, k, v)[:, :, :120]
     for x in (q, k, v):
         x[:, :, 120:] = 7.0
-    after = attend(q, k, v, causal=True)[:, :, :120]
+    after = attend(q, k, v)[:, :, :120]
     # Operations and numbers are equal, except for how they are grouped into blocks.
     assert_close(after, before, TOLERANCES[torch.float32][0], "outputs before the change")
 
@@ -272,16 +279,24 @@ def test_linear_kernels_of_values_of_one_give_den_over_den_plus_eps(
 @pytest.mark.parametrize("mode", MODES)
 def test_a_batch_equals_calls_of_its_single_sequences(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 100, device=device, dtype="float64", batch=3, heads=2))
-    function, inputs = get_kernel(kernel).function, make_inputs(case)
-    batched = function(*inputs, causal=case.causal)
-    singles = torch.cat([function(*(x[i : i + 1] for x in inputs), causal=case.causal) for i in range(3)])
-    assert_close(batched, singles, TOLERANCES[torch.float64][0], "batch")
+    attend, inputs = get_kernel(kernel).function, make_inputs(case)
+    extra = get_kernel(kernel).extra_inputs(case)
+    batched = attend(*inputs, causal=case.causal, **extra)
+    singles = [
+        attend(
+            *(x[i : i + 1] for x in inputs),
+            causal=case.causal,
+            **{name: x[i : i + 1] for name, x in extra.items()},
+        )
+        for i in range(3)
+    ]
+    assert_close(batched, torch.cat(singles), TOLERANCES[torch.float64][0], "batch")
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_kernel_of_an_empty_sequence_is_empty(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 0, device=device, **SMALL))
-    out = get_kernel(kernel).function(*make_inputs(case), causal=case.causal)
+    out = attention_of(case)(*make_inputs(case))
     assert out.shape == (2, 2, 0, case.value_dim)
 
 
@@ -313,10 +328,11 @@ def test_an_empty_batch_and_an_empty_sequence_have_empty_gradients(
         case = Case(kernel, mode, seq_len, "forward_backward", device, batch=batch, heads=2, head_dim=16)
         if get_kernel(kernel).supports(case):
             continue
-        inputs = make_inputs(case)
-        out = get_kernel(kernel).function(*inputs, causal=case.causal)
-        gradients = torch.autograd.grad(out.sum(), inputs)
-        assert [x.shape for x in gradients] == [x.shape for x in inputs]
+        inputs, extra = make_inputs(case), get_kernel(kernel).extra_inputs(case)
+        out = get_kernel(kernel).function(*inputs, causal=case.causal, **extra)
+        leaves = (*inputs, *extra.values())
+        gradients = torch.autograd.grad(out.sum(), leaves)
+        assert [x.shape for x in gradients] == [x.shape for x in leaves]
 
 
 @pytest.mark.parametrize("layout", ["tokens before heads", "one head expanded to all"])

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from attention import Case, get_kernel, make_inputs
 from attention.case import MODES
-from attention.kernels.linear_native import library, linear_native, plan
-from attention.kernels.linear_native.costs import backward_terms, forward_terms
+from attention.kernels.linear_native import linear_native
+from attention.kernels.linear_native.costs import PROGRAM, backward_terms, forward_terms
+from attention.kernels.native import library, plan
 from attention.kernels.references import REFERENCES, relative_error
 
 
@@ -31,7 +32,7 @@ def results(case: Case) -> list[Tensor]:
 
 def test_linear_native_is_built_for_every_dtype_where_a_compiler_is() -> None:
     """A build that breaks would otherwise only skip every other test of the kernel."""
-    assert [library.missing(dtype) for dtype in library.STORAGE] == [None] * 4
+    assert [library.missing(PROGRAM, dtype) for dtype in library.STORAGE] == [None] * 4
 
 
 def test_the_output_of_linear_native_has_the_memory_layout_of_the_values() -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attention import get_kernel, linear_attention
-from attention.kernels.linear_native import library
 from attention.kernels.linear_triton import linear_triton_with_state
+from attention.kernels.native import library
 from attention.kernels.references import REFERENCES, relative_error
 from tests.misfits import MISFITS, three
 

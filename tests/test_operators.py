@@ -11,17 +11,27 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from attention.kernels.linear_native import linear_native
-from attention.kernels.linear_triton.plan import plan_of
 from attention.kernels.references import REFERENCES, relative_error
+from attention.kernels.triton_common.plan import plan_of
 from tests.misfits import MISFITS, three
 
 Change = Callable[[Tensor], Any]
 ops = torch.ops.attention
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+
+def gates(q: Tensor) -> Tensor:
+    """Gates for such queries."""
+    return q.new_zeros(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32)) - 0.1
+
+
 FORWARD: dict[str, Callable[..., Any]] = {
     "linear-native": lambda q, k, v, phi="elu": ops.linear_native(q, k, v, True, phi, 1e-6, True),
     "linear-chunked": lambda q, k, v, phi="elu": ops.linear_chunked(q, k, v, True, phi, 1e-6, 32, True),
+    "linear-decay-native": lambda q, k, v, phi="elu": ops.linear_decay_native(q, k, v, gates(q), phi, True),
+    "linear-decay-chunked": lambda q, k, v, phi="elu": ops.linear_decay_chunked(
+        q, k, v, gates(q), phi, 32, True
+    ),
     "linear-triton inference": lambda q, k, v, phi="elu": ops.linear_triton_inference(
         q, k, v, True, phi, 1e-6, "ieee"
     ),
@@ -63,7 +73,7 @@ def test_an_operator_refuses_an_unknown_feature_map(name: str) -> None:
         FORWARD[name](*three(), phi="softplus")
 
 
-@pytest.mark.parametrize("name", [name for name in FORWARD if name != "linear-chunked"])
+@pytest.mark.parametrize("name", [name for name in FORWARD if "chunked" not in name])
 @pytest.mark.parametrize("place", range(3))
 def test_a_compiled_operator_refuses_rows_that_are_not_in_one_piece(place: int, name: str) -> None:
     inputs = list(three(tokens=8))
@@ -84,6 +94,16 @@ def kept(name: str) -> tuple[dict[str, Tensor], Callable[..., Any]]:
         out, den, states = ops.linear_chunked(q, k, v, True, "elu", 1e-6, 32, True)
         tensors = {"grad_out": do, "q": q, "k": k, "v": v, "out": out, "den": den, "states": states}
         return tensors, lambda *x: ops.linear_chunked_backward(*x, True, "elu", 32)
+    if name == "linear-decay-chunked":
+        out, states = ops.linear_decay_chunked(q, k, v, gates(q), "elu", 32, True)
+        tensors = {"grad_out": do, "q": q, "k": k, "v": v, "g": gates(q), "states": states}
+        return tensors, lambda *x: ops.linear_decay_chunked_backward(*x, "elu", 32)
+    if name == "linear-decay-native":
+        torch.set_num_threads(3)
+        q, k, v = three(1, 1, 700)
+        out, states = ops.linear_decay_native(q, k, v, gates(q), "elu", True)
+        tensors = {"do": torch.ones_like(v), "q": q, "k": k, "v": v, "g": gates(q), "states": states}
+        return tensors, lambda *x: ops.linear_decay_native_backward(*x, "elu")
     heads, slots = 4, plan_of(q, k, v).slots(1)
     S, z, S0, z0, dS, dz = (
         torch.zeros(heads, *shape) for shape in ((slots, 8, 8), (slots, 8), (8, 8), (8,), (8, 8), (8,))
@@ -98,6 +118,8 @@ BACKWARD = [
     for name, given in (
         ("linear-native", "do q k v out inverse states"),
         ("linear-chunked", "grad_out q k v out den states"),
+        ("linear-decay-native", "do q k v g states"),
+        ("linear-decay-chunked", "grad_out q k v g states"),
         ("linear-triton", "do q k v out inv S z S0 z0 dS dz"),
     )
     for argument in given.split()
@@ -121,12 +143,15 @@ def test_a_backward_of_linear_native_refuses_sums_of_the_other_mode(causal: bool
         ops.linear_native_backward(torch.ones_like(v), q, k, v, *results, not causal, "elu")
 
 
-def test_a_backward_of_linear_native_takes_what_it_kept_in_any_strides() -> None:
-    tensors, backward = kept("linear-native")
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("linear-native", "out inverse states"), ("linear-decay-native", "g states")]
+)
+def test_a_backward_in_cpp_takes_what_it_kept_in_any_strides(name: str, arguments: str) -> None:
+    tensors, backward = kept(name)
     expected = backward(*tensors.values())
-    for name in ("out", "inverse", "states"):
-        x = tensors[name]
-        tensors[name] = x.transpose(0, 1).contiguous().transpose(0, 1)
+    for argument in arguments.split():
+        x = tensors[argument]
+        tensors[argument] = x.transpose(0, 1).contiguous().transpose(0, 1)
     assert all(map(torch.equal, backward(*tensors.values()), expected))
 
 
@@ -173,9 +198,17 @@ def test_a_tensor_without_memory_is_refused() -> None:
     q, k, v = three()
     k.untyped_storage().resize_(0)
     for name in FORWARD:
-        if name != "linear-chunked":
+        if "chunked" not in name:
             with pytest.raises(ValueError, match="has no memory: its storage was freed or never made"):
                 FORWARD[name](q, k, v)
+
+
+def test_gates_and_sums_without_memory_are_refused() -> None:
+    for name in ("g", "states"):
+        tensors, backward = kept("linear-decay-native")
+        tensors[name].untyped_storage().resize_(0)
+        with pytest.raises(ValueError, match="has no memory: its storage was freed or never made"):
+            backward(*tensors.values())
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -12,10 +12,8 @@ from torch._subclasses import FakeTensorMode
 
 from attention import Case
 from attention.case import MODES
-from attention.kernels.linear_triton import card, plan
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms, plan_of_case, triton_costs
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
-from attention.kernels.linear_triton.launch import Launch, Repeat
 from attention.kernels.linear_triton.operator import (
     forget_launches,
     launches,
@@ -23,8 +21,10 @@ from attention.kernels.linear_triton.operator import (
     triton_gradients,
     triton_inference,
 )
-from attention.kernels.linear_triton.plan import Plan, plan_of
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
+from attention.kernels.triton_common import card, plan
+from attention.kernels.triton_common.launch import Launch, Repeat
+from attention.kernels.triton_common.plan import Plan, plan_of
 from attention.profiler import count_flops
 
 WIDTH, TOKENS = 96, 700

@@ -130,10 +130,17 @@ def test_a_precision_that_does_not_exist_is_refused(states: dict[str, str], regi
 def test_flash_linear_attention_states_that_its_float32_is_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attention.kernels.registry._KERNELS", dict(_KERNELS))
     monkeypatch.setattr(external, "find_spec", lambda module: True)
-    monkeypatch.setattr(external, "_installed", lambda package: False)
+    monkeypatch.setattr(external, "version", lambda package: None)
     if "linear-fla-chunk" not in list_kernels():
         external.register_installed()
-    for name in ("linear-fla-chunk", "linear-fla-fused"):
+    for name in (
+        "linear-fla-chunk",
+        "linear-fla-fused",
+        "linear-decay-fla",
+        "gla-fla",
+        "delta-fla",
+        "kda-fla",
+    ):
         case = Case(name, "causal", 64, device="cuda")
         assert (precision_of(case), precision_of(replace(case, dtype="bfloat16"))) == ("tf32", "bfloat16")
         assert external.is_external(get_kernel(name))

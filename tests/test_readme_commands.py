@@ -23,6 +23,7 @@ import pytest
 import torch
 
 from benchmarks import commands as commands_of_the_suite
+from benchmarks import trying
 from benchmarks.__main__ import main
 from benchmarks.analysis.report import writing
 from benchmarks.runs import Plan
@@ -39,11 +40,12 @@ NAMED = re.compile(r'"""(\w+\.py):')
 CI = (ROOT / ".ci" / "run").read_text()
 WORKFLOW = (ROOT / ".github" / "workflows" / "compare.yml").read_text()
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-EXTERNAL = re.compile("linear-fla-.*|standard-flash-attn.*")
+EXTERNAL = re.compile("linear-fla-.*|.*-fla|standard-flash-attn.*")
 """Kernels that are registered only where their packages are installed."""
 BROKEN = {
     "pytest benchmarks --no-such-option": "unrecognized arguments: --no-such-option",
     "pytest benchmarks --kernel linear-nothing": "matches no kernel",
+    "python -m benchmarks try gone.py:gone": "there is no file",
     "pytest benchmarks -k nothing": "no tests collected",
     "pytest tests/test_gone.py": "file or directory not found",
     "python -m benchmarks report out.json --margin 3%": "unrecognized arguments: --margin 3%",
@@ -178,6 +180,10 @@ def conclude(words: Sequence[str]) -> tuple[str, list[Session]]:
         sessions.append(here(["benchmarks", *plan.pytest_options]))
         return ["out.json"]
 
+    def measure(file: Path, options: Sequence[str]) -> None:
+        sessions.append(here(["benchmarks", *options]))
+        file.write_bytes(Path("out.json").read_bytes())
+
     def compare_revisions(_: object, pairs: int, options: Sequence[str], *to: Any, **how: Any) -> Any:
         sessions.append(here(["benchmarks", *options]))
         return SimpleNamespace(text="", found=SimpleNamespace(regressed=False))
@@ -186,6 +192,7 @@ def conclude(words: Sequence[str]) -> tuple[str, list[Session]]:
         patch.setenv("XDG_CACHE_HOME", "cache")  # whose own could hold a noise floor of this machine
         patch.setattr(commands_of_the_suite, "carry_out", carry_out)
         patch.setattr(commands_of_the_suite, "compare_revisions", compare_revisions)
+        patch.setattr(trying, "measure", measure)
         return answer(lambda: main(words)), sessions
 
 

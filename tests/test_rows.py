@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attention import Case, make_inputs
 from attention.case import MODES
+from attention.kernels.gates import make_gates
 from attention.kernels.references import (
     REFERENCES,
     Head,
@@ -29,29 +30,34 @@ def whole(family: str, mode: str, seq_len: int, dtype: str = "float64") -> tuple
         f"{family}-x", mode, seq_len, "forward_backward", dtype=dtype, heads=1, head_dim=5, value_dim=3
     )
     inputs = [x.detach().double().requires_grad_() for x in make_inputs(case)]
-    out = REFERENCES[family](*inputs, causal=case.causal)
+    extra = make_gates(case) if family == "decay" else {}
+    out = REFERENCES[family](*inputs, causal=case.causal, **{name: x.double() for name, x in extra.items()})
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = torch.autograd.grad(out, inputs, grad)
     q, k, v = (x[0, 0].detach() for x in make_inputs(case))
-    head = Head(family, case.causal, q, k, v)
+    head = Head(family, case.causal, q, k, v, {name: x[0, 0].detach() for name, x in extra.items()})
     return head, grad[0, 0], [x[0, 0].detach() for x in (out, *gradients)]
 
 
 @pytest.mark.parametrize("block", [1, 64, 2048])
 @pytest.mark.parametrize("seq_len", LENGTHS)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", (*FAMILIES, "decay"))
 def test_rows_equal_those_of_the_whole_oracle(
     family: str, mode: str, seq_len: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "BLOCK", block)
     monkeypatch.setattr(rows, "BLOCK_SCORES", block)
+    if mode == "bidirectional" and REFERENCES[family].causal_only:
+        pytest.skip("the function is causal")
     head, grad, (out, dq, dk, dv) = whole(family, mode, seq_len)
+    reference = REFERENCES[family]
+    assert reference.output_rows and reference.query_gradient_rows and reference.key_gradient_rows
     places = torch.tensor(sorted({0, seq_len // 3, seq_len - 1}))
     found = (
-        output_rows(head, places),
-        query_gradient_rows(head, places, grad),
-        *key_gradient_rows(head, places, grad, out),
+        reference.output_rows(head, places),
+        reference.query_gradient_rows(head, places, grad),
+        *reference.key_gradient_rows(head, places, grad, out),
     )
     for one, exact in zip(found, (out, dq, dk, dv), strict=True):
         assert float(one.errors(exact[places]).max()) < 1e-13

@@ -19,7 +19,14 @@ from benchmarks.runs import Plan, carry_out, widest_interval
 from tests.concluded import NOISE, SETTING
 from tests.synthetic import WHOLE, Law, Run
 
-TINY = ("--device=cpu", "--kernel=*-explicit", "--mode=causal", "--seq-len=16,32,64", "--case-seconds=0.001")
+TINY = (
+    "--device=cpu",
+    "--kernel=standard-explicit",
+    "--kernel=linear-explicit",
+    "--mode=causal",
+    "--seq-len=16,32,64",
+    "--case-seconds=0.001",
+)
 
 
 class Processes:

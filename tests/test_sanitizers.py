@@ -1,4 +1,4 @@
-"""The C++ of linear-native under the sanitizers of addresses and of undefined behaviour."""
+"""The C++ of kernels under the sanitizers of addresses and of undefined behaviour."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def runtime() -> list[str]:
 
 
 @pytest.mark.slow
-def test_no_sanitizer_reports_linear_native_on_odd_shapes_and_strides(tmp_path: Path) -> None:
+def test_no_sanitizer_reports_a_kernel_in_cpp_on_odd_shapes_and_strides(tmp_path: Path) -> None:
     """Every tensor is an allocation of its own, so that a read or write beside it is seen."""
     preload = runtime()
     if not preload:

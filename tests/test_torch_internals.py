@@ -99,7 +99,7 @@ def test_private_names_of_torch_and_triton_stand_in_torch_internals_alone() -> N
         for path in (ROOT / part).rglob("*.py")
         if path != DOOR
     }
-    language = "attention/kernels/linear_triton/triton/tiles.py"
+    language = "attention/kernels/triton_common/tiles.py"
     assert {path: names for path, names in found.items() if names} == {language: ["knobs."]}
 
 

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils.checkpoint import checkpoint
 
-from attention import linear_attention, standard_attention
+from attention import decay_attention, linear_attention, standard_attention
 from attention.kernels.references import relative_error
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,6 +105,21 @@ def test_every_derivative_and_map_of_a_linear_kernel_is_that_of_the_textbook_for
     found, wanted = (
         WAYS[way](partial(linear_attention, causal=causal, backend=name)) for name in (backend, "explicit")
     )
+    assert distance(found, wanted) < 1e-12
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_derivative_and_map_of_a_kernel_with_gates_is_that_of_the_textbook_form(
+    backend: str, way: str
+) -> None:
+    """The gates are made of the other inputs, so that each way goes through them as well."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, *, backend: str) -> Tensor:
+        g = -(q[..., 0] + k[..., 1]).sin().square() - v[..., 0].cos().square()
+        return decay_attention(q, k, v, g, backend=backend)
+
+    found, wanted = (WAYS[way](partial(attend, backend=name)) for name in (backend, "explicit"))
     assert distance(found, wanted) < 1e-12
 
 

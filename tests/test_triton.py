@@ -7,6 +7,7 @@ of 64 tokens and chunks of 32 cross every boundary within a hundred tokens.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -16,6 +17,8 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,8 +27,7 @@ from torch import Tensor
 from attention import Case, linear_triton_with_state
 from attention.case import MODES
 from attention.kernels.linear_explicit import linear_explicit
-from attention.kernels.linear_triton import plan as triton_plan
-from attention.kernels.linear_triton.kernel import linear_triton, supports
+from attention.kernels.linear_triton.kernel import linear_triton
 from attention.kernels.linear_triton.operator import forget_launches
 from attention.kernels.references import (
     TOLERANCES,
@@ -34,8 +36,35 @@ from attention.kernels.references import (
     linear_reference,
     relative_error,
 )
+from attention.kernels.triton_common import plan as triton_plan
+from attention.kernels.triton_common.checks import supports
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def builtins_found_once() -> Iterator[None]:
+    """Spares the interpreter two fifths of its time.
+
+    At each call of a function it looks through Triton's language for builtins, to replace those that it has
+    not replaced yet.
+    """
+    if not INTERPRETED:
+        yield
+        return
+    from triton.language.core import is_builtin
+    from triton.runtime import interpreter
+
+    names: dict[Any, list[str]] = {}
+
+    def getmembers(of: Any) -> list[tuple[str, Any]]:
+        if of not in names:
+            names[of] = [name for name, member in inspect.getmembers(of) if is_builtin(member)]
+        return [(name, getattr(of, name)) for name in names[of]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "inspect", SimpleNamespace(**{**vars(inspect), "getmembers": getmembers}))
+        yield
 
 
 @pytest.fixture(autouse=True)

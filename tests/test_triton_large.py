@@ -16,8 +16,8 @@ from attention import linear_triton_with_state
 from attention.case import MODES
 from attention.kernels.linear_chunked import linear_chunked
 from attention.kernels.linear_triton import linear_triton
-from attention.kernels.linear_triton import plan as triton_plan
 from attention.kernels.references import TOLERANCES, gradient_error, relative_error
+from attention.kernels.triton_common import plan as triton_plan
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 

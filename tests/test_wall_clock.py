@@ -46,9 +46,12 @@ def test_the_exponent_of_time_is_two_for_standard_explicit_and_one_for_linear_ch
 
 
 def test_linear_chunked_takes_at_most_a_fortieth_of_the_textbook_causal_form() -> None:
-    """Both forms are timed in turns at B1 H8 N8192 D64 in float32, with three tries for stalls."""
+    """Both forms are timed in turns at B1 H4 N8192 D64 in float32, with three tries for stalls.
+
+    Of more heads both take longer in proportion, and less of the time of linear-chunked is overhead.
+    """
     textbook, chunked = (
-        prepare(Case(f"linear-{backend}", "causal", 8192)) for backend in ("explicit", "chunked")
+        prepare(Case(f"linear-{backend}", "causal", 8192, heads=4)) for backend in ("explicit", "chunked")
     )
     chunked()
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from attention.kernels.derivatives import Function
+from attention.kernels.derivatives import Function, NormalisedSums
 from attention.kernels.tensors import unit_stride
 from attention.torch_internals import (
     constant_when_compiled,
@@ -33,20 +33,34 @@ Mapped = tuple[tuple[Tensor, ...], tuple[int, ...]]
 """Results of a rule of vmap, and their mapped dimensions."""
 
 
+def normalised_sums(causal: bool, phi: str, eps: float, *_: Any) -> Function:
+    """Linear attention by the options of an operator."""
+    return NormalisedSums(causal, phi, eps)
+
+
 def differentiable(
-    operator: str, forward: Operator, backward: Operator, batch_dims: Sequence[int]
+    operator: str,
+    forward: Operator,
+    backward: Operator,
+    batch_dims: Sequence[int],
+    inputs: int = 3,
+    function: Callable[..., Function] = normalised_sums,
 ) -> Operator:
     """``forward`` with derivatives.
 
     Args:
         operator: the name of the torch operator that stands in exported graphs, to get gradients too:
-            ``(q, k, v, causal, phi, eps, *options)``, and perhaps whether to keep what a backward wants.
-        forward: ``(q, k, v, causal, phi, eps, *options)`` to the output and what the backward wants of it.
-        backward: ``(do, q, k, v, *results of forward, causal, phi, eps, *options)`` to dq, dk, dv.
+            ``(*inputs, *options)``, and perhaps whether to keep what a backward wants.
+        forward: ``(*inputs, *options)`` to the output and what the backward wants of it; the inputs are q, k,
+            v and perhaps gates.
+        backward: ``(do, *inputs, *results of forward, *options)`` to the gradients of the inputs.
         batch_dims: the dimension of each result of ``forward`` that the batch leads; what is empty
             has the batch as well.
+        inputs: how many.
+        function: the options to the function whose tangents and second derivatives these are.
     """
-    results = len(batch_dims)
+    results, count = len(batch_dims), inputs
+    leads = (0,) * count
 
     class Gradients(torch.autograd.Function):
         @staticmethod
@@ -55,15 +69,15 @@ def differentiable(
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-            ctx.function = Function(*inputs[4 + results :][:3])
-            ctx.save_for_backward(*inputs[:4])
-            ctx.save_for_forward(*inputs[:4])
+            ctx.function = function(*inputs[1 + count + results :])
+            ctx.save_for_backward(*inputs[: 1 + count])
+            ctx.save_for_forward(*inputs[: 1 + count])
 
         @staticmethod
         def backward(ctx: Any, *h: Tensor) -> tuple[Tensor | None, ...]:
             do, *x = ctx.saved_tensors
             found = ctx.function.gradient_cotangents(do, tuple(x), h)
-            return *found, *(None,) * (len(ctx.needs_input_grad) - 4)
+            return *found, *(None,) * (len(ctx.needs_input_grad) - 1 - count)
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
@@ -74,15 +88,15 @@ def differentiable(
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Mapped:
-            size, dims = info.batch_size, (0, 0, 0, 0, *batch_dims)
+            size, dims = info.batch_size, (0, *leads, *batch_dims)
             options = arguments[len(dims) :]
-            given = _folded(arguments[:4], in_dims, dims, size)
-            if in_dims[4] is None:  # what the forward kept is cut for another batch
+            given = _folded(arguments[: 1 + count], in_dims, dims, size)
+            if in_dims[1 + count] is None:  # what the forward kept is cut for another batch
                 kept = list(output(*given[1:], *options))
             else:
-                kept = _folded(arguments[4 : len(dims)], in_dims[4:], batch_dims, size)
+                kept = _folded(arguments[1 + count : len(dims)], in_dims[1 + count :], batch_dims, size)
             own = _batch(arguments[0], in_dims[0])
-            return _unfolded(gradients(*given, *kept, *options), (0, 0, 0), size, own)
+            return _unfolded(gradients(*given, *kept, *options), leads, size, own)
 
     class Output(torch.autograd.Function):
         @staticmethod
@@ -91,9 +105,9 @@ def differentiable(
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-            ctx.options = inputs[3:]
-            ctx.save_for_backward(*inputs[:3], *output)
-            ctx.save_for_forward(*inputs[:3])
+            ctx.options = inputs[count:]
+            ctx.save_for_backward(*inputs[:count], *output)
+            ctx.save_for_forward(*inputs[:count])
             ctx.mark_non_differentiable(*output[1:])
             ctx.set_materialize_grads(False)  # nobody differentiates those; zeros would be made for them
 
@@ -101,21 +115,21 @@ def differentiable(
         def backward(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
             rest = (None,) * len(ctx.options)
             if do is None:
-                return None, None, None, *rest
+                return *(None,) * count, *rest
             return *gradients(do, *ctx.saved_tensors, *ctx.options), *rest
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
             with recording_tangents():
                 x, h = _innermost(ctx.saved_tensors, tangents)
-                tangent = Function(*ctx.options[:3]).tangent((x[0], x[1], x[2]), (h[0], h[1], h[2]))
+                tangent = function(*ctx.options).tangent(tuple(x[:count]), tuple(h[:count]))
                 return tangent, *(None,) * (results - 1)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Mapped:
-            x = _folded(arguments[:3], in_dims, (0, 0, 0), info.batch_size)
+            x = _folded(arguments[:count], in_dims, leads, info.batch_size)
             own = _batch(arguments[0], in_dims[0])
-            return _unfolded(output(*x, *arguments[3:]), batch_dims, info.batch_size, own)
+            return _unfolded(output(*x, *arguments[count:]), batch_dims, info.batch_size, own)
 
     applied, guarded = fast_apply(Output), fast_apply(Gradients)
 
@@ -136,20 +150,20 @@ def differentiable(
         return found
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.options, ctx.count = inputs[3:], len(inputs)
+        ctx.options, ctx.given = inputs[count:], len(inputs)
         kept = ()
         if isinstance(output, tuple):
             *ctx.options, keep = ctx.options
             kept = output if keep else ()
-        ctx.save_for_backward(*inputs[:3], *kept)
+        ctx.save_for_backward(*inputs[:count], *kept)
         ctx.set_materialize_grads(False)
 
     def differentiate(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        found: Sequence[Tensor | None] = (None,) * 3
+        found: Sequence[Tensor | None] = (None,) * count
         if do is not None:
-            q, k, v, *kept = ctx.saved_tensors
-            found = gradients(do, q, k, v, *(kept or forward(q, k, v, *ctx.options)), *ctx.options)
-        return *found, *(None,) * (ctx.count - 3)
+            x, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+            found = gradients(do, *x, *(kept or forward(*x, *ctx.options)), *ctx.options)
+        return *found, *(None,) * (ctx.given - count)
 
     torch.library.register_autograd(operator, differentiate, setup_context=keep)
     return output

@@ -17,6 +17,8 @@ from attention.kernels.extra_inputs import MakeInputs, checked_inputs, from_shap
 
 FAMILIES = ("standard", "linear")
 """The families that `standard_attention` and `linear_attention` choose from; any other name is one too."""
+FUNCTIONS = {"linear-decay": "decay"}
+"""What kernels of a family within another compute, where it is not what they are called."""
 CLAIMS = ("standard", "linear", "window", "decay")
 """The functions that have an oracle here, by the name under which a kernel claims to compute one."""
 SOUGHT, NONE = "sought", "none"
@@ -31,17 +33,22 @@ class Reference:
     """A function of attention: its name, as records and reports tell it, and the oracle that computes it.
 
     ``function(q, k, v, *, causal, **inputs)`` is written like the equation, in float64; ``inputs`` are the
-    extra ones that it needs. ``causal_only`` says that it has no bidirectional form. The other three give
-    single rows of its output and of its gradients, which are exact at any length: see `references.rows`.
+    names of the extra ones that it takes, None where it takes any. ``causal_only`` says that it has no
+    bidirectional form. The other three give single rows of its output and of its gradients, which are exact
+    at any length: see `references.rows`.
     """
 
     name: str
     function: Callable[..., Tensor]
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = None
     causal_only: bool = False
     output_rows: Callable[..., Any] | None = None
     query_gradient_rows: Callable[..., Any] | None = None
     key_gradient_rows: Callable[..., Any] | None = None
+
+    def takes(self, name: str) -> bool:
+        """Whether the oracle takes an extra input."""
+        return self.inputs is None or name in self.inputs
 
     def __call__(self, *args: Any, **options: Any) -> Tensor:
         """What the oracle computes."""
@@ -241,9 +248,13 @@ def list_kernels(family: str | None = None) -> list[str]:
 
 
 def backends(family: str) -> list[str]:
-    """The backends that compute the function of a family, from q, k and v alone."""
-    kernels = [_KERNELS[name] for name in list_kernels(family)]
-    return [one.backend for one in kernels if one.backend and one.reference == family and not one.make_inputs]
+    """The backends that compute the function of a family: from q, k and v, with decay from gates as well."""
+    begin, claim = f"{family}-", FUNCTIONS.get(family, family)
+    return [
+        name.removeprefix(begin)
+        for name, one in _KERNELS.items()
+        if name.startswith(begin) and one.reference == claim and bool(one.make_inputs) == (claim == "decay")
+    ]
 
 
 def get_kernel(name: str) -> Kernel:

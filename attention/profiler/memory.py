@@ -90,9 +90,11 @@ def _events(call: Callable[[], object]) -> Events | str:
     if profiling() or prepared_profiler():
         return _call(call, "another profile is active, and torch has one profiler for a process")
     # torch.profiler.profile around this one would import the compiler, for a second and more.
-    # acc_events only spares its warning that a second cycle, of which there is none, would drop events.
+    # acc_events only spares its warning that a second cycle, of which there is none, would drop events; at
+    # the end it would build an object for each operator, which takes longer than many a call.
     recorder = torch.autograd.profiler.profile(profile_memory=True, acc_events=True)
     with recorder:
+        recorder.acc_events = False
         call()
         kept = profiling()
     if not kept:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attention.profiler.clock import CLOCKS, clock_name, warm_up
-from attention.profiler.flops import count_flops
+from attention.profiler.flops import try_count_flops
 from attention.profiler.memory import peak_memory
 
 
@@ -21,7 +21,8 @@ from attention.profiler.memory import peak_memory
 class Profile:
     """Time, FLOPs and memory of a call. It prints as a row of the table that :meth:`header` heads.
 
-    ``times_s`` are the rounds in seconds; ``flops`` counted, two a multiply-add; ``min_bytes`` the
+    ``times_s`` are the rounds in seconds; ``flops`` counted, two a multiply-add, None where torch's counter
+    cannot follow the call; ``min_bytes`` the
     tensors given read once and the ones returned written once; ``peak_bytes`` the most memory held
     above the inputs; ``rss_*`` the resident set of the process (None on CUDA). None is unknown.
     """
@@ -29,7 +30,7 @@ class Profile:
     device: str
     clock: str
     times_s: tuple[float, ...]
-    flops: int
+    flops: int | None
     min_bytes: int
     peak_bytes: int | None
     rss_before_bytes: int | None
@@ -56,9 +57,9 @@ class Profile:
         return statistics.stdev(self.times_s) / math.sqrt(rounds) if rounds > 1 else math.nan
 
     @property
-    def flops_per_s(self) -> float:
-        """FLOPs a second achieved at the median."""
-        return self.flops / self.median_s
+    def flops_per_s(self) -> float | None:
+        """FLOPs a second achieved at the median, None where they are not known."""
+        return None if self.flops is None else self.flops / self.median_s
 
     @property
     def bytes_per_s(self) -> float:
@@ -99,13 +100,18 @@ class Profile:
             f"{self.median_s * 1e3:.4g}",
             f"{self.mean_s * 1e3:.4g}",
             f"{self.standard_error_s * 1e3:.2g}",
-            f"{self.flops / 1e9:.4g}",
-            f"{self.flops_per_s / 1e9:.4g}",
+            _in(1e9, self.flops),
+            _in(1e9, self.flops_per_s),
             f"{self.bytes_per_s / 1e9:.4g}",
-            "-" if self.peak_bytes is None else f"{self.peak_bytes / 1e6:.4g}",
-            "-" if grown is None else f"{grown / 1e6:.4g}",
+            _in(1e6, self.peak_bytes),
+            _in(1e6, grown),
         )
         return "  ".join(f"{value:>{width}}" for value, (_, width) in zip(values, self._columns, strict=True))
+
+
+def _in(unit: float, amount: float | None) -> str:
+    """An amount in a table; "-" where it is not known."""
+    return "-" if amount is None else f"{amount / unit:.4g}"
 
 
 def profile(
@@ -176,7 +182,7 @@ def _measured(
     call: Callable[[], object], args: tuple[Any, ...], device: str, clock: str, rounds: int, warmup: int
 ) -> Profile:
     min_bytes = sum(x.numel() * x.element_size() for x in _tensors((*args, call())))
-    flops = count_flops(call)
+    flops = try_count_flops(call).flops
     peak = peak_memory(call, device)
     for _ in range(warmup):
         call()

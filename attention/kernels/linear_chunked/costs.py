@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from attention.case import Case
 from attention.costs import Costs, add, chunk_scores, costs_of_heads, masked_chunk_scores
-from attention.kernels.linear_chunked.blocks import Block, blocks, default_chunk_size, value_columns
+from attention.kernels.blocks import Block, blocks, default_chunk_size
+from attention.kernels.linear_chunked.scratch import value_columns
 
 
 def chunked_costs(case: Case) -> Costs:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from attention.kernels.blocks import default_chunk_size
 from attention.kernels.feature_maps import FeatureMap, mapped_before
-from attention.kernels.linear_chunked.blocks import default_chunk_size
 from attention.kernels.linear_chunked.costs import chunked_costs
 from attention.kernels.linear_chunked.operator import chunked_differentiable, chunked_forward
 from attention.kernels.registry import register_kernel

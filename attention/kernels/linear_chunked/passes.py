@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from attention.kernels.blocks import Block, blocks, of_block
 from attention.kernels.feature_maps import BLOCK_MAPS
-from attention.kernels.linear_chunked.blocks import Block, blocks, value_columns
-from attention.kernels.linear_chunked.scratch import Rows, Scratch, of_block
+from attention.kernels.linear_chunked.scratch import Rows, Scratch, value_columns
 
 
 def product_dtype(x: Tensor) -> torch.dtype:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attention.kernels.linear_chunked.blocks import Block
+from attention.kernels.blocks import Block, of_block
 
 
 class Rows(NamedTuple):
@@ -60,7 +60,6 @@ class Scratch:
         return rows
 
 
-def of_block(x: Tensor, block: Block) -> Tensor:
-    """``[B, H, chunks, C, W]``, a view."""
-    batch, heads, _, width = x.shape
-    return x[:, :, block.start : block.stop].view(batch, heads, block.chunks, block.size, width)
+def value_columns(value_dim: int, device: str) -> int:
+    """Columns of [v | 1]; on CUDA filled up to a multiple of 8, without which its matrix units are slow."""
+    return -(-(value_dim + 1) // 8) * 8 if device == "cuda" else value_dim + 1

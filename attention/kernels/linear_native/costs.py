@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from attention.case import Case
 from attention.costs import Costs, add, costs_of_heads, result_elements
-from attention.kernels.linear_native import plan
+from attention.kernels.native import plan
+
+PROGRAM = Path(__file__).parent / "linear_native.cpp"
 
 
 def native_costs(case: Case) -> Costs:
@@ -29,7 +32,12 @@ def native_costs(case: Case) -> Costs:
     states = parts * plan.state_size(d, dv, wide) if plan.summed(parts, case.causal) else 0
     held = n + states * (2 if case.backward else 1)
     costs = costs_of_heads(case, terms, wide * held + case.itemsize * result_elements(case))
-    return replace(costs, peak_bytes=costs.peak_bytes + wide * threads * plan.scratch_size(d, dv, wide))
+    return replace(costs, peak_bytes=costs.peak_bytes + wide * threads * scratch_size(d, dv, wide))
+
+
+def scratch_size(head_dim: int, value_dim: int, itemsize: int) -> int:
+    """Elements a thread works in: what all programs have, and z before a chunk and within."""
+    return plan.scratch_size(head_dim, value_dim, itemsize) + 2 * plan.row(head_dim, itemsize)
 
 
 def forward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: int) -> dict[str, int]:
@@ -38,7 +46,7 @@ def forward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: int
     before = (parts - 1) * plan.segment_tokens(n, parts) if causal else n
     terms = {"states": before * d * dv, "readout": n * d * dv, "normaliser": (before + n) * d}
     if causal:
-        scores = unmasked_scores(n)
+        scores = plan.unmasked_scores(n)
         terms["states"] += n * d * dv
         terms |= {"scores": scores * d, "weighted_values": scores * dv}
     return terms
@@ -50,14 +58,8 @@ def backward_terms(n: int, d: int, dv: int, rows: int, causal: bool, threads: in
     before = max(0, n - first) if causal else n
     terms = {"states": before * d * dv, "readout": 3 * n * d * dv, "normaliser": (before + 2 * n) * d}
     if causal:
-        scores = unmasked_scores(n)
+        scores = plan.unmasked_scores(n)
         terms["states"] += 3 * n * d * dv
         terms["normaliser"] += 2 * n * d + 2 * scores
         terms |= {"scores": scores * (2 * dv + d), "weighted_values": scores * (2 * d + dv)}
     return terms
-
-
-def unmasked_scores(n: int) -> int:
-    """Scores on and below the diagonal of the chunks of all segments, whose length is a multiple of C."""
-    complete, rest = divmod(n, plan.CHUNK)
-    return complete * plan.CHUNK * (plan.CHUNK + 1) // 2 + rest * (rest + 1) // 2

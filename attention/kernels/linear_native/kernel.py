@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from attention.case import Case
 from attention.kernels.feature_maps import FeatureMap, mapped_before
-from attention.kernels.linear_native.costs import native_costs
-from attention.kernels.linear_native.library import STORAGE, missing
+from attention.kernels.linear_native.costs import PROGRAM, native_costs
 from attention.kernels.linear_native.operator import native_differentiable, native_forward
+from attention.kernels.native.library import STORAGE, refusal
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import checked, differentiated, dtype_name, unit_stride
+from attention.kernels.tensors import checked, differentiated, unit_stride
 
 
 @checked("linear-native", STORAGE)
@@ -40,7 +39,7 @@ def linear_native(
     """
     dtype = v.dtype
     q, k, v, name = mapped_before(feature_map, q, k, v)
-    if reason := _refusal(q.device.type, q.dtype):
+    if reason := refusal(PROGRAM, q.device.type, q.dtype):
         raise ValueError(f"linear-native cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
     q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
     out: Tensor
@@ -53,15 +52,7 @@ def linear_native(
 
 def supports(case: Case) -> str | None:
     """CPUs, where a C++ compiler is at hand."""
-    return _refusal(case.device, case.torch_dtype)
-
-
-def _refusal(device: str, dtype: torch.dtype) -> str | None:
-    if device != "cpu":
-        return f"it is compiled for CPUs, and the case is on {device}"
-    if dtype not in STORAGE:
-        return f"it computes in {', '.join(map(dtype_name, STORAGE))}, not {dtype_name(dtype)}"
-    return missing(dtype)
+    return refusal(PROGRAM, case.device, case.torch_dtype)
 
 
 register_kernel("linear-native", linear_native, costs=native_costs, supports=supports)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +11,10 @@ from torch import Tensor
 from attention.costs import times
 from attention.kernels.autograd import Operator, differentiable
 from attention.kernels.dispatch import counts_macs, implements
-from attention.kernels.feature_maps import FEATURE_MAPS, get_feature_map
-from attention.kernels.linear_native.costs import backward_terms, forward_terms
-from attention.kernels.linear_native.library import STORAGE, Call, Strided, native
-from attention.kernels.linear_native.plan import row, scratch_size, segment_tokens, segments, summed
+from attention.kernels.feature_maps import get_feature_map
+from attention.kernels.linear_native.costs import PROGRAM, backward_terms, forward_terms, scratch_size
+from attention.kernels.native.library import STORAGE, call, wide
+from attention.kernels.native.plan import row, segments, summed
 from attention.kernels.tensors import (
     check_device,
     check_operands,
@@ -26,8 +25,6 @@ from attention.kernels.tensors import (
 )
 
 NAME = "linear-native"
-MAPS = list(FEATURE_MAPS)
-"""Their numbers in C++ are their places here."""
 
 # Defined by hand: what ``custom_op`` and ``register_autograd`` wrap around a call costs it 100 us.
 torch.library.define(
@@ -39,10 +36,6 @@ torch.library.define(
     "(Tensor do, Tensor q, Tensor k, Tensor v, Tensor out, Tensor inverse, Tensor states, "
     "bool causal, str phi) -> (Tensor, Tensor, Tensor)",
 )
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, phi: str) -> None:
@@ -58,21 +51,21 @@ def _check_kept(
     check_shape(NAME, "do", do, v.shape, v)
     check_shape(NAME, "out", out, v.shape, v)
     check_rows(NAME, do=do, out=out)
-    check_shape(NAME, "inverse", inverse, q.shape[:3], q, _wide(q))
+    check_shape(NAME, "inverse", inverse, q.shape[:3], q, wide(q))
     parts = max(1, states.shape[1]) if states.dim() == 4 else 1
-    check_shape(NAME, "states", states, _states_shape(q, v, parts, causal), q, _wide(q))
+    check_shape(NAME, "states", states, _states_shape(q, v, parts, causal), q, wide(q))
 
 
 def _states_shape(q: Tensor, v: Tensor, parts: int, causal: bool) -> tuple[int, int, int, int]:
     """``[B H, segments, Dv + 1, row]``; size 0 where unused."""
-    width = row(q.shape[-1], _wide(q).itemsize) if summed(parts, causal) else 0
+    width = row(q.shape[-1], wide(q).itemsize) if summed(parts, causal) else 0
     return q.shape[0] * q.shape[1], parts, v.shape[-1] + 1, width
 
 
 def _states(q: Tensor, v: Tensor, causal: bool) -> Tensor:
     """An empty buffer for the sums of the segments."""
     parts = segments(q.shape[2], q.shape[0] * q.shape[1], torch.get_num_threads())
-    return q.new_empty(_states_shape(q, v, parts, causal), dtype=_wide(q))
+    return q.new_empty(_states_shape(q, v, parts, causal), dtype=wide(q))
 
 
 def _call(
@@ -80,20 +73,12 @@ def _call(
     backward: bool,
 ) -> None:  # fmt: skip
     """Call the C++; ``tensors`` go by the names of its struct."""
-    q, v = tensors["q"], tensors["v"]
-    threads, parts = torch.get_num_threads(), states.shape[1]  # a backward may have other threads
-    part = scratch_size(q.shape[-1], v.shape[-1], inverse.dtype.itemsize)
-    scratch = inverse.new_empty(threads * part)
-    sums = torch.empty_like(states) if backward else states
-    room = (x.data_ptr() for x in (inverse, states, sums, scratch))
-    strided = {name: Strided.of(x) for name, x in tensors.items()}
-    call = Call(**strided)
-    call.inverse, call.states, call.sums, call.scratch = room
-    call.batch, call.heads, call.tokens, call.key_width, call.value_width = *q.shape, v.shape[-1]
-    call.segments, call.segment_tokens = parts, segment_tokens(q.shape[2], parts)
-    call.threads, call.scratch_size = threads, part
-    call.map, call.causal, call.eps = MAPS.index(phi), causal, eps
-    native(q.dtype)(ctypes.byref(call), backward)
+    buffers = {"inverse": inverse, "states": states}
+    if backward:
+        buffers["sums"] = torch.empty_like(states)
+    scratch = scratch_size(tensors["q"].shape[-1], tensors["v"].shape[-1], inverse.dtype.itemsize)
+    parts = states.shape[1]
+    call(PROGRAM, tensors, buffers, parts, scratch, phi, backward=backward, causal=causal, eps=eps)
 
 
 @implements("linear_native", "cpu")
@@ -108,7 +93,7 @@ def native_forward(
         ValueError: tensors that do not fit together, or an unknown map.
     """
     _check(q, k, v, phi)
-    out, inverse = result_like(v), q.new_empty(q.shape[:3], dtype=_wide(q))
+    out, inverse = result_like(v), q.new_empty(q.shape[:3], dtype=wide(q))
     states = _states(q, v, causal)
     if out.numel():
         _call({"q": q, "k": k, "v": v, "out": out}, inverse, states, causal, phi, eps, backward=False)
@@ -124,10 +109,10 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(q, k, v, phi)
-    empty = q.new_empty(0, dtype=_wide(q))
+    empty = q.new_empty(0, dtype=wide(q))
     if not keep:
         return result_like(v), empty, torch.empty_like(empty)
-    return result_like(v), q.new_empty(q.shape[:3], dtype=_wide(q)), _states(q, v, causal)
+    return result_like(v), q.new_empty(q.shape[:3], dtype=wide(q)), _states(q, v, causal)
 
 
 @implements("linear_native_backward", "cpu")

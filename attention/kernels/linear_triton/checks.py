@@ -9,53 +9,10 @@ from collections.abc import Iterable
 
 from torch import Tensor, float32
 
-from attention.kernels.feature_maps import get_feature_map
-from attention.kernels.linear_triton.plan import DTYPES, PRECISIONS, WIDEST, Layout, Plan
-from attention.kernels.tensors import check_operands, check_rows, check_shape
+from attention.kernels.tensors import check_rows, check_shape
+from attention.kernels.triton_common.plan import Plan
 
 NAME = "linear-triton"
-MOST_TOKENS, MOST_HEADS = 2**30, 2**28
-"""Counted in 32 bits are tokens, to a segment beyond the last, and programs, four a head or less."""
-MOST_STRIDE = 2**25
-"""Rows of a chunk, 64 at most, are found in 32 bits where pointers move them."""
-
-
-def check_call(q: Tensor, k: Tensor, v: Tensor, phi: str, precision: str) -> None:
-    """Refuse operands that do not fit together or that no pass is written for.
-
-    Raises:
-        TypeError: not a dense tensor.
-        ValueError: ranks, shapes, dtypes, devices, strides or widths; an unknown map or precision.
-    """
-    check_operands(NAME, DTYPES, q, k, v)
-    get_feature_map(phi)
-    if max(q.shape[-1], v.shape[-1]) > WIDEST:
-        raise ValueError(
-            f"{NAME} takes head_dim and value_dim of {WIDEST} at most; got {q.shape[-1]} and {v.shape[-1]}"
-        )
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"input_precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
-        )
-
-
-def check_reach(plan: Plan, layouts: tuple[Layout, ...]) -> None:
-    """Refuse sizes and strides of which the passes' 32-bit numbers would overflow.
-
-    Raises:
-        ValueError: too many heads or tokens, or tokens too far apart.
-    """
-    if plan.tokens > MOST_TOKENS or plan.all_heads > MOST_HEADS:
-        raise ValueError(
-            f"{NAME} takes at most {MOST_TOKENS} tokens and {MOST_HEADS} heads in all; "
-            f"got {plan.tokens} and {plan.all_heads}"
-        )
-    farthest = max(strides[2] for _, _, strides in layouts if len(strides) == 4)
-    if farthest >= MOST_STRIDE and plan.tokens > 1 and not plan.described:
-        raise ValueError(
-            f"{NAME} reaches tokens less than {MOST_STRIDE} elements apart; "
-            f"got a stride of {farthest}: pass contiguous tensors"
-        )
 
 
 def check_pairs(*pairs: tuple[Tensor | None, Tensor | None]) -> None:

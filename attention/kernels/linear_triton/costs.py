@@ -6,7 +6,7 @@ import torch
 
 from attention.case import Case
 from attention.costs import Costs, add, chunk_scores, costs_of_heads, masked_chunk_scores, result_elements
-from attention.kernels.linear_triton.plan import Plan, make_plan, scanned
+from attention.kernels.triton_common.plan import Plan, make_plan, scanned
 
 
 def triton_costs(case: Case) -> Costs:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
-from attention.case import Case
 from attention.inputs import check_number, refuse_options
 from attention.kernels.feature_maps import FeatureMap, mapped_before
-from attention.kernels.linear_triton.card import interpreted
 from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.operator import (
     triton_differentiable,
@@ -18,14 +14,9 @@ from attention.kernels.linear_triton.operator import (
     triton_from_state,
     triton_inference,
 )
-from attention.kernels.linear_triton.plan import PRECISIONS, WIDEST
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import check_inputs, checked, dense, differentiated, dtype_name, unit_stride
-
-HAS_TRITON = importlib.util.find_spec("triton") is not None
-# float16 holds no more digits than tf32. For float32 three products of tf32 are as exact as one of
-# float32, and run on the matrix units.
-PRECISION = {torch.float32: "tf32x3", torch.bfloat16: "ieee", torch.float16: "tf32"}
+from attention.kernels.tensors import check_inputs, checked, dense, differentiated, unit_stride
+from attention.kernels.triton_common.checks import served_precision, supports
 
 LinearState = tuple[Tensor, Tensor]
 
@@ -110,14 +101,7 @@ def _served(
 ) -> tuple[Tensor, Tensor, Tensor, str, str]:
     """The tensors, the name of the map and the precision as the passes take them, or a refusal."""
     q, k, v, name = mapped_before(feature_map, q, k, v)
-    if reason := _refusal(q.device.type, q.dtype, max(q.shape[-1], v.shape[-1])):
-        raise ValueError(f"linear-triton cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
-    if precision is None:
-        precision = PRECISION[q.dtype]
-    elif precision not in PRECISIONS:
-        raise ValueError(
-            f"input_precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
-        )
+    precision = served_precision("linear-triton", q, v, precision)
     if not q.stride()[-1] == k.stride()[-1] == v.stride()[-1] == 1:  # faster than stride(-1)
         q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
     return q, k, v, name, precision
@@ -138,25 +122,6 @@ def _flat(state: LinearState, shape: tuple[int, int, int, int], device: torch.de
             f"got {tuple(S.shape)} and {tuple(z.shape)}"
         )
     return S.float().flatten(0, 1).contiguous(), z.float().flatten(0, 1).contiguous()
-
-
-def supports(case: Case) -> str | None:
-    """CUDA, three dtypes, widths up to 256; a CPU only under Triton's interpreter."""
-    return _refusal(case.device, case.torch_dtype, max(case.head_dim, case.value_dim))
-
-
-def _refusal(device: str, dtype: torch.dtype, widest: int) -> str | None:
-    if not HAS_TRITON:
-        return "Triton is not installed: pip install triton"
-    if device != "cuda" and not interpreted():
-        return f"Triton compiles for CUDA devices only, and the case is on {device}"
-    if dtype not in PRECISION:
-        return f"it computes in {', '.join(map(dtype_name, PRECISION))}, not {dtype_name(dtype)}"
-    if dtype == torch.bfloat16 and device == "cpu":
-        return "Triton's interpreter computes bfloat16 wrongly; use float32 or float16"
-    if widest > WIDEST:
-        return f"head_dim and value_dim may be {WIDEST} at most, got {widest}"
-    return None
 
 
 register_kernel("linear-triton", linear_triton, costs=triton_costs, supports=supports)

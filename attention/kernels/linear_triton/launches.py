@@ -6,14 +6,13 @@ Triton is imported at the first launch: where it is missing, the kernel says so 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from attention.kernels.linear_triton.launch import Launch, Repeat
-from attention.kernels.linear_triton.plan import Plan, scanned
+from attention.kernels.triton_common.launch import Launch
+from attention.kernels.triton_common.passes import Passes
+from attention.kernels.triton_common.plan import Plan, scanned
 
 SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
 Sums = tuple[Tensor, Tensor]
@@ -51,15 +50,12 @@ class State(NamedTuple):
         return (S, z) if self.S0 is None or self.z0 is None else (S + self.S0, z + self.z0)
 
 
-class Launches(ABC):
+class Launches(Passes, ABC):
     """The passes of one plan, feature map ``phi``, precision of products and ``eps``, each compiled once."""
 
     def __init__(self, plan: Plan, causal: bool, phi: str, precision: str, eps: float) -> None:
-        self.plan, self.causal, self.phi, self.precision, self.eps = plan, causal, phi, precision, eps
-        self.sizes = (
-            plan.heads, plan.tokens, plan.key_width, plan.value_width, plan.segments, plan.segment_tokens
-        )  # fmt: skip
-        self._compiled: dict[tuple[Any, ...], Repeat] = {}
+        super().__init__(plan, phi, precision)
+        self.causal, self.eps = causal, eps
 
     @abstractmethod
     def states(self, x: Tensor, y: Tensor, count: int) -> Sums:
@@ -82,18 +78,6 @@ class Launches(ABC):
         reverse: bool,
     ) -> None:  # fmt: skip
         """dq, in reverse dk; ``rows`` are inv and minus_delta."""
-
-    def launch(self, key: tuple[Any, ...], tensors: list[Tensor], new: Callable[[], Launch]) -> None:
-        """Launch the pass of this key: its name and its switches. ``new`` makes the first launch."""
-        again = self._compiled.get(key)
-        if again is None:
-            self._compiled[key] = new().first(tensors)
-        else:
-            again(tensors)
-
-    def buffer(self, *shape: int) -> Tensor:
-        """Float32 of this shape for each head."""
-        return torch.empty(self.plan.all_heads, *shape, dtype=torch.float32, device=self.plan.device)
 
     def sums_of_segments(self) -> Sums:
         """Empty buffers for S and z of each segment."""

@@ -11,13 +11,14 @@ from torch import Tensor
 from attention.costs import times
 from attention.kernels.autograd import Operator, differentiable, once_differentiable, refuse
 from attention.kernels.dispatch import counts_macs, implements
-from attention.kernels.linear_triton.checks import NAME, check_call, check_others, check_pairs, check_reach
+from attention.kernels.linear_triton.checks import NAME, check_others, check_pairs
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.launches import Launches, State
-from attention.kernels.linear_triton.plan import begin_aligned, make_plan, plan_of, scanned
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
 from attention.kernels.tensors import check_device, check_shape, contiguous_like, unit_stride
+from attention.kernels.triton_common.checks import check_call, check_reach
+from attention.kernels.triton_common.plan import begin_aligned, make_plan, plan_of, scanned
 from attention.torch_internals import fast_apply
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
@@ -63,10 +64,10 @@ def launches(
     key = (alike, aligned, causal, phi, precision, eps, final)
     found = _LAUNCHES.get(key)
     if found is None:
-        check_call(q, k, v, phi, precision)
+        check_call(NAME, q, k, v, phi, precision)
         layouts = tuple([layout[1:] for layout in alike])
         plan = make_plan(q.shape, v.shape[-1], layouts, aligned)
-        check_reach(plan, layouts)
+        check_reach(NAME, plan, layouts)
         check_others(plan, causal, final, v, zip(names, others, strict=False))
         found = (GluonLaunches if plan.gluon else TritonLaunches)(plan, causal, phi, precision, eps)
         if len(_LAUNCHES) >= MOST_LAUNCHES:
@@ -88,7 +89,7 @@ def triton_inference(
 
 @torch.library.register_fake("attention::linear_triton_inference")  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str) -> Tensor:
-    check_call(q, k, v, phi, precision)
+    check_call(NAME, q, k, v, phi, precision)
     return contiguous_like(v)
 
 
@@ -118,7 +119,7 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
     causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    check_call(q, k, v, phi, precision)
+    check_call(NAME, q, k, v, phi, precision)
     check_device(NAME, q, S0, z0)
     plan = plan_of(q, k, v)
     count = plan.summed(causal=causal, final=final)
@@ -162,7 +163,7 @@ def triton_gradients(
 @torch.library.register_fake("attention::linear_triton_backward")  # type: ignore[untyped-decorator]
 def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     S0, z0 = rest[4:6]
-    check_call(q, k, v, *rest[-3:-1])
+    check_call(NAME, q, k, v, *rest[-3:-1])
     check_shape(NAME, "do", do, v.shape, v)
     check_device(NAME, q, *rest[:8])
     heads = q.shape[0] * q.shape[1]

@@ -1,5 +1,6 @@
 """The oracles, each written like its equation, in any dtype up to float64; and errors against them."""
 
+from attention.kernels.references.decay import decay_reference
 from attention.kernels.references.errors import (
     BY_PRECISION,
     TOLERANCES,
@@ -12,6 +13,14 @@ from attention.kernels.references.errors import (
     tolerances,
 )
 from attention.kernels.references.functions import REFERENCES
+from attention.kernels.references.gated import (
+    GATED_DELTA,
+    GLA,
+    KDA,
+    gated_delta_reference,
+    gla_reference,
+    kda_reference,
+)
 from attention.kernels.references.linear import linear_reference
 from attention.kernels.references.rows import (
     Head,
@@ -25,14 +34,21 @@ from attention.kernels.references.window import window_reference
 
 __all__ = [
     "BY_PRECISION",
+    "GATED_DELTA",
+    "GLA",
+    "KDA",
     "REFERENCES",
     "TOLERANCES",
     "Errors",
     "Head",
     "Rows",
+    "decay_reference",
     "differentiated_inputs",
     "errors_against_reference",
+    "gated_delta_reference",
+    "gla_reference",
     "gradient_error",
+    "kda_reference",
     "key_gradient_rows",
     "linear_reference",
     "output_rows",

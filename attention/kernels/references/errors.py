@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -78,14 +79,12 @@ Inputs = list[Tensor]
 
 
 def _run(
-    function: Callable[..., Tensor], case: Case, tensors: Inputs, extra: Mapping[str, Any]
+    function: Callable[..., Tensor], case: Case, tensors: Inputs, extra: Mapping[str, Any], leaves: Inputs
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The output of a function, and the gradients of its inputs where the case has a backward."""
+    """The output of a function, and the gradients of the leaves where the case has a backward."""
     out = function(*tensors, causal=case.causal, **extra)
-    if not case.backward:
-        return out.detach(), ()
-    leaves = [*tensors, *differentiated_inputs(extra)]
-    return out.detach(), torch.autograd.grad(out, leaves, _upstream(case, out))
+    gradients = torch.autograd.grad(out, leaves, _upstream(case, out)) if case.backward else ()
+    return out.detach(), gradients
 
 
 def _checked(function: Callable[..., Tensor], case: Case, *tensors: Tensor, **options: Any) -> Tensor:
@@ -107,8 +106,9 @@ def differentiated_inputs(extra: Mapping[str, Any]) -> Inputs:
 def _exact(case: Case, reference: Reference, make: MakeInputs | None) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The oracle's output and gradients of a case."""
     tensors = [_widened(x) for x in make_inputs(case, seed=1)]
-    extra = {name: _widened(x) for name, x in (make(case) if make else {}).items()}
-    return _run(reference.function, case, tensors, extra)
+    every = make(case) if make else {}
+    extra = {name: _widened(x) for name, x in every.items() if reference.takes(name)}
+    return _run(reference.function, case, tensors, extra, [*tensors, *differentiated_inputs(extra)])
 
 
 def _widened(x: Any) -> Any:
@@ -143,7 +143,10 @@ def errors_against_reference(case: Case, *, seq_len: int = 300, reference: Refer
     reference = reference or reference_of(kernel)
     if reference is None:
         raise ValueError(f"{kernel.name} claims no function that has an oracle")
-    out, gradients = _run(kernel.function, case, list(make_inputs(case, seed=1)), kernel.extra_inputs(case))
+    attend = partial(_checked, kernel.function, case)
+    tensors, extra = list(make_inputs(case, seed=1)), kernel.extra_inputs(case)
+    compared = {name: x for name, x in extra.items() if reference.takes(name)}
+    out, gradients = _run(attend, case, tensors, extra, [*tensors, *differentiated_inputs(compared)])
     # What kernels without inputs of their own are held to does not depend on their names.
     shared = case if kernel.make_inputs else replace(case, kernel="oracle")
     expected, expected_gradients = _exact(shared, reference, kernel.make_inputs)

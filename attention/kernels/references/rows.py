@@ -78,13 +78,14 @@ class Head(NamedTuple):
         return elu(x.double()) if self.family == "linear" else x.double()
 
 
-def _rows(values: Tensor, squares: Tensor) -> Rows:
+def with_norms(values: Tensor, squares: Tensor) -> Rows:
     """Rows with their norms; ``squares [R, D]`` are the sums of the squared terms."""
     norms = torch.linalg.vector_norm(values, dim=-1).maximum(squares.sum(-1).sqrt())
     return Rows(values, norms.clamp(min=torch.finfo(torch.float64).tiny))
 
 
-def _blocks(x: Tensor, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
+def blocks_of(x: Tensor, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
+    """Tokens a block at a time, and their places."""
     for start in range(0, len(x), size):
         place = slice(start, start + size)
         yield place, x[place]
@@ -93,7 +94,7 @@ def _blocks(x: Tensor, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
 def _weights(head: Head, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Weights ``[R, N]`` of query rows before they are normalised, and their normalisers ``[R, 1]``."""
     queries = head.mapped(head.q[rows])
-    weights = torch.cat([queries @ head.mapped(keys).mT for _, keys in _blocks(head.k)], dim=1)
+    weights = torch.cat([queries @ head.mapped(keys).mT for _, keys in blocks_of(head.k)], dim=1)
     hidden = head.hidden(rows, torch.arange(len(head.k), device=rows.device))
     if not head.softmax:
         weights = weights.masked_fill_(hidden, 0)
@@ -103,10 +104,10 @@ def _weights(head: Head, rows: Tensor) -> tuple[Tensor, Tensor]:
     return weights, weights.sum(-1, keepdim=True)
 
 
-def _sums(weights: Tensor, x: Tensor, power: int = 1) -> Tensor:
+def weighted_sums(weights: Tensor, x: Tensor, power: int = 1) -> Tensor:
     """Sums ``[R, D]`` of a power of the rows x ``[N, D]`` by weights ``[R, N]``."""
     total = weights.new_zeros(len(weights), x.shape[-1])
-    for place, block in _blocks(x):
+    for place, block in blocks_of(x):
         total += weights[:, place] @ block.double() ** power
     return total
 
@@ -115,23 +116,23 @@ def output_rows(head: Head, rows: Tensor) -> Rows:
     """The output in these query rows."""
     weights, normalisers = _weights(head, rows)
     weights /= normalisers
-    return _rows(_sums(weights, head.v), _sums(weights.square(), head.v, power=2))
+    return with_norms(weighted_sums(weights, head.v), weighted_sums(weights.square(), head.v, power=2))
 
 
 def query_gradient_rows(head: Head, rows: Tensor, grad_out: Tensor) -> Rows:
     """The rows of dq that belong to these queries, from the gradient ``[N, Dv]`` of the output."""
     weights, normalisers = _weights(head, rows)
     grad, probabilities = grad_out[rows].double(), weights / normalisers
-    out = _sums(probabilities, head.v)
+    out = weighted_sums(probabilities, head.v)
     moved, squares = (grad * out).sum(-1, keepdim=True), (grad * out).square().sum(-1, keepdim=True)
     value, square = grad.new_zeros(len(rows), head.q.shape[-1]), grad.new_zeros(len(rows), head.q.shape[-1])
-    for place, keys in _blocks(head.k):
+    for place, keys in blocks_of(head.k):
         values, keys = head.v[place].double(), head.mapped(keys)
         # d of a weight: 1/normaliser in linear attention, and the weight itself times that behind a softmax.
         of_weight = _slopes(head, weights[:, place], normalisers)
         value += (of_weight * (grad @ values.mT - moved)) @ keys
         square += (of_weight.square() * (grad.square() @ values.square().mT + squares)) @ keys.square()
-    return _mapped_back(head, head.q[rows], value, square)
+    return mapped_back(head, head.q[rows], value, square)
 
 
 def _slopes(head: Head, weights: Tensor, normalisers: Tensor) -> Tensor:
@@ -141,14 +142,14 @@ def _slopes(head: Head, weights: Tensor, normalisers: Tensor) -> Tensor:
     return (weights != 0) / normalisers
 
 
-def _mapped_back(head: Head, x: Tensor, values: Tensor, squares: Tensor) -> Rows:
+def mapped_back(head: Head, x: Tensor, values: Tensor, squares: Tensor) -> Rows:
     """Gradients of mapped queries or keys as those of the queries or keys themselves."""
     if head.softmax:
-        return _rows(values, squares)
+        return with_norms(values, squares)
     with torch.enable_grad():
         leaf = x.detach().double().requires_grad_()
         (slope,) = torch.autograd.grad(elu(leaf).sum(), leaf)
-    return _rows(values * slope, squares * slope.square())
+    return with_norms(values * slope, squares * slope.square())
 
 
 def key_gradient_rows(head: Head, rows: Tensor, grad_out: Tensor, out: Tensor) -> tuple[Rows, Rows]:
@@ -176,7 +177,7 @@ def key_gradient_rows(head: Head, rows: Tensor, grad_out: Tensor, out: Tensor) -
             strict=True,
         ):
             total += left.mT @ right
-    return _mapped_back(head, head.k[rows], *sums[:2]), _rows(*sums[2:])
+    return mapped_back(head, head.k[rows], *sums[:2]), with_norms(*sums[2:])
 
 
 def _columns(head: Head, rows: Tensor, keys: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
@@ -195,8 +196,8 @@ def _linear_blocks(head: Head) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Blocks of mapped queries and their normalisers, phi(q).z + eps."""
     z = head.mapped(head.k[:1]).sum(0) * 0
     if not head.causal:
-        z = z + sum(head.mapped(keys).sum(0) for _, keys in _blocks(head.k))
-    for place, block in _blocks(head.q):
+        z = z + sum(head.mapped(keys).sum(0) for _, keys in blocks_of(head.k))
+    for place, block in blocks_of(head.q):
         queries, seen = head.mapped(block), z
         if head.causal:
             seen = z + head.mapped(head.k[place]).cumsum(0)
@@ -208,7 +209,7 @@ def _standard_blocks(head: Head) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Blocks of queries and the logarithms of their normalisers, to the precision of float32 at least."""
     wide = torch.promote_types(head.k.dtype, torch.float32)
     keys, places = head.k.to(wide), torch.arange(len(head.k), device=head.k.device)
-    for place, block in _blocks(head.q, max(1, BLOCK_SCORES // min(len(keys), head.window or len(keys)))):
+    for place, block in blocks_of(head.q, max(1, BLOCK_SCORES // min(len(keys), head.window or len(keys)))):
         # Of a window, only the keys that the block sees.
         seen = slice(max(0, place.start - head.window), place.stop) if head.window else slice(None)
         scores = (block.to(wide) * head.scale) @ keys[seen].mT

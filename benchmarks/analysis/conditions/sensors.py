@@ -136,11 +136,15 @@ def _fall(readings: pd.DataFrame, clock: str, share: float) -> tuple[float, floa
 
     The highest reading of a repetition counts: a single low one may be of an instant without load.
     """
-    levels = readings[readings["repetition"] > 0].groupby("repetition")[clock].max().dropna()
-    after = levels[levels.index > levels.idxmax()] if len(levels) else levels
-    if after.empty or after.min() >= (1 - share) * levels.max():
+    levels: dict[float, float] = {}
+    for repetition, value in zip(readings["repetition"], readings[clock], strict=True):
+        if repetition > 0 and not math.isnan(value):
+            levels[repetition] = max(value, levels.get(repetition, value))
+    in_time = [levels[repetition] for repetition in sorted(levels)]
+    after = in_time[in_time.index(max(in_time)) + 1 :] if in_time else []
+    if not after or min(after) >= (1 - share) * max(in_time):
         return None
-    return float(levels.max()), float(after.min())
+    return max(in_time), min(after)
 
 
 def _busy_gpu(_: Conditions, readings: pd.DataFrame) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.analysis.history.derived import Columns, case_columns, crossovers, exponents
+from benchmarks.analysis.history.derived import Columns, all_series, crossovers, exponents
 from benchmarks.analysis.history.names import LineName, case_names, is_ceiling
 from benchmarks.analysis.history.storage import EXACT, Revision, StoredRun
 from benchmarks.analysis.reading.fields import UNSPLIT_BYTES
@@ -112,9 +112,9 @@ def _timeline(name: str, machine: str, runs: Sequence[StoredRun]) -> Timeline:
     for number, quantity in enumerate(EXACT):
         counts = np.array([[run.exact.get(one, unknown)[number] for one in identities] for run in runs])
         lines += [_with_slack(line, devices[line.name]) for line in _lines(quantity, (names, counts), places)]
-    table, roles = case_columns(names, cases), Roles.together(run.roles for run in runs)
-    lines += _lines("exponent", exponents(table, logs), places)
-    lines += _lines("crossover", crossovers(table, logs, roles), places)
+    series, roles = all_series(cases), Roles.together(run.roles for run in runs)
+    lines += _lines("exponent", exponents(series, names, logs), places)
+    lines += _lines("crossover", crossovers(series, names, logs, roles), places)
     disturbed = [
         Disturbance(index[run.revision], printable(str(run.path)), run.conditions)
         for run in runs

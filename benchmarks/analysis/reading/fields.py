@@ -95,7 +95,9 @@ def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dic
     }
     record |= {name: value for name, value in defaults.items() if info.get(name) is None}
     # Null says that its function is not known, and nothing that it is an older record.
-    record.setdefault("reference", FUNCTIONS.get(record["family"]))
+    record.setdefault(
+        "reference", next((f for name, f in FUNCTIONS.items() if name == record["family"]), None)
+    )
     optional = record["family"] not in FAMILIES
     for field in (
         "subject",

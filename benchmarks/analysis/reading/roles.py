@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 from benchmarks.analysis.reading.fields import BASELINES
 from benchmarks.analysis.reading.run_info import RunInfo
 
-MOST_PATTERNS = 100
-"""The most patterns of one run that are read."""
+MOST_LETTERS = 10_000
+"""Letters of a text beyond which it names no kernels."""
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,34 @@ class Roles:
     Attributes:
         against: Patterns of the names of baselines.
         own: A user's own kernels, which are contenders whatever their names.
+        own_options: The options by which a session measures these.
     """
 
     against: tuple[str, ...] = BASELINES
     own: tuple[str, ...] = ()
+    own_options: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, *runs: RunInfo) -> Roles:
         """The roles that runs give to their kernels, all of them together."""
         return cls.together(
-            cls(_words(run.facts.get("against")) or BASELINES, _words(run.facts.get("own"))) for run in runs
+            cls(
+                _words(run.facts.get("against"), ",") or BASELINES,
+                _words(run.facts.get("own"), ","),
+                _words(run.facts.get("own_options"), " "),
+            )
+            for run in runs
         )
 
     @classmethod
     def together(cls, several: Iterable[Roles]) -> Roles:
         """The roles of several runs: what is a baseline in any of them is one."""
         every = list(several)
-        against = dict.fromkeys(pattern for one in every for pattern in one.against)
-        return cls(
-            tuple(against) or BASELINES, tuple(dict.fromkeys(name for one in every for name in one.own))
+        against, own, options = (
+            tuple(dict.fromkeys(word for one in every for word in getattr(one, field.name)))
+            for field in fields(cls)
         )
+        return cls(against or BASELINES, own, options)
 
     def is_baseline(self, kernel: str) -> bool:
         """Whether others are compared with this kernel."""
@@ -63,9 +72,15 @@ USUAL = Roles()
 """The roles that names alone give: all others against the kernels of standard attention."""
 
 
-def _words(value: object) -> tuple[str, ...]:
-    words = value[:MOST_PATTERNS] if isinstance(value, list) else []
-    return tuple(word for word in words if isinstance(word, str) and word)
+def _words(value: object, separator: str) -> tuple[str, ...]:
+    """The words of a text, of options as a shell takes them apart; none of what is no text."""
+    if not isinstance(value, str) or len(value) > MOST_LETTERS:
+        return ()
+    try:
+        words = shlex.split(value) if separator == " " else value.split(separator)
+    except ValueError:
+        return ()
+    return tuple(word for word in words if word)
 
 
 def in_families(contender: str, baseline: str) -> bool:

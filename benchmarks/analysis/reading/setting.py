@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -92,17 +92,25 @@ class Case:
 
 def by_setting(rows: pd.DataFrame) -> Iterator[tuple[Setting, pd.DataFrame]]:
     """The rows of each setting, in the order of its fields."""
-    if len(rows):
-        for _, group in rows.groupby(list(SETTING), dropna=False):
-            yield Setting.of(group.iloc[0]), group
+    for group in _groups(rows, SETTING):
+        yield Setting.of(group.iloc[0]), group
 
 
 def by_series(rows: pd.DataFrame) -> Iterator[tuple[str, str, Setting, pd.DataFrame]]:
     """Kernel, family, setting and rows of each series, in the order of these fields."""
-    if len(rows):
-        for _, group in rows.groupby(list(SERIES), dropna=False):
-            first = group.iloc[0]
-            yield str(first["kernel"]), str(first["family"]), Setting.of(first), group
+    for group in _groups(rows, SERIES):
+        first = group.iloc[0]
+        yield str(first["kernel"]), str(first["family"]), Setting.of(first), group
+
+
+def _groups(rows: pd.DataFrame, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The rows that agree in these columns, by those of them that differ: each takes pandas its time."""
+    # Without rows there may be no columns either.
+    varying = [name for name in names if len(rows) > 1 and rows[name].nunique(dropna=False) > 1]
+    if varying:
+        yield from (group for _, group in rows.groupby(varying, dropna=False))
+    elif len(rows):
+        yield rows
 
 
 def attention(rows: pd.DataFrame) -> pd.DataFrame:

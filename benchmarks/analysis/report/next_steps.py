@@ -24,6 +24,7 @@ BENCHMARKS = {"operator": "test_attention", "layer": "test_self_attention"}
 
 def next_steps(summary: Summary) -> Iterator[Section]:
     """A section for each kind of command; none where nothing would be surer."""
+    own = summary.roles.own_options if summary.roles.own else ()
     firmness = [pair.firmness for pair in summary.crossovers]
     firmness += [series.exponent.firmness for series in summary.series]
     if summary.runs.unit == "repetition" and "tentative" in firmness:
@@ -33,7 +34,7 @@ def next_steps(summary: Summary) -> Iterator[Section]:
                 "Six short runs, each a process of its own, take as long as one run of six repetitions, and "
                 "show what a run does. Give this command the options of this run:"
             ],
-            commands=["python -m benchmarks run -o runs/"],
+            commands=[_command("python -m benchmarks run -o runs/", *map(shlex.quote, own))],
         )
     commands = [
         _command(f"python -m benchmarks run -o finer-{number}/", *options)
@@ -52,6 +53,7 @@ def next_steps(summary: Summary) -> Iterator[Section]:
 
 def _finer(summary: Summary) -> Iterator[list[str]]:
     """The options that measure the lengths around each crossover in time between lengths far apart."""
+    roles = summary.roles
     around: dict[tuple[Setting, tuple[int, ...]], dict[str, None]] = {}
     for pair in summary.crossovers:
         lengths = _around(pair.found) if pair.quantity == "time" else ()
@@ -63,13 +65,14 @@ def _finer(summary: Summary) -> Iterator[list[str]]:
         wall = setting.device == "cuda" and setting.clock == "wall"
         yield [
             f"-k {BENCHMARKS[setting.subject]}",
+            *(map(shlex.quote, roles.own_options) if not kernels.keys().isdisjoint(roles.own) else ()),
             _option("device", setting.device),
             _option("dtype", setting.dtype),
             _option("shape", shape),
             _option("mode", setting.mode),
             _option("phase", setting.phase),
             *([_option("clock", "wall")] if wall else []),
-            *(_option("kernel", kernel) for kernel in kernels),
+            *(_option("kernel", kernel) for kernel in kernels if kernel not in roles.own),
             _option("seq-len", ",".join(map(str, lengths))),
         ]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from attention.kernels.linear_triton.launch import Launch
 from attention.kernels.linear_triton.launches import Launches, State, Sums
-from attention.kernels.linear_triton.plan import GLUON_WIDTH, gluon_tiles
+from attention.kernels.triton_common.launch import Launch
+from attention.kernels.triton_common.plan import GLUON_WIDTH, gluon_tiles
 
 
 class GluonLaunches(Launches):

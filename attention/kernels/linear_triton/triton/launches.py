@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from attention.kernels.linear_triton.launch import Launch
 from attention.kernels.linear_triton.launches import Launches, State, Sums
-from attention.kernels.linear_triton.plan import Tiles
+from attention.kernels.triton_common.launch import Launch
+from attention.kernels.triton_common.passes import tile_strides
+from attention.kernels.triton_common.plan import Tiles
 
 
 class TritonLaunches(Launches):
@@ -29,7 +30,7 @@ class TritonLaunches(Launches):
     def _states(self, name: str, tensors: list[Tensor], count: int, *, gradient: bool) -> None:
         def new() -> Launch:
             t = self.plan.states_tiles
-            values = (*_strides(tensors[:3]), *self.sizes, count, gradient)
+            values = (*tile_strides(tensors[:3]), *self.sizes, count, gradient)
             return self._new("states", count, t, (t.block, t.held), (t.block, t.held, t.held), values)
 
         self.launch((name, count), tensors, new)
@@ -42,7 +43,7 @@ class TritonLaunches(Launches):
 
         def new() -> Launch:
             t = self.plan.attend_tiles
-            values = (*_strides([a, b, c, out]), *self.sizes, self.eps, *switches)
+            values = (*tile_strides([a, b, c, out]), *self.sizes, self.eps, *switches)
             widths = (t.held, t.held, t.block, t.block)
             return self._new("attend", self.plan.segments, t, (t.held, t.block), widths, values)
 
@@ -56,7 +57,7 @@ class TritonLaunches(Launches):
 
         def new() -> Launch:
             t = self.plan.differentiate_tiles
-            values = (*_strides([a, b, x, y, out]), *self.sizes, *switches)
+            values = (*tile_strides([a, b, x, y, out]), *self.sizes, *switches)
             widths = (t.held, t.held, t.block, t.block, t.block)
             return self._new("differentiate", self.plan.segments, t, (t.block, t.held), widths, values)
 
@@ -70,22 +71,6 @@ class TritonLaunches(Launches):
 
         ``widths`` are those of the blocks of its first tensors, ``values`` what only it takes.
         """
-        from triton import language as tl
-
         from attention.kernels.linear_triton.triton import passes
 
-        plan = self.plan
-        operand = tl.bfloat16 if plan.narrow else tl.float32
-        edges = (plan.tokens % t.C != 0, plan.key_width % tile[0] != 0, plan.value_width % tile[1] != 0)
-        constants = (
-            self.phi, operand, self.precision, t.C, *tile, t.blocks, t.num_stages, plan.described, *edges
-        )  # fmt: skip
-        blocks = [[1, 1, t.C, width] for width in widths] if plan.described else []
-        programs = plan.all_heads * parts * t.blocks
-        kernel = getattr(passes, name)
-        return Launch(kernel, programs, blocks, (*values, *constants), t.num_warps, lasting=plan.aligned)
-
-
-def _strides(tensors: list[Tensor]) -> list[int]:
-    """Strides of batch, head and token of each; the last is 1."""
-    return [stride for x in tensors for stride in x.stride()[:3]]
+        return self.in_triton(getattr(passes, name), parts, t, tile, widths, values)

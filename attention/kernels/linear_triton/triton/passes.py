@@ -18,13 +18,14 @@ import triton
 import triton.language as tl
 
 from attention.kernels.linear_triton.triton.states import Sums, gather, scan, states
-from attention.kernels.linear_triton.triton.tiles import (
-    Chunk,
+from attention.kernels.triton_common.tiles import (
+    chunk_of,
     features,
     fold,
     load_rows,
     load_tile,
     moved,
+    seen,
     slope,
     store_rows,
     store_tile,
@@ -32,19 +33,6 @@ from attention.kernels.linear_triton.triton.tiles import (
 )
 
 __all__ = ["attend", "differentiate", "scan", "states"]
-
-
-@triton.jit
-def chunk_of(walk, i, chunks, N, C: tl.constexpr, REVERSE: tl.constexpr):
-    """The i-th chunk of a walk, in reverse from the end."""
-    start = walk.first + (chunks - 1 - i if REVERSE else i) * C
-    return Chunk(walk.batch, walk.head, start, start.to(tl.int64), walk.rows, N - start)
-
-
-@triton.jit
-def seen(rows, REVERSE: tl.constexpr):
-    """Which columns of a chunk each of its rows sees: those up to its own, in reverse from its own on."""
-    return rows[:, None] <= rows[None, :] if REVERSE else rows[:, None] >= rows[None, :]
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from attention.kernels.linear_triton.triton.tiles import (
+from attention.kernels.triton_common.tiles import (
     Chunk,
     features,
     fold,

@@ -1,4 +1,4 @@
-"""How linear-native cuts a case, and what it holds meanwhile. Plain arithmetic, as in ``linear.cpp``."""
+"""How the programs cut a case, and what they hold meanwhile. Plain arithmetic, as in ``chunks.h``."""
 
 from __future__ import annotations
 
@@ -35,12 +35,18 @@ def state_size(head_dim: int, value_dim: int, itemsize: int) -> int:
 
 
 def scratch_size(head_dim: int, value_dim: int, itemsize: int) -> int:
-    """Elements a thread works in: q, k, v, g, a transpose, scores, a result, sums both ways, z."""
+    """Elements a thread works in: q, k, v, g, a transpose, scores, a result and sums both ways."""
     keys, values = row(head_dim, itemsize), row(value_dim + 1, itemsize)
     tokens = 2 * keys + 2 * values + 2 * max(keys, values) + CHUNK
-    return CHUNK * tokens + 2 * keys * values + 2 * keys
+    return CHUNK * tokens + 2 * keys * values
 
 
 def summed(count: int, causal: bool) -> int:
     """Number of segments summed before the walk: where causal all but the last (backward: the first)."""
     return count - 1 if causal else count
+
+
+def unmasked_scores(n: int) -> int:
+    """Scores on and below the diagonal of the chunks of all segments, whose length is a multiple of C."""
+    complete, rest = divmod(n, CHUNK)
+    return complete * CHUNK * (CHUNK + 1) // 2 + rest * (rest + 1) // 2

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.linear_triton.card import interpreted
+from attention.kernels.triton_common.card import interpreted
 from attention.torch_internals import direct_launch
 
 Repeat = Callable[[list[Tensor]], None]

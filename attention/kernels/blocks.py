@@ -1,8 +1,10 @@
-"""How linear-chunked cuts a sequence: chunks, blocks of chunks, and the columns of the values."""
+"""How kernels in plain torch cut a sequence: into chunks, and blocks of chunks."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from torch import Tensor
 
 BLOCK_ROWS = {"cpu": 2**12, "cuda": 2**18}
 """Rows (tokens times heads) worked on at a time.
@@ -15,11 +17,6 @@ calls than they save. CUDA: about half a GB of scratch at D = 64.
 def default_chunk_size(head_dim: int, *, causal: bool) -> int:
     """C: the causal form spends C of D + C on masked products, so it stays near D."""
     return (64 if head_dim <= 64 else 128) if causal else 512
-
-
-def value_columns(value_dim: int, device: str) -> int:
-    """Columns of [v | 1]; on CUDA filled up to a multiple of 8, without which its matrix units are slow."""
-    return -(-(value_dim + 1) // 8) * 8 if device == "cuda" else value_dim + 1
 
 
 class Block(NamedTuple):
@@ -44,3 +41,9 @@ def blocks(seq_len: int, chunk_size: int, rows_per_token: int, device: str) -> l
     if rest:
         result.append(Block(seq_len - rest, seq_len, complete, 1, rest))
     return result
+
+
+def of_block(x: Tensor, block: Block) -> Tensor:
+    """``[B, H, N, ...]`` as ``[B, H, chunks, C, ...]``, a view."""
+    shape = (*x.shape[:2], block.chunks, block.size, *x.shape[3:])
+    return x[:, :, block.start : block.stop].view(shape)

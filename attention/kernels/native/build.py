@@ -13,7 +13,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-SOURCES = ("linear.cpp", "products.h", "vectors.h")
+HEADERS = ("chunks.h", "products.h", "vectors.h")
+"""What the programs share, in this folder."""
 COMPILERS = ("g++", "clang++")
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-fopenmp", "-shared", "-fPIC")
 VERSION_PATIENCE, BUILD_PATIENCE = 20.0, 180.0
@@ -47,8 +48,8 @@ def chosen_compiler(wanted: str | None) -> list[str]:
     return words
 
 
-def digest_of(compiler: list[str], storage: str) -> str:
-    """What a library is made of: sources, compiler, flags, storage type, and the CPU.
+def digest_of(compiler: list[str], source: Path, storage: str) -> str:
+    """What a library is made of: source, headers, compiler, flags, storage type, and the CPU.
 
     Raises:
         BuildError: the compiler does not tell its version.
@@ -59,19 +60,18 @@ def digest_of(compiler: list[str], storage: str) -> str:
         raise BuildError(
             f"{compiler[0]} --version failed ({_gist(version, status)}); set CXX to a C++ compiler"
         )
-    sources = [(Path(__file__).parent / name).read_text() for name in SOURCES]
-    parts = (*sources, *compiler, version, *FLAGS, storage, _cpu())
+    sources = (source, *(Path(__file__).parent / name for name in HEADERS))
+    parts = (*(file.read_text() for file in sources), *compiler, version, *FLAGS, storage, _cpu())
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
-def compile_library(compiler: list[str], storage: str, path: Path) -> None:
+def compile_library(compiler: list[str], source: Path, storage: str, path: Path) -> None:
     """Compile the library for one storage type.
 
     Raises:
         BuildError: the compiler failed, took too long or left no library.
         OSError: it cannot be started.
     """
-    source = Path(__file__).parent / SOURCES[0]
     command = [*compiler, *FLAGS, f"-DSTORAGE={storage}", str(source), "-o", str(path)]
     status, said = _run(command, BUILD_PATIENCE)
     gist = _gist(said, status, *LACKS)

@@ -13,15 +13,23 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
+def exp2(x):
+    """2^x, below 1e-38 zero."""
+    if INTERPRETED:
+        return tl.exp2(x)
+    else:
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
 def exp(x):
     """e^x, below 1e-38 zero: without that licence each exponential costs three more instructions."""
     if INTERPRETED:
         return tl.exp(x)
     else:
-        return tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634],
-            dtype=tl.float32, is_pure=True, pack=1,
-        )  # fmt: skip
+        return exp2(x * 1.4426950408889634)
 
 
 @triton.jit
@@ -105,12 +113,15 @@ class Walk(NamedTuple):
 @triton.jit
 def walk_of(
     H, N, held_width, split_width, segments, segment_tokens,
-    C: tl.constexpr, HELD: tl.constexpr, SPLIT: tl.constexpr, BLOCKS: tl.constexpr,
+    C: tl.constexpr, HELD: tl.constexpr, SPLIT: tl.constexpr, BLOCKS: tl.constexpr, skipped=0,
 ):  # fmt: skip
-    """The walk of this program, in a grid of ``segments`` times BLOCKS programs a sequence."""
+    """The walk of this program, in a grid of ``segments`` times BLOCKS programs a sequence.
+
+    ``skipped`` segments before those have no program.
+    """
     program = tl.program_id(0)
     block = program % BLOCKS
-    segment = (program // BLOCKS) % segments
+    segment = (program // BLOCKS) % segments + skipped
     sequence = (program // (BLOCKS * segments)).to(tl.int64)
     first = segment * segment_tokens
     last = tl.minimum(first + segment_tokens, N)
@@ -118,6 +129,19 @@ def walk_of(
     held = Columns(0, tl.arange(0, HELD), held_width)
     split = Columns(block * SPLIT, block * SPLIT + tl.arange(0, SPLIT), split_width)
     return Walk(rows, held, split, block, sequence // H, sequence % H, sequence, segment, first, last)
+
+
+@triton.jit
+def chunk_of(walk, i, chunks, N, C: tl.constexpr, REVERSE: tl.constexpr):
+    """The i-th chunk of a walk, in reverse from the end."""
+    start = walk.first + (chunks - 1 - i if REVERSE else i) * C
+    return Chunk(walk.batch, walk.head, start, start.to(tl.int64), walk.rows, N - start)
+
+
+@triton.jit
+def seen(rows, REVERSE: tl.constexpr):
+    """Which columns of a chunk each of its rows sees: those up to its own, in reverse from its own on."""
+    return rows[:, None] <= rows[None, :] if REVERSE else rows[:, None] >= rows[None, :]
 
 
 @triton.jit

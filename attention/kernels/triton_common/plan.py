@@ -1,4 +1,4 @@
-"""How linear-triton cuts a call and moves its tiles: one plan, from which launches, costs and FLOPs follow.
+"""How a kernel in Triton cuts a call and moves its tiles: of one plan follow launches, costs and FLOPs.
 
 Plain arithmetic, no Triton. Nothing is tuned on first use: a search would cost seconds at each new length.
 The rules were measured on an H200; what they cost elsewhere is speed, not correctness.
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attention.kernels.linear_triton import card
+from attention.kernels.triton_common import card
 
 WIDEST = 256
 """Largest D and Dv: beyond it a tile of a chunk no longer fits in shared memory."""
@@ -111,7 +111,14 @@ class Plan:
         return self.segments + 1 if scanned(count) else self.segments
 
 
-def make_plan(shape: tuple[int, ...], value_width: int, layouts: tuple[Layout, ...], aligned: bool) -> Plan:
+def make_plan(
+    shape: tuple[int, ...],
+    value_width: int,
+    layouts: tuple[Layout, ...],
+    aligned: bool,
+    *,
+    gluon: bool = True,
+) -> Plan:
     """The plan of one call.
 
     Args:
@@ -119,6 +126,7 @@ def make_plan(shape: tuple[int, ...], value_width: int, layouts: tuple[Layout, .
         value_width: Dv.
         layouts: of q, k, v and what else the caller gave (the gradient of the output first, states).
         aligned: whether all of these begin at multiples of 16 bytes.
+        gluon: whether the kernel has passes in Gluon.
 
     Raises:
         ValueError: tensors of several devices.
@@ -128,7 +136,7 @@ def make_plan(shape: tuple[int, ...], value_width: int, layouts: tuple[Layout, .
         raise ValueError(f"all tensors must be on one device; got {', '.join(sorted(map(str, devices)))}")
     batch, heads, tokens, width = shape
     strides = [stride for _, _, stride in layouts]
-    widths = gluon_serves(width, value_width, dtype, device)
+    widths = gluon and gluon_serves(width, value_width, dtype, device)
 
     def moved(given: list[Strides]) -> bool:
         return _described(
@@ -145,11 +153,13 @@ def make_plan(shape: tuple[int, ...], value_width: int, layouts: tuple[Layout, .
     )  # fmt: skip
 
 
-def plan_of(q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = ()) -> Plan:
+def plan_of(
+    q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = (), *, gluon: bool = True
+) -> Plan:
     """The plan of a call on these tensors; those that a compiler makes, without memory, count as aligned."""
     shape, value_width, layouts, given = facts(q, k, v, others)
     fake = any(x.untyped_storage().device.type == "meta" for x in given)
-    return make_plan(shape, value_width, layouts, fake or begin_aligned(given))
+    return make_plan(shape, value_width, layouts, fake or begin_aligned(given), gluon=gluon)
 
 
 def facts(

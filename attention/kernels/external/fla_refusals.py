@@ -1,0 +1,75 @@
+"""What flash-linear-attention 0.6 cannot serve, by its own sources."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+
+import torch
+
+from attention.case import Case
+from attention.kernels.external.packages import version
+
+MOST_KEYS = 256
+"""The widest keys of the delta rules."""
+MISCOMPILING = (3, 4, 0), (3, 7, 1)
+"""From which Triton on, and up to which, the gated backward is wrong on Hopper cards."""
+
+
+def refusal(case: Case) -> str | None:
+    """The reason why no kernel of flash-linear-attention serves a case, or None."""
+    if case.device != "cuda":
+        return f"flash-linear-attention compiles for CUDA devices only, and the case is on {case.device}"
+    if not case.causal:
+        return "flash-linear-attention has no bidirectional form"
+    if case.dtype == "float64":
+        return "flash-linear-attention computes in float32, bfloat16 and float16, not float64"
+    return None
+
+
+def decay_refusal(case: Case) -> str | None:
+    """The reason why simple gated linear attention cannot serve a case, or None."""
+    return refusal(case) or _odd_widths(case) or _gated_backward(case)
+
+
+def delta_refusal(case: Case) -> str | None:
+    """The reason why the gated delta rule cannot serve a case, or None."""
+    # With tilelang it does not use Triton for what Triton miscompiles.
+    return refusal(case) or _wide_keys(case) or (None if find_spec("tilelang") else _gated_backward(case))
+
+
+def kda_refusal(case: Case) -> str | None:
+    """The reason why Kimi delta attention cannot serve a case, or None."""
+    return refusal(case) or _wide_keys(case)
+
+
+def _wide_keys(case: Case) -> str | None:
+    if case.head_dim <= MOST_KEYS:
+        return None
+    return f"flash-linear-attention's delta rules take keys of at most {MOST_KEYS}, not {case.head_dim}"
+
+
+def _odd_widths(case: Case) -> str | None:
+    if not case.backward or case.dtype == "float32" or case.head_dim % 2 == case.value_dim % 2 == 0:
+        return None
+    return f"flash-linear-attention's backward in {case.dtype} takes even widths only"
+
+
+def _gated_backward(case: Case) -> str | None:
+    first, fixed = MISCOMPILING
+    if not case.backward or not _on_hopper() or not first <= _triton() < fixed:
+        return None
+    found, needed = (".".join(map(str, one)) for one in (_triton(), fixed))
+    return (
+        f"flash-linear-attention refuses its gated backward on Hopper cards with Triton {found}, which "
+        f"computes it wrong; it takes Triton {needed} or later"
+    )
+
+
+def _on_hopper() -> bool:
+    return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+
+
+def _triton() -> tuple[int, ...]:
+    """The version of Triton in three numbers; without one, of none."""
+    return tuple(int(number) for number in re.findall(r"\d+", version("triton") or "0.0.0")[:3])

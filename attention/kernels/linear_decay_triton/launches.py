@@ -1,0 +1,211 @@
+"""The passes of calls that are alike, and what goes from one to the next."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attention.kernels.triton_common.launch import Launch
+from attention.kernels.triton_common.passes import Passes, tile_strides
+from attention.kernels.triton_common.plan import Plan, Tiles, padded, scanned
+
+GATE_ROWS, SCAN_WIDTH, SMALL_WARPS = 16, 64, 4
+GROUP = 4
+"""Chunks of a group: as many as in the passes."""
+
+
+class State(NamedTuple):
+    """What all segments but one leave, ``S`` [B H, M - 1, Dv, D], and the sums of their gates, ``totals``.
+
+    Scanned, S is what stands before each of the M segments, in a backward behind it.
+    """
+
+    S: Tensor | None
+    totals: Tensor | None
+    scanned: bool
+
+    def pointers(self, unused: Tensor) -> list[Tensor]:
+        """The two tensors as a launch takes them, ``unused`` in the place of those that are missing."""
+        return [unused if x is None else x for x in self[:2]]
+
+    def switches(self) -> tuple[bool, bool]:
+        """SCANNED, SUMS."""
+        return self.scanned, self.S is not None
+
+
+class Pairs(NamedTuple):
+    """What the passes of a backward tell of the gradients of gates; all float32 but the states.
+
+    Attributes:
+        bounds: states before each group of chunks, [B H, groups, E, blocks * block], padded as its tiles.
+        ends, begins: phi(q).dphi(q) and phi(k).dphi(k) of each token, [blocks, B H, N].
+        across: products of the pairs that reach into a group, by value column, [B H, groups, E].
+    """
+
+    bounds: Tensor
+    ends: Tensor
+    begins: Tensor
+    across: Tensor
+
+
+def sums_dtype(plan: Plan) -> torch.dtype:
+    """The dtype of sums of gates: beside operands of float32 they are to lose nothing."""
+    return torch.float32 if plan.narrow else torch.float64
+
+
+def kept_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Shapes of what a forward keeps for its backward."""
+    count, heads = plan.segments - 1, plan.all_heads
+    slots = count + 1 if scanned(count) else count
+    return {
+        "sums": (heads, plan.tokens),
+        "S": (heads, slots, plan.value_width, plan.key_width),
+        "totals": (heads, count),
+    }
+
+
+class DecayLaunches(Passes):
+    """The passes of one plan."""
+
+    def __init__(self, plan: Plan, phi: str, precision: str) -> None:
+        super().__init__(plan, phi, precision)
+        self.tiles = decay_tiles(plan)
+        self.chunks = -(-plan.tokens // self.tiles.C)
+        self.groups = -(-self.chunks // GROUP)
+
+    def cumulate(self, g: Tensor) -> Tensor:
+        """Sums of the gates of each chunk up to each token, ``[B H, N]``, as powers of two."""
+        plan, chunks = self.plan, self.chunks
+        sums = torch.empty(plan.all_heads, plan.tokens, dtype=sums_dtype(plan), device=plan.device)
+        every = plan.all_heads * chunks
+
+        def new() -> Launch:
+            values = (plan.tokens, chunks, every, self.tiles.C, GATE_ROWS)
+            return self._small("cumulate", -(-every // GATE_ROWS), values)
+
+        self.launch(("cumulate",), [g, sums], new)
+        return sums
+
+    def states(self, x: Tensor, y: Tensor, sums: Tensor, *, reverse: bool) -> State:
+        """What all segments but the last leave behind, of x = k and y = v.
+
+        In reverse what all but the first leave to those before, of x = q and y = do.
+        """
+        plan, count = self.plan, self.plan.segments - 1
+        if not count:
+            return State(None, None, scanned=False)
+        S, totals = self.buffer(count, plan.value_width, plan.key_width), self.buffer(count)
+
+        def new() -> Launch:
+            t = self.tiles.states
+            values = (*tile_strides([x, y]), *self.sizes, count, reverse)
+            return self._walk("states", count, t, (t.block, t.held), (t.block, t.held), values)
+
+        self.launch(("states", reverse), [x, y, sums, S, totals], new)
+        if not scanned(count):
+            return State(S, totals, scanned=False)
+        return State(self._scan(S, totals, reverse=reverse), totals, scanned=True)
+
+    def _scan(self, S: Tensor, totals: Tensor, *, reverse: bool) -> Tensor:
+        plan, width = self.plan, S[0, 0].numel()
+        blocks = -(-width // SCAN_WIDTH)
+        prefix = self.buffer(plan.segments, plan.value_width, plan.key_width)
+
+        def new() -> Launch:
+            values = (width, blocks, plan.segments - 1, reverse, SCAN_WIDTH)
+            return self._small("scan", plan.all_heads * blocks, values)
+
+        self.launch(("scan", reverse), [S, totals, prefix], new)
+        return prefix
+
+    def attend(
+        self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, sums: Tensor, state: State,
+        pairs: Pairs | None = None,
+    ) -> None:  # fmt: skip
+        """The output, of a = q, b = k, c = v; with ``pairs`` dv, of a = k, b = q, c = do."""
+        reverse, unused = pairs is not None, (sums, sums)
+        switches = (reverse, *state.switches())
+
+        def new() -> Launch:
+            t = self.tiles.attend
+            values = (*tile_strides([a, b, c, out]), *self.sizes, *switches, *self._padded())
+            widths = (t.held, t.held, t.block, t.block)
+            return self._walk("attend", self.plan.segments, t, (t.held, t.block), widths, values)
+
+        told = unused if pairs is None else (pairs.bounds, pairs.across)
+        self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums), *told], new)
+
+    def differentiate(
+        self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, sums: Tensor, state: State,
+        pairs: Pairs, *, reverse: bool,
+    ) -> None:  # fmt: skip
+        """dq, of a = do, b = v, x = q, y = k; in reverse dk, of a = v, b = do, x = k, y = q."""
+        switches = (reverse, *state.switches())
+
+        def new() -> Launch:
+            t = self.tiles.differentiate
+            values = (*tile_strides([a, b, x, y, out]), *self.sizes, *switches)
+            widths = (t.held, t.held, t.block, t.block, t.block)
+            return self._walk("differentiate", self.plan.segments, t, (t.block, t.held), widths, values)
+
+        lines = pairs.begins if reverse else pairs.ends
+        tensors = [a, b, x, y, out, sums, *state.pointers(sums), pairs.bounds, lines]
+        self.launch(("differentiate", *switches), tensors, new)
+
+    def pairs(self) -> Pairs:
+        """Room for what the passes of a backward tell of the gates."""
+        plan, t, rows = self.plan, self.tiles.differentiate, self.tiles.attend
+        dtype = torch.bfloat16 if plan.narrow else torch.float32
+        bounds = torch.empty(plan.all_heads, self.groups, *self._padded(), dtype=dtype, device=plan.device)
+        lines = torch.empty(2, t.blocks, plan.all_heads, plan.tokens, dtype=torch.float32, device=plan.device)
+        return Pairs(bounds, lines[0], lines[1], self.buffer(self.groups, rows.blocks * rows.block))
+
+    def differentiate_gates(self, pairs: Pairs, dg: Tensor) -> None:
+        """dg, of all pairs."""
+        plan, t, rows = self.plan, self.tiles.differentiate, pairs.across.shape[-1]
+
+        def new() -> Launch:
+            sizes = plan.all_heads, plan.tokens, self.groups
+            values = (*sizes, rows, padded(rows), GROUP * t.C, t.blocks)
+            return self._small("differentiate_gates", plan.all_heads * self.groups, values)
+
+        self.launch(("differentiate gates",), [*pairs[1:], dg], new)
+
+    def _padded(self) -> tuple[int, int]:
+        """Rows and columns of a state before a chunk, as the pass over dq holds it."""
+        t = self.tiles.differentiate
+        return t.held, t.block * t.blocks
+
+    def _walk(self, name: str, parts: int, t: Tiles, tile: Any, widths: Any, values: Any) -> Launch:
+        from attention.kernels.linear_decay_triton import passes
+
+        return self.in_triton(getattr(passes, name), parts, t, tile, widths, values)
+
+    def _small(self, name: str, programs: int, values: tuple[Any, ...]) -> Launch:
+        from attention.kernels.linear_decay_triton import passes
+
+        return Launch(getattr(passes, name), programs, [], values, SMALL_WARPS, lasting=self.plan.aligned)
+
+
+class DecayTiles(NamedTuple):
+    """Tiles of the passes, all on chunks of the same ``C`` tokens, whose gates are summed once.
+
+    ``states`` and ``differentiate`` hold all of Dv and split D, ``attend`` holds all of D and splits Dv.
+    """
+
+    C: int
+    states: Tiles
+    attend: Tiles
+    differentiate: Tiles
+
+
+def decay_tiles(plan: Plan) -> DecayTiles:
+    """The tiles of a plan: a program of wide heads fills half a multiprocessor with two chunks at once."""
+    each = plan.states_tiles, plan.attend_tiles, plan.differentiate_tiles
+    C = min(tiles.C for tiles in each)
+    states, attend, differentiate = (tiles._replace(C=C) for tiles in each)
+    if differentiate.held > 64:
+        differentiate = differentiate._replace(num_stages=2)
+    return DecayTiles(C, states, attend, differentiate)

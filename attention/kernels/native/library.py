@@ -1,0 +1,216 @@
+"""A C++ program as a library: built for the CPU at hand on first use, then kept in a cache.
+
+A program is a file named as the function in it, such as ``linear_native.cpp``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention.cache import cache_folder, replacing
+from attention.kernels.feature_maps import FEATURE_MAPS
+from attention.kernels.native.build import BuildError, chosen_compiler, compile_library, digest_of
+from attention.kernels.native.plan import segment_tokens
+from attention.kernels.tensors import dtype_name
+from attention.torch_internals import constant_when_compiled
+
+SEAL_BYTES = hashlib.sha256().digest_size
+MOST_BYTES = 2**24
+"""No library is as large: a larger file is another's, and not read."""
+STORAGE = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+"""The C++ type of a dtype."""
+MAPS = list(FEATURE_MAPS)
+"""Their numbers in C++ are their places here."""
+BUFFERS = ("inverse", "gates", "grad_gates", "before", "states", "sums", "scratch")
+
+Native = Callable[[Any, int], None]
+
+
+def wide(x: Tensor) -> torch.dtype:
+    """The dtype in which sums of such a tensor are."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _address(x: Tensor) -> int:
+    """Where a tensor lies; null for one of no elements.
+
+    Raises:
+        ValueError: it has elements and no memory.
+    """
+    address = x.data_ptr()
+    if not address and x.numel():
+        raise ValueError(f"a tensor {tuple(x.shape)} has no memory: its storage was freed or never made")
+    return address
+
+
+class Strided(ctypes.Structure):
+    """A tensor ``[B, H, N, W]`` as the C++ struct has it: strides in elements; the last stride is 1."""
+
+    _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "head", "token"))]
+
+    @classmethod
+    def of(cls, x: Tensor) -> Strided:
+        return cls(_address(x), *x.stride()[:3])
+
+
+class Call(ctypes.Structure):
+    """The arguments of one call, in the order of the C++ struct; what is not given is null or zero."""
+
+    _fields_ = [
+        *((name, Strided) for name in ("q", "k", "v", "out", "grad_out", "dq", "dk", "dv")),
+        *((name, ctypes.c_void_p) for name in BUFFERS),
+        *((name, ctypes.c_int64) for name in ("batch", "heads", "tokens", "key_width", "value_width")),
+        *((name, ctypes.c_int64) for name in ("segments", "segment_tokens", "threads", "scratch_size")),
+        *((name, ctypes.c_int64) for name in ("map", "causal")),
+        ("eps", ctypes.c_double),
+    ]
+
+
+def call(
+    program: Path, tensors: Mapping[str, Tensor], buffers: Mapping[str, Tensor], parts: int, scratch: int,
+    phi: str, *, backward: bool, causal: bool = True, eps: float = 0.0,
+) -> None:  # fmt: skip
+    """Call a program on tensors and buffers by their names in its struct.
+
+    Args:
+        program: The C++ file.
+        tensors: ``[B, H, N, W]``, q and v among them.
+        buffers: contiguous, of the dtype that sums are in.
+        parts: segments that a sequence is cut into.
+        scratch: elements that a thread works in.
+        phi: name of the feature map.
+        backward: whether gradients are computed.
+        causal: as the program has it.
+        eps: as the program has it.
+    """
+    q, v = tensors["q"], tensors["v"]
+    threads = torch.get_num_threads()  # a backward may have others
+    room = q.new_empty(threads * scratch, dtype=wide(q))
+    given = Call(**{name: Strided.of(x) for name, x in tensors.items()})
+    for name, x in buffers.items():
+        setattr(given, name, _address(x))
+    given.scratch, given.scratch_size, given.threads = room.data_ptr(), scratch, threads
+    given.batch, given.heads, given.tokens, given.key_width, given.value_width = *q.shape, v.shape[-1]
+    given.segments, given.segment_tokens = parts, segment_tokens(q.shape[2], parts)
+    given.map, given.causal, given.eps = MAPS.index(phi), causal, eps
+    native(program, q.dtype)(ctypes.byref(given), backward)
+
+
+def native(program: Path, dtype: torch.dtype) -> Native:
+    """The compiled function of a program, called with a ``Call`` and whether gradients are wanted.
+
+    Raises:
+        RuntimeError: it cannot be built here; the message says why.
+    """
+    function, reason = _loaded(program, STORAGE[dtype], os.environ.get("CXX"))
+    if function is None:
+        raise RuntimeError(f"{_name(program)}: {reason}")
+    return function
+
+
+def refusal(program: Path, device: str, dtype: torch.dtype) -> str | None:
+    """The reason why a program does not serve this device and dtype here, or None where it does."""
+    if device != "cpu":
+        return f"it is compiled for CPUs, and the case is on {device}"
+    if dtype not in STORAGE:
+        return f"it computes in {', '.join(map(dtype_name, STORAGE))}, not {dtype_name(dtype)}"
+    return missing(program, dtype)
+
+
+@constant_when_compiled
+def missing(program: Path, dtype: torch.dtype) -> str | None:
+    """The reason why this dtype has no library here, or None where it has one."""
+    return _loaded(program, STORAGE[dtype], os.environ.get("CXX"))[1]
+
+
+@lru_cache(maxsize=32)
+def _loaded(program: Path, storage: str, wanted: str | None) -> tuple[Native | None, str | None]:
+    """The function, or the reason why there is none, for the rest of the process.
+
+    A refusal holds as long: were it asked anew, ``auto`` could change its kernel within one measurement.
+    """
+    name = wanted or "the C++ compiler"
+    try:
+        compiler = chosen_compiler(wanted)
+        name = compiler[0]
+        digest = digest_of(compiler, program, storage)
+        kept = _kept_file(program, storage, digest)
+        return _kept(program, kept, digest) or _built(program, compiler, storage, kept, digest), None
+    except BuildError as error:
+        reason = str(error)
+    except OSError as error:  # no such program, no place to write to, no library that loads
+        reason = f"it cannot be built with {name} or loaded: {error}"
+    return None, "".join(c if c.isprintable() else "?" for c in reason)
+
+
+def _name(program: Path) -> str:
+    """The name of the kernel that a program serves."""
+    return program.stem.replace("_", "-")
+
+
+def _kept_file(program: Path, storage: str, digest: str) -> Path | None:
+    """Where the library is kept, under the digest of what it is made of; None where nothing can be."""
+    try:
+        return cache_folder() / f"{_name(program)}-{storage}-{digest[:16]}.so"
+    except FileNotFoundError:
+        return None
+
+
+def _kept(program: Path, file: Path | None, digest: str) -> Native | None:
+    """The function of a kept library, unless it is damaged, another's, or not to be loaded from there."""
+    try:
+        if file is None or not file.is_file() or file.stat().st_size > MOST_BYTES:
+            return None
+        content = file.read_bytes()
+        library, seal = content[:-SEAL_BYTES], content[-SEAL_BYTES:]
+        return _function(program, file) if seal == _seal(library, digest) else None
+    except OSError:
+        return None
+
+
+def _built(program: Path, compiler: list[str], storage: str, kept: Path | None, digest: str) -> Native:
+    """The function of a new library, which is kept for other processes where that is possible."""
+    with TemporaryDirectory(prefix=f"{_name(program)}-") as folder:  # a loaded library needs no file
+        file = Path(folder) / f"{_name(program)}.so"
+        compile_library(compiler, program, storage, file)
+        function = _function(program, file)  # what does not load is not kept
+        library = file.read_bytes()
+        with suppress(OSError):
+            if kept is not None:
+                with replacing(kept) as provisional:
+                    provisional.write_bytes(library + _seal(library, digest))
+        return function
+
+
+def _seal(library: bytes, digest: str) -> bytes:
+    """The end of a kept file: loading one that was cut or changed would end the process.
+
+    It depends on what the library is made of as well, so that no other one takes its place.
+    """
+    return hashlib.sha256(digest.encode() + library).digest()
+
+
+def _function(program: Path, file: Path) -> Native:
+    # torch is loaded: where its OpenMP has the name that this library asks for, both share its threads.
+    function = getattr(ctypes.CDLL(str(file)), program.stem, None)
+    if function is None:
+        raise OSError(f"{file.name} has no function {program.stem}")
+    function.argtypes, function.restype = (ctypes.POINTER(Call), ctypes.c_int), None
+    loaded: Native = function
+    return loaded

@@ -1,0 +1,63 @@
+"""The passes of calls that are alike, each compiled once.
+
+Triton is imported at the first launch: where it is missing, the kernel says so and the package works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention.kernels.triton_common.launch import Launch, Repeat
+from attention.kernels.triton_common.plan import Plan, Tiles
+
+
+class Passes:
+    """The passes of one plan, feature map ``phi`` and precision of products."""
+
+    def __init__(self, plan: Plan, phi: str, precision: str) -> None:
+        self.plan, self.phi, self.precision = plan, phi, precision
+        self.sizes = (
+            plan.heads, plan.tokens, plan.key_width, plan.value_width, plan.segments, plan.segment_tokens
+        )  # fmt: skip
+        self._compiled: dict[tuple[Any, ...], Repeat] = {}
+
+    def launch(self, key: tuple[Any, ...], tensors: list[Tensor], new: Callable[[], Launch]) -> None:
+        """Launch the pass of this key: its name and its switches. ``new`` makes the first launch."""
+        again = self._compiled.get(key)
+        if again is None:
+            self._compiled[key] = new().first(tensors)
+        else:
+            again(tensors)
+
+    def buffer(self, *shape: int) -> Tensor:
+        """Float32 of this shape for each head."""
+        return torch.empty(self.plan.all_heads, *shape, dtype=torch.float32, device=self.plan.device)
+
+    def in_triton(
+        self, kernel: Any, parts: int, t: Tiles, tile: tuple[int, int], widths: tuple[int, ...],
+        values: tuple[Any, ...],
+    ) -> Launch:  # fmt: skip
+        """A pass in Triton over ``parts`` segments of each head, in tiles of D and Dv.
+
+        ``widths`` are those of the blocks of its first tensors, ``values`` what only it takes.
+        """
+        from triton import language as tl
+
+        plan = self.plan
+        operand = tl.bfloat16 if plan.narrow else tl.float32
+        edges = (plan.tokens % t.C != 0, plan.key_width % tile[0] != 0, plan.value_width % tile[1] != 0)
+        constants = (
+            self.phi, operand, self.precision, t.C, *tile, t.blocks, t.num_stages, plan.described, *edges
+        )  # fmt: skip
+        blocks = [[1, 1, t.C, width] for width in widths] if plan.described else []
+        programs = plan.all_heads * parts * t.blocks
+        return Launch(kernel, programs, blocks, (*values, *constants), t.num_warps, lasting=plan.aligned)
+
+
+def tile_strides(tensors: list[Tensor]) -> list[int]:
+    """Strides of batch, head and token of each; the last is 1."""
+    return [stride for x in tensors for stride in x.stride()[:3]]
