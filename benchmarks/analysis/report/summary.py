@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -117,8 +118,13 @@ def _series(
 
 def _useful_flops(rows: pd.DataFrame) -> pd.Series:
     """FLOPs by length, without those of masked scores where the records tell them."""
-    useful = rows["useful_flops"].fillna(rows["flops"]) if "useful_flops" in rows else rows["flops"]
-    return useful.astype(float).groupby(rows["seq_len"]).median()
+    flops = rows["flops"].astype(float)
+    if "useful_flops" in rows:  # an optional field, which a file may hold in any form
+        numbers = rows["useful_flops"].map(
+            lambda one: float(one) if isinstance(one, int | float) else math.nan
+        )
+        flops = numbers.where(np.isfinite(numbers), flops)
+    return flops.groupby(rows["seq_len"]).median()
 
 
 def _unit(rows: pd.DataFrame) -> Unit:
