@@ -180,6 +180,7 @@ def test_kernels_are_registered_once_and_found_by_name(monkeypatch: pytest.Monke
         "linear-decay-chunked",
         "linear-decay-explicit",
         "linear-decay-native",
+        "linear-decay-triton",
         "linear-explicit",
         "linear-native",
         "linear-triton",
