@@ -13,7 +13,7 @@ from attention.kernels.triton_common.plan import Plan, Tiles, padded, scanned
 
 GATE_ROWS, SCAN_WIDTH, SMALL_WARPS = 16, 64, 4
 GROUP = 4
-"""Chunks of a group: as many as in the passes."""
+"""Chunks from one product of states to the next: each product reads as much as a chunk of two tensors."""
 
 
 class State(NamedTuple):
@@ -130,7 +130,7 @@ class DecayLaunches(Passes):
 
         def new() -> Launch:
             t = self.tiles.attend
-            values = (*tile_strides([a, b, c, out]), *self.sizes, *switches, *self._padded())
+            values = (*tile_strides([a, b, c, out]), *self.sizes, *switches, GROUP, *self._padded())
             widths = (t.held, t.held, t.block, t.block)
             return self._walk("attend", self.plan.segments, t, (t.held, t.block), widths, values)
 
@@ -146,7 +146,7 @@ class DecayLaunches(Passes):
 
         def new() -> Launch:
             t = self.tiles.differentiate
-            values = (*tile_strides([a, b, x, y, out]), *self.sizes, *switches)
+            values = (*tile_strides([a, b, x, y, out]), *self.sizes, *switches, GROUP)
             widths = (t.held, t.held, t.block, t.block, t.block)
             return self._walk("differentiate", self.plan.segments, t, (t.block, t.held), widths, values)
 

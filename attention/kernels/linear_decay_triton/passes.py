@@ -40,8 +40,6 @@ from attention.kernels.triton_common.tiles import (
 LOG2E = tl.constexpr(1.4426950408889634)
 LEAST = tl.constexpr(-128.0)
 """Gates below it are taken for it: e^-128 is zero in float32, and -inf would have no differences."""
-GROUP = tl.constexpr(4)
-"""Chunks from one product of states to the next: a product reads as much as two chunks of a tensor."""
 
 
 @triton.jit
@@ -169,7 +167,7 @@ def attend(
     a_b, a_h, a_n, b_b, b_h, b_n, c_b, c_h, c_n, out_b, out_h, out_n,
     H, N, D, E, segments, segment_tokens,
     REVERSE: tl.constexpr, SCANNED: tl.constexpr, SUMS: tl.constexpr,
-    HIGH: tl.constexpr, WIDE: tl.constexpr,
+    GROUP: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
     MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
     DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
@@ -242,7 +240,7 @@ def differentiate(
     a, b, x, y, out, sums, S, totals, bounds, lines,
     a_b, a_h, a_n, b_b, b_h, b_n, x_b, x_h, x_n, y_b, y_h, y_n, out_b, out_h, out_n,
     H, N, D, E, segments, segment_tokens,
-    REVERSE: tl.constexpr, SCANNED: tl.constexpr, SUMS: tl.constexpr,
+    REVERSE: tl.constexpr, SCANNED: tl.constexpr, SUMS: tl.constexpr, GROUP: tl.constexpr,
     MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
     DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
@@ -321,7 +319,7 @@ def differentiate_gates(
     One program a group of TOKENS.
     """
     group = tl.program_id(0).to(tl.int64)
-    token = (group % groups) * TOKENS + tl.arange(0, TOKENS)
+    token = (group % groups) * TOKENS + TOKENS - 1 - tl.arange(0, TOKENS)  # the last first
     exists = token < N
     place = (group // groups) * N + token
     pairs = tl.zeros([TOKENS], tl.float32)
@@ -331,5 +329,5 @@ def differentiate_gates(
     row = tl.arange(0, PADDED)
     reaches = row < tl.where(group % groups + 1 < groups, ROWS, 0)
     total = tl.sum(tl.load(across + (group + 1) * ROWS + row, mask=reaches, other=0.0), 0)
-    gradient = tl.where(token > 0, total + tl.cumsum(pairs, 0, reverse=True), 0.0)  # first: nothing before
+    gradient = tl.where(token > 0, total + tl.cumsum(pairs, 0), 0.0)  # first: nothing before
     tl.store(dg + place, gradient, mask=exists)
