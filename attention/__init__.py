@@ -3,7 +3,13 @@
 from attention import costs, kernels  # registers the kernels
 from attention.case import Case, make_inputs
 from attention.costs import Costs
-from attention.functional import decay_attention, explain, linear_attention, standard_attention
+from attention.functional import (
+    decay_attention,
+    explain,
+    linear_attention,
+    standard_attention,
+    window_attention,
+)
 from attention.kernels.linear_triton import linear_triton_with_state
 from attention.kernels.registry import Kernel, Reference, get_kernel, list_kernels, register_kernel
 from attention.modules import SelfAttention, count_flops_self_attention
@@ -29,4 +35,5 @@ __all__ = [
     "profile",
     "register_kernel",
     "standard_attention",
+    "window_attention",
 ]

@@ -13,10 +13,12 @@ from torch import Tensor
 from attention.case import Case
 from attention.inputs import (
     AUTOCASTS,
+    WINDOW,
     Like,
     autocast_like_sdpa,
     check_likes,
     check_number,
+    check_window,
     refuse_kinds,
     refuse_options,
 )
@@ -29,6 +31,8 @@ AUTO = {
     ("standard", "cuda"): ("sdpa",),
     ("linear", "cpu"): ("native", "chunked"),
     ("linear", "cuda"): ("triton", "chunked"),
+    ("window", "cpu"): ("sdpa",),
+    ("window", "cuda"): ("flex", "sdpa"),
     ("linear-decay", "cpu"): ("native", "chunked"),
     ("linear-decay", "cuda"): ("triton", "chunked"),
 }
@@ -109,6 +113,46 @@ def linear_attention(
         eps = check_number("eps", eps, least=0)
     q, k, v, function = _select("linear", backend, q, k, v, causal)
     return function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
+
+
+def window_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int = WINDOW,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """softmax(scale QK') V over a causal sliding window: query i sees the keys i - window + 1 to i.
+
+    Time is that of N w scores (Beltagy et al. 2020, section 3.1; Jiang et al. 2023, section 2).
+
+    Args:
+        q: queries ``[B, H, N, D]``; float64, float32, bfloat16 or float16; CPU or CUDA; any strides.
+        k: keys ``[B, H, N, D]``.
+        v: values ``[B, H, N, Dv]``.
+        window: w, the keys that a query sees, its own among them; at least 1.
+        scale: 1/sqrt(D) unless given.
+        backend: a kernel's name without its family: ``sdpa`` (``scaled_dot_product_attention`` by blocks) or
+            ``flex`` (``flex_attention``, which compiles for some seconds in its first call); ``auto`` is the
+            first of ``AUTO`` that serves the inputs, which :func:`explain` names.
+
+    Returns:
+        ``[B, H, N, Dv]`` in the dtype of the inputs.
+
+    Under autocast q, k and v are cast to its dtype, but for float64, as torch casts those of SDPA.
+
+    Raises:
+        TypeError: q, k or v that is no strided tensor, or an option of another type.
+        ValueError: shapes, dtypes or devices that do not fit together, a window without keys, an unknown
+            backend, or one that cannot serve these inputs (it is never replaced in silence).
+    """
+    check_window(window)
+    if scale is not None:
+        scale = check_number("scale", scale)
+    q, k, v, function = _select("window", backend, q, k, v, True)
+    return function(q, k, v, causal=True, window=window, scale=scale)
 
 
 def decay_attention(

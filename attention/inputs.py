@@ -18,6 +18,8 @@ Like = tuple[torch.Size, torch.dtype, torch.device, torch.layout]
 """Shape, dtype, device and layout of a tensor, by which a kernel is chosen."""
 
 LARGEST = float_info.max
+WINDOW = 1024
+"""Keys that a query sees through a sliding window, its own among them, unless a window is given."""
 AUTOCASTS = ("cpu", "cuda")
 """Devices with an autocast; to ask another for its state is an error."""
 
@@ -75,6 +77,19 @@ def check_number(name: str, value: object, least: float = -inf) -> float:
         raise ValueError(f"{name} must be finite{bound}, got {f'{value!r}':.60}")
     # A symbol of a tracer's stays one.
     return float(value) if isinstance(value, Real) else value  # type: ignore[return-value]
+
+
+def check_window(window: object) -> None:
+    """Refuse what is no window of at least one key.
+
+    Raises:
+        TypeError: no integer.
+        ValueError: less than 1.
+    """
+    if not isinstance(window, int) or isinstance(window, bool):
+        raise TypeError(f"window must be an integer, the keys that a query sees; got {window!r:.60}")
+    if window < 1:
+        raise ValueError(f"window must be at least 1, the query's own key; got {window}")
 
 
 def check_likes(q: Like, k: Like, v: Like) -> None:

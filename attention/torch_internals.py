@@ -8,6 +8,7 @@
 | a switch of forward mode | differentiate tangents again | a refusal |
 | a mark that torch's compiler reads | keep a check out of compiled graphs | the compiler breaks its graph |
 | allocation events of the profiler | read peak memory exactly | unknown, with a warning |
+| a block without dispatch modes | call compiled code, which no mode sees into | an error of torch's |
 | Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
 """
 
@@ -158,6 +159,17 @@ def recording_tangents() -> AbstractContextManager[Any]:
     if _recording_tangents is None:
         raise RuntimeError("this version of torch cannot nest forward mode; install torch 2.13")
     block: AbstractContextManager[Any] = _recording_tangents(True)
+    return block
+
+
+def without_modes() -> AbstractContextManager[Any]:
+    """A block in which no dispatch mode is active, as a counter of FLOPs is: compiled code is called in it.
+
+    Without it torch interprets the code instead, fails at operators of higher order, and leaves the compiler
+    unable to compile them.
+    """
+    disable = private("utils._python_dispatch._disable_current_modes")
+    block: AbstractContextManager[Any] = nullcontext() if disable is None else disable()
     return block
 
 

@@ -19,6 +19,7 @@ from attention.kernels.registry import CLAIMS
 from benchmarks.grid import serves
 from benchmarks.options import chosen, chosen_devices
 
+COMPILED_FOR_SECONDS = [("cpu", "window-flex")]
 KERNEL_FIXTURES: dict[str, tuple[str, ...]] = {
     "kernel": CLAIMS,
     "linear_kernel": ("linear",),
@@ -98,7 +99,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize ``device``, ``dtype`` and kernels that serve the device.
 
     Kernels that refuse a device altogether are left to the tests of refusals, and those of other projects to
-    the tests marked so: each new shape takes them a minute of tuning.
+    the tests marked so: each new shape takes them a minute of tuning. What torch compiles for seconds in each
+    form of inputs has tests of its own on a CPU.
     """
     devices = chosen_devices(metafunc.config) or ["cpu"]
     for fixture, functions in KERNEL_FIXTURES.items():
@@ -107,6 +109,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             kernels = [get_kernel(name) for name in list_kernels()]
             names = [x.name for x in kernels if x.reference in functions and is_external(x) is rivals]
             pairs = [(d, name) for d in devices for name in names if serves(name, d)]
+            pairs = [pair for pair in pairs if pair not in COMPILED_FOR_SECONDS]
             metafunc.parametrize(("device", fixture), pairs)
             break
     else:

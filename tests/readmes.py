@@ -63,8 +63,12 @@ def dead_links(text: str, folder: Path) -> Iterator[str]:
         target = folder / path
         if "://" in link:
             continue
-        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+        if not target.exists() or (anchor and anchor not in anchors(_read(target) if path else text)):
             yield link
+
+
+def _read(target: Path) -> str:
+    return target.read_text(encoding="utf-8")
 
 
 def anchors(text: str) -> set[str]:

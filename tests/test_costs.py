@@ -102,7 +102,9 @@ def test_every_difference_between_counted_and_closed_flops_has_a_name(kernel: st
     for mode in MODES:
         costs = get_kernel(kernel).costs(Case(kernel, mode, 100, device=device))
         names = (set(costs.uncounted), set(costs.overcounted))
-        if mode == "causal" and kernel in FUSED:
+        if kernel == "window-flex":
+            assert costs.countable_flops == 0
+        elif (mode == "causal" and kernel in FUSED) or kernel == "window-sdpa":
             assert names == (set(), {"masked_half"})
             assert costs.countable_flops == pytest.approx(2 * costs.flops, rel=0.01)
         elif mode == "causal" and kernel == "linear-explicit":
@@ -117,6 +119,8 @@ def test_flops_have_exponent_two_for_standard_and_one_for_linear_kernels(kernel:
     Causal linear-triton and kernels in C++ do not sum their last segment beforehand, a quarter of the
     products of one segment of 66.
     """
+    if kernel.startswith("window-"):
+        pytest.skip("FLOPs of a window have a bend")
     quadratic = kernel.startswith("standard-") or kernel in MATRIX_IN_MEMORY
     for mode in MODES:
         short = Case(kernel, mode, 2**20, device=device)
@@ -149,6 +153,8 @@ def test_peak_memory_is_quadratic_only_where_the_matrix_is_in_memory(
     kernel: str, mode: str, phase: str, device: str
 ) -> None:
     """The second difference over three lengths shows N^2 without the constant, because a + bN has none."""
+    if kernel.startswith("window-"):
+        pytest.skip("the results of a window are copied beyond it")
     # Enough rows fill a card; with few rows a fused kernel splits the sequence and holds partial results.
     heads = 1 if device == "cpu" else 128
     case = Case(kernel, mode, 0, phase, device, batch=1, heads=heads, head_dim=32)

@@ -18,7 +18,8 @@ from tests.repository import IDENTITY, Repository
 pytestmark = pytest.mark.slow
 
 TINY = (
-    "benchmarks/test_attention.py", "-p", "no:cacheprovider", "--device=cpu", "--kernel=standard-explicit", "--kernel=linear-explicit",
+    "benchmarks/test_attention.py", "-p", "no:cacheprovider", "--device=cpu",
+    "--kernel=standard-explicit", "--kernel=linear-explicit",
     "--mode=causal", "--case-seconds=0.001",
 )  # fmt: skip
 FIRST = (*TINY, "--seq-len=16,32", "--repetitions=2")

@@ -30,6 +30,7 @@ from attention.kernels.references.rows import (
     query_gradient_rows,
 )
 from attention.kernels.references.standard import standard_reference
+from attention.kernels.references.window import window_reference
 
 __all__ = [
     "BY_PRECISION",
@@ -56,4 +57,5 @@ __all__ = [
     "relative_error",
     "standard_reference",
     "tolerances",
+    "window_reference",
 ]

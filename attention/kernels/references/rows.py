@@ -1,8 +1,8 @@
 """Single rows of the oracles, exact at any length: a query row sees N keys, and a key row N queries.
 
 A row of the output or of dq takes O(N D). A row of dk or dv needs the normalisers of all queries: O(N D) for
-linear attention, and for standard attention the scores of its head. Nothing is held but the weights of the
-rows and a block of tokens, in float64.
+linear attention, and for standard attention the scores of its head, of a window those of w keys a query.
+Nothing is held but the weights of the rows and a block of tokens, in float64.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Rows(NamedTuple):
 class Head(NamedTuple):
     """One head of a case: q, k ``[N, D]``, v ``[N, Dv]`` as a kernel gets them, its family and its mode.
 
-    ``extra`` holds what belongs to this head of the inputs beside them.
+    ``extra`` holds what belongs to this head of the inputs beside them; ``window`` is the number of keys that
+    a query sees, None for all.
     """
 
     family: str
@@ -53,11 +54,24 @@ class Head(NamedTuple):
     k: Tensor
     v: Tensor
     extra: Mapping[str, Tensor] = MappingProxyType({})
+    window: int | None = None
 
     @property
     def scale(self) -> float:
         """What standard attention multiplies its scores by."""
         return 1 / math.sqrt(self.q.shape[-1])
+
+    @property
+    def softmax(self) -> bool:
+        """Whether weights are exponentials of scores."""
+        return self.family != "linear"
+
+    def hidden(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Whether the queries ``[R]`` at these places do not see the keys ``[S]`` at those: ``[R, S]``."""
+        if not self.causal:
+            return torch.zeros(len(queries), len(keys), dtype=torch.bool, device=keys.device)
+        later = keys > queries[:, None]
+        return later if self.window is None else later | (keys <= queries[:, None] - self.window)
 
     def mapped(self, x: Tensor) -> Tensor:
         """Queries or keys in float64, as their products make the scores."""
@@ -81,11 +95,11 @@ def _weights(head: Head, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Weights ``[R, N]`` of query rows before they are normalised, and their normalisers ``[R, 1]``."""
     queries = head.mapped(head.q[rows])
     weights = torch.cat([queries @ head.mapped(keys).mT for _, keys in blocks_of(head.k)], dim=1)
-    hidden = torch.arange(len(head.k), device=rows.device) > rows[:, None]
-    if head.family == "linear":
-        weights = weights.masked_fill_(hidden, 0) if head.causal else weights
+    hidden = head.hidden(rows, torch.arange(len(head.k), device=rows.device))
+    if not head.softmax:
+        weights = weights.masked_fill_(hidden, 0)
         return weights, weights.sum(-1, keepdim=True) + EPS
-    weights = weights.masked_fill_(hidden, -math.inf) if head.causal else weights
+    weights = weights.masked_fill_(hidden, -math.inf)
     weights = weights.sub_(weights.amax(-1, keepdim=True)).mul_(head.scale).exp_()
     return weights, weights.sum(-1, keepdim=True)
 
@@ -123,14 +137,14 @@ def query_gradient_rows(head: Head, rows: Tensor, grad_out: Tensor) -> Rows:
 
 def _slopes(head: Head, weights: Tensor, normalisers: Tensor) -> Tensor:
     """The factor from the gradient of a normalised weight to that of its score; 0 where it is hidden."""
-    if head.family == "standard":
+    if head.softmax:
         return weights / normalisers * head.scale
     return (weights != 0) / normalisers
 
 
 def mapped_back(head: Head, x: Tensor, values: Tensor, squares: Tensor) -> Rows:
     """Gradients of mapped queries or keys as those of the queries or keys themselves."""
-    if head.family == "standard":
+    if head.softmax:
         return with_norms(values, squares)
     with torch.enable_grad():
         leaf = x.detach().double().requires_grad_()
@@ -168,14 +182,13 @@ def key_gradient_rows(head: Head, rows: Tensor, grad_out: Tensor, out: Tensor) -
 
 def _columns(head: Head, rows: Tensor, keys: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Blocks of queries: their place, mapped queries, normalisers and weights ``[n, R]`` of these keys."""
-    normalised = _linear_blocks(head) if head.family == "linear" else _standard_blocks(head)
+    normalised = _standard_blocks(head) if head.softmax else _linear_blocks(head)
     places = torch.arange(len(head.q), device=rows.device)
     for place, queries, normalisers in normalised:
         weights = queries @ keys.mT
-        if head.family == "standard":
+        if head.softmax:
             weights, normalisers = (weights * head.scale - normalisers).exp(), torch.ones_like(normalisers)
-        if head.causal:
-            weights = weights.masked_fill_(places[place, None] < rows, 0)
+        weights = weights.masked_fill_(head.hidden(places[place], rows), 0)
         yield place, queries, normalisers, weights
 
 
@@ -196,8 +209,9 @@ def _standard_blocks(head: Head) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Blocks of queries and the logarithms of their normalisers, to the precision of float32 at least."""
     wide = torch.promote_types(head.k.dtype, torch.float32)
     keys, places = head.k.to(wide), torch.arange(len(head.k), device=head.k.device)
-    for place, block in blocks_of(head.q, max(1, BLOCK_SCORES // len(keys))):
-        scores = (block.to(wide) * head.scale) @ keys.mT
-        if head.causal:
-            scores.masked_fill_(places > places[place, None], -math.inf)
+    for place, block in blocks_of(head.q, max(1, BLOCK_SCORES // min(len(keys), head.window or len(keys)))):
+        # Of a window, only the keys that the block sees.
+        seen = slice(max(0, place.start - head.window), place.stop) if head.window else slice(None)
+        scores = (block.to(wide) * head.scale) @ keys[seen].mT
+        scores.masked_fill_(head.hidden(places[place], places[seen]), -math.inf)
         yield place, block.double(), scores.logsumexp(-1, keepdim=True).double()

@@ -183,6 +183,14 @@ def _about_laws(series: Sequence[Series]) -> Iterator[str]:
         )
     for one in series:
         yield from _dominance(one)
+        yield from _bend(one)
+
+
+def _bend(series: Series) -> Iterator[str]:
+    if series.laws.bent:
+        yield f"{series.kernel}: {sentences.bend(series.laws.bent.bends_at)}."
+    elif series.family == "window" and series.laws.counted == "quadratic":
+        yield f"{series.kernel}: no length measured is beyond the window, so that FLOPs grow like N² at each."
 
 
 def _dominance(series: Series) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.report.conclusions import PairCrossover
+from benchmarks.analysis.scaling.bends import Bend
 from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.forms import Term
 
@@ -97,6 +98,17 @@ def growth(found: Exponent) -> str:
     if found.reason:
         return words
     return f"{words}, p = {wording.interval(found.value, found.low, found.high)}"
+
+
+def bend(found: Bend) -> str:
+    """Where growth turns from N² to N, without its subject and full stop."""
+    counted = "" if found.counted_n is None else f"FLOPs bend at N = {found.counted_n:.0f}"
+    if found.kind == "inside":
+        place = wording.interval(found.n, found.low, found.high, ".0f")
+        return f"time grows like N² up to N = {place} and like N beyond" + (counted and f"; {counted}")
+    if found.kind == "below":
+        return f"{counted}, before every length measured, and grow like N from there on"
+    return f"{counted}, and the times do not tell where they bend"
 
 
 def law(terms: Iterable[Term]) -> str:

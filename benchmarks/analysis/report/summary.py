@@ -90,7 +90,8 @@ def _series(
     lengths, medians = table.columns.to_numpy(dtype=float), np.asarray(table.median(), dtype=float)
     counts = rows.groupby("seq_len")[["flops", "min_bytes", "peak_bytes"]].median().astype(float)
     unit, flops_exponent = _unit(rows), count_exponent(lengths, counts["flops"].to_numpy())
-    exponent, (laws, best) = estimate_exponent(table, flops_exponent, unseen), compare_laws(table, unseen)
+    exponent = estimate_exponent(table, flops_exponent, unseen)
+    laws, best = compare_laws(table, unseen, _useful_flops(rows))
     return Series(
         kernel,
         family,
@@ -112,6 +113,12 @@ def _series(
         laws_firmness=of_units(exponent.units, unit),
         best_law=best,
     )
+
+
+def _useful_flops(rows: pd.DataFrame) -> pd.Series:
+    """FLOPs by length, without those of masked scores where the records tell them."""
+    useful = rows["useful_flops"].fillna(rows["flops"]) if "useful_flops" in rows else rows["flops"]
+    return useful.astype(float).groupby(rows["seq_len"]).median()
 
 
 def _unit(rows: pd.DataFrame) -> Unit:

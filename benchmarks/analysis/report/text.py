@@ -15,7 +15,7 @@ from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summar
 from benchmarks.analysis.report.evidence import evidence
 from benchmarks.analysis.report.functions import labelled, what_they_compute
 from benchmarks.analysis.report.next_steps import next_steps
-from benchmarks.analysis.report.sentences import growth, joined, predicate
+from benchmarks.analysis.report.sentences import bend, growth, joined, predicate
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
 
 MOST_NAMES = 5
@@ -112,6 +112,9 @@ def _growth(series: Sequence[Series]) -> Iterator[str]:
         ]
         if words:
             yield f"Growth ({firmness}): {'; '.join(words)}."
+    for one in series:
+        if one.laws.bent and one.laws.bent.bends_at.kind == "inside":
+            yield f"Bend ({one.laws_firmness}): {one.kernel}: {bend(one.laws.bent.bends_at)}."
 
 
 def _warned(summary: Summary) -> Section:

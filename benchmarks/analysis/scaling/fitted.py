@@ -10,9 +10,10 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 import pandas as pd
 
+from benchmarks.analysis.scaling.bends import FORMULA, Bend, CountedLaw, counted_law, find_bend
 from benchmarks.analysis.scaling.fits import POWERS, Fit
-from benchmarks.analysis.scaling.forms import Coefficients, Free, Linear, Mixed, Quadratic
-from benchmarks.analysis.scaling.laws import LAWS, RESOLUTION, Judged, Law, judge
+from benchmarks.analysis.scaling.forms import Bent, Coefficients, Free, Linear, Mixed, Quadratic
+from benchmarks.analysis.scaling.laws import LAWS, RESOLUTION, Judged, judge
 from benchmarks.analysis.scaling.units import Floats, complete_block
 from benchmarks.analysis.serialization import FLAT
 
@@ -67,18 +68,31 @@ class MixedLaw(FittedLaw[Mixed]):
 
 
 @dataclass(frozen=True)
+class BentLaw(FittedLaw[Bent]):
+    """The law of a sliding window with its bend."""
+
+    bends_at: Bend
+
+
+@dataclass(frozen=True)
 class Laws:
-    """The four laws of one series, None where there are too few lengths to judge one by."""
+    """The laws of one series, None where there are too few lengths to judge one by.
+
+    The bent one is there where the times or the FLOPs tell of a bend. `counted` names the law that the FLOPs
+    follow, None where they are not known or follow another one.
+    """
 
     linear: FittedLaw[Linear] | None
     quadratic: FittedLaw[Quadratic] | None
     mixed: MixedLaw | None
     free: FittedLaw[Free] | None
+    bent: BentLaw | None = None
+    counted: CountedLaw | None = None
 
     @property
     def known(self) -> Mapping[str, FittedLaw[Coefficients]]:
         """The laws that could be judged, by name."""
-        every = {"linear": self.linear, "quadratic": self.quadratic, "mixed": self.mixed, "free": self.free}
+        every = {name: getattr(self, name) for name in (*LAWS, "bent")}
         return {name: law for name, law in every.items() if law is not None}
 
     @property
@@ -94,12 +108,15 @@ class Laws:
         return self.free.coefficients.c_s
 
 
-def compare_laws(table: pd.DataFrame, unseen: float = 0.0) -> tuple[Laws, str | None]:
-    """Fit the four laws and judge each.
+def compare_laws(
+    table: pd.DataFrame, unseen: float = 0.0, flops: pd.Series | None = None
+) -> tuple[Laws, str | None]:
+    """Fit the laws and judge each.
 
     Args:
         table: Seconds per unit (rows) and length (columns), as `unit_table` gives them.
         unseen: Standard deviation of what all units share, per log time.
+        flops: FLOPs by length, without those of masked scores; they are exact.
 
     Returns:
         The laws, and the name of the best, which has the least error for its degrees of freedom; of those
@@ -111,14 +128,14 @@ def compare_laws(table: pd.DataFrame, unseen: float = 0.0) -> tuple[Laws, str | 
         for name, law in LAWS.items()
         if block.size and block.shape[1] >= law.least_lengths
     }
-    errors = {name: float(f"{max(one.adjusted_error, RESOLUTION):.2g}") for name, one in judged.items()}
-    best = min(errors, key=lambda name: errors[name], default=None)
     variance = float(np.log(block).mean().var(ddof=0)) if judged else 0.0
 
     def fitted(name: str, coefficients: Callable[[Fit], Own]) -> FittedLaw[Own] | None:
-        return _fitted(LAWS[name], judged[name], coefficients, variance) if name in judged else None
+        return _fitted(LAWS[name].formula, judged[name], coefficients, variance) if name in judged else None
 
     lengths = block.columns.to_numpy(dtype=float)
+    counted, counted_bend = _counted(flops)
+    found = find_bend(block, judged, counted_bend, unseen) if judged else None
     mixed = fitted("mixed", lambda fit: Mixed(fit.c, fit.a))
     laws = Laws(
         linear=fitted("linear", lambda fit: Linear(fit.c, fit.a)),
@@ -127,14 +144,34 @@ def compare_laws(table: pd.DataFrame, unseen: float = 0.0) -> tuple[Laws, str | 
         if mixed is None
         else MixedLaw(**vars(mixed), dominates_from=dominance(judged["mixed"], lengths)),
         free=fitted("free", lambda fit: Free(fit.c, fit.a, fit.power if fit.a else None)),
+        bent=None if found is None else _bent(*found, variance),
+        counted=counted,
     )
-    return laws, best
+    errors = {name: one.adjusted_error for name, one in judged.items()}
+    if found and found[1].kind == "inside":
+        errors["bent"] = found[0].adjusted_error
+    rounded = {name: float(f"{max(error, RESOLUTION):.2g}") for name, error in errors.items()}
+    return laws, min(rounded, key=lambda name: rounded[name], default=None)
 
 
-def _fitted(law: Law, judged: Judged, coefficients: Callable[[Fit], Own], variance: float) -> FittedLaw[Own]:
+def _counted(flops: pd.Series | None) -> tuple[CountedLaw | None, float | None]:
+    """The law that the FLOPs follow, and its bend."""
+    if flops is None:
+        return None, None
+    return counted_law(flops.index.to_numpy(dtype=float), flops.to_numpy(dtype=float))
+
+
+def _bent(judged: Judged, bend: Bend, place: float, variance: float) -> BentLaw:
+    law = _fitted(FORMULA, judged, lambda fit: Bent(fit.c, fit.a, place), variance)
+    return BentLaw(**vars(law), bends_at=bend)
+
+
+def _fitted(
+    formula: str, judged: Judged, coefficients: Callable[[Fit], Own], variance: float
+) -> FittedLaw[Own]:
     fit, tenable = judged.fit, judged.tenable
     return FittedLaw(
-        law.formula,
+        formula,
         coefficients(fit),
         r2=1 - fit.error**2 / variance if variance > 1e-12 else None,
         relative_error=fit.error,

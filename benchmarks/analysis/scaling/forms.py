@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.analysis.scaling.bends import log_scores
 from benchmarks.analysis.scaling.units import Floats
 
 
@@ -80,3 +81,21 @@ class Free(Coefficients):
     def terms(self) -> tuple[Term, Term]:
         power = self.power or 0.0
         return Term(self.c_s, 0, ""), Term(self.a_s_per_token_p, power, f"N^{power:.2f}")
+
+
+@dataclass(frozen=True)
+class Bent(Coefficients):
+    """t = c + a N² / 2 up to N = w, and c + a (w N - w² / 2) beyond."""
+
+    c_s: float
+    a_s_per_token2: float
+    bend: float
+
+    @property
+    def terms(self) -> tuple[Term, Term]:
+        growth = f"N² up to N = {self.bend:.0f}, linear beyond"
+        return Term(self.c_s, 0, ""), Term(self.a_s_per_token2 / 2, 2, growth)
+
+    def seconds(self, lengths: Floats) -> Floats:
+        """The times by this law."""
+        return np.asarray(self.c_s + self.a_s_per_token2 * np.exp(log_scores(lengths, self.bend)))

@@ -26,10 +26,12 @@ from benchmarks.analysis.report.pictures.canvas import (
     what_bars_span,
 )
 from benchmarks.analysis.report.pictures.views import View
+from benchmarks.analysis.scaling.fitted import FittedLaw
+from benchmarks.analysis.scaling.forms import Coefficients
 
 
 def theory_picture(view: View) -> Figure:
-    """Measured points, the law that theory gives each family, and the crossovers with their intervals."""
+    """Measured points, the law that each kernel's FLOPs follow, and the crossovers with their intervals."""
     figure, panels = make_panels(
         view, "Theory and measurement: c + a N², c + a N, and where they cross", view.lengths, 7.4
     )
@@ -61,23 +63,29 @@ MOST_SHOWN = 5
 
 
 def _shown(series: Sequence[Series], roles: Roles) -> list[Series]:
-    """A user's own kernels, the textbook forms, and the best contender and baseline."""
+    """A user's own kernels, the textbook forms, the best contender and baseline, and what bends."""
     baselines = [one for one in series if roles.is_baseline(one.kernel)]
     longest = max((one.seq_lens[-1] for one in baselines), default=0)
     finalists = [(one.median_s[-1], one.kernel) for one in baselines if one.seq_lens[-1] == longest]
     best_baseline = min(finalists)[1] if finalists else None
     own = sorted((one.kernel for one in series if one.kernel in roles.own), key=roles.order)
     wanted = [*own, best_baseline, headline_kernel(series, roles), "standard-explicit", "linear-explicit"]
+    wanted += [one.kernel for one in series if one.laws.bent]
     names = list(dict.fromkeys(wanted))[: MOST_SHOWN if own else None]
     found = [one for one in series if one.kernel in names]
     return sorted(found, key=lambda one: (roles.order(one.kernel)[:2], not roles.is_baseline(one.kernel)))
 
 
+def law_of_theory(series: Series) -> FittedLaw[Coefficients] | None:
+    """The law that the FLOPs of a series follow, fitted to its times; else N or N², whichever is likelier."""
+    likelier = "quadratic" if _is_quadratic(series) else "linear"
+    return series.laws.bent or series.laws.known.get(series.laws.counted or likelier)
+
+
 def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     """Draw the points and the fit, and return the entry of the legend."""
-    look, laws = view.looks[series.kernel], series.laws
+    look, law = view.looks[series.kernel], law_of_theory(series)
     draw_times(axes, view, series, linestyle="none")
-    law = laws.quadratic if _is_quadratic(series) else laws.linear
     if law is None:
         return legend_handle(look, linestyle="none"), f"{series.kernel}: too few lengths for a fit"
     lengths = np.geomspace(series.seq_lens[0], series.seq_lens[-1], 200)
