@@ -13,7 +13,7 @@ from attention.costs import (
     result_elements,
 )
 from attention.kernels.gates import decay_costs
-from attention.kernels.linear_decay_triton.launches import GROUP, decay_tiles, sums_dtype
+from attention.kernels.linear_decay_triton.plan import GROUP, decay_tiles, sums_dtype
 from attention.kernels.triton_common.plan import Plan, make_plan, scanned
 
 

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attention.kernels.linear_decay_triton.plan import GROUP, decay_tiles, sums_dtype
 from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.passes import Passes, tile_strides
 from attention.kernels.triton_common.plan import Plan, Tiles, padded, scanned
 
 GATE_ROWS, SCAN_WIDTH, SMALL_WARPS = 16, 64, 4
-GROUP = 4
-"""Chunks of a group: as many as in the passes."""
 
 
 class State(NamedTuple):
@@ -48,22 +47,6 @@ class Pairs(NamedTuple):
     ends: Tensor
     begins: Tensor
     across: Tensor
-
-
-def sums_dtype(plan: Plan) -> torch.dtype:
-    """The dtype of sums of gates: beside operands of float32 they are to lose nothing."""
-    return torch.float32 if plan.narrow else torch.float64
-
-
-def kept_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Shapes of what a forward keeps for its backward."""
-    count, heads = plan.segments - 1, plan.all_heads
-    slots = count + 1 if scanned(count) else count
-    return {
-        "sums": (heads, plan.tokens),
-        "S": (heads, slots, plan.value_width, plan.key_width),
-        "totals": (heads, count),
-    }
 
 
 class DecayLaunches(Passes):
@@ -130,7 +113,7 @@ class DecayLaunches(Passes):
 
         def new() -> Launch:
             t = self.tiles.attend
-            values = (*tile_strides([a, b, c, out]), *self.sizes, *switches, *self._padded())
+            values = (*tile_strides([a, b, c, out]), *self.sizes, *switches, GROUP, *self._padded())
             widths = (t.held, t.held, t.block, t.block)
             return self._walk("attend", self.plan.segments, t, (t.held, t.block), widths, values)
 
@@ -146,7 +129,7 @@ class DecayLaunches(Passes):
 
         def new() -> Launch:
             t = self.tiles.differentiate
-            values = (*tile_strides([a, b, x, y, out]), *self.sizes, *switches)
+            values = (*tile_strides([a, b, x, y, out]), *self.sizes, *switches, GROUP)
             widths = (t.held, t.held, t.block, t.block, t.block)
             return self._walk("differentiate", self.plan.segments, t, (t.block, t.held), widths, values)
 
@@ -187,25 +170,3 @@ class DecayLaunches(Passes):
         from attention.kernels.linear_decay_triton import passes
 
         return Launch(getattr(passes, name), programs, [], values, SMALL_WARPS, lasting=self.plan.aligned)
-
-
-class DecayTiles(NamedTuple):
-    """Tiles of the passes, all on chunks of the same ``C`` tokens, whose gates are summed once.
-
-    ``states`` and ``differentiate`` hold all of Dv and split D, ``attend`` holds all of D and splits Dv.
-    """
-
-    C: int
-    states: Tiles
-    attend: Tiles
-    differentiate: Tiles
-
-
-def decay_tiles(plan: Plan) -> DecayTiles:
-    """The tiles of a plan: a program of wide heads fills half a multiprocessor with two chunks at once."""
-    each = plan.states_tiles, plan.attend_tiles, plan.differentiate_tiles
-    C = min(tiles.C for tiles in each)
-    states, attend, differentiate = (tiles._replace(C=C) for tiles in each)
-    if differentiate.held > 64:
-        differentiate = differentiate._replace(num_stages=2)
-    return DecayTiles(C, states, attend, differentiate)
