@@ -14,10 +14,10 @@ from benchmarks.analysis.reading.texts import printable
 from benchmarks.analysis.report.writing import write_report
 from benchmarks.comparing import compare_files, compare_revisions
 from benchmarks.noise_store import known_run_effect
+from benchmarks.own.sessions import measure_own, placed
 from benchmarks.runs import Plan, carry_out
 from benchmarks.survival.journal import recovered
 from benchmarks.survival.locks import hold_folder
-from benchmarks.trying import measure_own, placed
 
 DEFAULT_RUNS = 6
 SHORT_RUN = ("--repetitions=1", "--layer-rounds=4")

@@ -25,16 +25,14 @@ from benchmarks.machine.conditions import Watch, environment, seconds_since_star
 from benchmarks.measure import Measurer, device_name
 from benchmarks.options import (
     add_options,
-    baselines,
     case_timeout,
     chosen_devices,
     known_seconds,
-    own_kernels,
-    own_options,
     positive,
     present_devices,
     selected_cases,
 )
+from benchmarks.own.options import baselines, own_kernels, own_options
 from benchmarks.provenance import RUN
 from benchmarks.saving import Saving
 from benchmarks.survival.endings import ENDINGS, end_with_parent, handling

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from attention import Case, get_kernel
+from attention import Case
 from attention.case import DTYPES, MODES, PHASES
-from attention.kernels.registry import CLAIMS
-from benchmarks.analysis.reading.fields import BASELINES, InputError
+from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.grid import (
     PRESETS,
@@ -20,10 +19,8 @@ from benchmarks.grid import (
     build_cases,
     build_ceilings,
     build_layer_cases,
-    foreign_kernels,
-    select_kernels,
 )
-from benchmarks.own_kernels import OwnKernelError, register_own
+from benchmarks.own.options import add_own_options, in_modes_of
 
 MOST = 1e6
 """The most seconds, rounds or repetitions that can be asked for."""
@@ -96,8 +93,8 @@ def chosen_devices(config: pytest.Config) -> list[str] | None:
 def add_options(parser: pytest.Parser) -> None:
     """The options by which a run chooses what it measures, and how long."""
     add_shared_options(parser)
-    group = parser.getgroup("attention")
-    add = group.addoption
+    add_own_options(parser)
+    add = parser.getgroup("attention").addoption
     add(
         "--grid",
         choices=tuple(PRESETS),
@@ -110,34 +107,6 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="PATTERN",
         help="Kernels by name, as a shell pattern; repeatable. Example: --kernel 'linear-*'",
     )
-    add(
-        "--kernel-from",
-        action="append",
-        default=[],
-        metavar="FILE:FUNCTION",
-        help="Measure a function of your own: my.py:my_attention or a module:function; repeatable.",
-    )
-    add(
-        "--name",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="Name of the kernel that --kernel-from makes; repeatable. Default: the function's.",
-    )
-    add(
-        "--reference",
-        metavar="FILE:FUNCTION",
-        help="What the functions of --kernel-from compute: an oracle of yours (float64 inputs), one out of "
-        f"{', '.join(CLAIMS)}, or none. Default: it is found out.",
-    )
-    add(
-        "--against",
-        action="append",
-        metavar="PATTERN",
-        help="Kernels that the others are compared with, as a shell pattern; repeatable. "
-        "Default: 'standard-*'.",
-    )
-    add("--kernel-path", metavar="DIR", help="Where --kernel-from looks first. Default: the current folder.")
     add("--mode", metavar="MODES", help=f"Out of {', '.join(MODES)}, with commas. Default: both.")
     add("--phase", metavar="PHASES", help=f"Out of {', '.join(PHASES)}, with commas. Default: forward.")
     add("--seq-len", metavar="N,N,...", help="Lengths. Default: 256 to 8192 by doubling, more on CUDA.")
@@ -251,57 +220,6 @@ def known_seconds(config: pytest.Config) -> dict[str, float]:
         raise pytest.UsageError(f"--times-from: {error}") from None
 
 
-def own_kernels(config: pytest.Config) -> list[str]:
-    """Register the user's own kernels, and return the names of all kernels that are not of this project.
-
-    Raises:
-        pytest.UsageError: One cannot be registered.
-    """
-    get = config.getoption
-    folder = Path(get("kernel_path") or config.invocation_params.dir)
-    try:
-        register_own(get("kernel_from"), get("name"), get("reference"), folder)
-    except OwnKernelError as error:
-        raise pytest.UsageError(f"--kernel-from {error}") from None
-    if (get("name") or get("reference")) and not get("kernel_from"):
-        raise pytest.UsageError(
-            "--name and --reference speak of a function that --kernel-from names; name it"
-        )
-    return foreign_kernels()
-
-
-def own_options(config: pytest.Config) -> list[str]:
-    """The options by which another session measures the same kernels of the user's own."""
-    given = {name: config.getoption(name) or [] for name in ("kernel_from", "name", "reference", "against")}
-    return [
-        f"--{name.replace('_', '-')}={word}"
-        for name, words in given.items()
-        for word in ([words] if isinstance(words, str) else words)
-    ]
-
-
-def baselines(config: pytest.Config) -> list[str]:
-    """The patterns of the kernels that others are compared with.
-
-    Raises:
-        pytest.UsageError: A pattern that matches no kernel.
-    """
-    patterns: list[str] | None = config.getoption("against")
-    try:
-        select_kernels(patterns or (), "--against")
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from None
-    return patterns or list(BASELINES)
-
-
-def _beside(own: Sequence[str], cases: Sequence[Case]) -> list[Case]:
-    """The cases in the modes that at least one of a user's own kernels has, as none was asked for by name."""
-    served = {
-        case.mode for case in cases if case.kernel in own and not get_kernel(case.kernel).supports(case)
-    }
-    return [case for case in cases if not served or case.mode in served]
-
-
 def selected_cases(config: pytest.Config, own: Sequence[str] = ()) -> dict[str, list[Case]]:
     """The cases of each subject that the options choose.
 
@@ -327,7 +245,7 @@ def selected_cases(config: pytest.Config, own: Sequence[str] = ()) -> dict[str, 
     try:
         cases = build_cases(selection)
         return {
-            "operator": _beside(own, cases) if trying and not selection.modes else cases,
+            "operator": in_modes_of(own, cases) if trying and not selection.modes else cases,
             "layer": build_layer_cases(selection),
             "ceiling": build_ceilings(selection),
         }

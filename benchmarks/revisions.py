@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.cache import replacing
+from benchmarks.own.sessions import of_each_side, own_functions
 from benchmarks.runs import ROOT, SETTINGS_FILE, measure, time_left
 from benchmarks.survival.leftovers import complete, set_aside, set_in_order
-from benchmarks.trying import of_each_side, own_functions
 from benchmarks.worktrees import (
     WORKING_TREE,
     Revision,

@@ -13,8 +13,8 @@ from attention import Case, get_kernel
 from attention.kernels.references import errors_against_reference
 from attention.kernels.registry import _KERNELS, Reference
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.own_kernels import OwnKernelError, find, register_own
-from benchmarks.trying import of_each_side, own_functions, placed
+from benchmarks.own.functions import OwnKernelError, find, register_own
+from benchmarks.own.sessions import of_each_side, own_functions, placed
 from tests.sessions import rows, run
 
 MODULE = """
@@ -46,7 +46,7 @@ text = "none"
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("attention.kernels.registry._KERNELS", dict(_KERNELS))
-    monkeypatch.setattr("benchmarks.own_kernels._REGISTERED", {})
+    monkeypatch.setattr("benchmarks.own.functions._REGISTERED", {})
     yield
 
 

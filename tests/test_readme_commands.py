@@ -23,9 +23,9 @@ import pytest
 import torch
 
 from benchmarks import commands as commands_of_the_suite
-from benchmarks import trying
 from benchmarks.__main__ import main
 from benchmarks.analysis.report import writing
+from benchmarks.own import sessions as sessions_of_the_suite
 from benchmarks.runs import Plan
 from tests.compared import LAWS, PLAIN
 from tests.histories import store
@@ -192,7 +192,7 @@ def conclude(words: Sequence[str]) -> tuple[str, list[Session]]:
         patch.setenv("XDG_CACHE_HOME", "cache")  # whose own could hold a noise floor of this machine
         patch.setattr(commands_of_the_suite, "carry_out", carry_out)
         patch.setattr(commands_of_the_suite, "compare_revisions", compare_revisions)
-        patch.setattr(trying, "measure", measure)
+        patch.setattr(sessions_of_the_suite, "measure", measure)
         return answer(lambda: main(words)), sessions
 
 
