@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from benchmarks.analysis.history.picture import MOVED_INK
-from benchmarks.analysis.plots.looks import CHOSEN, OTHERS, PALETTES, look, looks
+from benchmarks.analysis.plots.looks import ALSO_CHOSEN, CHOSEN, OTHERS, OWN, PALETTES, look, looks
 from benchmarks.analysis.plots.style import ALIKE_INK, BETTER_INK, INK, MUTED, UNDECIDED_INK, WORSE_INK
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
@@ -93,7 +93,16 @@ def test_kernels_of_a_family_share_a_palette_and_its_line_styles() -> None:
             if kernel.startswith(family):
                 assert look(kernel).line in palette.lines
     assert not set(PALETTES["standard"].lines) & {*PALETTES["linear"].lines, *OTHERS.lines}
-    assert look("window-flex").color in OTHERS.colors
+    assert look("mine").color in OTHERS.colors
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_colours_of_the_other_kernels_and_of_a_user_s_own_are_told_apart_from_all_chosen_ones(
+    eyes: str,
+) -> None:
+    every = [*CHOSEN.values(), *ALSO_CHOSEN.values(), *OWN]
+    seen = [lab(one.color, eyes) for one in every]
+    assert min(float(np.linalg.norm(one - other)) for one, other in combinations(seen, 2)) > 12
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])

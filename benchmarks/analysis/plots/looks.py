@@ -79,16 +79,32 @@ CHOSEN = {
     "linear-fla-fused": Look("#0B4F4A", "*", DASHED),
 }
 
+# Beside all of those any two of these and of OWN are at least 12 apart.
+ALSO_CHOSEN = {
+    "linear-decay-explicit": Look("#004066", "D", DASHED),
+    "linear-decay-chunked": Look("#2E678A", "X", DASHED),
+    "linear-decay-native": Look("#1C5BC4", "H", DASHED),
+    "linear-decay-triton": Look("#5C99FF", "P", DASHED),
+    "linear-decay-fla": Look("#2E458A", "d", DASHED),
+    "window-sdpa": Look("#661A00", "s", OTHERS.lines[0]),
+    "window-flex": Look("#775540", "^", OTHERS.lines[0]),
+    "gla-fla": Look("#0017B8", ">", OTHERS.lines[1]),
+    "delta-fla": Look("#005966", "<", OTHERS.lines[1]),
+    "kda-fla": Look("#0A47FF", "*", OTHERS.lines[1]),
+}
+OWN = (Look("#0A0AFF", "o", FULL), Look("#8F0047", "v", FULL), Look("#38A846", "p", FULL))
+"""The looks of a user's own kernels, in their order; more of them get theirs by the hash of their names."""
+
 
 def look(kernel: str) -> Look:
     """The look of a kernel, known or not, whichever others are drawn beside it."""
     name = kernel.partition(" ")[0]  # without what is said of it
-    return CHOSEN.get(name) or _hashed(name)
+    return CHOSEN.get(name) or ALSO_CHOSEN.get(name) or _hashed(name)
 
 
 def looks(kernels: Iterable[str]) -> dict[str, Look]:
     """The look of each kernel, in the order of drawing: full lines first, which would hide dashed ones."""
-    families, known = list(PALETTES), list(CHOSEN)
+    families, known = list(PALETTES), [*CHOSEN, *ALSO_CHOSEN]
 
     def place(kernel: str) -> tuple[int, int, str]:
         family = kernel.partition("-")[0]

@@ -25,6 +25,7 @@ ALIKE = 1.1
 
 def memory_picture(view: View) -> Figure | None:
     """Peak memory over length, every kernel a line; None where no peak is known."""
+    view = view.faded()
     cases = numbers(view.measured, "peak_bytes", "predicted_peak_bytes")
     cases = cases[cases["peak_bytes"] > 0].sort_values("seq_len")
     if cases.empty:

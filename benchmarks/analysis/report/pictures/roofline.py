@@ -28,6 +28,7 @@ REACH = (9, 5)
 
 def roofline_picture(view: View) -> Figure | None:
     """Every case under the roof of its device and dtype; None where no ceilings were measured for it."""
+    view = view.faded()
     if view.ceiling is None or view.roof is None:
         return None
     cases = numbers(view.measured, "flops", "min_bytes")

@@ -25,6 +25,7 @@ from benchmarks.analysis.report.pictures.views import View
 
 def scaling_picture(view: View) -> Figure:
     """Time over length, every kernel a line."""
+    view = view.faded()
     figure, panels = make_panels(view, "Time of one attention call over sequence length", view.lengths)
     low, high = time_range(view, 2.5, 2.5)
     for _, axes in panels:

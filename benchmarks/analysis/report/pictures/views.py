@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.looks import BACKGROUND, Look, looks
+from benchmarks.analysis.plots.looks import BACKGROUND, OWN, Look, looks
 from benchmarks.analysis.reading.roles import USUAL, Roles
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import agreeing
@@ -27,6 +27,8 @@ SHORT = {"batch": "B", "heads": "H", "head_dim": "D", "value_dim": "Dv"}
 """Letters of the fields that a number alone would not tell, in names of files."""
 MOST_COLOURS = 9
 """The most kernels of a picture that eyes tell apart; the others are grey."""
+MOST_BASELINES = 3
+"""Baselines that stay in colour beside faster contenders."""
 MOST_LETTERS = 40
 """Letters of the value of a field in the name of a file."""
 
@@ -43,6 +45,24 @@ class View:
     unit: Unit
     ceiling: Ceiling | None = None
     roles: Roles = USUAL
+
+    def faded(self) -> View:
+        """The same with grey lines for the kernels beyond `MOST_COLOURS`.
+
+        In colour stay a user's own, the fastest baselines, and then the fastest contenders, at the longest
+        length that each reaches.
+        """
+        every = [one for series in self.series.values() for one in series]
+
+        def speed(kernel: str) -> tuple[int, float]:
+            ours = [one for one in every if one.kernel == kernel]
+            return -max(one.seq_lens[-1] for one in ours), min(one.median_s[-1] for one in ours)
+
+        kernels = sorted({one.kernel for one in every}, key=speed)
+        baselines = [kernel for kernel in kernels if self.roles.is_baseline(kernel)][:MOST_BASELINES]
+        first = [*(kernel for kernel in self.roles.own if kernel in kernels), *baselines]
+        grey = list(dict.fromkeys([*first, *kernels]))[MOST_COLOURS:]
+        return replace(self, looks={**self.looks, **dict.fromkeys(grey, BACKGROUND)})
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -77,7 +97,9 @@ def views(summary: Summary, cases: pd.DataFrame) -> list[tuple[str, View]]:
     """
     shown = [one for one in summary.series if one.is_attention and one.setting.subject == "operator"]
     own = summary.roles.own
-    of_kernel = dict(sorted(looks(one.kernel for one in shown).items(), key=lambda item: item[0] not in own))
+    by_name = looks(one.kernel for one in shown)
+    of_own = {kernel: one for kernel, one in zip(own, OWN, strict=False) if kernel in by_name}
+    of_kernel = {**of_own, **by_name, **of_own}
     series: dict[Setting, list[Series]] = {}
     for one in shown:
         series.setdefault(_without_mode(one.setting), []).append(one)
@@ -95,30 +117,13 @@ def views(summary: Summary, cases: pd.DataFrame) -> list[tuple[str, View]]:
             {mode: [one for one in ours if one.setting.mode == mode] for mode in modes},
             [pair for pair in summary.crossovers if _without_mode(pair.setting) == setting],
             agreeing(cases, setting, COMBINATION),
-            {**of_kernel, **dict.fromkeys(in_the_background(ours, summary.roles), BACKGROUND)},
+            of_kernel,
             ours[0].unit,
             ceiling_of(setting, summary.ceilings),
             summary.roles,
         )
         found.append((suffix(setting, settings, COMBINATION) if index else "", view))
     return found
-
-
-def in_the_background(series: Sequence[Series], roles: Roles) -> list[str]:
-    """The kernels of a picture that are drawn in grey, because more than `MOST_COLOURS` are in it.
-
-    In colour stay a user's own, then the fastest at the longest length that they reach.
-    """
-
-    def place(kernel: str) -> tuple[bool, int, float]:
-        ours = [one for one in series if one.kernel == kernel]
-        return (
-            kernel not in roles.own,
-            -max(one.seq_lens[-1] for one in ours),
-            min(one.median_s[-1] for one in ours),
-        )
-
-    return sorted({one.kernel for one in series}, key=place)[MOST_COLOURS:]
 
 
 def _without_mode(setting: Setting) -> Setting:
