@@ -12,6 +12,7 @@ from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.noise_store import store_floor, stored_floor
+from benchmarks.own.sessions import own_repository
 from benchmarks.revisions import Pairs, describe, measure_pairs, plan_pairs
 from benchmarks.runs import ROOT
 
@@ -76,11 +77,13 @@ def compare_revisions(
         margin: The share by which times may differ and be called the same.
         format: Of the comparison's text.
         say: Takes a line of progress.
-        root: The tree run from, in its repository.
+        root: The tree run from, in its repository; functions of a user's own in another repository are
+            compared in the revisions of that one.
 
     Raises:
         InputError: A revision cannot be found, checked out or measured, or nothing is comparable.
     """
+    root = own_repository(pytest_options, root) or root
     plan = plan_pairs(names, pairs, pytest_options, output, root)
     say(describe(plan, root))
     measure_pairs(plan, say, root)

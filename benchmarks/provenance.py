@@ -28,6 +28,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--kernels-from", metavar="DIR", help="Measure the attention/ of this folder, and refuse any other."
     )
+    group.addoption("--commit-of", metavar="DIR", help="Record the commit of this folder, not of attention/.")
     group.addoption("--pair", type=int, metavar="N", help="Recorded: the runs of a pair are compared.")
     group.addoption("--side", choices=("base", "head"), help="Recorded: which side of it this run is.")
 
@@ -54,7 +55,7 @@ def refuse_other_kernels(config: pytest.Config) -> None:
 
 def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, Any]) -> None:
     """pytest-benchmark asks the working folder, which need not be where the kernels come from."""
-    with chdir(KERNELS):
+    with chdir(config.getoption("commit_of") or KERNELS):
         project = config.getoption("benchmark_project_name", None)
         commit_info.update(get_commit_info(project))  # type: ignore[no-untyped-call]
         commit_info["dirty"] |= _has_new_files()

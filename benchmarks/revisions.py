@@ -6,23 +6,25 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.cache import replacing
-from benchmarks.own.sessions import of_each_side, own_functions
+from benchmarks.own.sessions import of_each_side, own_content, own_functions
 from benchmarks.runs import ROOT, SETTINGS_FILE, measure, time_left
 from benchmarks.survival.leftovers import complete, set_aside, set_in_order
 from benchmarks.worktrees import (
+    KERNELS,
     WORKING_TREE,
     Revision,
     checked_out,
     environment,
     find_revision,
     has_changes,
+    named,
 )
 
 SIDES = ("base", "head")
@@ -32,18 +34,28 @@ UNPAIRED = "unpaired"
 
 @dataclass(frozen=True)
 class Pairs:
-    """A plan of pairs of runs of two revisions, and the folder of their files."""
+    """A plan of pairs of runs of two revisions, the folder of their files, and what is measured of each.
+
+    `content` names files or folders of the repository: those of a user's own, where `root` is not this suite.
+    """
 
     base: Revision
     head: Revision
     pairs: int
     pytest_options: Sequence[str]
     folder: Path
+    content: Sequence[str] = (KERNELS,)
 
     @property
     def same_code(self) -> bool:
         """Whether both sides measure the same code, so that what differs between their times is noise."""
-        return self.base.same_kernels(self.head) and not own_functions(self.pytest_options)
+        own = own_functions(self.pytest_options) and self.content == (KERNELS,)
+        return self.base.same_kernels(self.head) and not own
+
+    @property
+    def of_own_files(self) -> bool:
+        """Whether revisions of a user's own files are compared, and not of the kernels here."""
+        return self.content != (KERNELS,)
 
     def file(self, side: str, pair: int) -> Path:
         """The JSON of one run; pairs count from 1."""
@@ -91,12 +103,13 @@ def plan_pairs(
             f"--rev was given {len(names)} times, but twice is needed: first the base, then the revision "
             "that is compared with it"
         )
-    base, head = (find_revision(name, root) for name in names)
+    content = own_content(pytest_options, root) if root != ROOT else (KERNELS,)
+    base, head = (find_revision(name, root, content) for name in names)
     folders = sorted(
         path for path in output.glob("runs-*") if path.is_dir() and re.fullmatch(r"runs-\d{3,9}", path.name)
     )
     if folders:
-        last = Pairs(base, head, pairs, pytest_options, folders[-1])
+        last = Pairs(base, head, pairs, pytest_options, folders[-1], content)
         # Changes that are not committed have no name by which they are known to be the same.
         if (
             last.missing()
@@ -105,7 +118,7 @@ def plan_pairs(
         ):
             return last
     number = int(folders[-1].name.partition("-")[2]) + 1 if folders else 1
-    return Pairs(base, head, pairs, pytest_options, output / f"runs-{number:03d}")
+    return Pairs(base, head, pairs, pytest_options, output / f"runs-{number:03d}", content)
 
 
 def _settings(folder: Path) -> Any:
@@ -118,10 +131,11 @@ def _settings(folder: Path) -> Any:
 
 def describe(plan: Pairs, root: Path = ROOT) -> str:
     """The two revisions and the number of pairs, in a sentence or two."""
-    text = f"attention/ of {plan.base.name} ({plan.base.label}) and of {plan.head.name} ({plan.head.label})"
+    sides = f"{plan.base.name} ({plan.base.label}) and of {plan.head.name} ({plan.head.label})"
+    text = f"{named(plan.content)} of {sides}"
     if plan.same_code:
         return f"{text}: the same code, so whatever differs is the noise of this machine."
-    if WORKING_TREE not in (plan.base.name, plan.head.name) and has_changes(root):
+    if WORKING_TREE not in (plan.base.name, plan.head.name) and has_changes(root, plan.content):
         return (
             f"{text}. The changes in your working tree are not in either; --rev {WORKING_TREE} measures them."
         )
@@ -148,23 +162,30 @@ def measure_pairs(plan: Pairs, say: Callable[[str], None] = print, root: Path = 
         if file.exists():
             say(f"{file} lacks the other run of its pair: it is {set_aside(file, UNPAIRED).name} now.")
     revisions = dict(zip(SIDES, (plan.base, plan.head), strict=True))
-    with checked_out(list(revisions.values()), root) as (harness, folders):
+    suite = ROOT if plan.of_own_files else root
+    with checked_out(list(revisions.values()), root, plan.content, suite) as (harness, folders):
         places = dict(zip(SIDES, folders, strict=True))
-        current = [side for side in SIDES if revisions[side].name == WORKING_TREE]
-        told = of_each_side(plan.pytest_options, root, places, current)
+        told = _options_of_sides(plan, root, places)
         began, total = time.monotonic(), 2 * len(missing)
         for done, (pair, side) in enumerate(order(missing)):
             left = time_left(time.monotonic() - began, done, total - done)
             say(f"pair {pair} of {plan.pairs}: {side} {revisions[side].label}{left}")
-            options = (
-                *told[side],
-                f"--kernels-from={places[side]}",
-                f"--pair={pair}",
-                f"--side={side}",
-            )
-            _measure(plan.file(side, pair), options, harness, places[side], revisions[side])
+            options = (*told[side], f"--pair={pair}", f"--side={side}")
+            kernels = suite if plan.of_own_files else places[side]
+            _measure(plan.file(side, pair), options, harness, kernels, revisions[side])
             if side == "base":
                 _refuse_nothing(plan.file(side, pair), plan.base)
+
+
+def _options_of_sides(plan: Pairs, root: Path, places: Mapping[str, Path]) -> dict[str, list[str]]:
+    """What the runs of both sides are told: where their kernels and their own functions are."""
+    named = {side: getattr(plan, side).name for side in SIDES}
+    # The working tree's own files are copied beside those of a commit where they are what is compared.
+    current = [side for side in SIDES if named[side] == WORKING_TREE and not plan.of_own_files]
+    told = of_each_side(plan.pytest_options, root, places, current)
+    own = {side: f"--commit-of={places[side]}" for side in SIDES}
+    kernels = {side: f"--kernels-from={places[side]}" for side in SIDES}
+    return {side: [*told[side], (own if plan.of_own_files else kernels)[side]] for side in SIDES}
 
 
 def order(pairs: Sequence[int]) -> list[tuple[int, str]]:

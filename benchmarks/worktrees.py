@@ -28,13 +28,13 @@ PREFIX, LOCK = "attention-compare-", "lock"
 
 @dataclass(frozen=True)
 class Revision:
-    """A version of `attention/`.
+    """A version of `attention/`, or of a user's own files.
 
     Attributes:
         name: As it was asked for; "." is the working tree.
         commit: The full hash of the commit that it is, or builds on.
-        tree: The hash of that commit's `attention/`.
-        changed: Whether it is the working tree, and differs from its commit in `attention/`.
+        tree: The hashes of these in that commit.
+        changed: Whether it is the working tree, and differs from its commit in them.
     """
 
     name: str
@@ -52,15 +52,16 @@ class Revision:
         return (self.tree, self.changed) == (other.tree, other.changed)
 
 
-def find_revision(name: str, root: Path) -> Revision:
+def find_revision(name: str, root: Path, content: Sequence[str] = (KERNELS,)) -> Revision:
     """The revision that git knows under this name.
 
     Args:
         name: Anything that git takes for a commit, or "." for the working tree with its changes.
-        root: The folder of `attention/` in the user's tree.
+        root: A folder in the user's tree.
+        content: What is measured of a revision, below that folder.
 
     Raises:
-        InputError: There is no git, no repository, no such commit, or no `attention/` in it.
+        InputError: There is no git, no repository, no such commit, or nothing to measure in it.
     """
     found = _git(root, "rev-parse", "--show-toplevel")
     if found.returncode:
@@ -75,30 +76,49 @@ def find_revision(name: str, root: Path) -> Revision:
             f"--rev {name}: git finds no such commit in {root}; "
             "name a commit, tag or branch, or fetch it where the history was cut short"
         )
-    changed = name == WORKING_TREE and has_changes(root)
-    tree = _ask(root, "rev-parse", "--verify", "--quiet", f"{commit}:./{KERNELS}")
-    if tree is None:
+    changed = name == WORKING_TREE and has_changes(root, content)
+    trees = {path: _ask(root, "rev-parse", "--verify", "--quiet", f"{commit}:./{path}") for path in content}
+    if missing := [path for path, tree in trees.items() if tree is None]:
         raise InputError(
-            f"--rev {name}: commit {commit[:10]} has no {KERNELS}/, so it has nothing to measure; "
+            f"--rev {name}: commit {commit[:10]} has no {named(missing)}, so it has nothing to measure; "
             "name a commit that has"
         )
-    return Revision(name, commit, tree, changed)
+    return Revision(name, commit, " ".join(filter(None, trees.values())), changed)
 
 
-def has_changes(root: Path) -> bool:
-    """Whether the working tree's `attention/` differs from its commit."""
-    return bool(_ask(root, "status", "--porcelain", "--untracked-files=all", "--", KERNELS))
+def named(content: Sequence[str]) -> str:
+    """Files and folders in a sentence."""
+    return ", ".join(f"{path}/" if path == KERNELS else path for path in content)
+
+
+def repository_of(folder: Path) -> Path | None:
+    """The top folder of the repository that holds a folder; None where there is none."""
+    found = _ask(folder, "rev-parse", "--show-toplevel") if folder.is_dir() else None
+    return Path(found) if found else None
+
+
+def has_changes(root: Path, content: Sequence[str] = (KERNELS,)) -> bool:
+    """Whether the working tree differs from its commit in what is measured of it."""
+    return bool(_ask(root, "status", "--porcelain", "--untracked-files=all", "--", *content))
 
 
 @contextmanager
-def checked_out(revisions: Sequence[Revision], root: Path) -> Iterator[tuple[Path, list[Path]]]:
+def checked_out(
+    revisions: Sequence[Revision], root: Path, content: Sequence[str] = (KERNELS,), suite: Path | None = None
+) -> Iterator[tuple[Path, list[Path]]]:
     """The benchmark code of the tree run from, and a worktree of each revision, for as long as needed.
 
     All is cleared away however it ends, and the user's tree, index and branch are not touched.
 
+    Args:
+        revisions: What to check out.
+        root: A folder in the user's tree.
+        content: What is measured of a revision, below that folder.
+        suite: The folder of the benchmark code, unless it is that one.
+
     Yields:
-        A folder with a copy of the benchmark code and no kernels, and per revision the folder that holds
-        its `attention/`.
+        A folder with a copy of the benchmark code and no kernels, and per revision the folder that stands for
+        `root` in it.
 
     Raises:
         InputError: git cannot check a revision out.
@@ -111,15 +131,15 @@ def checked_out(revisions: Sequence[Revision], root: Path) -> Iterator[tuple[Pat
         hold(Path(temporary) / LOCK, temporary),
     ):
         harness = Path(temporary) / "harness"
-        _copy(HARNESS, root, harness)
+        _copy(HARNESS, suite or root, harness)
         # Names of equal length: nothing but the kernels may differ.
         worktrees = [Path(temporary) / f"side{number}" for number in range(len(revisions))]
         try:
             for revision, worktree in zip(revisions, worktrees, strict=True):
                 _check_out(revision, worktree, root)
                 if revision.changed:
-                    shutil.rmtree(worktree / prefix / KERNELS)
-                    _copy([KERNELS], root, worktree / prefix)
+                    shutil.rmtree(worktree / prefix / KERNELS, ignore_errors=True)
+                    _copy(content, root, worktree / prefix)
             yield harness, [worktree / prefix for worktree in worktrees]
         finally:
             with handling(signal.SIG_IGN, *ENDINGS):
@@ -173,6 +193,7 @@ def _copy(names: Sequence[str], source: Path, target: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "published")
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         if (source / name).is_dir():
             shutil.copytree(source / name, target / name, ignore=ignored, symlinks=True)
         else:

@@ -16,9 +16,10 @@ import pytest
 
 from benchmarks import revisions
 from benchmarks.analysis.reading.fields import InputError
+from benchmarks.own.sessions import own_repository
 from benchmarks.revisions import Pairs, describe, measure_pairs, order, plan_pairs
 from benchmarks.worktrees import checked_out, find_revision
-from tests.repository import Repository
+from tests.repository import ROOT, Repository
 from tests.synthetic import WHOLE
 
 CHUNKED = "attention/kernels/linear_chunked/passes.py"
@@ -253,3 +254,40 @@ def test_the_next_comparison_clears_what_a_killed_one_left(repository: Repositor
     with checked_out([find_revision("HEAD", repository.folder)], repository.folder):
         assert not any(path.exists() for path in made)
     assert repository.state() == before
+
+
+def test_revisions_of_a_user_s_own_files_are_those_of_their_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "theirs"
+    (root / "src").mkdir(parents=True)
+    git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    for text in ("one", "two"):
+        (root / "src" / "my.py").write_text(text)
+        subprocess.run([*git, "add", "--all"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", text], check=True)
+    (root / "src" / "my.py").write_text("three")
+    options = ["--kernel-from=my.py:f", f"--kernel-path={root / 'src'}"]
+    assert own_repository(options, ROOT) == root and own_repository(options, root) is None
+    seen: list[tuple[str, str, str]] = []
+
+    def measure(file: Path, told: Sequence[str], harness: Path, environment: Mapping[str, str]) -> None:
+        place, commit_of = (
+            next(word.partition("=")[2] for word in told if word.startswith(name))
+            for name in ("--kernel-path", "--commit-of")
+        )
+        assert Path(place).is_relative_to(commit_of) and not Path(place).is_relative_to(root)
+        assert environment["PYTHONPATH"].split(os.pathsep)[:2] == [str(harness), str(ROOT)]
+        assert not any(word.startswith("--kernels-from") for word in told)
+        seen.append((file.stem, (Path(place) / "my.py").read_text(), harness.name))
+        WHOLE.write(file)
+
+    monkeypatch.setattr(revisions, "measure", measure)
+    found = plan_pairs(("HEAD~1", "."), 1, options, tmp_path / "out", root)
+    assert found.content == ("src/my.py",) and not found.same_code and found.head.changed
+    assert describe(found, root).startswith("src/my.py of HEAD~1")
+    measure_pairs(found, lambda line: None, root)
+    assert seen == [("base-01", "one", "harness"), ("head-01", "three", "harness")]
+    same = plan_pairs(("HEAD", "HEAD"), 1, options, tmp_path / "out2", root)
+    assert same.same_code

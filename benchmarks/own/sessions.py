@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.runs import measure
+from benchmarks.worktrees import KERNELS, repository_of
 
 FROM, PATH = "--kernel-from", "--kernel-path"
 FILE = "try.json"
@@ -74,6 +75,40 @@ def own_functions(pytest_options: Sequence[str]) -> list[str]:
     return [word for word in found if word]
 
 
+def _folder(pytest_options: Sequence[str]) -> Path | None:
+    """Where the user's own files are."""
+    named = (one.partition("=")[2] for one in pytest_options if one.startswith(f"{PATH}="))
+    return next((Path(folder).resolve() for folder in named), None)
+
+
+def _files(pytest_options: Sequence[str]) -> dict[str, str]:
+    """The file of each of a user's own functions, below that folder."""
+    places = {function: function.rpartition(":")[0] for function in own_functions(pytest_options)}
+    return {
+        function: place if place.endswith(".py") else place.replace(".", "/") + ".py"
+        for function, place in places.items()
+    }
+
+
+def own_repository(pytest_options: Sequence[str], suite: Path) -> Path | None:
+    """The repository of a user's own files; None where they are in none, or in that of this suite."""
+    folder = _folder(pytest_options)
+    found = repository_of(folder) if folder else None
+    return None if found is None or suite.is_relative_to(found) else found
+
+
+def own_content(pytest_options: Sequence[str], root: Path) -> tuple[str, ...]:
+    """The user's own files, below the top folder of their repository."""
+    folder = _folder(pytest_options)
+    if folder is None or not folder.is_relative_to(root):
+        return (KERNELS,)
+    return tuple(
+        dict.fromkeys(
+            (folder / file).relative_to(root).as_posix() for file in _files(pytest_options).values()
+        )
+    )
+
+
 def of_each_side(
     pytest_options: Sequence[str], root: Path, checkouts: Mapping[str, Path], current: Collection[str]
 ) -> dict[str, list[str]]:
@@ -91,13 +126,11 @@ def of_each_side(
         InputError: One revision alone holds a file.
     """
     told = {side: list(pytest_options) for side in checkouts}
-    folder = next((Path(one.partition("=")[2]) for one in pytest_options if one.startswith(f"{PATH}=")), None)
+    folder = _folder(pytest_options)
     if folder is None or not folder.is_relative_to(root):
         return told
     inside = {side: checkout / folder.relative_to(root) for side, checkout in checkouts.items()}
-    for function in own_functions(pytest_options):
-        place = function.rpartition(":")[0]
-        file = place if place.endswith(".py") else place.replace(".", "/") + ".py"
+    for function, file in _files(pytest_options).items():
         holding = [side for side in checkouts if side in current or (inside[side] / file).is_file()]
         if not set(holding) - set(current):
             return told
