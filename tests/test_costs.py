@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from attention import Case, get_kernel, make_inputs
+from attention import Case, costs, get_kernel, make_inputs
 from attention.case import MODES, PHASES
 from attention.kernels.blocks import BLOCK_ROWS, default_chunk_size
 from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
@@ -213,3 +214,8 @@ def test_two_readings_of_peak_memory_are_equal(kernel: str, device: str) -> None
     if get_kernel(kernel).supports(case):
         case = replace(case, dtype="bfloat16")
     assert peak_bytes(case) == peak_bytes(case)
+
+
+def test_the_worked_examples_of_costs_hold() -> None:
+    failed, tried = doctest.testmod(costs)
+    assert failed == 0 and tried >= 4
