@@ -73,7 +73,15 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _leave_the_current_folder() -> None:
+    """Python looks there first, where a user's own attention.py may lie, unless it is this suite's folder."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if sys.path and os.path.abspath(sys.path[0]) == os.getcwd() != here:
+        del sys.path[0]
+
+
 if __name__ == "__main__":
+    _leave_the_current_folder()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # they speak of code, not of runs
     sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import replace
@@ -18,6 +19,8 @@ from attention.kernels.extra_inputs import MakeInputs
 CAUSAL = ("causal", "is_causal")
 """Names of the argument that chooses the mode."""
 FORM = "function(q, k, v, *, causal)"
+LOUD, LEAST_EFFECT = 1000.0, 1e-3
+"""The last value that is put in, and the share of its effect on its own output that shows in others."""
 PROBED = 512
 """The most tokens on which it is found out whether a function looks ahead."""
 
@@ -41,10 +44,10 @@ def adapt(name: str, function: Any, given: Collection[str] | None) -> tuple[Atte
         raise TypeError(f"{name} must be a function, {FORM}, got {type(function).__name__}")
     parameters = _parameters(function)
     if parameters is None:
-        return function, True
+        return _without_signature(function), True
     _check(name, parameters, given)
     attend = _on_its_device(function) if isinstance(function, nn.Module) else function
-    causal = _causal(parameters)
+    causal = _causal(parameters, getattr(function, "keywords", ()))
     if causal == "causal":
         return attend, True
 
@@ -61,6 +64,22 @@ def adapt(name: str, function: Any, given: Collection[str] | None) -> tuple[Atte
     if inspect.isroutine(function):
         chosen.__module__, chosen.__qualname__ = function.__module__, function.__qualname__
     return chosen, causal is not None
+
+
+def _without_signature(function: Any) -> Attend:
+    """A compiled function does not tell its arguments: the mode is tried by its names."""
+
+    def call(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, **inputs: Any) -> Tensor:
+        for name in CAUSAL:
+            try:
+                out: Tensor = function(q, k, v, **{name: causal}, **inputs)
+                return out
+            except TypeError as error:
+                if name not in str(error) and "keyword" not in str(error):
+                    raise
+        raise TypeError(f"it takes neither {CAUSAL[0]} nor {CAUSAL[1]}; wrap it in a function, {FORM}")
+
+    return call
 
 
 def _parameters(function: Any) -> list[inspect.Parameter] | None:
@@ -101,10 +120,10 @@ def _check(name: str, parameters: list[inspect.Parameter], given: Collection[str
         )
 
 
-def _causal(parameters: list[inspect.Parameter]) -> str | None:
-    """How the mode is given: by either name, by "position", or not at all."""
+def _causal(parameters: list[inspect.Parameter], bound: Collection[str]) -> str | None:
+    """How the mode is given: by either name, by "position", or not at all, as where it is bound already."""
     for one in parameters:
-        if one.name in CAUSAL:
+        if one.name in CAUSAL and one.name not in bound:
             return "position" if one.kind is one.POSITIONAL_ONLY else one.name
     # A function that passes on whatever it gets.
     return "causal" if any(one.kind is one.VAR_KEYWORD for one in parameters) else None
