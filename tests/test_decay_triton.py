@@ -112,8 +112,8 @@ def test_linear_decay_triton_equals_the_recurrence_with_gradients_at_odd_lengths
         (torch.float32, 1, 5),
         (torch.float32, 80, 16),
         (torch.float32, 16, 136),
-        (torch.float16, 136, 72),
-        (torch.float32, 16, 256),
+        pytest.param(torch.float16, 136, 72, marks=pytest.mark.slow),
+        pytest.param(torch.float32, 16, 256, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("moved_by", ["pointers", "descriptors"])
@@ -130,7 +130,7 @@ def test_linear_decay_triton_equals_the_recurrence_with_gradients_at_any_widths(
 @pytest.mark.parametrize("inputs_in", [torch.float32, torch.float16])
 def test_no_gate_costs_linear_decay_triton_its_digits(gate: str, inputs_in: torch.dtype, device: str) -> None:
     """Where every gate is -50, its gradient of e^-50 is held against those of q, k and v."""
-    forward, gradients, gates = errors(inputs(device, 200, gate=gate, dtype=inputs_in))
+    forward, gradients, gates = errors(inputs(device, 130, gate=gate, dtype=inputs_in))
     assert within((forward, gradients, 0 if gate == "strong" else gates), inputs_in), (forward, gates)
 
 
@@ -142,9 +142,10 @@ def test_linear_decay_triton_of_relu_and_identity_equals_the_recurrence(
     assert within(found, torch.float32), found
 
 
-def test_gradients_of_the_gates_keep_their_digits_at_great_length(device: str) -> None:
-    """The error at 2100 tokens is that of 100, not what twenty times as many make."""
-    short, long = (errors(inputs(device, tokens, gate="none"))[2] for tokens in (100, 2100))
+@pytest.mark.parametrize("tokens", [500, pytest.param(2100, marks=pytest.mark.slow)])
+def test_gradients_of_the_gates_keep_their_digits_at_great_length(tokens: int, device: str) -> None:
+    """The error of many tokens is that of 100, not what five or twenty times as many make."""
+    short, long = (errors(inputs(device, n, gate="none"))[2] for n in (100, tokens))
     assert long < 2 * short + 1e-7, (short, long)
 
 
@@ -171,7 +172,7 @@ def test_linear_decay_triton_does_not_depend_on_segments_being_added_up_or_scann
     results = []
     for least, folded in ((1024, 32), (64, 32), (64, 0)):
         set_rules(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
-        q, k, v, g = x = inputs(device, 200)
+        q, k, v, g = x = inputs(device, 130)
         out = linear_decay_triton(q, k, v, g=g)
         results.append([out, *torch.autograd.grad(out, x, torch.ones_like(out))])
     for other in results[1:]:
@@ -179,11 +180,12 @@ def test_linear_decay_triton_does_not_depend_on_segments_being_added_up_or_scann
             assert relative_error(another, one) < 1e-5
 
 
+@pytest.mark.parametrize(("tokens", "heads"), [(130, 1), pytest.param(200, 2, marks=pytest.mark.slow)])
 def test_no_uninitialised_memory_reaches_a_result_of_linear_decay_triton_and_bits_repeat(
-    device: str, monkeypatch: pytest.MonkeyPatch
+    tokens: int, heads: int, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def results() -> list[Tensor]:
-        q, k, v, g = x = inputs(device, 200, 72, 5, heads=2)
+        q, k, v, g = x = inputs(device, tokens, 72, 5, heads=heads)
         out = linear_decay_triton(q, k, v, g=g)
         return [out, *torch.autograd.grad(out.square().sum(), x)]
 
@@ -312,12 +314,12 @@ def test_the_operators_of_linear_decay_triton_refuse_what_no_pass_can_read(devic
 def test_the_counted_flops_of_linear_decay_triton_are_those_of_its_costs(
     width: int, value_dim: int, device: str
 ) -> None:
-    x = inputs(device, 200, width, value_dim, heads=2)
+    x = inputs(device, 130, width, value_dim, heads=2)
     with FlopCounterMode(display=False) as counter:
         out = linear_decay_triton(*x[:3], g=x[3])
         torch.autograd.grad(out.sum(), x)
     case = Case(
-        "linear-decay-triton", "causal", 200, "forward_backward", device, "float32", 1, 2, width, value_dim
+        "linear-decay-triton", "causal", 130, "forward_backward", device, "float32", 1, 2, width, value_dim
     )
     costs = triton_costs(case)
     assert counter.get_total_flops() == costs.countable_flops == costs.flops
@@ -386,16 +388,21 @@ def test_outside_of_the_interpreter_two_programs_of_each_pass_fit_into_a_hopper_
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
-def test_all_tests_of_linear_decay_triton_pass_in_the_interpreter(device: str) -> None:
+@pytest.mark.parametrize(
+    ("chosen", "skipped"), [("not slow", 2), pytest.param("slow", 1, marks=pytest.mark.slow)]
+)
+def test_all_tests_of_linear_decay_triton_pass_in_the_interpreter(
+    chosen: str, skipped: int, device: str
+) -> None:
+    """Skipped in the interpreter are this test and, being not slow, that of compiled passes."""
     if device == "cuda":
         pytest.skip("compiled, on the card")
     assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
     file = Path(__file__)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen, str(file)],
         capture_output=True, text=True, check=False, cwd=file.parent.parent,
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
-    # This test and the one of compiled passes are skipped in the interpreter.
-    assert re.search(r"(?<!\d)2 skipped", done.stdout), done.stdout[-500:]
+    assert re.search(rf"(?<!\d){skipped} skipped", done.stdout), done.stdout[-500:]

@@ -7,7 +7,6 @@ of 64 tokens and chunks of 32 cross every boundary within a hundred tokens.
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import subprocess
@@ -17,8 +16,6 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -40,31 +37,6 @@ from attention.kernels.triton_common import plan as triton_plan
 from attention.kernels.triton_common.checks import supports
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def builtins_found_once() -> Iterator[None]:
-    """Spares the interpreter two fifths of its time.
-
-    At each call of a function it looks through Triton's language for builtins, to replace those that it has
-    not replaced yet.
-    """
-    if not INTERPRETED:
-        yield
-        return
-    from triton.language.core import is_builtin
-    from triton.runtime import interpreter
-
-    names: dict[Any, list[str]] = {}
-
-    def getmembers(of: Any) -> list[tuple[str, Any]]:
-        if of not in names:
-            names[of] = [name for name, member in inspect.getmembers(of) if is_builtin(member)]
-        return [(name, getattr(of, name)) for name in names[of]]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "inspect", SimpleNamespace(**{**vars(inspect), "getmembers": getmembers}))
-        yield
 
 
 @pytest.fixture(autouse=True)
