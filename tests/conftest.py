@@ -34,7 +34,7 @@ ONE_BY_ONE = (
     "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "benchmark_only", "keyword",
 )  # fmt: skip
 """Options of a user who looks at single tests."""
-LONGEST = ("test_hostile.py", "test_triton.py", "test_costs.py", "test_wall_clock.py", "test_benchmarks.py")
+LONGEST = ("test_triton.py", "test_hostile.py", "test_costs.py", "test_wall_clock.py", "test_benchmarks.py")
 """Files that begin first, so that none of them ends alone."""
 
 
@@ -153,6 +153,15 @@ def builtins_found_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "inspect", SimpleNamespace(**{**vars(inspect), "getmembers": getmembers}))
+        yield
+
+
+@pytest.fixture
+def without_pictures() -> Iterator[None]:
+    """Commands draw no pictures, which take most of their time."""
+    from tests.hostile import undrawn
+
+    with undrawn():
         yield
 
 

@@ -1,19 +1,17 @@
 """linear-decay-triton: compiled on CUDA, and under Triton's interpreter on a CPU.
 
-As in test_triton.py the last test runs all others in a process of their own on a CPU; segments of 64 tokens
-cross every boundary within a few hundred tokens.
+The last test of test_triton.py runs these in a process of their own on a CPU; segments of 64 tokens cross
+every boundary within a few hundred tokens.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -43,7 +41,7 @@ def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     set_rules(monkeypatch, LEAST_TOKENS=64)
     device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
     if device == "cpu" and not INTERPRETED and "interpreter" not in request.node.name:
-        pytest.skip("run by test_all_tests_of_linear_decay_triton_pass_in_the_interpreter")
+        pytest.skip("run by test_all_tests_of_kernels_in_triton_pass_in_the_interpreter")
     yield
     forget_launches()
 
@@ -385,24 +383,3 @@ def test_outside_of_the_interpreter_two_programs_of_each_pass_fit_into_a_hopper_
     assert done.returncode == 0, done.stderr[-4000:]
     sizes = [int(line.split()[1]) for line in done.stdout.splitlines()]
     assert len(sizes) == 16 and max(sizes) <= HALF_A_MULTIPROCESSOR, done.stdout
-
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
-@pytest.mark.parametrize(
-    ("chosen", "skipped"), [("not slow", 2), pytest.param("slow", 1, marks=pytest.mark.slow)]
-)
-def test_all_tests_of_linear_decay_triton_pass_in_the_interpreter(
-    chosen: str, skipped: int, device: str
-) -> None:
-    """Skipped in the interpreter are this test and, being not slow, that of compiled passes."""
-    if device == "cuda":
-        pytest.skip("compiled, on the card")
-    assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
-    file = Path(__file__)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen, str(file)],
-        capture_output=True, text=True, check=False, cwd=file.parent.parent,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert re.search(rf"(?<!\d){skipped} skipped", done.stdout), done.stdout[-500:]

@@ -1,8 +1,8 @@
 """linear-triton: compiled on CUDA, and under Triton's interpreter on a CPU.
 
-The interpreter must be chosen before Triton is imported, so on a CPU the last test runs all others in a
-process of their own. Inputs are small, because the interpreter takes tens of milliseconds a chunk: segments
-of 64 tokens and chunks of 32 cross every boundary within a hundred tokens.
+The interpreter must be chosen before Triton is imported, so on a CPU the last test runs all others, and those
+of linear-decay-triton, in a process of their own. Inputs are small, because the interpreter takes tens of
+milliseconds a chunk: segments of 64 tokens and chunks of 32 cross every boundary within a hundred tokens.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
     needs_none = ("does_not_serve", "interpreter")
     if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
-        pytest.skip("run by test_all_tests_of_linear_triton_pass_in_the_interpreter")
+        pytest.skip("run by test_all_tests_of_kernels_in_triton_pass_in_the_interpreter")
     yield
     forget_launches()
 
@@ -335,16 +335,22 @@ def test_an_undefined_gradient_of_the_output_of_linear_triton_gives_no_gradients
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
-def test_all_tests_of_linear_triton_pass_in_the_interpreter(device: str) -> None:
+@pytest.mark.parametrize(
+    ("chosen", "skipped"), [("not slow", 2), pytest.param("slow", 1, marks=pytest.mark.slow)]
+)
+def test_all_tests_of_kernels_in_triton_pass_in_the_interpreter(
+    chosen: str, skipped: int, device: str
+) -> None:
+    """Skipped in the interpreter are this test and, being not slow, that of compiled passes."""
     if device == "cuda":
         pytest.skip("compiled, on the card")
     assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
-    file = Path(__file__)
+    here = Path(__file__).parent
+    files = [str(here / name) for name in ("test_triton.py", "test_decay_triton.py")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
-        capture_output=True, text=True, check=False, cwd=file.parent.parent,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen, *files],
+        capture_output=True, text=True, check=False, cwd=here.parent,
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
-    # This test alone is skipped in the interpreter.
-    assert re.search(r"(?<!\d)1 skipped", done.stdout), done.stdout[-500:]
+    assert re.search(rf"(?<!\d){skipped} skipped", done.stdout), done.stdout[-500:]
