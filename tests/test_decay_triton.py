@@ -124,8 +124,17 @@ def test_linear_decay_triton_equals_the_recurrence_with_gradients_at_any_widths(
     assert within(found, inputs_in), found
 
 
-@pytest.mark.parametrize("gate", ["none", "strong", "growing", "mixed", "resets"])
-@pytest.mark.parametrize("inputs_in", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("inputs_in", "gate"),
+    [
+        *((torch.float32, gate) for gate in ("none", "strong", "growing", "mixed", "resets")),
+        (torch.float16, "mixed"),
+        *(
+            pytest.param(torch.float16, gate, marks=pytest.mark.slow)
+            for gate in ("none", "strong", "growing", "resets")
+        ),
+    ],
+)
 def test_no_gate_costs_linear_decay_triton_its_digits(gate: str, inputs_in: torch.dtype, device: str) -> None:
     """Where every gate is -50, its gradient of e^-50 is held against those of q, k and v."""
     forward, gradients, gates = errors(inputs(device, 130, gate=gate, dtype=inputs_in))
@@ -235,6 +244,7 @@ def test_linear_decay_triton_of_an_empty_sequence_is_empty(device: str) -> None:
     assert [y.shape for y in torch.autograd.grad(out.sum(), x[:3])] == [y.shape for y in x[:3]]
 
 
+@pytest.mark.slow
 def test_linear_decay_triton_compiled_as_a_full_graph_gives_the_same_bits_with_gradients(device: str) -> None:
     q, k, v, g = x = inputs(device)
     compiled = torch.compile(linear_decay_triton, backend="aot_eager", fullgraph=True)
@@ -308,7 +318,7 @@ def test_the_operators_of_linear_decay_triton_refuse_what_no_pass_can_read(devic
             ops.linear_decay_triton_backward(do, q, k, v, *kept, "elu", "tf32x3")
 
 
-@pytest.mark.parametrize(("width", "value_dim"), [(16, 16), (80, 72)])
+@pytest.mark.parametrize(("width", "value_dim"), [(16, 16), pytest.param(80, 72, marks=pytest.mark.slow)])
 def test_the_counted_flops_of_linear_decay_triton_are_those_of_its_costs(
     width: int, value_dim: int, device: str
 ) -> None:
