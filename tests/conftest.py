@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +34,7 @@ ONE_BY_ONE = (
     "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "benchmark_only", "keyword",
 )  # fmt: skip
 """Options of a user who looks at single tests."""
-LONGEST = ("test_hostile.py", "test_triton.py", "test_costs.py", "test_wall_clock.py", "test_benchmarks.py")
+LONGEST = ("test_triton.py", "test_hostile.py", "test_costs.py", "test_wall_clock.py", "test_benchmarks.py")
 """Files that begin first, so that none of them ends alone."""
 
 
@@ -124,6 +127,41 @@ def oracle_once() -> Iterator[None]:
     """Exact results of a case are computed once for all kernels of its family."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(errors, "_exact", lru_cache(maxsize=128)(errors._exact))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def builtins_found_once() -> Iterator[None]:
+    """Spares Triton's interpreter two fifths of its time.
+
+    At each call of a function it looks through Triton's language for builtins, to replace all those that it
+    has not replaced yet.
+    """
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        yield
+        return
+    from triton.language.core import is_builtin
+    from triton.runtime import interpreter
+
+    names: dict[Any, list[str]] = {}
+
+    def getmembers(of: Any) -> list[tuple[str, Any]]:
+        if of not in names:
+            names[of] = [name for name, member in inspect.getmembers(of) if is_builtin(member)]
+        replaced = names[of] and not is_builtin(getattr(of, names[of][0]))
+        return [] if replaced else [(name, getattr(of, name)) for name in names[of]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "inspect", SimpleNamespace(**{**vars(inspect), "getmembers": getmembers}))
+        yield
+
+
+@pytest.fixture
+def without_pictures() -> Iterator[None]:
+    """Commands draw no pictures, which take most of their time."""
+    from tests.hostile import undrawn
+
+    with undrawn():
         yield
 
 

@@ -19,6 +19,7 @@ from tests.compared import PLAIN, records
 from tests.repository import Repository
 from tests.synthetic import Law, Noise, Run
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 LINEAR = "attention/kernels/linear_explicit.py"
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 NOISE = Noise(run=0.02, repetition=0.005, round=0.01)

@@ -210,7 +210,7 @@ def test_predicted_peak_memory_of_linear_chunked_names_every_buffer(mode: str, p
 
 
 def test_two_readings_of_peak_memory_are_equal(kernel: str, device: str) -> None:
-    case = Case(kernel, "causal", 300, "forward_backward", device)
+    case = Case(kernel, "causal", 300, "forward_backward", device, heads=2)
     if get_kernel(kernel).supports(case):
         case = replace(case, dtype="bfloat16")
     assert peak_bytes(case) == peak_bytes(case)

@@ -1,19 +1,17 @@
 """linear-decay-triton: compiled on CUDA, and under Triton's interpreter on a CPU.
 
-As in test_triton.py the last test runs all others in a process of their own on a CPU; segments of 64 tokens
-cross every boundary within a few hundred tokens.
+The last test of test_triton.py runs these in a process of their own on a CPU; segments of 64 tokens cross
+every boundary within a few hundred tokens.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -43,7 +41,7 @@ def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     set_rules(monkeypatch, LEAST_TOKENS=64)
     device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
     if device == "cpu" and not INTERPRETED and "interpreter" not in request.node.name:
-        pytest.skip("run by test_all_tests_of_linear_decay_triton_pass_in_the_interpreter")
+        pytest.skip("run by test_all_tests_of_kernels_in_triton_pass_in_the_interpreter")
     yield
     forget_launches()
 
@@ -112,8 +110,8 @@ def test_linear_decay_triton_equals_the_recurrence_with_gradients_at_odd_lengths
         (torch.float32, 1, 5),
         (torch.float32, 80, 16),
         (torch.float32, 16, 136),
-        (torch.float16, 136, 72),
-        (torch.float32, 16, 256),
+        pytest.param(torch.float16, 136, 72, marks=pytest.mark.slow),
+        pytest.param(torch.float32, 16, 256, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("moved_by", ["pointers", "descriptors"])
@@ -126,11 +124,20 @@ def test_linear_decay_triton_equals_the_recurrence_with_gradients_at_any_widths(
     assert within(found, inputs_in), found
 
 
-@pytest.mark.parametrize("gate", ["none", "strong", "growing", "mixed", "resets"])
-@pytest.mark.parametrize("inputs_in", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("inputs_in", "gate"),
+    [
+        *((torch.float32, gate) for gate in ("none", "strong", "growing", "mixed", "resets")),
+        (torch.float16, "mixed"),
+        *(
+            pytest.param(torch.float16, gate, marks=pytest.mark.slow)
+            for gate in ("none", "strong", "growing", "resets")
+        ),
+    ],
+)
 def test_no_gate_costs_linear_decay_triton_its_digits(gate: str, inputs_in: torch.dtype, device: str) -> None:
     """Where every gate is -50, its gradient of e^-50 is held against those of q, k and v."""
-    forward, gradients, gates = errors(inputs(device, 200, gate=gate, dtype=inputs_in))
+    forward, gradients, gates = errors(inputs(device, 130, gate=gate, dtype=inputs_in))
     assert within((forward, gradients, 0 if gate == "strong" else gates), inputs_in), (forward, gates)
 
 
@@ -142,9 +149,10 @@ def test_linear_decay_triton_of_relu_and_identity_equals_the_recurrence(
     assert within(found, torch.float32), found
 
 
-def test_gradients_of_the_gates_keep_their_digits_at_great_length(device: str) -> None:
-    """The error at 2100 tokens is that of 100, not what twenty times as many make."""
-    short, long = (errors(inputs(device, tokens, gate="none"))[2] for tokens in (100, 2100))
+@pytest.mark.parametrize("tokens", [500, pytest.param(2100, marks=pytest.mark.slow)])
+def test_gradients_of_the_gates_keep_their_digits_at_great_length(tokens: int, device: str) -> None:
+    """The error of many tokens is that of 100, not what five or twenty times as many make."""
+    short, long = (errors(inputs(device, n, gate="none"))[2] for n in (100, tokens))
     assert long < 2 * short + 1e-7, (short, long)
 
 
@@ -171,7 +179,7 @@ def test_linear_decay_triton_does_not_depend_on_segments_being_added_up_or_scann
     results = []
     for least, folded in ((1024, 32), (64, 32), (64, 0)):
         set_rules(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
-        q, k, v, g = x = inputs(device, 200)
+        q, k, v, g = x = inputs(device, 130)
         out = linear_decay_triton(q, k, v, g=g)
         results.append([out, *torch.autograd.grad(out, x, torch.ones_like(out))])
     for other in results[1:]:
@@ -179,11 +187,12 @@ def test_linear_decay_triton_does_not_depend_on_segments_being_added_up_or_scann
             assert relative_error(another, one) < 1e-5
 
 
+@pytest.mark.parametrize(("tokens", "heads"), [(130, 1), pytest.param(200, 2, marks=pytest.mark.slow)])
 def test_no_uninitialised_memory_reaches_a_result_of_linear_decay_triton_and_bits_repeat(
-    device: str, monkeypatch: pytest.MonkeyPatch
+    tokens: int, heads: int, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def results() -> list[Tensor]:
-        q, k, v, g = x = inputs(device, 200, 72, 5, heads=2)
+        q, k, v, g = x = inputs(device, tokens, 72, 5, heads=heads)
         out = linear_decay_triton(q, k, v, g=g)
         return [out, *torch.autograd.grad(out.square().sum(), x)]
 
@@ -235,6 +244,7 @@ def test_linear_decay_triton_of_an_empty_sequence_is_empty(device: str) -> None:
     assert [y.shape for y in torch.autograd.grad(out.sum(), x[:3])] == [y.shape for y in x[:3]]
 
 
+@pytest.mark.slow
 def test_linear_decay_triton_compiled_as_a_full_graph_gives_the_same_bits_with_gradients(device: str) -> None:
     q, k, v, g = x = inputs(device)
     compiled = torch.compile(linear_decay_triton, backend="aot_eager", fullgraph=True)
@@ -308,16 +318,16 @@ def test_the_operators_of_linear_decay_triton_refuse_what_no_pass_can_read(devic
             ops.linear_decay_triton_backward(do, q, k, v, *kept, "elu", "tf32x3")
 
 
-@pytest.mark.parametrize(("width", "value_dim"), [(16, 16), (80, 72)])
+@pytest.mark.parametrize(("width", "value_dim"), [(16, 16), pytest.param(80, 72, marks=pytest.mark.slow)])
 def test_the_counted_flops_of_linear_decay_triton_are_those_of_its_costs(
     width: int, value_dim: int, device: str
 ) -> None:
-    x = inputs(device, 200, width, value_dim, heads=2)
+    x = inputs(device, 130, width, value_dim, heads=2)
     with FlopCounterMode(display=False) as counter:
         out = linear_decay_triton(*x[:3], g=x[3])
         torch.autograd.grad(out.sum(), x)
     case = Case(
-        "linear-decay-triton", "causal", 200, "forward_backward", device, "float32", 1, 2, width, value_dim
+        "linear-decay-triton", "causal", 130, "forward_backward", device, "float32", 1, 2, width, value_dim
     )
     costs = triton_costs(case)
     assert counter.get_total_flops() == costs.countable_flops == costs.flops
@@ -383,19 +393,3 @@ def test_outside_of_the_interpreter_two_programs_of_each_pass_fit_into_a_hopper_
     assert done.returncode == 0, done.stderr[-4000:]
     sizes = [int(line.split()[1]) for line in done.stdout.splitlines()]
     assert len(sizes) == 16 and max(sizes) <= HALF_A_MULTIPROCESSOR, done.stdout
-
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
-def test_all_tests_of_linear_decay_triton_pass_in_the_interpreter(device: str) -> None:
-    if device == "cuda":
-        pytest.skip("compiled, on the card")
-    assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
-    file = Path(__file__)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
-        capture_output=True, text=True, check=False, cwd=file.parent.parent,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-4000:]
-    # This test and the one of compiled passes are skipped in the interpreter.
-    assert re.search(r"(?<!\d)2 skipped", done.stdout), done.stdout[-500:]

@@ -23,6 +23,7 @@ from tests.histories import EPOCH, commit_id
 from tests.synthetic import ceilings
 from tests.test_quality import DISTURBED, GPU, Content, conditions, facts, slow_down, steady
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 HEADING = "Quality of the measurements"
 COUNT = 3
 Disturb = Callable[[Content], object]

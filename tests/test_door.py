@@ -129,7 +129,7 @@ def test_the_help_of_each_command_tells_all_exit_codes(command: str, capsys: Cap
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full, as Linux has")
-@pytest.mark.parametrize("words", [["--help"], ["report", "--help"]])
+@pytest.mark.parametrize("words", [pytest.param(["--help"], marks=pytest.mark.slow), ["report", "--help"]])
 def test_a_full_standard_output_is_a_sentence(words: list[str]) -> None:
     with open("/dev/full", "w") as full:
         process = start(*words, stdout=full.fileno())
@@ -149,7 +149,10 @@ def test_a_reader_who_leaves_early_ends_nothing_and_hears_nothing(tmp_path: Path
     assert (tmp_path / "report" / "summary.md").exists()
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+@pytest.mark.parametrize(
+    "backend",
+    ["module://matplotlib_inline.backend_inline", pytest.param("nonsense", marks=pytest.mark.slow)],
+)
 def test_the_backend_of_a_notebook_changes_nothing(backend: str, tmp_path: Path) -> None:
     process = start("report", tmp_path / "missing.json", MPLBACKEND=backend)
     _, error = process.communicate()

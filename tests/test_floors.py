@@ -199,6 +199,7 @@ def test_the_roofline_shades_what_lies_above_the_fastest_units(tmp_path: Path) -
         assert np.max(np.asarray(roof.get_ydata(), dtype=float)) == pytest.approx(RATE)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_summary_and_csv_hold_the_verdict_and_the_range_of_the_floor(tmp_path: Path) -> None:
     paths = save(tmp_path, run({"linear-chunked": [1.1] * 3}))
     assert main(["report", str(paths[0]), "-o", str(tmp_path / "report")]) == 0

@@ -78,6 +78,14 @@ def test_cut_off_at_any_byte_a_journal_loses_no_case_before_it(tmp_path: Path) -
         assert found in (complete, complete + 1) and found <= 3, cut
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no one wait for seconds for a process that lives on."""
+    assert hold.__kwdefaults__
+    monkeypatch.setitem(hold.__kwdefaults__, "patience_s", 0.06)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_the_journal_of_a_process_that_lives_is_left_to_it(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     journal = begun(out, 1)
@@ -86,6 +94,7 @@ def test_the_journal_of_a_process_that_lives_is_left_to_it(tmp_path: Path) -> No
     killed(journal)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_file_beside_a_living_journal_can_be_reported(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     out.write_text(json.dumps(DOCUMENT))

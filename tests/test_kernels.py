@@ -50,7 +50,7 @@ def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> 
     assert error <= tolerance, f"{what}: relative error {error:.2g}, allowed {tolerance:.2g}"
 
 
-@pytest.mark.parametrize("seq_len", [1, 2, 63, 500, 1000, 1024])
+@pytest.mark.parametrize("seq_len", [1, 2, 63, 500, pytest.param(1000, marks=pytest.mark.slow), 1024])
 @pytest.mark.parametrize("mode", MODES)
 def test_every_kernel_equals_the_oracle_at_every_length(
     kernel: str, mode: str, seq_len: int, dtype: str, device: str
@@ -80,7 +80,7 @@ def test_every_kernel_equals_the_oracle_at_every_width_with_gradients(
     narrow = get_kernel(kernel).precision_of(dtype) not in ("float64", "float32")
     cancels = head_dim == 1 and narrow
     phase = "forward" if cancels else "forward_backward"
-    case = usable(Case(kernel, mode, 150, phase, device, dtype, 2, 2, head_dim, value_dim))
+    case = usable(Case(kernel, mode, 150, phase, device, dtype, 1, 2, head_dim, value_dim))
     errors = errors_against_reference(case)
     # Roundings at D = 1 do not average out: four of half an eps in a row, at the worst.
     room = 2 if cancels else 1

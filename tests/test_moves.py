@@ -77,7 +77,7 @@ def rate_of_moves(unrest: Unrest, draws: int, pairs: int, repetitions: int = 0) 
     return float(np.mean([moved(one) for one in found]))
 
 
-@pytest.mark.parametrize("pairs", [3, 6])
+@pytest.mark.parametrize("pairs", [pytest.param(3, marks=pytest.mark.slow), 6])
 def test_equal_code_moves_no_exponent_and_no_crossover(pairs: int) -> None:
     rate = rate_of_moves(CALM, 30, pairs)
     assert_rate(rate, 0, 0.05, 30, f"A/A moved, {pairs} pairs")

@@ -60,6 +60,7 @@ def test_the_command_of_the_lengths_between_is_one_of_this_suite(tmp_path: Path)
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_known_noise_of_a_machine_takes_the_place_of_the_assumed_effect_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

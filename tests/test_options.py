@@ -24,6 +24,7 @@ REFUSALS = {
     "--times-from=missing.json": "--times-from: missing.json",
     "--case-seconds=-1": "--case-seconds must be above 0 and at most 1e+06, got -1.0",
     "--round-seconds=nan": "--round-seconds must be above 0 and at most 1e+06, got nan",
+    "--kernel-from=gone.py:f": "--kernel-from gone.py:f: there is no file",
     "--grid=huge": "invalid choice: 'huge'",
 }
 # One process imports torch for all refusals, because a process for each takes seconds.

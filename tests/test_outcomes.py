@@ -16,6 +16,7 @@ from benchmarks.ledger import Ledger
 from tests.sessions import ROOT, command, rows, run
 
 
+@pytest.mark.slow
 def test_cases_left_out_by_prediction_are_in_the_file_with_reasons_and_the_run_goes_on(
     tmp_path: Path,
 ) -> None:

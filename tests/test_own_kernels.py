@@ -156,6 +156,7 @@ def test_a_session_measures_own_functions_beside_those_asked_for(folder: Path, t
     }
 
 
+@pytest.mark.slow
 def test_a_session_says_what_cannot_be_taken_before_it_measures(folder: Path) -> None:
     text = run("--kernel-path", str(folder), "--kernel-from=mine.py:gone", exit_code=4)
     assert "ERROR: --kernel-from mine.py has no gone" in text

@@ -220,7 +220,9 @@ with checked_out([find_revision("HEAD", root)] * 2, root) as (harness, folders):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_comparison_of_revisions_ended_by_a_signal_removes_its_checkouts(
     shared: Repository, number: signal.Signals
 ) -> None:

@@ -1,13 +1,12 @@
 """linear-triton: compiled on CUDA, and under Triton's interpreter on a CPU.
 
-The interpreter must be chosen before Triton is imported, so on a CPU the last test runs all others in a
-process of their own. Inputs are small, because the interpreter takes tens of milliseconds a chunk: segments
-of 64 tokens and chunks of 32 cross every boundary within a hundred tokens.
+The interpreter must be chosen before Triton is imported, so on a CPU the last test runs all others, and those
+of linear-decay-triton, in a process of their own. Inputs are small, because the interpreter takes tens of
+milliseconds a chunk: segments of 64 tokens and chunks of 32 cross every boundary within a hundred tokens.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import subprocess
@@ -17,8 +16,6 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -42,31 +39,6 @@ from attention.kernels.triton_common.checks import supports
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def builtins_found_once() -> Iterator[None]:
-    """Spares the interpreter two fifths of its time.
-
-    At each call of a function it looks through Triton's language for builtins, to replace those that it has
-    not replaced yet.
-    """
-    if not INTERPRETED:
-        yield
-        return
-    from triton.language.core import is_builtin
-    from triton.runtime import interpreter
-
-    names: dict[Any, list[str]] = {}
-
-    def getmembers(of: Any) -> list[tuple[str, Any]]:
-        if of not in names:
-            names[of] = [name for name, member in inspect.getmembers(of) if is_builtin(member)]
-        return [(name, getattr(of, name)) for name in names[of]]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "inspect", SimpleNamespace(**{**vars(inspect), "getmembers": getmembers}))
-        yield
-
-
 @pytest.fixture(autouse=True)
 def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """Plans have segments of 64 tokens, and tests that need the interpreter are skipped outside of it."""
@@ -74,7 +46,7 @@ def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
     needs_none = ("does_not_serve", "interpreter")
     if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
-        pytest.skip("run by test_all_tests_of_linear_triton_pass_in_the_interpreter")
+        pytest.skip("run by test_all_tests_of_kernels_in_triton_pass_in_the_interpreter")
     yield
     forget_launches()
 
@@ -163,7 +135,7 @@ def test_linear_triton_does_not_depend_on_segments_being_added_up_or_scanned(
             assert relative_error(y, x) < 1e-5
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["causal", pytest.param("bidirectional", marks=pytest.mark.slow)])
 def test_no_uninitialised_memory_reaches_a_result_of_linear_triton(mode: str, device: str) -> None:
     def results() -> list[Tensor]:
         q, k, v = inputs(device, (1, 2, 70, 12), value_dim=5)
@@ -363,16 +335,22 @@ def test_an_undefined_gradient_of_the_output_of_linear_triton_gives_no_gradients
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
-def test_all_tests_of_linear_triton_pass_in_the_interpreter(device: str) -> None:
+@pytest.mark.parametrize(
+    ("chosen", "skipped"), [("not slow", 2), pytest.param("slow", 1, marks=pytest.mark.slow)]
+)
+def test_all_tests_of_kernels_in_triton_pass_in_the_interpreter(
+    chosen: str, skipped: int, device: str
+) -> None:
+    """Skipped in the interpreter are this test and, being not slow, that of compiled passes."""
     if device == "cuda":
         pytest.skip("compiled, on the card")
     assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
-    file = Path(__file__)
+    here = Path(__file__).parent
+    files = [str(here / name) for name in ("test_triton.py", "test_decay_triton.py")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
-        capture_output=True, text=True, check=False, cwd=file.parent.parent,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen, *files],
+        capture_output=True, text=True, check=False, cwd=here.parent,
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
-    # This test alone is skipped in the interpreter.
-    assert re.search(r"(?<!\d)1 skipped", done.stdout), done.stdout[-500:]
+    assert re.search(rf"(?<!\d){skipped} skipped", done.stdout), done.stdout[-500:]

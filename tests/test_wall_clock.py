@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from attention import Case
-from attention.case import MODES
 from benchmarks.subjects import prepare
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # another process may have the other core
@@ -33,7 +32,7 @@ def exponent(case: Case, seq_lens: Sequence[int], repetitions: int = 7) -> float
     return float(np.polyfit(np.log(seq_lens), np.log(medians), 1)[0])
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["causal", pytest.param("bidirectional", marks=pytest.mark.slow)])
 def test_the_exponent_of_time_is_two_for_standard_explicit_and_one_for_linear_chunked(mode: str) -> None:
     """Bounds leave room for caches and other processes, and three tries for stalls."""
     for _ in range(3):

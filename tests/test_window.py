@@ -259,20 +259,22 @@ def test_flops_of_a_window_are_quadratic_up_to_it_and_linear_beyond(name: str) -
     assert 1 < far.flops / far.useful_flops < 1.26
 
 
+@pytest.mark.parametrize("seq_len", [1024, 2048, pytest.param(8192, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("phase", ["forward", "forward_backward"])
-def test_predicted_peak_memory_of_window_sdpa_is_close_to_the_measured_one(phase: str, device: str) -> None:
-    for seq_len in (1024, 2048, 8192):
-        case = Case("window-sdpa", "causal", seq_len, phase, device, heads=4)
-        predicted = get_kernel(case.kernel).costs(case).peak_bytes
-        measured = peak_memory(prepare(case), device).tensor_bytes
-        assert measured is not None
-        # A constant for the buffers of the threads, and for the band.
-        assert 0.8 * measured - 4 * 2**20 < predicted < 1.35 * measured + 4 * 2**20
+def test_predicted_peak_memory_of_window_sdpa_is_close_to_the_measured_one(
+    phase: str, seq_len: int, device: str
+) -> None:
+    case = Case("window-sdpa", "causal", seq_len, phase, device, heads=4)
+    predicted = get_kernel(case.kernel).costs(case).peak_bytes
+    measured = peak_memory(prepare(case), device).tensor_bytes
+    assert measured is not None
+    # A constant for the buffers of the threads, and for the band.
+    assert 0.8 * measured - 4 * 2**20 < predicted < 1.35 * measured + 4 * 2**20
 
 
 def test_predicted_peak_memory_of_window_flex_is_close_to_the_measured_one(device: str) -> None:
     for head_dim, value_dim in ((16, 16), (16, 24)):
-        case = Case("window-flex", "causal", 20000, "forward", device, head_dim=head_dim, value_dim=value_dim)
+        case = Case("window-flex", "causal", 6000, "forward", device, head_dim=head_dim, value_dim=value_dim)
         call = prepare(case)
         call()  # which compiles
         measured = peak_memory(call, device).tensor_bytes
