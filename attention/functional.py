@@ -72,6 +72,8 @@ def standard_attention(
     if scale is not None:
         scale = check_number("scale", scale)
     q, k, v, function = _select("standard", backend, q, k, v, causal)
+    if scale is None:  # a registered kernel may not take it
+        return function(q, k, v, causal=causal)
     return function(q, k, v, causal=causal, scale=scale)
 
 
@@ -238,6 +240,9 @@ def _family(case: Case) -> str:
 
 def _candidates(case: Case) -> tuple[str, ...]:
     family = _family(case)
+    if (family, "cpu") not in AUTO:
+        known = ", ".join(dict.fromkeys(name for name, _ in AUTO))
+        raise ValueError(f"{case.kernel!r} is of no family that auto chooses in; there are {known}")
     return AUTO.get((family, case.device), AUTO[family, "cpu"])
 
 

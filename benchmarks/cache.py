@@ -13,9 +13,13 @@ from types import ModuleType
 
 
 def _load() -> ModuleType:
-    package = find_spec("attention")
-    assert package is not None and package.origin is not None, "attention/ is installed beside benchmarks/"
-    spec = spec_from_file_location("attention_cache", Path(package.origin).with_name("cache.py"))
+    # Beside this package, as any folder that is first on the path may hold a module of a user's of that name.
+    file = Path(__file__).resolve().parents[1] / "attention" / "cache.py"
+    if not file.is_file():
+        package = find_spec("attention")
+        assert package is not None and package.origin is not None, "attention/ is not installed"
+        file = Path(package.origin).with_name("cache.py")
+    spec = spec_from_file_location("attention_cache", file)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)

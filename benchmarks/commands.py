@@ -14,7 +14,7 @@ from benchmarks.analysis.reading.texts import printable
 from benchmarks.analysis.report.writing import write_report
 from benchmarks.comparing import compare_files, compare_revisions
 from benchmarks.noise_store import known_run_effect
-from benchmarks.own.sessions import measure_own, placed
+from benchmarks.own.sessions import few_beside, measure_own, placed
 from benchmarks.runs import Plan, carry_out
 from benchmarks.survival.journal import recovered
 from benchmarks.survival.locks import hold_folder
@@ -74,7 +74,7 @@ def compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
             comparison = compare_revisions(
                 options.rev,
                 options.pairs,
-                placed(pytest_options, Path.cwd()),
+                few_beside(placed(pytest_options, Path.cwd())),
                 output,
                 margin=margin,
                 format=format,

@@ -27,10 +27,12 @@ class Computed:
     Attributes:
         candidates: The functions that it may compute, the first the likeliest.
         fault: What is wrong with its result, if it claims a function.
+        nearest: Of the functions that it was compared with, the one that its result was nearest to.
     """
 
     candidates: Sequence[Candidate] = ()
     fault: str | None = None
+    nearest: Candidate | None = None
 
 
 def compute_short(short: Case, case: Case) -> Computed:
@@ -50,7 +52,8 @@ def compute_short(short: Case, case: Case) -> Computed:
         Candidate(reference, subject.errors(short, reference))
         for reference in (_comparable(case) if kernel.reference == SOUGHT else ())
     ]
-    return Computed([one for one in found if one.errors.within(case)])
+    nearest = min(found, key=lambda one: one.errors.output, default=None)
+    return Computed([one for one in found if one.errors.within(case)], nearest=nearest)
 
 
 def _comparable(case: Case) -> Iterator[Reference]:

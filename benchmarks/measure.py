@@ -119,10 +119,11 @@ class Measurer:
 
         A series that is right where it was compared may be wrong at another length: each is looked at.
         """
-        found = compute_long(case, self._computed[series_of(case)])
+        short = self._computed[series_of(case)]
+        found = compute_long(case, short)
         untimed = _untimed(SUBJECTS[case.subject].prepare(case), case)
         self.ledger.learn_bytes(case, untimed["peak_bytes"])
-        return {**_function(case, found), **untimed}
+        return {**_function(case, found, short.nearest), **untimed}
 
     def _warm_up(self, call: Callable[[], object], case: Case) -> tuple[float, Callable[[], None] | None]:
         return warm_up(call, case.device, clock_name(case.device, self.clock))
@@ -149,13 +150,14 @@ class Measurer:
         }
 
 
-def _function(case: Case, found: Candidate | None) -> dict[str, Any]:
+def _function(case: Case, found: Candidate | None, nearest: Candidate | None) -> dict[str, Any]:
     """The function that a case computes, and how far its result was from that on a few tokens."""
     if case.subject == "ceiling":
         return {}
     if found is None:
         declared = get_kernel(case.kernel).reference == NONE
-        return {"reference": NONE if declared else None, "reference_error": None}
+        off = nearest and f"{nearest.reference.name}, off by {nearest.errors.output:.2g}"
+        return {"reference": NONE if declared else None, "reference_error": None, "nearest": off}
     return {"reference": found.reference.name, "reference_error": found.errors.output}
 
 

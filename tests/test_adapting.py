@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -95,6 +97,32 @@ def test_a_function_that_fails_is_not_refused_for_its_mode() -> None:
 
     kernel = register_kernel("mine", attend)
     assert [kernel.supports(Case("mine", mode, 100)) for mode in ("bidirectional", "causal")] == [None, None]
+
+
+def test_rounding_and_warnings_do_not_make_a_causal_function_look_ahead() -> None:
+    def stable(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        warnings.warn("slow", stacklevel=1)
+        scores = (q @ k.mT).masked_fill(torch.ones(q.shape[2], q.shape[2]).triu(1).bool(), -torch.inf)
+        weights = (scores - scores.amax()).exp()  # the largest of all, which a later token moves
+        return weights / weights.sum(-1, keepdim=True) @ v
+
+    kernel = register_kernel("mine", stable)
+    assert kernel.supports(Case("mine", "causal", 100, head_dim=4)) is None
+    assert kernel.supports(Case("mine", "bidirectional", 100, head_dim=4)) is not None
+
+
+def test_a_compiled_function_that_tells_no_arguments_gets_its_mode() -> None:
+    kernel = register_kernel("mine", torch.nn.functional.scaled_dot_product_attention)
+    q, k, v = make_inputs(CASE)
+    for causal in (False, True):
+        torch.testing.assert_close(kernel.function(q, k, v, causal=causal), softmax(q / 8**0.5, k, v, causal))
+
+
+def test_a_mode_that_is_bound_already_is_not_chosen_anew() -> None:
+    kernel = register_kernel("mine", partial(softmax, causal=True))
+    assert kernel.supports(Case("mine", "causal", 100)) is None
+    refusal = kernel.supports(Case("mine", "bidirectional", 100))
+    assert refusal is not None and "it is causal" in refusal
 
 
 def gated(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, causal: bool) -> Tensor:

@@ -141,6 +141,34 @@ def test_a_result_of_another_kind_or_shape_is_told(result: Callable[[Tensor], An
     assert words in str(raised.value)
 
 
+def test_a_kernel_that_changes_its_inputs_fails() -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+        out = softmax_attention(q, k, v, causal)
+        k.mul_(0.5)
+        return out
+
+    register_kernel("mine", attend)
+    with pytest.raises(AssertionError, match="it changes k in place"):
+        compute_short(replace(CASE, seq_len=SHORT), CASE)
+
+
+def test_the_nearest_function_is_told_of_one_that_misses_it() -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+        q, k, v = (x.bfloat16() for x in (q, k, v))
+        return softmax_attention(q, k, v, causal).float()
+
+    register_kernel("mine", attend)
+    found = compute_short(replace(CASE, seq_len=SHORT), CASE)
+    assert not found.candidates and found.nearest is not None
+    assert found.nearest.reference.name == "softmax attention" and 1e-3 < found.nearest.errors.output < 1e-1
+
+
+def test_an_oracle_that_returns_no_tensor_is_told() -> None:
+    register_kernel("mine", softmax_attention, reference=lambda q, k, v, causal: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(AssertionError, match="returns no tensor but NoneType"):
+        compute_short(replace(CASE, seq_len=SHORT), CASE)
+
+
 def test_built_in_kernels_claim_the_functions_of_their_families() -> None:
     for name in ("standard-sdpa", "linear-chunked"):
         case = replace(CASE, kernel=name)

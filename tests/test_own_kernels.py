@@ -14,7 +14,7 @@ from attention.kernels.references import errors_against_reference
 from attention.kernels.registry import _KERNELS, Reference
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.own.functions import OwnKernelError, find, register_own
-from benchmarks.own.sessions import of_each_side, own_functions, placed
+from benchmarks.own.sessions import few_beside, of_each_side, own_functions, placed
 from tests.sessions import rows, run
 
 MODULE = """
@@ -168,6 +168,13 @@ def test_options_of_a_session_elsewhere_name_the_folder_of_this_one(tmp_path: Pa
     assert told == ["--kernel-from", "my.py:f", f"--kernel-path={tmp_path}"]
     assert placed(told, tmp_path / "other") == told
     assert own_functions(["--kernel-from=my.py:f", "-k", "x", "--kernel-from", "m:g"]) == ["my.py:f", "m:g"]
+
+
+def test_own_functions_are_compared_beside_a_few_kernels_unless_others_are_named() -> None:
+    own = ["--kernel-from=my.py:f"]
+    assert few_beside(own) == ["--grid", "try", *own]
+    assert few_beside([*own, "--kernel", "linear-*"]) == [*own, "--kernel", "linear-*"]
+    assert few_beside(["--mode", "causal"]) == ["--mode", "causal"]
 
 
 def test_each_side_of_a_comparison_takes_its_own_revision_of_a_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from benchmarks.__main__ import main
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.plots.looks import BACKGROUND
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.reading.roles import USUAL, Roles
+from benchmarks.analysis.reading.roles import USUAL, Roles, role_words
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.functions import UNCHECKED, labelled
 from benchmarks.analysis.report.pictures.speedup import speedup_picture
@@ -153,7 +153,8 @@ def test_a_kernel_that_is_another_function_beyond_some_length_is_told_so(tmp_pat
         )
 
     text = " ".join(console(written(tmp_path / "out.json", changing, own="mine")).split())
-    assert "computes softmax attention to a relative error of 3e-07 (N = 256, 512); computes neither" in text
+    known = "computes softmax attention to a relative error of 3e-07 (N = 256, 512)"
+    assert f"{known}; computes none of the functions known here" in text
 
 
 def test_records_from_before_functions_were_recorded_are_those_of_their_families(tmp_path: Path) -> None:
@@ -222,6 +223,21 @@ def test_of_many_kernels_the_slowest_are_grey_and_no_own_one_is(tmp_path: Path) 
 def test_kernels_that_cannot_be_compared_have_no_empty_picture(tmp_path: Path) -> None:
     path = Run({("mine", "causal"): Law(1e-6, 1)}).write(tmp_path / "out.json")
     assert speedup_picture(view_of(path)) is None
+
+
+def test_a_report_leaves_no_picture_of_an_earlier_one(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    assert main(["report", str(written(tmp_path / "first.json")), "-o", str(out)]) == 0
+    (out / "mine.png").touch()
+    alone = Run({("mine", "causal"): Law(1e-6, 1)}).write(tmp_path / "second.json")
+    assert main(["report", str(alone), "-o", str(out)]) == 0
+    left = {file.name for file in out.glob("*.png")}
+    assert "speedup_analysis.png" not in left and {"mine.png", "complexity_scaling.png"} <= left
+
+
+def test_linear_and_standard_are_named_only_where_all_are_of_these_families() -> None:
+    assert role_words([("linear-a", "standard-b")]) == ("linear", "standard")
+    assert role_words([("linear-a", "standard-b"), ("window-a", "standard-b")]) == ("contender", "baseline")
 
 
 def test_hostile_roles_are_no_roles(tmp_path: Path) -> None:

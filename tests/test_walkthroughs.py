@@ -25,6 +25,17 @@ def test_there_are_three_of_them() -> None:
     assert len(COMMANDS) == len(FILES) == 3
 
 
+def test_a_file_may_be_called_as_a_package_of_this_suite(tmp_path: Path) -> None:
+    (tmp_path / "attention.py").write_text(FILES["relu.py"])
+    words = ["-m", "benchmarks", "try", "attention.py:relu_attention", "--mode=causal", *QUICK[:2]]
+    done = subprocess.run(
+        [sys.executable, *words, "--repetitions=1"],
+        cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "relu_attention" in done.stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_walkthrough_leads_to_an_answer(command: str, tmp_path: Path) -> None:
     words = command.split()

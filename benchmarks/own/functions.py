@@ -139,12 +139,13 @@ def _carefully(what: str, load: Callable[[], Any]) -> Any:
 
 def _line(error: BaseException) -> str:
     """Where in the user's code it was raised."""
-    last = error.__traceback__
-    while last and last.tb_next:
-        last = last.tb_next
-    if last is None or last.tb_frame.f_code.co_filename == __file__:
-        return ""
-    return f" (line {last.tb_lineno} of {Path(last.tb_frame.f_code.co_filename).name})"
+    place, step = "", error.__traceback__
+    while step:
+        file = step.tb_frame.f_code.co_filename
+        if file != __file__ and not file.startswith("<frozen"):
+            place = f" (line {step.tb_lineno} of {Path(file).name})"
+        step = step.tb_next
+    return "" if isinstance(error, SyntaxError) else place
 
 
 def _reference(word: str, folder: Path) -> Reference | str:

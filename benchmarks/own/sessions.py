@@ -68,6 +68,13 @@ def placed(pytest_options: Sequence[str], folder: Path) -> list[str]:
     return [*pytest_options, f"{PATH}={folder}"]
 
 
+def few_beside(pytest_options: Sequence[str]) -> list[str]:
+    """Options that measure own functions beside a few kernels, unless they choose cases themselves."""
+    chosen = {option.partition("=")[0] for option in pytest_options}
+    few = own_functions(pytest_options) and chosen.isdisjoint(("--grid", "--kernel"))
+    return [*(("--grid", "try") if few else ()), *pytest_options]
+
+
 def own_functions(pytest_options: Sequence[str]) -> list[str]:
     """The words that name a user's own functions among options."""
     pairs = zip_longest(pytest_options, pytest_options[1:], fillvalue="")

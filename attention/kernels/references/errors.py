@@ -88,13 +88,24 @@ def _run(
 
 
 def _checked(function: Callable[..., Tensor], case: Case, *tensors: Tensor, **options: Any) -> Tensor:
-    """What a kernel returns, if it has the shape of a result."""
+    """What a kernel returns, if it has the shape of a result and leaves its inputs as they were."""
+    before = [x.detach().clone() for x in tensors]
     out = function(*tensors, **options)
     if not isinstance(out, Tensor):
         raise AssertionError(f"wrong result: the output is no tensor but {type(out).__name__}")
     shape = (case.batch, case.heads, case.seq_len, case.value_dim)
     if tuple(out.shape) != shape:
         raise AssertionError(f"wrong result: the output has shape {tuple(out.shape)}, but {shape} is needed")
+    for name, x, old in zip("qkv", tensors, before, strict=False):
+        if not torch.equal(x.detach(), old):
+            raise AssertionError(f"it changes {name} in place, which the next call would get as its input")
+    return out
+
+
+def _oracle(reference: Reference, *tensors: Tensor, **options: Any) -> Tensor:
+    out = reference.function(*tensors, **options)
+    if not isinstance(out, Tensor):
+        raise AssertionError(f"the oracle {reference.name} returns no tensor but {type(out).__name__}")
     return out
 
 
@@ -108,7 +119,7 @@ def _exact(case: Case, reference: Reference, make: MakeInputs | None) -> tuple[T
     tensors = [_widened(x) for x in make_inputs(case, seed=1)]
     every = make(case) if make else {}
     extra = {name: _widened(x) for name, x in every.items() if reference.takes(name)}
-    return _run(reference.function, case, tensors, extra, [*tensors, *differentiated_inputs(extra)])
+    return _run(partial(_oracle, reference), case, tensors, extra, [*tensors, *differentiated_inputs(extra)])
 
 
 def _widened(x: Any) -> Any:

@@ -14,10 +14,10 @@ SCHEMA = 1
 TEXTS = ("key", "kernel", "family", "mode", "phase", "device", "device_name", "dtype", "clock")
 INTEGERS = ("batch", "heads", "seq_len", "head_dim", "repetition")
 AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
-OPTIONAL_TEXTS = ("precision", "state_changed", "reference", "flops_unknown")
+OPTIONAL_TEXTS = ("precision", "state_changed", "reference", "nearest", "flops_unknown")
 OPTIONAL_INTEGERS = ("value_dim", "embed_dim")
 OPTIONAL_AMOUNTS = ("counted_flops", "countable_flops", "predicted_peak_bytes", "reference_error")
-SENTENCES = ("state_changed", "flops_unknown")
+SENTENCES = ("state_changed", "nearest", "flops_unknown")
 """Texts of any length."""
 FUNCTIONS = {"standard": "softmax attention", "linear": "linear attention with elu + 1"}
 """What kernels of these families compute, to which those of older records were held as well."""

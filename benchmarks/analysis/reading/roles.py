@@ -88,6 +88,12 @@ def in_families(contender: str, baseline: str) -> bool:
     return (contender.partition("-")[0], baseline.partition("-")[0]) == ("linear", "standard")
 
 
+def role_words(pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """What contenders and baselines are called: linear and standard, where all of them are."""
+    usual = all(in_families(*pair) for pair in pairs)
+    return ("linear", "standard") if usual else ("contender", "baseline")
+
+
 def named_in_json(found: dict[str, Any], contender: str, baseline: str) -> dict[str, Any]:
     """The object of a pair with `linear` and `standard`, which are null where the pair is of other families.
 

@@ -42,6 +42,7 @@ def name_caveats(
         *_changed_state(records.rows),
         *_precisions(records.rows, crossovers),
         *_borrowed_costs(records.rows),
+        *_unknown_flops(records.rows),
         *_missing(records.rows, roles),
         *_without_ceilings(series, ceilings),
         *_of_crossovers(crossovers),
@@ -140,6 +141,15 @@ def _borrowed_costs(rows: pd.DataFrame) -> Iterator[str]:
             "are not those of what it executes, so its FLOPs, their exponent and its place under the roof "
             "are wrong."
         )
+
+
+def _unknown_flops(rows: pd.DataFrame) -> Iterator[str]:
+    """Kernels that have no place under the roof, and no exponent of FLOPs."""
+    if "flops_unknown" not in rows:
+        return
+    told = rows.dropna(subset="flops_unknown")
+    for (kernel, reason), _ in told.groupby(["kernel", "flops_unknown"]):
+        yield f"The FLOPs of {kernel} are not known: {str(reason).rstrip('.')}."
 
 
 def _missing(rows: pd.DataFrame, roles: Roles) -> Iterator[str]:

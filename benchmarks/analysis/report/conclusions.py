@@ -39,11 +39,13 @@ class Function:
             functions that have one, `fields.DECLARED` where its author says so.
         error: Relative error of its output against that oracle on a few tokens, None where not known.
         seq_lens: The lengths.
+        nearest: Of the functions that it does not compute the nearest, and how far off it is.
     """
 
     reference: str | None
     error: float | None
     seq_lens: list[int]
+    nearest: str | None = None
 
     @property
     def checked(self) -> bool:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.reading.roles import USUAL
+from benchmarks.analysis.reading.roles import role_words
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.cases import agreeing, spread
@@ -45,7 +45,7 @@ def evidence(summary: Summary, cases: pd.DataFrame, setting: Setting) -> Iterato
         yield Section(f"Median time and its spread, {name}", table=_medians(ours), level=3)
     pairs = [pair for pair in summary.crossovers if pair.setting == setting and pair.quantity == "time"]
     if pairs:
-        words = ("linear", "standard") if summary.roles == USUAL else ("contender", "baseline")
+        words = role_words((pair.contender, pair.baseline) for pair in pairs)
         about = ABOUT_SPEEDUPS.format(ratio=" / ".join(reversed(words)))
         notes = [about] if any(pair.found.units > 1 for pair in pairs) else []
         title = f"Speedup of {' over '.join(words)}, {name}"

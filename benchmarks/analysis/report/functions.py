@@ -23,7 +23,9 @@ def functions(cases: pd.DataFrame) -> list[Function]:
         known, error = case.get("reference"), case.get("reference_error")
         reference = None if known is None or pd.isna(known) else str(known)
         worst = None if error is None or pd.isna(error) else float(error)
-        before = found.setdefault(reference, Function(reference, worst, []))
+        near = case.get("nearest")
+        nearest = None if reference or near is None or pd.isna(near) else str(near)
+        before = found.setdefault(reference, Function(reference, worst, [], nearest))
         before.seq_lens.append(int(case["seq_len"]))
     return list(found.values())
 
@@ -97,7 +99,7 @@ def _words(found: Function) -> str:
     if found.reference == DECLARED:
         return "computes a function of its own, as it says: unchecked"
     if found.reference is None:
-        others = " nor ".join(FUNCTIONS.values())
-        return f"computes neither {others}, but another function: unchecked{where}"
+        nearest = f"; nearest is {found.nearest}" if found.nearest else ""
+        return f"computes none of the functions known here, but another one: unchecked{where}{nearest}"
     error = "" if found.error is None else f" to a relative error of {found.error:.1g}"
     return f"computes {found.reference}{error}{where}"

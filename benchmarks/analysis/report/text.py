@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.reading.roles import USUAL, Roles
+from benchmarks.analysis.reading.roles import USUAL, role_words
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate
 from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, headline_kernel
@@ -53,12 +53,13 @@ def _head(summary: Summary) -> Section:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     files = f"From {wording.count(len(names), 'file')}: {', '.join(names[:MOST_NAMES])}{more}."
     only_ceilings = summary.ceilings and not summary.series
-    title = "What the devices can do" if only_ceilings else _title(summary.roles)
+    title = "What the devices can do" if only_ceilings else _title(summary)
     return Section(title, [files, *_units(summary.runs)], level=1)
 
 
-def _title(roles: Roles) -> str:
-    if roles == USUAL:
+def _title(summary: Summary) -> str:
+    roles, pairs = summary.roles, [(pair.contender, pair.baseline) for pair in summary.crossovers]
+    if roles == USUAL and role_words(pairs) == ("linear", "standard"):
         return "Linear against standard attention"
     contenders = wording.listed(roles.own) if roles.own else "All kernels"
     return f"{contenders} against {wording.listed(roles.against)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from benchmarks.analysis.reading.fields import AMOUNTS, OPTIONAL_AMOUNTS
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.functions import labelled
-from benchmarks.analysis.report.pictures.drawing import drawings
+from benchmarks.analysis.report.pictures.drawing import STEMS, drawings
 from benchmarks.analysis.report.raw import save_raw
 from benchmarks.analysis.report.summary import RunEffect, summarise
 from benchmarks.analysis.report.text import sections
@@ -66,6 +67,7 @@ def write_report(
         (place / tables[1]).write_text(json_text(summary), encoding="utf-8")
         (place / tables[2]).write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
     files = [folder / name for name in (*pictures, *([raw.name] if raw else []), *tables)]
+    _remove_pictures_of_before(folder, {file.name for file in files})
     measured = {one.kernel for one in summary.series}
     return Report(
         as_text([*text, written_section(files)]),
@@ -73,6 +75,14 @@ def write_report(
         measured=len(records.rows) > 0,
         own_measured=not measured.isdisjoint(summary.roles.own),
     )
+
+
+def _remove_pictures_of_before(folder: Path, written: Collection[str]) -> None:
+    """Pictures of an earlier report that this one does not have would be taken for its own."""
+    for file in folder.glob("*.png"):
+        if file.name not in written and file.stem.partition("-")[0] in STEMS:
+            with suppress(OSError):
+                file.unlink()
 
 
 def _integers(cases: pd.DataFrame) -> pd.DataFrame:

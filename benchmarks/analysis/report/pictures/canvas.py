@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,12 @@ def make_panels(
     return figure, panels
 
 
-def kernels_below(figure: Figure, view: View, more: Mapping[str, Line2D]) -> None:
-    """The legend: the kernels shown, and what else is given."""
-    shown = {one.kernel for series in view.series.values() for one in series}
+def kernels_below(
+    figure: Figure, view: View, more: Mapping[str, Line2D], shown: Collection[str] | None = None
+) -> None:
+    """The legend: the kernels shown, all of the view unless they are given, and what else is given."""
+    if shown is None:
+        shown = {one.kernel for series in view.series.values() for one in series}
     handles = {
         name: legend_handle(look)
         for name, look in view.looks.items()

@@ -29,6 +29,11 @@ OF_OPERATORS: dict[str, Callable[[View], Figure | None]] = {
 }
 
 
+OF_LAYERS = "self_attention_profiling"
+STEMS = (*OF_OPERATORS, OF_LAYERS)
+"""How the names of the pictures of a report begin."""
+
+
 def drawings(summary: Summary, cases: pd.DataFrame) -> dict[str, Drawing]:
     """The pictures of every combination of phase, device, dtype, clock and shape.
 
@@ -45,7 +50,7 @@ def drawings(summary: Summary, cases: pd.DataFrame) -> dict[str, Drawing]:
         for name, draw in OF_OPERATORS.items():
             found[_free_name(f"{name}{suffix}", found)] = partial(draw, view)
     for suffix, layer in layer_views(cases):
-        found[_free_name(f"self_attention_profiling{suffix}", found)] = partial(profiling_picture, layer)
+        found[_free_name(f"{OF_LAYERS}{suffix}", found)] = partial(profiling_picture, layer)
     return found
 
 

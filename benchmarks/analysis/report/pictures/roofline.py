@@ -43,7 +43,7 @@ def roofline_picture(view: View) -> Figure | None:
     ridge = most / bandwidth
     left, right = min(cases["intensity"].min() / 3, ridge / 10), max(cases["intensity"].max(), ridge) * 3
     panels[0][1].set_ylabel("achieved rate: FLOPs / median time")
-    kernels_below(figure, view, floor_handles(cases["floor_verdict"]))
+    kernels_below(figure, view, floor_handles(cases["floor_verdict"]), set(cases["kernel"]))
     for _, axes in panels:
         log_axis(axes, left, right, words=lambda value: f"{value:g}", which="x")
         log_axis(axes, cases["rate"].min() / 3, max(most, cases["rate"].max()) * 3, words=_rate_tick)

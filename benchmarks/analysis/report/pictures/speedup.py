@@ -21,7 +21,7 @@ from benchmarks.analysis.plots.style import (
     log_axis,
     mark_floors,
 )
-from benchmarks.analysis.reading.roles import USUAL
+from benchmarks.analysis.reading.roles import role_words
 from benchmarks.analysis.report.conclusions import headline_kernel
 from benchmarks.analysis.report.pictures.canvas import make_panels
 from benchmarks.analysis.report.pictures.views import View
@@ -34,11 +34,12 @@ FEW_LINES = 3
 
 
 class Speedup(NamedTuple):
-    """One line of the picture, in the colour of its baseline."""
+    """One line of the picture, in the colour of its baseline; where all have the same, of its contender."""
 
     contender: str
     baseline: str
     line: str
+    colored_by: str
     lengths: list[int]
     ratios: list[float]
 
@@ -61,8 +62,8 @@ def speedup_picture(view: View) -> Figure | None:
         return None
     everything = [one for lines in speedups.values() for one in lines]
     lengths = sorted({length for one in everything for length in one.lengths})
-    usual = view.roles == USUAL
-    contender, baseline = ("linear", "standard") if usual else ("contender", "baseline")
+    contender, baseline = role_words((one.contender, one.baseline) for one in everything)
+    usual = contender == "linear"
     title = "Speedup of linear over standard attention" if usual else "Speedup over the baselines"
     figure, panels = make_panels(view, title, lengths, modes=shown)
     ratios = [1.0, *(ratio for one in everything for ratio in one.ratios)]
@@ -83,9 +84,12 @@ def _speedups(view: View, mode: str) -> Iterator[Speedup]:
 
     The first contenders are a user's own, else the one of the headline.
     """
-    first = headline_kernel(view.series[mode], view.roles)
-    lines = dict(zip(view.roles.own or [first], LINES, strict=False))
     pairs = [pair for pair in view.crossovers if (pair.setting.mode, pair.quantity) == (mode, "time")]
+    compared = {pair.contender for pair in pairs}
+    own = [kernel for kernel in view.roles.own if kernel in compared]
+    one_baseline = len({pair.baseline for pair in pairs}) == 1
+    first = headline_kernel(view.series[mode], view.roles)
+    lines = dict(zip(own or ([first] if first else []), LINES, strict=False))
     pairs.sort(key=lambda pair: pair.contender not in lines)
     for pair in pairs:
         known = {
@@ -96,7 +100,8 @@ def _speedups(view: View, mode: str) -> Iterator[Speedup]:
         textbook = not view.roles.own and (pair.contender, pair.baseline) == TEXTBOOK
         line = lines.get(pair.contender, ":" if textbook else None)
         if known and line:
-            yield Speedup(pair.contender, pair.baseline, line, list(known), list(known.values()))
+            by = pair.contender if one_baseline and own else pair.baseline
+            yield Speedup(pair.contender, pair.baseline, line, by, list(known), list(known.values()))
 
 
 def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
@@ -105,7 +110,7 @@ def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
         return f"over {one.baseline}" if alone else f"{one.contender} over {one.baseline}"
 
     handles = {
-        name(one): legend_handle(view.looks[one.baseline], linestyle=one.line)
+        name(one): legend_handle(view.looks[one.colored_by], linestyle=one.line)
         for one in sorted(speedups, key=lambda one: not one.is_first)
     }
     return {**handles, **floor_handles(view.measured["floor_verdict"])}
@@ -113,7 +118,7 @@ def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
 
 def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup]) -> None:
     for one in speedups:
-        look = {**view.looks[one.baseline].drawn, "linestyle": one.line}
+        look = {**view.looks[one.colored_by].drawn, "linestyle": one.line}
         axes.plot(one.lengths, one.ratios, **look, zorder=3)
         mark_floors(axes, one.lengths, one.ratios, [_verdict(view, mode, one, n) for n in one.lengths])
     reached = min(one.lengths[-1] for one in speedups)
@@ -127,7 +132,9 @@ def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup
     for index, one in enumerate(labelled):
         places = (*below, *above) if 0 < index == len(labelled) - 1 else (*above, *below)
         for length, ratio in zip(one.lengths, one.ratios, strict=True):
-            labeller.write(Label(wording.times(ratio), length, ratio, view.looks[one.baseline].color, places))
+            labeller.write(
+                Label(wording.times(ratio), length, ratio, view.looks[one.colored_by].color, places)
+            )
 
 
 def _verdict(view: View, mode: str, pair: Speedup, length: int) -> str | None:

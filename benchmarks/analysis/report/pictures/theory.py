@@ -69,7 +69,13 @@ def _shown(series: Sequence[Series], roles: Roles) -> list[Series]:
     finalists = [(one.median_s[-1], one.kernel) for one in baselines if one.seq_lens[-1] == longest]
     best_baseline = min(finalists)[1] if finalists else None
     own = sorted((one.kernel for one in series if one.kernel in roles.own), key=roles.order)
-    wanted = [*own, best_baseline, headline_kernel(series, roles), "standard-explicit", "linear-explicit"]
+    wanted = [
+        *own[: MOST_SHOWN - 2],
+        best_baseline,
+        headline_kernel(series, roles),
+        "standard-explicit",
+        "linear-explicit",
+    ]
     wanted += [one.kernel for one in series if one.laws.bent]
     names = list(dict.fromkeys(wanted))[: MOST_SHOWN if own else None]
     found = [one for one in series if one.kernel in names]

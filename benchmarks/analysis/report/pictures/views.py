@@ -60,7 +60,8 @@ class View:
 
         kernels = sorted({one.kernel for one in every}, key=speed)
         baselines = [kernel for kernel in kernels if self.roles.is_baseline(kernel)][:MOST_BASELINES]
-        first = [*(kernel for kernel in self.roles.own if kernel in kernels), *baselines]
+        own = [kernel for kernel in self.roles.own if kernel in kernels]
+        first = [*own[: MOST_COLOURS - MOST_BASELINES], *baselines, *own]
         grey = list(dict.fromkeys([*first, *kernels]))[MOST_COLOURS:]
         return replace(self, looks={**self.looks, **dict.fromkeys(grey, BACKGROUND)})
 
