@@ -130,6 +130,7 @@ def test_a_library_made_of_something_else_is_not_loaded_under_another_name(
     assert library.missing(PROGRAM, torch.float32) and len(builds) == 1
 
 
+@pytest.mark.slow
 def test_a_library_cut_short_is_replaced_by_the_next_process(tmp_path: Path, sealed: Path) -> None:
     file = place(sealed, tmp_path / "attention-scaling", lambda content: content[:4096])
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}

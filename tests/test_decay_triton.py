@@ -266,6 +266,7 @@ def test_the_operators_of_linear_decay_triton_are_sound(device: str) -> None:
     torch.library.opcheck(ops.linear_decay_triton_backward.default, given)
 
 
+@pytest.mark.slow
 def test_second_derivatives_tangents_and_maps_of_linear_decay_triton_are_those_of_the_textbook_form(
     device: str,
 ) -> None:
@@ -378,6 +379,7 @@ HALF_A_MULTIPROCESSOR = (228 // 2 - 1) * 1024
 """Bytes of shared memory for one of two programs on a Hopper card."""
 
 
+@pytest.mark.slow
 def test_outside_of_the_interpreter_two_programs_of_each_pass_fit_into_a_hopper_multiprocessor(
     device: str,
 ) -> None:

@@ -138,6 +138,7 @@ def test_a_full_standard_output_is_a_sentence(words: list[str]) -> None:
     assert error.startswith("error: the standard output cannot be written") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_early_ends_nothing_and_hears_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "out.json", sound(0))
     read, written = os.pipe()

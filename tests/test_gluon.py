@@ -159,6 +159,7 @@ for kernel, moved, CAUSAL, REVERSE in (
 """
 
 
+@pytest.mark.slow
 def test_gluon_passes_compile_for_a_hopper_card_within_its_shared_memory(device: str) -> None:
     """The installed Triton compiles each Gluon pass within the shared memory of a program."""
     if device == "cuda":

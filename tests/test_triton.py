@@ -226,6 +226,7 @@ def test_linear_triton_of_an_empty_sequence_is_empty(device: str) -> None:
     assert not z.any() and z.shape == (1, 2, 16)
 
 
+@pytest.mark.slow
 def test_linear_triton_compiled_as_a_full_graph_gives_the_same_bits_with_gradients(device: str) -> None:
     q, k, v = inputs(device)
     compiled = torch.compile(linear_triton, backend="aot_eager", fullgraph=True)
@@ -251,6 +252,7 @@ def test_gradients_of_linear_triton_by_torch_func_equal_those_by_autograd(device
     assert all(torch.equal(x, y) for x, y in zip(got, wanted, strict=True))
 
 
+@pytest.mark.slow
 def test_second_derivatives_tangents_and_maps_of_linear_triton_are_those_of_the_textbook_form(
     device: str,
 ) -> None:
@@ -336,7 +338,7 @@ def test_an_undefined_gradient_of_the_output_of_linear_triton_gives_no_gradients
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
 @pytest.mark.parametrize(
-    ("chosen", "skipped"), [("not slow", 2), pytest.param("slow", 1, marks=pytest.mark.slow)]
+    ("chosen", "skipped"), [("not slow", 1), pytest.param("slow", 2, marks=pytest.mark.slow)]
 )
 def test_all_tests_of_kernels_in_triton_pass_in_the_interpreter(
     chosen: str, skipped: int, device: str

@@ -44,6 +44,7 @@ def test_the_exponent_of_time_is_two_for_standard_explicit_and_one_for_linear_ch
     assert 0.7 < linear < 1.3
 
 
+@pytest.mark.slow
 def test_linear_chunked_takes_at_most_a_fortieth_of_the_textbook_causal_form() -> None:
     """Both forms are timed in turns at B1 H4 N8192 D64 in float32, with three tries for stalls.
 
