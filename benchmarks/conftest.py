@@ -32,7 +32,7 @@ from benchmarks.options import (
     present_devices,
     selected_cases,
 )
-from benchmarks.own.options import baselines, own_kernels, own_options
+from benchmarks.own.options import baselines, measured_own, own_kernels, own_options
 from benchmarks.provenance import RUN
 from benchmarks.saving import Saving
 from benchmarks.survival.endings import ENDINGS, end_with_parent, handling
@@ -79,12 +79,12 @@ def pytest_configure(config: pytest.Config) -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "isolated": config.getoption("isolate"),
-        "own": ",".join(own),
         "own_options": shlex.join(own_options(config)),
         "against": ",".join(baselines(config)),
         **provenance.pair_fields(config),
     }
-    config.stash[CASES] = selected_cases(config, own)
+    config.stash[CASES] = cases = selected_cases(config, own)
+    config.stash[RUN]["own"] = ",".join(measured_own(chain.from_iterable(cases.values())))
     config.stash[KNOWN] = known_seconds(config)
     config.stash[MEASURING] = measuring = _measuring(
         config, apart=config.getoption("isolate") and not answering

@@ -86,16 +86,22 @@ class Ledger:
         return self._seconds[series_of(case)].get(case.seq_len)
 
     def predict_seconds(self, case: Case) -> float | None:
-        """Seconds of a call, from those of the shorter lengths known.
+        """Seconds of a call, by the shorter lengths known, or by its own first calls if these were quicker.
 
-        They are multiplied by the ratio of the FLOPs; without a closed form of these they go on as they grew.
+        A first call may have been compiled meanwhile, and a shorter length may have hung.
         """
-        series, costs = series_of(case), SUBJECTS[case.subject].costs
-        of_any_length = (self._seconds[series], self._first_seconds[series])
-        known = next((known for known in of_any_length if min(known, default=inf) <= case.seq_len), None)
-        if known is None:
+        series = series_of(case)
+        first = self._first_seconds[series]
+        known = self._seconds[series] if min(self._seconds[series], default=inf) <= case.seq_len else first
+        found = self._extrapolate(case, known)
+        return None if found is None else min(found, first.get(case.seq_len, inf))
+
+    def _extrapolate(self, case: Case, known: Mapping[int, float]) -> float | None:
+        """Seconds of a call by the ratio of the FLOPs; without a closed form of these, as they grew."""
+        shorter = [n for n in known if n <= case.seq_len]
+        if not shorter:
             return None
-        nearest = max(n for n in known if n <= case.seq_len)
+        nearest, costs = max(shorter), SUBJECTS[case.subject].costs
         now, then = costs(case), costs(replace(case, seq_len=nearest))
         if now is None or then is None:
             return extrapolate(known, case.seq_len)

@@ -37,6 +37,10 @@ COMMANDS = list(dict.fromkeys(command for text in TEXTS.values() for command in 
 BLOCKS = [block for text in TEXTS.values() for block in fences(text, "python")]
 NAMED = re.compile(r'"""(\w+\.py):')
 """First line of a Python block that is a module, with the name of its file."""
+OWN = "".join(
+    f"def {name}(q, k, v, causal):\n    return v\n\n\n" for name in ("my_attention", "one", "other")
+)
+"""The file of a reader who has functions of their own."""
 CI = (ROOT / ".ci" / "run").read_text()
 WORKFLOW = (ROOT / ".github" / "workflows" / "compare.yml").read_text()
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -125,6 +129,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     for block in BLOCKS:
         if named := NAMED.match(block):
             (folder / named[1]).write_text(block)
+    (folder / "my.py").write_text(OWN)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(writing, "save_pictures", lambda *_: ([], []))
@@ -160,6 +165,8 @@ def here(words: Sequence[str]) -> Session:
     pairs = list(pairwise([*words, ""]))
     absent = {at for at, (option, name) in enumerate(pairs) if option == "--kernel" and EXTERNAL.match(name)}
     kept = [word for at, word in enumerate(words) if not {at, at - 1} & absent]
+    if "--kernel-from" in kept and not any(word.startswith("--kernel-path") for word in kept):
+        kept.append(f"--kernel-path={Path.cwd()}")
     return [device if word == "cuda" else word for word in kept]
 
 

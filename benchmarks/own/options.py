@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,7 @@ def add_own_options(parser: pytest.Parser) -> None:
 
 
 def own_kernels(config: pytest.Config) -> list[str]:
-    """Register the functions that the options name, and return the names of all kernels of a user's own.
+    """Register the functions that the options name, and return the names of their kernels.
 
     Raises:
         pytest.UsageError: One cannot be registered.
@@ -60,10 +60,15 @@ def own_kernels(config: pytest.Config) -> list[str]:
         )
     folder = Path(get("kernel_path") or config.invocation_params.dir)
     try:
-        register_own(get("kernel_from"), get("name"), get("reference"), folder)
+        return register_own(get("kernel_from"), get("name"), get("reference"), folder)
     except OwnKernelError as error:
         raise pytest.UsageError(f"--kernel-from {error}") from None
-    return foreign_kernels()
+
+
+def measured_own(cases: Iterable[Case]) -> list[str]:
+    """The kernels of a user's own among cases, in the order in which they were registered."""
+    measured = {case.kernel for case in cases}
+    return [kernel for kernel in foreign_kernels() if kernel in measured]
 
 
 def own_options(config: pytest.Config) -> list[str]:
