@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from attention import Case, Reference, get_kernel
@@ -50,7 +50,7 @@ def compute_short(short: Case, case: Case) -> Computed:
         return Computed([Candidate(claimed, errors)], _fault(short, case, errors))
     found = [
         Candidate(reference, subject.errors(short, reference))
-        for reference in (_comparable(case) if kernel.reference == SOUGHT else ())
+        for reference in (_comparable(short) if kernel.reference == SOUGHT else ())
     ]
     nearest = min(found, key=lambda one: one.errors.output, default=None)
     return Computed([one for one in found if one.errors.within(case)], nearest=nearest)
@@ -58,7 +58,7 @@ def compute_short(short: Case, case: Case) -> Computed:
 
 def _comparable(case: Case) -> Iterator[Reference]:
     """The functions that need no other inputs than those of the case."""
-    given = get_kernel(case.kernel).extra_inputs(replace(case, seq_len=1, batch=1))
+    given = get_kernel(case.kernel).extra_inputs(case)
     for reference in REFERENCES.values():
         if set(reference.inputs or ()) <= set(given) and (case.causal or not reference.causal_only):
             yield reference

@@ -175,12 +175,16 @@ def _sampled_heads(
     """The first and the last head of a case, and where they are."""
     for place in dict.fromkeys([(0, 0), (case.batch - 1, case.heads - 1)]):
         q, k, v = (x.detach()[place] for x in inputs)
-        yield Head(case.family, case.causal, q, k, v, _of_head(extra, place)), place
+        yield Head(case.family, case.causal, q, k, v, _of_head(case, extra, place)), place
 
 
-def _of_head(extra: Mapping[str, Any], place: tuple[int, int]) -> dict[str, Tensor]:
-    """What belongs to one head of the extra inputs that have a batch and heads."""
-    return {name: x.detach()[place] for name, x in extra.items() if isinstance(x, Tensor) and x.dim() >= 2}
+def _of_head(case: Case, extra: Mapping[str, Any], place: tuple[int, int]) -> dict[str, Tensor]:
+    """What belongs to one head of the extra inputs that are ``[B, H, ...]``."""
+    return {
+        name: x.detach()[place]
+        for name, x in extra.items()
+        if isinstance(x, Tensor) and x.shape[:2] == (case.batch, case.heads)
+    }
 
 
 def _sampled_rows(case: Case) -> Tensor:

@@ -113,6 +113,17 @@ def test_an_oracle_of_its_own_gets_float64_and_the_extra_inputs() -> None:
     assert set(seen) == {torch.float64}
 
 
+def test_inputs_that_only_some_lengths_have_are_made_at_lengths_that_are_measured() -> None:
+    def make(case: Case) -> dict[str, Tensor]:
+        assert case.seq_len in (SHORT, LONG)
+        return {"bias": torch.zeros(case.heads, 1, 1)}
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, bias: Tensor) -> Tensor:
+        return softmax_attention(q, k, v, causal) + bias
+
+    assert function_of(attend, make_inputs=make) == "softmax attention"
+
+
 def test_a_function_that_has_no_oracle_is_looked_at_all_the_same() -> None:
     def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
         out = relu_attention(q, k, v, causal)

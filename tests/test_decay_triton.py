@@ -7,12 +7,8 @@ every boundary within a few hundred tokens.
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,31 +22,19 @@ from attention.kernels.linear_decay_explicit import linear_decay_explicit
 from attention.kernels.linear_decay_triton import linear_decay_triton
 from attention.kernels.linear_decay_triton.costs import triton_costs
 from attention.kernels.linear_decay_triton.kernel import supports
-from attention.kernels.linear_decay_triton.operator import forget_launches
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
 from attention.kernels.references.decay import decay_reference
-from attention.kernels.triton_common import plan as triton_plan
+from tests.interpreted import forget_every_launch, set_rules, skip_outside_of_the_interpreter
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ops = torch.ops.attention
 
 
 @pytest.fixture(autouse=True)
 def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Plans have segments of 64 tokens, and tests that need the interpreter are skipped outside of it."""
+    skip_outside_of_the_interpreter(request)
     set_rules(monkeypatch, LEAST_TOKENS=64)
-    device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
-    if device == "cpu" and not INTERPRETED and "interpreter" not in request.node.name:
-        pytest.skip("run by test_all_tests_of_kernels_in_triton_pass_in_the_interpreter")
     yield
-    forget_launches()
-
-
-def set_rules(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
-    """Set rules of the plan and forget launches planned by earlier rules."""
-    for name, value in rules.items():
-        monkeypatch.setattr(triton_plan, name, value)
-    forget_launches()
+    forget_every_launch()
 
 
 def inputs(
@@ -339,59 +323,3 @@ def test_linear_decay_triton_serves_no_other_mode_than_causal(device: str) -> No
     case = Case("linear-decay-triton", "causal", 64, device=device)
     assert supports(case) is None
     assert supports(replace(case, mode="bidirectional")) == CAUSAL_ONLY
-
-
-COMPILE = """
-import torch, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from attention.kernels.linear_decay_triton.operator import decay_forward, decay_gradients
-from attention.kernels.triton_common.launch import Launch
-
-TYPES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
-
-def compiled(launch, tensors):
-    kernel, values = launch.kernel, [*tensors, *launch.values]
-    signature, constants, aligned = {}, {}, {}
-    for i, (parameter, value) in enumerate(zip(kernel.params, values, strict=True)):
-        if parameter.is_constexpr:
-            signature[parameter.name], constants[i,] = "constexpr", value
-        elif not isinstance(value, torch.Tensor):
-            signature[parameter.name] = "i32"
-            if value % 16 == 0:
-                aligned[i,] = [["tt.divisibility", 16]]
-        elif i < len(launch.tiles):
-            signature[parameter.name] = f"tensordesc<bf16{launch.tiles[i]}>"
-        else:
-            signature[parameter.name], aligned[i,] = "*" + TYPES[value.dtype], [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constants, aligned)
-    done = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": launch.num_warps})
-    print(kernel.__name__, done.metadata.shared)
-    return lambda tensors: None
-
-Launch.first = compiled
-for heads, width in ((32, 64), (16, 128)):
-    q, k, v = (torch.empty(1, heads, 2**18 // heads, width, dtype=torch.bfloat16) for _ in range(3))
-    out, *kept = decay_forward(q, k, v, torch.empty(q.shape[:3]), "elu", "ieee", True)
-    decay_gradients(out, q, k, v, *kept, "elu", "ieee")
-"""
-HALF_A_MULTIPROCESSOR = (228 // 2 - 1) * 1024
-"""Bytes of shared memory for one of two programs on a Hopper card."""
-
-
-@pytest.mark.slow
-def test_outside_of_the_interpreter_two_programs_of_each_pass_fit_into_a_hopper_multiprocessor(
-    device: str,
-) -> None:
-    """In bfloat16, which the interpreter does not know, at the widths of the published runs."""
-    if device == "cuda" or INTERPRETED:
-        pytest.skip("compiled where they run, or not at all")
-    pytest.importorskip("triton")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment,
-        cwd=Path(__file__).parent.parent, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    sizes = [int(line.split()[1]) for line in done.stdout.splitlines()]
-    assert len(sizes) == 16 and max(sizes) <= HALF_A_MULTIPROCESSOR, done.stdout

@@ -25,7 +25,6 @@ from attention import Case, linear_triton_with_state
 from attention.case import MODES
 from attention.kernels.linear_explicit import linear_explicit
 from attention.kernels.linear_triton.kernel import linear_triton
-from attention.kernels.linear_triton.operator import forget_launches
 from attention.kernels.references import (
     TOLERANCES,
     errors_against_reference,
@@ -33,29 +32,16 @@ from attention.kernels.references import (
     linear_reference,
     relative_error,
 )
-from attention.kernels.triton_common import plan as triton_plan
 from attention.kernels.triton_common.checks import supports
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from tests.interpreted import INTERPRETED, forget_every_launch, set_rules, skip_outside_of_the_interpreter
 
 
 @pytest.fixture(autouse=True)
 def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Plans have segments of 64 tokens, and tests that need the interpreter are skipped outside of it."""
+    skip_outside_of_the_interpreter(request, "does_not_serve")
     set_rules(monkeypatch, LEAST_TOKENS=64)
-    device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
-    needs_none = ("does_not_serve", "interpreter")
-    if device == "cpu" and not INTERPRETED and not any(word in request.node.name for word in needs_none):
-        pytest.skip("run by test_all_tests_of_kernels_in_triton_pass_in_the_interpreter")
     yield
-    forget_launches()
-
-
-def set_rules(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
-    """Set rules of the plan and forget launches planned by earlier rules."""
-    for name, value in rules.items():
-        monkeypatch.setattr(triton_plan, name, value)
-    forget_launches()
+    forget_every_launch()
 
 
 def inputs(device: str, shape: tuple[int, ...] = (1, 1, 100, 16), value_dim: int = 16) -> list[Tensor]:
@@ -338,7 +324,7 @@ def test_an_undefined_gradient_of_the_output_of_linear_triton_gives_no_gradients
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process of its own")
 @pytest.mark.parametrize(
-    ("chosen", "skipped"), [("not slow", 1), pytest.param("slow", 2, marks=pytest.mark.slow)]
+    ("chosen", "skipped"), [("not slow", 1), pytest.param("slow", 1, marks=pytest.mark.slow)]
 )
 def test_all_tests_of_kernels_in_triton_pass_in_the_interpreter(
     chosen: str, skipped: int, device: str

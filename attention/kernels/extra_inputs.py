@@ -67,7 +67,7 @@ def _sizes(kernel: str, name: object, shape: object) -> list[str]:
 
 
 def checked_inputs(kernel: str, make_inputs: MakeInputs) -> MakeInputs:
-    """The same inputs on every call, refused at once where they are no mapping of names."""
+    """A maker of inputs that draws equal ones on every call, and refuses what is no mapping of names."""
 
     def make(case: Case) -> Mapping[str, Any]:
         with seeded(case.device):

@@ -205,7 +205,7 @@ def _register(found: Found, name: str, oracle: Reference | str | None) -> None:
 
 
 def _wanted(inputs: Mapping[str, Any], taken: set[str] | None) -> dict[str, Any]:
-    """Those of the inputs of a module that one of its functions takes."""
+    """The inputs, out of all that a module defines, that one function of it takes."""
     return {name: value for name, value in inputs.items() if taken is None or name in taken}
 
 

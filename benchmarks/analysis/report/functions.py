@@ -31,9 +31,9 @@ def functions(cases: pd.DataFrame) -> list[Function]:
 
 
 def labelled(summary: Summary, cases: pd.DataFrame) -> tuple[Summary, pd.DataFrame]:
-    """The same conclusions with `UNCHECKED` behind the names of the kernels that it is true of.
+    """A summary and its cases, with `UNCHECKED` behind the names of kernels that no oracle was compared with.
 
-    So every table and picture that is made of them says it.
+    Every table and picture that is made of them therefore says it.
     """
     unchecked = {one.kernel for one in summary.series if one.is_attention and not one.checked}
     if not unchecked:

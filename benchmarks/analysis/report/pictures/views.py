@@ -47,7 +47,7 @@ class View:
     roles: Roles = USUAL
 
     def faded(self) -> View:
-        """The same with grey lines for the kernels beyond `MOST_COLOURS`.
+        """A view of these series in which the kernels beyond `MOST_COLOURS` have grey lines.
 
         In colour stay a user's own, the fastest baselines, and then the fastest contenders, at the longest
         length that each reaches.

@@ -1,0 +1,34 @@
+"""What tests of kernels in Triton share: on a CPU they run in a process of Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from attention.kernels.linear_decay_triton import operator as decay
+from attention.kernels.linear_triton import operator as linear
+from attention.kernels.triton_common import plan
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def skip_outside_of_the_interpreter(request: pytest.FixtureRequest, *needs_none: str) -> None:
+    """Skip a test on a CPU without the interpreter, unless its name says that it needs none."""
+    device = request.node.callspec.params["device"] if hasattr(request.node, "callspec") else "cpu"
+    alone = any(word in request.node.name for word in ("interpreter", *needs_none))
+    if device == "cpu" and not INTERPRETED and not alone:
+        pytest.skip("run by test_all_tests_of_kernels_in_triton_pass_in_the_interpreter")
+
+
+def set_rules(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
+    """Set rules of the plan, as small segments, and forget launches planned by earlier rules."""
+    for name, value in rules.items():
+        monkeypatch.setattr(plan, name, value)
+    forget_every_launch()
+
+
+def forget_every_launch() -> None:
+    """Forget the launches that kernels remember."""
+    for operator in (linear, decay):
+        operator.forget_launches()
