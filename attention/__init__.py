@@ -7,6 +7,7 @@ from attention.functional import (
     decay_attention,
     explain,
     linear_attention,
+    linear_attention_step,
     standard_attention,
     window_attention,
 )
@@ -14,6 +15,7 @@ from attention.kernels.linear_triton import linear_triton_with_state
 from attention.kernels.registry import Kernel, Reference, get_kernel, list_kernels, register_kernel
 from attention.modules import SelfAttention, count_flops_self_attention
 from attention.profiler import Profile, profile
+from attention.state import State
 
 __all__ = [
     "Case",
@@ -22,6 +24,7 @@ __all__ = [
     "Profile",
     "Reference",
     "SelfAttention",
+    "State",
     "costs",
     "count_flops_self_attention",
     "decay_attention",
@@ -29,6 +32,7 @@ __all__ = [
     "get_kernel",
     "kernels",
     "linear_attention",
+    "linear_attention_step",
     "linear_triton_with_state",
     "list_kernels",
     "make_inputs",

@@ -122,15 +122,37 @@ def min_bytes(case: Case) -> int:
 
     Forward: q, k, v read and o written. Backward: q, k, v, o and do read, dq, dk and dv written.
     """
+    # Backward: q and do read and dq written where q and o were, o once more; k, v and dk, dv.
+    query = (2 * case.head_dim + 2 * case.value_dim) if case.backward else 0
+    query += case.head_dim + case.value_dim
+    key = (case.head_dim + case.value_dim) * (3 if case.backward else 1)
+    rows = case.heads * case.queries * query + case.key_heads * case.seq_len * key
+    return case.batch * rows * case.itemsize
+
+
+def cache_bytes(case: Case, *, state: bool) -> int:
+    """Bytes that one layer keeps of a context of ``seq_len`` tokens.
+
+    Args:
+        case: the case.
+        state: whether that is the state of linear attention, Hkv D (Dv + 1) numbers of float32 at least, or
+            keys and values, Hkv N (D + Dv) numbers of the case's dtype.
+    """
     d, dv = case.head_dim, case.value_dim
-    per_token = 2 * d + 2 * dv + (case.backward and 4 * d + 4 * dv)
-    return case.batch * case.heads * case.seq_len * per_token * case.itemsize
+    if state:
+        return case.batch * case.key_heads * d * (dv + 1) * max(4, case.itemsize)
+    return case.batch * case.key_heads * case.seq_len * (d + dv) * case.itemsize
 
 
 def result_elements(case: Case) -> int:
-    """Elements of one head that a call leaves behind: o, and with a backward dq, dk, dv beside o and do."""
+    """Elements that a call leaves behind, by the heads of queries: o, and with a backward dq, dk, dv, do.
+
+    Those of dk and dv are a share of theirs where several heads of queries share one of keys, rounded up.
+    """
     d, dv = case.head_dim, case.value_dim
-    return case.seq_len * (2 * d + 3 * dv if case.backward else dv)
+    if not case.backward:
+        return case.queries * dv
+    return case.queries * (d + 2 * dv) + -(-case.key_heads * case.seq_len * (d + dv) // case.heads)
 
 
 def masked_scores(n: int) -> int:
@@ -166,18 +188,36 @@ def costs_of_heads(
     terms: Terms,
     peak_bytes: int,
     *,
+    of_keys: Terms | None = None,
     uncounted: Terms | None = None,
     overcounted: Terms | None = None,
     masked_macs: int = 0,
 ) -> Costs:
-    """The costs of all heads of a case, from those of one head."""
-    heads = case.batch * case.heads
+    """The costs of all heads of a case, from those of one head.
+
+    Args:
+        case: the case.
+        terms: the products of one head of queries.
+        peak_bytes: of one head of queries.
+        of_keys: the products of one head of keys and values, which several heads of queries may share.
+        uncounted: of one head, of keys where the name is one ``of_keys``.
+        overcounted: likewise.
+        masked_macs: of one head of queries.
+    """
+    heads, key_heads = case.batch * case.heads, case.batch * case.key_heads
+    shared = of_keys or {}
+
+    def of_all(several: Terms | None) -> dict[str, int]:
+        return {
+            name: (key_heads if name in shared else heads) * macs for name, macs in (several or {}).items()
+        }
+
     return Costs(
-        terms=times(heads, terms),
+        terms=of_all({**shared, **terms}),
         min_bytes=min_bytes(case),
         peak_bytes=heads * peak_bytes,
-        uncounted=times(heads, uncounted or {}),
-        overcounted=times(heads, overcounted or {}),
+        uncounted=of_all(uncounted),
+        overcounted=of_all(overcounted),
         masked_macs=heads * masked_macs,
     )
 

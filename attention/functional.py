@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -23,8 +24,10 @@ from attention.inputs import (
     refuse_options,
 )
 from attention.kernels.feature_maps import FeatureMap
-from attention.kernels.registry import Kernel, backends, get_kernel
+from attention.kernels.forms.linear import step_of
+from attention.kernels.registry import FAMILIES, Kernel, backends, get_kernel
 from attention.kernels.tensors import differentiated
+from attention.state import State
 
 AUTO = {
     ("standard", "cpu"): ("sdpa",),
@@ -46,21 +49,29 @@ def standard_attention(
     *,
     causal: bool = False,
     scale: float | None = None,
+    key_padding_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """softmax(scale QK') V, differentiable (Vaswani et al. 2017, eq. 1).
 
     Args:
-        q: queries ``[B, H, N, D]``; float64, float32, bfloat16 or float16; CPU or CUDA; any strides.
-        k: keys ``[B, H, N, D]``.
-        v: values ``[B, H, N, Dv]``.
-        causal: whether token i sees only tokens up to i.
+        q: queries ``[B, Hq, Nq, D]``; float64, float32, bfloat16 or float16; CPU or CUDA; any strides.
+        k: keys ``[B, Hkv, Nk, D]``; Hq is a multiple of Hkv, and each head of keys serves as many (Ainslie et
+            al. 2023), head i of the queries that of the keys i // (Hq / Hkv).
+        v: values ``[B, Hkv, Nk, Dv]``.
+        causal: whether query i sees only the keys up to i + Nk - Nq: the last query sees all. Of unequal
+            lengths torch's ``scaled_dot_product_attention`` means another thing by ``is_causal``: there the
+            first query sees the first key alone.
         scale: 1/sqrt(D) unless given.
+        key_padding_mask: ``[B, Nk]``, True where a key is ignored, as of ``torch.nn.MultiheadAttention``.
+        cu_seqlens: ``[sequences + 1]`` integers, ascending from 0: where sequences packed into
+            ``[1, H, total, D]`` begin, and the last ends. No sequence sees another.
         backend: a kernel's name without its family: ``explicit``, ``sdpa`` (torch picks),
             ``sdpa-math``, ``sdpa-flash``, ``sdpa-efficient``, ``sdpa-cudnn``; ``auto`` is ``sdpa``.
 
     Returns:
-        ``[B, H, N, Dv]`` in the dtype of the inputs.
+        ``[B, Hq, Nq, Dv]`` in the dtype of the inputs; 0 for a query that sees no key.
 
     Under autocast q, k and v are cast to its dtype, but for float64, as torch does.
 
@@ -71,10 +82,44 @@ def standard_attention(
     """
     if scale is not None:
         scale = check_number("scale", scale)
-    q, k, v, function = _select("standard", backend, q, k, v, causal)
-    if scale is None:  # a registered kernel may not take it
-        return function(q, k, v, causal=causal)
-    return function(q, k, v, causal=causal, scale=scale)
+    given = _given(scale=scale, key_padding_mask=key_padding_mask, cu_seqlens=cu_seqlens)
+    q, k, v, function = _select("standard", backend, q, k, v, causal, takes=tuple(given))
+    out: Tensor = function(q, k, v, causal=causal, **given)
+    return out
+
+
+@overload
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+    key_padding_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    initial_state: State | None = None,
+    return_state: Literal[False] = False,
+    backend: str = "auto",
+) -> Tensor: ...
+
+
+@overload
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+    key_padding_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    initial_state: State | None = None,
+    return_state: Literal[True],
+    backend: str = "auto",
+) -> tuple[Tensor, State]: ...
 
 
 def linear_attention(
@@ -85,22 +130,34 @@ def linear_attention(
     causal: bool = False,
     feature_map: str | FeatureMap = "elu",
     eps: float = 1e-6,
+    key_padding_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    initial_state: State | None = None,
+    return_state: bool = False,
     backend: str = "auto",
-) -> Tensor:
+) -> Tensor | tuple[Tensor, State]:
     """phi(q)S / (phi(q).z + eps) with S = sum phi(k)v', z = sum phi(k) (Katharopoulos et al. 2020).
 
     Args:
-        q: queries ``[B, H, N, D]``; float64, float32, bfloat16 or float16; CPU or CUDA; any strides.
-        k: keys ``[B, H, N, D]``.
-        v: values ``[B, H, N, Dv]``.
-        causal: whether the sums of token i run over tokens up to i.
+        q: queries ``[B, Hq, Nq, D]``; float64, float32, bfloat16 or float16; CPU or CUDA; any strides.
+        k: keys ``[B, Hkv, Nk, D]``; Hq is a multiple of Hkv, and each head of keys serves as many, head i of
+            the queries that of the keys i // (Hq / Hkv), with one state.
+        v: values ``[B, Hkv, Nk, Dv]``.
+        causal: whether the sums of query i run over the keys up to i + Nk - Nq: the last query sees all.
         feature_map: phi: ``elu`` (elu + 1), ``relu``, ``identity``, or a callable ``[..., D] -> [..., F]``.
         eps: added to the normaliser; finite, at least 0.
+        key_padding_mask: ``[B, Nk]``, True where a key is ignored, as of ``torch.nn.MultiheadAttention``.
+        cu_seqlens: ``[sequences + 1]`` integers, ascending from 0: where sequences packed into
+            ``[1, H, total, D]`` begin, and the last ends. No sequence sees another.
+        initial_state: the `State` of tokens that came before, which every query sees; of packed sequences one
+            of each, ``[sequences, Hkv, D, Dv]``. Gradients flow through it.
+        return_state: whether to return the state after the last token beside the output.
         backend: a kernel's name without its family: ``explicit``, ``chunked``, ``native`` or ``triton``;
             ``auto`` is the first of ``AUTO`` that serves the inputs, which :func:`explain` names.
 
     Returns:
-        ``[B, H, N, Dv]`` in the dtype of the inputs; sums are accumulated in float32 at least.
+        ``[B, Hq, Nq, Dv]`` in the dtype of the inputs, 0 for a query that sees no key; sums are accumulated
+        in float32 at least. With ``return_state`` a tuple of that and a `State`.
 
     Under autocast q, k and v are cast to its dtype, but for float64, as torch casts those of SDPA.
     Derivatives of any order and mode and ``torch.vmap`` are true: a kernel computes outputs and gradients
@@ -113,8 +170,58 @@ def linear_attention(
     """
     if type(eps) is not float or not 0 <= eps < inf:
         eps = check_number("eps", eps, least=0)
-    q, k, v, function = _select("linear", backend, q, k, v, causal)
-    return function(q, k, v, causal=causal, feature_map=feature_map, eps=eps)
+    given = _given(key_padding_mask=key_padding_mask, cu_seqlens=cu_seqlens, initial_state=initial_state)
+    if return_state:
+        given["return_state"] = True
+    others: tuple[Tensor, ...] = initial_state if isinstance(initial_state, tuple) else ()
+    q, k, v, function = _select("linear", backend, q, k, v, causal, *others, takes=tuple(given))
+    found: Tensor | tuple[Tensor, State]
+    found = function(q, k, v, causal=causal, feature_map=feature_map, eps=eps, **given)
+    return found
+
+
+def linear_attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: State,
+    *,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-6,
+    in_place: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, State]:
+    """Causal linear attention of one or a few new tokens behind a state: what a model does for each token.
+
+    The same as :func:`linear_attention` with ``causal``, ``initial_state`` and ``return_state``, at the cost
+    of reading and writing the state once.
+
+    Args:
+        q: queries ``[B, Hq, T, D]`` of T new tokens; Hq is a multiple of Hkv.
+        k: keys ``[B, Hkv, T, D]``.
+        v: values ``[B, Hkv, T, Dv]``.
+        state: of the tokens before; of none :meth:`State.empty`.
+        feature_map: phi, as of :func:`linear_attention`.
+        eps: added to the normaliser.
+        in_place: whether to write the new state into the tensors of the old one. Nothing is differentiated
+            then, and no memory is taken but for the output, so that a CUDA graph can repeat the call.
+        backend: a kernel's name without its family, or ``auto``.
+
+    Returns:
+        The output ``[B, Hq, T, Dv]``, and the state after these tokens.
+
+    Raises:
+        TypeError: tensors or a state of another kind.
+        ValueError: shapes, dtypes or devices that do not fit together, an unknown backend or one that cannot
+            serve these inputs, or ``in_place`` where gradients would be wanted.
+    """
+    if type(eps) is not float or not 0 <= eps < inf:
+        eps = check_number("eps", eps, least=0)
+    others: tuple[Tensor, ...] = state if isinstance(state, tuple) else ()
+    takes = ("initial_state", "return_state")
+    q, k, v, function = _select("linear", backend, q, k, v, True, *others, takes=takes, step=True)
+    new: tuple[Tensor, State] = function(q, k, v, state, feature_map=feature_map, eps=eps, in_place=in_place)
+    return new
 
 
 def window_attention(
@@ -199,6 +306,11 @@ def decay_attention(
     return function(q, k, v, g=g, causal=True, feature_map=feature_map)
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given: a registered kernel may not take the others."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def explain(case: Case) -> None:
     """Print which kernel ``backend="auto"`` takes for a case, and why not one before it.
 
@@ -247,7 +359,15 @@ def _candidates(case: Case) -> tuple[str, ...]:
 
 
 def _select(
-    family: str, backend: str, q: Tensor, k: Tensor, v: Tensor, causal: bool, *others: Tensor
+    family: str,
+    backend: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool,
+    *others: Tensor,
+    takes: tuple[str, ...] = (),
+    step: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Callable[..., Tensor]]:
     """The tensors as a kernel takes them, and the function of the kernel of such inputs.
 
@@ -273,7 +393,8 @@ def _select(
     # A compiler traces through no cache, and needs none: it asks once.
     traced = torch.compiler.is_compiling() or (type(q) is not Tensor and _symbolic(q, k, v))
     serving = _serving if traced else _serving_cached
-    return q, k, v, serving(family, backend, causal, differentiated(q, k, v, *others), *likes)
+    backward = differentiated(q, k, v, *[x for x in others if isinstance(x, Tensor)])
+    return q, k, v, serving(family, backend, causal, backward, *likes, takes, step)
 
 
 def _symbolic(*tensors: Tensor) -> bool:
@@ -282,16 +403,25 @@ def _symbolic(*tensors: Tensor) -> bool:
 
 
 def _serving(
-    family: str, backend: str, causal: bool, backward: bool, q: Like, k: Like, v: Like
-) -> Callable[..., Tensor]:
-    check_likes(q, k, v)
+    family: str,
+    backend: str,
+    causal: bool,
+    backward: bool,
+    q: Like,
+    k: Like,
+    v: Like,
+    takes: tuple[str, ...],
+    step: bool,
+) -> Callable[..., Any]:
+    check_likes(q, k, v, plain=family not in FAMILIES)
     known = backends(family)
     if backend != "auto" and backend not in known:
         raise ValueError(
             f"backend {backend!r} does not exist for {family} attention; "
             f"choose auto or one of {', '.join(known)}"
         )
-    (batch, heads, seq_len, head_dim), dtype, device, _ = q
+    (batch, heads, queries, head_dim), dtype, device, _ = q
+    _, kv_heads, seq_len, value_dim = v[0]
     case = Case(
         kernel=f"{family}-{backend}",
         mode="causal" if causal else "bidirectional",
@@ -302,16 +432,22 @@ def _serving(
         heads=heads,
         seq_len=seq_len,
         head_dim=head_dim,
-        value_dim=v[0][-1],
+        value_dim=value_dim,
+        kv_heads=kv_heads,
+        query_len=None if queries == seq_len else queries,
     )
     if backend == "auto":
         kernel = choose(case)
     else:
         kernel = get_kernel(case.kernel)
         if reason := kernel.supports(case):
-            shapes = f"q {tuple(q[0])}, v {tuple(v[0])} in {dtype}"
+            shapes = f"q {tuple(q[0])}, k {tuple(k[0])}, v {tuple(v[0])} in {dtype}"
             raise ValueError(f"{case.kernel} cannot serve {shapes}: {reason}")
-    function: Callable[..., Tensor] = getattr(kernel.function, "unchecked", kernel.function)
+    if lacking := [name for name in takes if not kernel.takes(name)]:
+        raise ValueError(f"{kernel.name} takes no {lacking[0]}; choose one of the backends of this suite")
+    if step:
+        return kernel.step or partial(step_of, kernel.function)
+    function: Callable[..., Any] = getattr(kernel.function, "unchecked", kernel.function)
     return function
 
 

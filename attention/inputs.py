@@ -5,6 +5,7 @@ TypeError for a kind of object, ValueError for a value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from numbers import Real
 from sys import float_info
@@ -92,8 +93,14 @@ def check_window(window: object) -> None:
         raise ValueError(f"window must be at least 1, the query's own key; got {window}")
 
 
-def check_likes(q: Like, k: Like, v: Like) -> None:
+def check_likes(q: Like, k: Like, v: Like, *, plain: bool = False) -> None:
     """Refuse tensors that do not fit together.
+
+    Args:
+        q: of the queries.
+        k: of the keys.
+        v: of the values.
+        plain: whether there are as many keys as queries, and heads of keys as of queries.
 
     Raises:
         TypeError: another layout than a strided one.
@@ -106,8 +113,9 @@ def check_likes(q: Like, k: Like, v: Like) -> None:
     shapes = f"got q {q_shape}, k {k_shape}, v {v_shape}"
     if not len(q_shape) == len(k_shape) == len(v_shape) == 4:
         raise ValueError(f"q, k and v must be [batch, heads, seq_len, head_dim]; {shapes}")
-    if q_shape != k_shape or q_shape[:3] != v_shape[:3]:
+    if plain and (q_shape != k_shape or q_shape[:3] != v_shape[:3]):
         raise ValueError(f"q and k must have the same shape, and v theirs up to its own width; {shapes}")
+    check_heads(q_shape, k_shape, v_shape, shapes)
     if q_shape[-1] < 1 or v_shape[-1] < 1:
         raise ValueError(f"head_dim must be at least 1; {shapes}")
     if not q[1] == k[1] == v[1] or str(q[1]).removeprefix("torch.") not in DTYPES:
@@ -116,3 +124,20 @@ def check_likes(q: Like, k: Like, v: Like) -> None:
         )
     if not q[2] == k[2] == v[2]:
         raise ValueError(f"q, k and v must be on one device; got {q[2]}, {k[2]}, {v[2]}")
+
+
+def check_heads(q: Sequence[int], k: Sequence[int], v: Sequence[int], shapes: str) -> None:
+    """Refuse shapes q ``[B, Hq, Nq, D]``, k ``[B, Hkv, Nk, D]``, v ``[B, Hkv, Nk, Dv]`` that do not fit.
+
+    Raises:
+        ValueError: other batches, widths or lengths, or heads of queries that those of keys do not divide.
+    """
+    if q[0] != k[0] or q[3] != k[3] or k[:3] != v[:3]:
+        raise ValueError(
+            "q must be [B, Hq, Nq, D], k [B, Hkv, Nk, D] and v [B, Hkv, Nk, Dv], of one batch and one D; "
+            f"{shapes}"
+        )
+    if q[1] % (k[1] or q[1] + 1):
+        raise ValueError(
+            f"q must have a multiple of the heads of k and v, each of which serves as many; {shapes}"
+        )

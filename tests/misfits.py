@@ -18,7 +18,7 @@ MISFITS: dict[str, Callable[[Tensor, Tensor, Tensor], Three]] = {
     "v a head short": lambda q, k, v: (q, k, v[:, :1]),
     "v a token short": lambda q, k, v: (q, k, v[:, :, 1:]),
     "v a batch short": lambda q, k, v: (q, k, v[:1]),
-    "q a token short": lambda q, k, v: (q[:, :, 1:], k, v),
+    "q a head more": lambda q, k, v: (torch.cat([q, q[:, :1]], 1), k, v),
     "all of rank 3": lambda q, k, v: (q[0], k[0], v[0]),
     "v of rank 5": lambda q, k, v: (q, k, v[None]),
     "v of rank 0": lambda q, k, v: (q, k, v[0, 0, 0, 0]),

@@ -115,16 +115,16 @@ def test_unknown_feature_maps_are_refused_with_the_list_of_known_ones() -> None:
     with refusal("feature map 'gelu' does not exist; choose one of elu, relu, identity, or pass a callable"):
         linear_attention(q, k, v, feature_map="gelu")
     with pytest.raises(TypeError, match="feature_map must be a name or a callable, got int"):
-        linear_attention(q, k, v, feature_map=3)  # type: ignore[arg-type]
+        linear_attention(q, k, v, feature_map=3)  # type: ignore[call-overload]
 
 
 def test_inputs_of_unfit_shape_dtype_or_device_are_refused_by_name() -> None:
     q, k, v = make_inputs(CASE)
     with refusal("q, k and v must be [batch, heads, seq_len, head_dim]; got q (2, 50, 8)"):
         linear_attention(q[0], k, v)
-    with refusal("q and k must have the same shape"):
+    with refusal("q must be [B, Hq, Nq, D], k [B, Hkv, Nk, D] and v [B, Hkv, Nk, Dv]"):
         standard_attention(q, k[:, :, :10], v)
-    with refusal("and v theirs up to its own width"):
+    with refusal("v [B, Hkv, Nk, Dv], of one batch and one D; got q (2, 2, 50, 8), k (2, 2, 50, 8), v (2, 1"):
         standard_attention(q, k, v[:, :1])
     with refusal("head_dim must be at least 1"):
         linear_attention(q[..., :0], k[..., :0], v)
@@ -141,7 +141,7 @@ def test_inputs_of_unfit_shape_dtype_or_device_are_refused_by_name() -> None:
 def test_a_pinned_backend_that_cannot_serve_is_refused_with_the_reason_of_torch() -> None:
     q, k, v = make_inputs(CASE)
     with refusal(
-        "standard-sdpa-flash cannot serve q (2, 2, 50, 8), v (2, 2, 50, 5) in torch.float64: torch refuses"
+        "standard-sdpa-flash cannot serve q (2, 2, 50, 8), k (2, 2, 50, 8), v (2, 2, 50, 5) in torch.float64: torch refuses"
     ):
         standard_attention(q, k, v[..., :5], backend="sdpa-flash")
     with pytest.raises(ValueError, match="Flash attention requires q,k,v to have the same last dimension"):

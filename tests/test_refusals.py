@@ -80,7 +80,7 @@ def test_a_number_that_is_none_or_not_finite_is_refused(attend: Callable[..., Te
 
 def test_eps_is_neither_none_nor_negative() -> None:
     with pytest.raises(TypeError, match="eps must be a number, got NoneType"):
-        linear_attention(X, X, X, eps=None)  # type: ignore[arg-type]
+        linear_attention(X, X, X, eps=None)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="eps must be finite and at least 0, got -1"):
         linear_attention(X, X, X, eps=-1)
 

@@ -66,6 +66,12 @@ def adapt(name: str, function: Any, given: Collection[str] | None) -> tuple[Atte
     return chosen, causal is not None
 
 
+def takes(function: Attend, option: str) -> bool:
+    """Whether a function has an argument of this name, or passes on whatever it gets."""
+    parameters = _parameters(function) or []
+    return any(one.name == option or one.kind is one.VAR_KEYWORD for one in parameters)
+
+
 def _without_signature(function: Any) -> Attend:
     """A compiled function does not tell its arguments: the mode is tried by its names."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attention.case import DTYPES, Case
 from attention.costs import Costs, shown
-from attention.kernels.adapting import adapt, only_mode
+from attention.kernels.adapting import adapt, only_mode, takes
 from attention.kernels.extra_inputs import MakeInputs, checked_inputs, from_shapes
 
 FAMILIES = ("standard", "linear")
@@ -66,6 +66,8 @@ class Kernel:
     dtype in, by the names of both, where that is coarser than the dtype: ``{"float32": "tf32"}``.
     ``reference`` is what it computes: a `Reference`, a name out of `CLAIMS`, `SOUGHT` or `NONE`.
     ``make_inputs(case)`` makes its inputs beside q, k and v, by the names of the function's arguments.
+    ``step(q, k, v, state, *, feature_map, eps, in_place)`` computes new tokens behind a state; where it is
+    None, a function that takes ``initial_state`` does so.
     """
 
     name: str
@@ -76,6 +78,11 @@ class Kernel:
     reference: Reference | str = NONE
     make_inputs: MakeInputs | None = None
     has_costs: bool = True
+    step: Callable[..., Any] | None = None
+
+    def takes(self, option: str) -> bool:
+        """Whether the function has an argument of this name, or passes on whatever it gets."""
+        return takes(self.function, option)
 
     def precision_of(self, dtype: str) -> str:
         """What the kernel computes in where its inputs are of this dtype."""
@@ -138,6 +145,7 @@ def register_kernel(
     make_inputs: MakeInputs | None = None,
     inputs: Mapping[str, str] | None = None,
     precision: Mapping[str, str] | None = None,
+    step: Callable[..., Any] | None = None,
 ) -> Kernel:
     """Add a kernel; the suite then measures it like its own.
 
@@ -156,6 +164,8 @@ def register_kernel(
         make_inputs: Makes the inputs beside q, k and v, by the names of their arguments.
         inputs: In its place the shapes of such inputs, ``{"g": "[B, H, N]"}``; they are standard normal.
         precision: What it computes a dtype in where that is coarser: it is held to that, and reports tell it.
+        step: Of linear attention, ``step(q, k, v, state, *, feature_map, eps, in_place)``, which returns the
+            output of one or a few new tokens, and the state behind them.
 
     Raises:
         TypeError: an argument that is of no use, or a function that cannot be called so.
@@ -163,7 +173,7 @@ def register_kernel(
             not exist.
     """
     _check_name(name)
-    _check_callables(name, costs=costs, supports=supports, make_inputs=make_inputs)
+    _check_callables(name, costs=costs, supports=supports, make_inputs=make_inputs, step=step)
     if make_inputs and inputs:
         raise TypeError(f"{name} was given make_inputs and inputs; one of them says all")
     attend, chooses = adapt(name, function, None if make_inputs else inputs or ())
@@ -181,6 +191,7 @@ def register_kernel(
         reference=_reference(name, reference),
         make_inputs=make,
         has_costs=costs is not None,
+        step=step,
     )
     _check_precision(kernel)
     _KERNELS[name] = kernel

@@ -26,8 +26,11 @@ def check_inputs(
     dtypes: Collection[torch.dtype] = COMPUTED,
     *,
     autocast: bool = True,
+    plain: bool = True,
 ) -> None:
-    """Refuse what is not q, k ``[B, H, N, D]`` and v ``[B, H, N, Dv]`` of one dtype on one device.
+    """Refuse what is not q ``[B, Hq, Nq, D]``, k ``[B, Hkv, Nk, D]`` and v ``[B, Hkv, Nk, Dv]``.
+
+    Of one dtype on one device; where ``plain``, q and k of one shape.
 
     Comparisons alone, so that a short sequence need not wait and a compiler traces through them.
 
@@ -38,6 +41,7 @@ def check_inputs(
         v: values.
         dtypes: those that it computes in.
         autocast: whether dtypes may differ under autocast, where torch's own products bring them together.
+        plain: whether there must be as many keys as queries, and heads of keys as of queries.
 
     Raises:
         TypeError: not a tensor, or one without strides (sparse, nested).
@@ -56,16 +60,21 @@ def check_inputs(
     shape, values = q.shape, v.shape
     if not (
         len(shape) == len(values) == 4
-        and k.shape == shape
-        and values[0] == shape[0]
-        and values[1] == shape[1]
-        and values[2] == shape[2]
+        and (k.shape == shape if plain else grouped(shape, k.shape))
+        and values[0] == k.shape[0]
+        and values[1] == k.shape[1]
+        and values[2] == k.shape[2]
         and shape[3] > 0 < values[3]
         and q.device == k.device == v.device
         and (q.dtype is k.dtype is v.dtype or (autocast and _autocasts(q.device.type)))
     ):
+        wanted = (
+            "q and k [B, H, N, D] of one shape and v [B, H, N, Dv]"
+            if plain
+            else "q [B, Hq, Nq, D], k [B, Hkv, Nk, D] and v [B, Hkv, Nk, Dv], Hq a multiple of Hkv"
+        )
         raise ValueError(
-            f"{kernel} takes q and k [B, H, N, D] of one shape and v [B, H, N, Dv], widths of at least 1, "
+            f"{kernel} takes {wanted}, widths of at least 1, "
             f"one dtype and one device; got q {_described(q)}, k {_described(k)}, v {_described(v)}"
         )
     if q.dtype not in dtypes:
@@ -75,17 +84,24 @@ def check_inputs(
         )
 
 
+def grouped(q: torch.Size, k: torch.Size) -> bool:
+    """Whether each head of the keys serves as many heads of the queries, of one batch and width."""
+    return len(k) == 4 and q[0] == k[0] and q[3] == k[3] and q[1] % (k[1] or q[1] + 1) == 0
+
+
 def _autocasts(device: str) -> bool:
     return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)  # others may not be asked
 
 
-def checked(kernel: str, dtypes: Collection[torch.dtype] = COMPUTED) -> Callable[[Function], Function]:
+def checked(
+    kernel: str, dtypes: Collection[torch.dtype] = COMPUTED, *, plain: bool = True
+) -> Callable[[Function], Function]:
     """A kernel's function behind :func:`check_inputs`; ``unchecked`` is the function of what was checked."""
 
     def behind(function: Function) -> Function:
         @wraps(function)
         def checking(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-            check_inputs(kernel, q, k, v, dtypes)
+            check_inputs(kernel, q, k, v, dtypes, plain=plain)
             return function(q, k, v, **options)
 
         checking.unchecked = function  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Forms of a call: padding, packed sequences, unequal lengths, grouped heads, states."""

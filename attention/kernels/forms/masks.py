@@ -1,0 +1,78 @@
+"""Which keys a query sees, and which arguments say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from attention.inputs import describe
+
+
+def check_padding(mask: object, k: Tensor) -> Tensor:
+    """The padding mask ``[B, Nk]``, True where a key is ignored.
+
+    Raises:
+        TypeError: no dense tensor of bool.
+        ValueError: another shape or device.
+    """
+    if not isinstance(mask, Tensor) or mask.layout != torch.strided or mask.is_nested:
+        raise TypeError(
+            f"key_padding_mask must be a bool tensor [B, Nk], True = ignore; got {describe(mask)}"
+        )
+    if mask.dtype != torch.bool:
+        raise TypeError(f"key_padding_mask must be of dtype bool, True = ignore; got {mask.dtype}")
+    wanted = (k.shape[0], k.shape[2])
+    if tuple(mask.shape) != wanted or mask.device != k.device:
+        raise ValueError(
+            f"key_padding_mask must be [B, Nk] = {list(wanted)} on {k.device}; "
+            f"got {list(mask.shape)} on {mask.device}"
+        )
+    return mask
+
+
+def check_packed(cu_seqlens: object, q: Tensor, k: Tensor) -> Tensor:
+    """Where packed sequences begin, and the last ends: ``[0, ..., total]`` in int32 or int64.
+
+    Values are looked at on a CPU only; of a card they would have to be waited for.
+
+    Raises:
+        TypeError: no dense tensor of integers.
+        ValueError: another rank, tokens that are no batch of 1 or of two lengths, or values that do not
+            ascend from 0 to the number of tokens.
+    """
+    if not isinstance(cu_seqlens, Tensor) or cu_seqlens.layout != torch.strided or cu_seqlens.is_nested:
+        raise TypeError(
+            f"cu_seqlens must be a tensor of integers [sequences + 1]; got {describe(cu_seqlens)}"
+        )
+    if cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"cu_seqlens must be of dtype int32 or int64; got {cu_seqlens.dtype}")
+    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 1:
+        raise ValueError(f"cu_seqlens must be [sequences + 1], from 0 on; got {list(cu_seqlens.shape)}")
+    shapes = f"got q {list(q.shape)}, k {list(k.shape)}"
+    if q.shape[0] != 1 or q.shape[2] != k.shape[2]:
+        raise ValueError(f"packed sequences are [1, H, total, D], as many queries as keys; {shapes}")
+    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
+        ends = cu_seqlens.tolist()
+        if ends[0] != 0 or ends[-1] != q.shape[2] or any(a > b for a, b in pairwise(ends)):
+            shown = f"{ends[:8]}"[:60]
+            raise ValueError(f"cu_seqlens must ascend from 0 to the {q.shape[2]} tokens; got {shown}")
+    return cu_seqlens
+
+
+def sequences(cu_seqlens: Tensor) -> list[slice]:
+    """The places of packed sequences; on a card this waits for the values."""
+    ends: Sequence[int] = cu_seqlens.tolist()
+    return [slice(a, b) for a, b in pairwise(ends)]
+
+
+def hidden(
+    queries: int, keys: int, *, causal: bool, device: torch.device, padding: Tensor | None = None
+) -> Tensor:
+    """Which keys are hidden from which queries: ``[1 or B, 1, Nq, Nk]``, aligned at the end where causal."""
+    found = torch.zeros(1, 1, queries, keys, dtype=torch.bool, device=device)
+    if causal:
+        found = found | torch.ones(queries, keys, dtype=torch.bool, device=device).triu(keys - queries + 1)
+    return found if padding is None else found | padding[:, None, None, :]
