@@ -368,7 +368,7 @@ def _select(
     *others: Tensor,
     takes: tuple[str, ...] = (),
     step: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Callable[..., Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor, Callable[..., Any]]:
     """The tensors as a kernel takes them, and the function of the kernel of such inputs.
 
     The kernel is looked for once, and inputs that are alike are checked once: a short sequence cannot wait

@@ -228,5 +228,5 @@ def check_step(q: Tensor, k: Tensor, v: Tensor, state: object, in_place: bool) -
     kept = [x for x in state if isinstance(x, Tensor)] if isinstance(state, tuple | list) else []
     if in_place and differentiated(q, k, v, *kept):
         raise ValueError(
-            "in_place overwrites the state, that a backward would read; use torch.no_grad(), or in_place=False"
+            "in_place overwrites the state that a backward would read; use torch.no_grad() or in_place=False"
         )
