@@ -261,7 +261,8 @@ def window_attention(
     if scale is not None:
         scale = check_number("scale", scale)
     q, k, v, function = _select("window", backend, q, k, v, True)
-    return function(q, k, v, causal=True, window=window, scale=scale)
+    out: Tensor = function(q, k, v, causal=True, window=window, scale=scale)
+    return out
 
 
 def decay_attention(
@@ -303,7 +304,8 @@ def decay_attention(
     """
     others = (g,) if isinstance(g, Tensor) else ()  # the kernel says what else it is
     q, k, v, function = _select("linear-decay", backend, q, k, v, True, *others)
-    return function(q, k, v, g=g, causal=True, feature_map=feature_map)
+    out: Tensor = function(q, k, v, g=g, causal=True, feature_map=feature_map)
+    return out
 
 
 def _given(**options: Any) -> dict[str, Any]:

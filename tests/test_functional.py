@@ -141,8 +141,8 @@ def test_inputs_of_unfit_shape_dtype_or_device_are_refused_by_name() -> None:
 def test_a_pinned_backend_that_cannot_serve_is_refused_with_the_reason_of_torch() -> None:
     q, k, v = make_inputs(CASE)
     with refusal(
-        "standard-sdpa-flash cannot serve q (2, 2, 50, 8), k (2, 2, 50, 8), v (2, 2, 50, 5) in torch.float64: "
-        "torch refuses"
+        "standard-sdpa-flash cannot serve q (2, 2, 50, 8), k (2, 2, 50, 8), v (2, 2, 50, 5) "
+        "in torch.float64: torch refuses"
     ):
         standard_attention(q, k, v[..., :5], backend="sdpa-flash")
     with pytest.raises(ValueError, match="Flash attention requires q,k,v to have the same last dimension"):
