@@ -33,10 +33,10 @@ FORWARD: dict[str, Callable[..., Any]] = {
         q, k, v, gates(q), phi, 32, True
     ),
     "linear-triton inference": lambda q, k, v, phi="elu": ops.linear_triton_inference(
-        q, k, v, True, phi, 1e-6, "ieee"
+        q, k, v, True, phi, 1e-6, "ieee", None
     ),
     "linear-triton": lambda q, k, v, phi="elu": ops.linear_triton(
-        q, k, v, None, None, True, phi, 1e-6, "ieee", False, True
+        q, k, v, None, None, True, phi, 1e-6, "ieee", None, False, True
     ),
 }
 CHANGES: dict[str, Change] = {
@@ -110,7 +110,7 @@ def kept(name: str) -> tuple[dict[str, Tensor], Callable[..., Any]]:
     )
     tensors = {"do": do, "q": q, "k": k, "v": v, "out": v.clone(), "inv": torch.zeros(heads, 70)}
     tensors |= {"S": S, "z": z, "S0": S0, "z0": z0, "dS": dS, "dz": dz}
-    return tensors, lambda *x: ops.linear_triton_backward(*x, True, "elu", "ieee", True)
+    return tensors, lambda *x: ops.linear_triton_backward(*x, True, "elu", "ieee", None, True)
 
 
 BACKWARD = [
@@ -178,10 +178,10 @@ def test_linear_triton_refuses_sizes_beyond_its_32_bit_numbers(
     shape: tuple[int, ...], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One element, expanded: no memory of that size is needed."""
-    monkeypatch.setattr("attention.kernels.linear_triton.operator.contiguous_like", lambda x: x)
+    monkeypatch.setattr("attention.kernels.linear_triton.operator.output_like", lambda q, v: v)
     x = torch.zeros(1, 1, 1, 1).expand(shape)
     with pytest.raises(ValueError, match=reason):
-        ops.linear_triton_inference(x, x, x, True, "elu", 1e-6, "ieee")
+        ops.linear_triton_inference(x, x, x, True, "elu", 1e-6, "ieee", None)
 
 
 def test_linear_triton_refuses_tokens_that_32_bits_do_not_reach() -> None:
@@ -191,7 +191,7 @@ def test_linear_triton_refuses_tokens_that_32_bits_do_not_reach() -> None:
     with pytest.raises(
         ValueError, match=f"reaches tokens less than {2**25} elements apart; got a stride of "
     ):
-        ops.linear_triton_inference(q, k, far, True, "elu", 1e-6, "ieee")
+        ops.linear_triton_inference(q, k, far, True, "elu", 1e-6, "ieee", None)
 
 
 def test_a_tensor_without_memory_is_refused() -> None:

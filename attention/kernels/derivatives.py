@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap
+from attention.kernels.forms.masks import sequences
 from attention.kernels.gates import decays, sums_between
 
 DERIVATIVES: dict[str, FeatureMap] = {
@@ -55,13 +56,22 @@ class Function(ABC):
 
 @dataclass(frozen=True)
 class NormalisedSums(Function):
-    """Linear attention."""
+    """Linear attention, of packed sequences where ``cu_seqlens`` are given."""
 
     causal: bool
     phi: str
     eps: float
+    cu_seqlens: Tensor | None = None
 
     def _tangent(self, x: Tensors, h: Tensors) -> Tensor:
+        group = x[0].shape[1] // max(1, x[1].shape[1])
+        x, h = (_repeated(each, group) for each in (x, h))
+        if self.cu_seqlens is None:
+            return self._tangent_of_one(x, h)
+        places = sequences(self.cu_seqlens)
+        return torch.cat([self._tangent_of_one(_cut(x, one), _cut(h, one)) for one in places], 2)
+
+    def _tangent_of_one(self, x: Tensors, h: Tensors) -> Tensor:
         dtype, wide = x[2].dtype, torch.promote_types(x[0].dtype, torch.float32)
         (q, k, v), (dq, dk, dv) = ([t.to(wide) for t in three] for three in (x, h))
         (q, dq), (k, dk) = _mapped(self.phi, q, dq), _mapped(self.phi, k, dk)
@@ -112,6 +122,15 @@ def _decayed(keep: Tensor, terms: Tensor, keep_: Tensor, terms_: Tensor) -> tupl
         S_.append(a_ * S[-1] + a * S_[-1] + b_)
         S.append(a * S[-1] + b)
     return torch.stack(S[:-1] or S, 2), torch.stack(S_[:-1] or S_, 2)
+
+
+def _repeated(x: Tensors, group: int) -> Tensors:
+    """Keys and values, once for each head of a group of queries."""
+    return x if group == 1 else (x[0], *(each.repeat_interleave(group, 1) for each in x[1:]))
+
+
+def _cut(x: Tensors, place: slice) -> Tensors:
+    return tuple(each[:, :, place] for each in x)
 
 
 def _mapped(phi: str, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

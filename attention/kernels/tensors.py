@@ -110,14 +110,16 @@ def checked(
     return behind
 
 
-def check_operands(kernel: str, dtypes: Collection[torch.dtype], q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_operands(
+    kernel: str, dtypes: Collection[torch.dtype], q: Tensor, k: Tensor, v: Tensor, *, plain: bool = True
+) -> None:
     """Refuse q, k and v of which compiled code would read other memory than theirs: see :func:`check_inputs`.
 
     Raises:
         TypeError: not a tensor, or one without strides (sparse, nested).
         ValueError: any other misfit, a last stride other than 1 among them.
     """
-    check_inputs(kernel, q, k, v, dtypes, autocast=False)
+    check_inputs(kernel, q, k, v, dtypes, autocast=False, plain=plain)
     if not q.stride()[-1] == k.stride()[-1] == v.stride()[-1] == 1:
         check_rows(kernel, q=q, k=k, v=v)
 

@@ -59,6 +59,7 @@ def attend(
     cu_seqlens: Tensor | None = None,
     initial_state: State | None = None,
     return_state: bool = False,
+    packed: Callable[..., Tensor] | None = None,
     **options: Any,
 ) -> Any:
     """The output ``[B, Hq, Nq, Dv]`` in any form, with the last state where asked for.
@@ -75,6 +76,8 @@ def attend(
         cu_seqlens: of packed sequences.
         initial_state: of what came before.
         return_state: whether to return (output, state).
+        packed: of a kernel that has it, ``packed(q, k, v, cu_seqlens, *, causal, phi, eps, **options)``: the
+            output of packed sequences without states; else they are computed one by one.
         options: What else the core takes.
 
     Raises:
@@ -92,6 +95,9 @@ def attend(
     if cu_seqlens is None:
         state = checked_state(initial_state, q, k, v)
         out, last = _aligned(core, q, k, v, state, causal, return_state, phi=phi, eps=eps, **options)
+    elif packed is not None and initial_state is None and not return_state:
+        check_packed(cu_seqlens, q, k)
+        out = packed(q, k, v, cu_seqlens, causal=causal, phi=phi, eps=eps, **options)
     else:
         ends = sequences(check_packed(cu_seqlens, q, k))
         state = checked_state(initial_state, q, k, v, batch=len(ends))
