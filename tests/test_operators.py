@@ -164,7 +164,7 @@ def test_linear_triton_refuses_half_a_state(half: str) -> None:
     q, k, v, S0, z0 = (tensors.get(name) for name in ("q", "k", "v", "S0", "z0"))
     if half in ("S0", "z0"):
         with pytest.raises(ValueError, match="takes both parts of a state, S and z, or neither"):
-            ops.linear_triton(q, k, v, S0, z0, True, "elu", 1e-6, "ieee", True, True)
+            ops.linear_triton(q, k, v, S0, z0, True, "elu", 1e-6, "ieee", None, True, True)
 
 
 @pytest.mark.parametrize(
