@@ -43,8 +43,7 @@ def linear_triton(
         ValueError: shapes, dtypes or devices that do not fit together, an unknown input_precision, a dtype or
             width it does not have, tokens 2^25 elements apart or more, or no CUDA device.
     """
-    packed = _packed if options.get("causal") else None
-    return attend(_core, q, k, v, packed=packed, precision=input_precision, **options)
+    return attend(_core, q, k, v, packed=_packed, precision=input_precision, **options)
 
 
 def linear_triton_step(

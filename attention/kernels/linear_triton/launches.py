@@ -41,6 +41,11 @@ class State(NamedTuple):
         """The five tensors as a launch takes them, ``unused`` in the place of those that are missing."""
         return [unused if x is None else x for x in self[:5]]
 
+    def of_sequences(self) -> list[Tensor]:
+        """S, z and ends of packed sequences."""
+        assert self.S is not None and self.z is not None and self.ends is not None
+        return [self.S, self.z, self.ends]
+
     def switches(self) -> tuple[bool, bool, bool, bool]:
         """SCANNED, SUMS, INITIAL, PACKED."""
         return self.scanned, self.S is not None, self.S0 is not None, self.ends is not None
@@ -128,18 +133,17 @@ class Launches(Passes, ABC):
         self, k: Tensor, v: Tensor, initial: OptionalSums, count: int, ends: Tensor | None = None
     ) -> State:
         """The state before each segment; ``count`` segments of keys are summed for it."""
-        segments = self.plan.key_segments
         if not count:
-            return State(None, None, *initial, ends, segments, scanned=False)
+            return State(None, None, *initial, ends, self.plan.key_segments, scanned=False)
         return self.gather(self.states(k, v, count, ends), initial, count, ends, reverse=False)
 
     def gather(
         self, sums: Sums, initial: OptionalSums, count: int, ends: Tensor | None, *, reverse: bool
     ) -> State:
         """The sums as the next pass wants them: few as they are, many scanned."""
-        segments = self.plan.segments if reverse else self.plan.key_segments
         if not self.plan.scanned(count):
-            return State(*sums, *initial, ends, segments, scanned=False)
+            return State(*sums, *initial, ends, sums[0].shape[1], scanned=False)
+        segments = self.plan.segments if reverse else self.plan.key_segments
         prefixes = self.sums_of_segments(segments + 1)
         for partial, start, prefix in zip(sums, initial, prefixes, strict=True):
             self._scan(partial, start, prefix, count, segments, reverse=reverse)

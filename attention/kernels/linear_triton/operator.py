@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_triton.checks import NAME, check_others, check_packed, check_pairs
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms, of_all_heads
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
-from attention.kernels.linear_triton.launches import Launches, State
+from attention.kernels.linear_triton.launches import Launches, OptionalSums, State
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
 from attention.kernels.tensors import check_device, check_shape, contiguous_like, unit_stride
 from attention.kernels.triton_common.checks import check_call, check_reach
@@ -72,6 +73,8 @@ def launches(
         check_packed(q, k, causal, cu_seqlens)
         layouts = tuple([layout[1:] for layout in alike])
         plan = make_plan(q.shape, v.shape, layouts, aligned, packed=packed is not None)
+        if packed and not causal:  # a descriptor knows nothing of the ends of sequences
+            plan = replace(plan, described=False)
         check_reach(NAME, plan, layouts)
         check_others(plan, causal, final, v, zip(names, others, strict=False))
         found = (GluonLaunches if plan.gluon else TritonLaunches)(plan, causal, phi, precision, eps)
@@ -172,11 +175,12 @@ def triton_gradients(
     plan = run.plan
     count = plan.summed(causal=causal, final=final)
     scanned = plan.scanned(count)
-    S0_, z0_ = (None, None) if scanned else (S0, z0)
-    before = State(S if count else None, z if count else None, S0_, z0_, ends, plan.key_segments, scanned)
-    behind = run.gather(
-        run.gradient_states(q, do, out, inv, minus_delta, ends), (dS, dz), plan.segments, ends, reverse=True
-    )
+    initial: OptionalSums = (None, None) if scanned else (S0, z0)
+    kept: OptionalSums = (S, z) if count else (None, None)
+    slots = plan.key_segments if scanned else plan.slots(count)
+    before = State(*kept, *initial, ends, slots, scanned)
+    gradient_sums = run.gradient_states(q, do, out, inv, minus_delta, ends)
+    behind = run.gather(gradient_sums, (dS, dz), gradient_sums[0].shape[1], ends, reverse=True)
     run.differentiate(do, v, q, k, dq, (inv, minus_delta), before, reverse=False)
     run.differentiate(v, do, k, q, dk, (inv, minus_delta), behind, reverse=True)
     run.attend(k, q, do, dv, inv, behind, reverse=True)

@@ -10,14 +10,15 @@ from torch import Tensor
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_triton.checks import NAME
 from attention.kernels.tensors import check_shape
+from attention.kernels.triton_common.card import multiprocessors
 from attention.kernels.triton_common.checks import PRECISION, check_call
 from attention.kernels.triton_common.launch import Launch, Repeat
 from attention.kernels.triton_common.plan import begin_aligned, padded
 
 MOST_ROWS = 64
 """Tokens times heads of a group: the code of one launch computes each by itself."""
-TILE = 2**14
-"""Most elements of a state that a program holds at once."""
+ALONE, CROWDED = 2**14, 2**12
+"""Elements of a state that a program holds at once: many for few programs, few where others share its card."""
 _STEPS: dict[tuple[Any, ...], Repeat] = {}
 MOST_STEPS = 1024
 forget_steps = _STEPS.clear
@@ -99,7 +100,8 @@ def _new(q: Tensor, k: Tensor, v: Tensor, phi: str, eps: float, aligned: bool) -
     (batch, heads, tokens, D), kv_heads, E = q.shape, k.shape[1], v.shape[3]
     group = heads // kv_heads
     width = padded(D)
-    block = min(padded(E), max(16, TILE // width))
+    crowded = batch * kv_heads > multiprocessors(q.device)
+    block = min(padded(E), max(16, (CROWDED if crowded else ALONE) // width))
     strides = [stride for x in (q, k, v) for stride in x.stride()[:3]]
     rows = 1 << (group * tokens - 1).bit_length()
     constants = (group, tokens, phi, width, block, -(-E // block), rows)

@@ -122,8 +122,17 @@ class Plan:
         return gluon_tiles() if self.in_gluon(reverse=reverse) else triton_tiles(held, split, self.narrow)
 
     def summed(self, *, causal: bool, final: bool) -> int:
-        """How many segments are summed before the walk: the last only where all or the end is asked for."""
+        """How many segments are summed before the walk: the last only where all or the end is asked for.
+
+        Of packed sequences that see all of themselves there are two sums of each.
+        """
+        if self.packed and not causal:
+            return 2 * self.key_segments
         return self.key_segments if final or not causal else max(0, self.key_segments - 1)
+
+    def gradients_summed(self, *, causal: bool) -> int:
+        """How many segments are summed in a backward."""
+        return 2 * self.segments if self.packed and not causal else self.segments
 
     def scanned(self, count: int) -> bool:
         """Whether so many sums are scanned, or each program adds up those that it needs.
@@ -134,7 +143,7 @@ class Plan:
 
     def slots(self, count: int) -> int:
         """Slots for the sums of ``count`` segments: scanned ones stand before, between and after segments."""
-        return self.key_segments + 1 if self.scanned(count) else self.key_segments
+        return self.key_segments + 1 if self.scanned(count) else max(count, self.key_segments)
 
 
 def make_plan(

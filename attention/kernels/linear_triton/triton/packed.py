@@ -52,6 +52,12 @@ def within(tokens, bound, REVERSE: tl.constexpr):
 
 
 @triton.jit
+def between(tokens, lower, upper):
+    """Whether tokens are from the lower one on, and before the upper one."""
+    return (tokens >= lower) & (tokens < upper)
+
+
+@triton.jit
 def reaches(bound, chunk, C: tl.constexpr, REVERSE: tl.constexpr):
     """Whether a bound lies beyond the chunk, so that its sequence was begun before the walk came there."""
     return bound > chunk.start + C if REVERSE else bound < chunk.start

@@ -28,7 +28,8 @@ from attention.kernels.linear_triton.triton.packed import (
     reaches,
     within,
 )
-from attention.kernels.linear_triton.triton.states import Sums, gather, scan, states
+from attention.kernels.linear_triton.triton.sequences import attend_sequences, differentiate_sequences
+from attention.kernels.linear_triton.triton.states import Sums, gather, in_first_row, scan, states
 from attention.kernels.triton_common.tiles import (
     at_head,
     chunk_of,
@@ -46,13 +47,15 @@ from attention.kernels.triton_common.tiles import (
     walk_of,
 )
 
-__all__ = ["attend", "differentiate", "find_ends", "scan", "states"]
-
-
-@triton.jit
-def in_first_row(z_sum):
-    """The normaliser's sum as the first of 16 rows: chunks add to all of them."""
-    return tl.where(tl.arange(0, 16)[:, None] == 0, z_sum[None, :], 0.0)
+__all__ = [
+    "attend",
+    "attend_sequences",
+    "differentiate",
+    "differentiate_sequences",
+    "find_ends",
+    "scan",
+    "states",
+]
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from attention.kernels.linear_triton.triton.packed import within
+from attention.kernels.linear_triton.triton.packed import between
 from attention.kernels.triton_common.tiles import (
     Chunk,
     features,
@@ -24,11 +24,17 @@ from attention.kernels.triton_common.tiles import (
 
 
 @triton.jit
+def in_first_row(z_sum):
+    """The normaliser's sum as the first of 16 rows: chunks add to all of them."""
+    return tl.where(tl.arange(0, 16)[:, None] == 0, z_sum[None, :], 0.0)
+
+
+@triton.jit
 def states(
     x, y, o, inv, minus_delta, S, z, ends,
     x_b, x_h, x_n, y_b, y_h, y_n, o_b, o_h, o_n,
     H, N, D, E, segments, segment_tokens, counted,
-    GRADIENT: tl.constexpr, GROUP: tl.constexpr, PACKED: tl.constexpr,
+    GRADIENT: tl.constexpr, GROUP: tl.constexpr, PACKED: tl.constexpr, BOTH: tl.constexpr,
     MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
     DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
@@ -37,8 +43,9 @@ def states(
 
     For gradients x = q, y = do, phi is scaled by ``inv``, and z weighed by -delta = -do.o, which is stored;
     sums are those of the GROUP heads of queries that share keys. PACKED, a segment sums the sequence alone
-    that goes on behind it, for gradients the one that began before it. One program a segment, of the
-    ``counted`` first, and block of D: each holds all of y, which delta needs.
+    that goes on behind it, for gradients the one that began before it; BOTH, the first half of the sums are
+    the former and the second the latter. One program a segment, of the ``counted`` first, and block of D:
+    each holds all of y, which delta needs.
 
     Of D = Dv = 64 in bfloat16, by pointers: shared memory 5 tiles of x and y x 8192 + operand 8192 = 49152
     bytes, for gradients 6 tiles x 8192 + inv 512 + operand 8192 = 57856; registers of a thread by ptxas 121
@@ -47,22 +54,31 @@ def states(
     LOOP: tl.constexpr = GROUP if GRADIENT else 1
     walk = walk_of(H, N, E, D, counted, segment_tokens, C, BE, BD, BLOCKS)
     d, e, head = walk.split, walk.held, walk.head * LOOP
+    first, last = walk.first, walk.last
+    if BOTH:
+        behind = walk.segment < counted // 2
+        first = walk.segment % (counted // 2) * segment_tokens
+        last = tl.minimum(first + segment_tokens, N)
     x = moved_to(x, x_b, x_h, x_n, walk.batch, head, DESCRIBED)
     y = moved_to(y, y_b, y_h, y_n, walk.batch, head, DESCRIBED)
     o = moved_to(o, o_b, o_h, o_n, walk.batch, head, DESCRIBED)
     state = tl.zeros([BE, BD], tl.float32)
     z_sum = tl.zeros([16, BD], tl.float32)
-    chunks, skipped = tl.cdiv(walk.last - walk.first, C), 0
+    chunks, skipped = tl.cdiv(last - first, C), 0
     if PACKED:
-        begun, end = tl.load(ends + walk.first) < walk.first, tl.load(ends + N + walk.last - 1)
-        if GRADIENT:
-            edge = tl.where(begun, tl.load(ends + N + walk.first), 0)
-        else:
-            edge = tl.load(ends + walk.last - 1)
-            first = (tl.maximum(edge, walk.first) - walk.first) // C
-            skipped = tl.where(end > walk.last, first, chunks)
+        # Tokens from the lower one on, up to the upper one.
+        begun, goes_on = tl.load(ends + first) < first, tl.load(ends + N + last - 1) > last
+        lower, upper = tl.where(goes_on, tl.load(ends + last - 1), N), N
+        if BOTH:
+            lower, upper = tl.where(behind, lower, 0), tl.where(behind, N, tl.load(ends + N + first))
+            upper = tl.where(behind | begun, upper, 0)
+        elif GRADIENT:
+            lower, upper = 0, tl.where(begun, tl.load(ends + N + first), 0)
+        if not GRADIENT:
+            skipped = tl.minimum((tl.maximum(lower, first) - first) // C, chunks)
+            chunks = tl.minimum(chunks, tl.cdiv(tl.maximum(upper - first, 0), C))
     for i in tl.range(skipped, chunks * LOOP, num_stages=STAGES):
-        j, start = i % LOOP, walk.first + i // LOOP * C
+        j, start = i % LOOP, first + i // LOOP * C
         chunk = Chunk(walk.batch, head + j, start, start.to(tl.int64), walk.rows, N - start)
         row = (walk.group * LOOP + j) * N
         x_j = of_head(x, chunk.head - head, x_h, DESCRIBED, LOOP)
@@ -76,11 +92,11 @@ def states(
             store_rows(minus_delta + row, bias, chunk, RAGGED)
             phi *= load_rows(inv + row, chunk, RAGGED)[:, None]
             if PACKED:
-                phi = tl.where(within(start + walk.rows, edge, True)[:, None], phi, 0.0)
+                phi = tl.where(between(start + walk.rows, lower, upper)[:, None], phi, 0.0)
             z_sum += fold(phi * bias[:, None])
         else:
             if PACKED:
-                phi = tl.where(within(start + walk.rows, edge, False)[:, None], phi, 0.0)
+                phi = tl.where(between(start + walk.rows, lower, upper)[:, None], phi, 0.0)
             if RAGGED and MAP == "elu":
                 phi = tl.where(chunk.rows[:, None] < chunk.left, phi, 0.0)
             z_sum += fold(phi)

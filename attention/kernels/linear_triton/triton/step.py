@@ -37,7 +37,7 @@ def step(
         state = tl.load(S + at, mask=exists, other=0.0)
         z_sum = before
         result = tl.zeros([ROWS, BE], tl.float32)
-        for t in tl.static_range(TOKENS):
+        for t in range(TOKENS):
             key = features(tl.load(k + t * k_n + d, mask=d < D, other=0.0), MAP)
             key = tl.where(d < D, key, 0.0)
             value = tl.load(v + t * v_n + e, mask=e < E, other=0.0).to(tl.float32)
