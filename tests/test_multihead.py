@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from attention import MultiheadAttention, SelfAttention
-from attention.kernels.references import linear_reference, relative_error
+from attention.kernels.feature_maps import get_feature_map
+from attention.kernels.references import relative_error
+from attention.modules import resolve_kernel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -23,7 +27,7 @@ WIDTH, HEADS = 32, 4
 def like_torch(kernel: str, **options: object) -> tuple[nn.MultiheadAttention, MultiheadAttention]:
     """Torch's layer and this one, with the same weights, biases among them, in float64."""
     torch.manual_seed(0)
-    theirs = nn.MultiheadAttention(WIDTH, HEADS, dtype=torch.float64, **options)  # type: ignore[arg-type]
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, dtype=torch.float64, **options)
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=0.3)  # biases too, which start as zeros
     ours = MultiheadAttention(WIDTH, HEADS, dtype=torch.float64, kernel=kernel, **options)  # type: ignore[arg-type]
@@ -101,15 +105,17 @@ def test_with_a_linear_kernel_it_is_linear_attention_to_the_keys_that_are_not_ig
     )
     query, memory, lengths = drawn(3, 5, WIDTH), drawn(3, 9, WIDTH), (9, 1, 4)
     assert layer.in_proj_weight is not None
-    weights = layer.in_proj_weight.chunk(3)
+    weights, phi = layer.in_proj_weight.chunk(3), get_feature_map(feature_map or "elu")
 
     def expected(one: Tensor, seen: Tensor) -> Tensor:
         q, k, v = (
             (x @ w.T).view(1, -1, HEADS, WIDTH // HEADS).transpose(1, 2)
             for x, w in zip((one, seen, seen), weights, strict=True)
         )
-        heads = linear_reference(q, k, v, feature_map=feature_map or "elu")
-        return layer.out_proj(heads.transpose(1, 2).flatten(2))
+        q, k = phi(q), phi(k)
+        heads = q @ (k.mT @ v) / (q @ k.sum(2)[..., None] + 1e-6)
+        out: Tensor = layer.out_proj(heads.transpose(1, 2).flatten(2))
+        return out
 
     by_hand = torch.cat([expected(query[i], memory[i, :n]) for i, n in enumerate(lengths)])
     out, _ = layer(query, memory, memory, right_padding(lengths, 9))
@@ -123,7 +129,7 @@ def test_fewer_heads_of_keys_are_as_many_that_are_equal(name: str) -> None:
     assert grouped.in_proj_weight is not None and whole.in_proj_weight is not None
     assert grouped.in_proj_weight.shape == (2 * WIDTH, WIDTH)
     whole.out_proj.load_state_dict(grouped.out_proj.state_dict())
-    q, k, v = grouped.in_proj_weight.split([WIDTH, WIDTH // 2, WIDTH // 2])
+    q, k, v = torch.split(grouped.in_proj_weight, [WIDTH, WIDTH // 2, WIDTH // 2])
     repeated = [x.view(2, 1, 8, WIDTH).expand(2, 2, 8, WIDTH).reshape(WIDTH, WIDTH) for x in (k, v)]
     with torch.no_grad():
         whole.in_proj_weight.copy_(torch.cat([q, *repeated]))
@@ -137,7 +143,7 @@ def test_fewer_heads_of_keys_are_as_many_that_are_equal(name: str) -> None:
 )
 def test_its_state_dict_and_its_first_weights_of_a_seed_are_those_of_torch(options: dict[str, int]) -> None:
     torch.manual_seed(3)
-    theirs = nn.MultiheadAttention(WIDTH, HEADS, **options)  # type: ignore[arg-type]
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, **options)
     torch.manual_seed(3)
     ours = MultiheadAttention(WIDTH, HEADS, **options)  # type: ignore[arg-type]
     assert list(ours.state_dict()) == list(theirs.state_dict())
@@ -165,7 +171,7 @@ def test_torch_encoder_in_evaluation_computes_what_it_computes_in_training(name:
     layer.eval()
     with torch.no_grad():
         assert torch.equal(layer(x, src_key_padding_mask=padding), training)
-        layer.self_attn.kernel = MultiheadAttention(WIDTH, HEADS, kernel="standard").kernel
+        layer.self_attn.kernel = resolve_kernel("standard")  # type: ignore[assignment]
         assert relative_error(layer(x), training) > 1e-3  # what torch's fast path would have computed
 
 
@@ -191,7 +197,7 @@ def test_an_encoder_and_a_decoder_of_torch_equal_themselves_with_a_standard_kern
 
 
 def losses_of_training(
-    call: Callable[..., Tensor], layer: nn.Module, steps: int = 50, autocast: bool = False, **masks: object
+    call: Callable[..., Tensor], layer: nn.Module, steps: int = 50, autocast: bool = False, **masks: Any
 ) -> list[float]:
     torch.manual_seed(1)
     x, target = torch.randn(2, 4, 20, WIDTH)
@@ -214,14 +220,14 @@ PADDED = {"src_key_padding_mask": right_padding((20, 11, 20, 5), 20)}
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("masks", [CAUSAL, PADDED], ids=["causal", "padded"])
 @pytest.mark.parametrize("name", ["linear", "standard"])
-def test_an_encoder_layer_learns_in_fifty_steps(name: str, masks: dict[str, object], autocast: bool) -> None:
+def test_an_encoder_layer_learns_in_fifty_steps(name: str, masks: dict[str, Any], autocast: bool) -> None:
     layer = encoder_layer(name)
     losses = losses_of_training(layer, layer, autocast=autocast, **masks)
     assert losses[-1] < 0.7 * losses[0]
 
 
 def assert_compiled_training_equals_eager_training(
-    kernel: str, masks: dict[str, object], backend: str, steps: int
+    kernel: str, masks: dict[str, Any], backend: str, steps: int
 ) -> None:
     layer, other = encoder_layer(kernel), encoder_layer(kernel)
     compiled = torch.compile(other, backend=backend, fullgraph=True)
@@ -240,7 +246,7 @@ def test_an_encoder_layer_trains_in_one_compiled_graph() -> None:
 @pytest.mark.parametrize("masks", [{}, CAUSAL, PADDED], ids=["plain", "causal", "padded"])
 @pytest.mark.parametrize("name", [*LINEAR, "standard"])
 def test_an_encoder_layer_trains_in_one_compiled_graph_of_any_kernel(
-    name: str, masks: dict[str, object], backend: str
+    name: str, masks: dict[str, Any], backend: str
 ) -> None:
     torch.compiler.reset()
     assert_compiled_training_equals_eager_training(name, masks, backend, steps=50)
@@ -250,14 +256,12 @@ def test_an_encoder_layer_trains_in_one_compiled_graph_of_any_kernel(
 def test_activations_computed_again_give_the_same_gradients(name: str) -> None:
     layer, x = encoder_layer(name), torch.randn(4, 20, WIDTH, requires_grad=True)
 
-    def gradients(**options: bool) -> tuple[Tensor, ...]:
-        out = layer(x, **PADDED)
-        if options:
-            out = torch.utils.checkpoint.checkpoint(layer, x, **options, **PADDED)
-        return torch.autograd.grad(out.sin().sum(), [x, *layer.parameters()])
-
-    for again, kept in zip(gradients(use_reentrant=False), gradients(), strict=True):
-        assert torch.equal(again, kept)
+    call = partial(layer, **PADDED)
+    got, wanted = (
+        torch.autograd.grad(out.sin().sum(), [x, *layer.parameters()])
+        for out in (checkpoint(call, x, use_reentrant=False), call(x))
+    )
+    assert all(torch.equal(again, kept) for again, kept in zip(got, wanted, strict=True))
 
 
 # --- masks and refusals ------------------------------------------------------------------------------
@@ -356,7 +360,7 @@ def test_masks_of_another_kind_and_of_kernels_without_any_are_refused() -> None:
         TypeError, "must be of dtype bool, True = ignore; got torch.int64", lambda: layer(x, x, x, integers)
     )
     window = MultiheadAttention(WIDTH, HEADS, kernel="window-sdpa")
-    words = "window-sdpa takes no key_padding_mask; choose a standard or linear kernel"
+    words = "window-sdpa takes no key_padding_mask; 'standard' and 'linear' do"
     refused(ValueError, words, lambda: window(x, x, x, integers > 0, is_causal=True))
 
 
@@ -379,13 +383,12 @@ def test_nested_tensors_of_torch_encoder_are_refused_with_the_way_round() -> Non
 
 
 def test_a_state_dict_of_torch_loads_into_self_attention_beside_its_own() -> None:
-    theirs = nn.MultiheadAttention(WIDTH, HEADS)
-    model, own = nn.Sequential(SelfAttention(WIDTH, HEADS)), SelfAttention(WIDTH, HEADS)
+    theirs, own, second = nn.MultiheadAttention(WIDTH, HEADS), *(SelfAttention(WIDTH, HEADS) for _ in "12")
     held = nn.Sequential(theirs).state_dict()
-    model.load_state_dict(held)
-    assert torch.equal(model[0].in_proj.weight, theirs.in_proj_weight)
+    nn.Sequential(own).load_state_dict(held)
+    assert torch.equal(own.in_proj.weight, theirs.in_proj_weight)
     assert "0.in_proj_weight" in held  # the caller's is left as it was
-    own.load_state_dict(model[0].state_dict())
-    assert torch.equal(own.out_proj.weight, theirs.out_proj.weight)
+    second.load_state_dict(own.state_dict())
+    assert torch.equal(second.out_proj.weight, theirs.out_proj.weight)
     with pytest.raises(RuntimeError, match="size mismatch for in_proj"):
         SelfAttention(WIDTH, HEADS, num_kv_heads=2).load_state_dict(theirs.state_dict())

@@ -131,7 +131,7 @@ def kept_by(kernel: Kernel) -> type[KVCache] | type[State]:
         return KVCache
     if kernel.family == "linear" and kernel.takes("initial_state"):
         return State
-    raise ValueError(f"{kernel.name} keeps no context; choose a standard or linear kernel")
+    raise ValueError(f"{kernel.name} keeps no context; 'standard' and 'linear' do")
 
 
 def reusable(*tensors: Tensor) -> bool:

@@ -88,9 +88,7 @@ class HeadedLayer(nn.Module):
             given["feature_map"] = self.feature_map
         if key_padding_mask is not None:
             if not self.kernel.takes("key_padding_mask"):
-                raise ValueError(
-                    f"{self.kernel.name} takes no key_padding_mask; choose a standard or linear kernel"
-                )
+                raise ValueError(f"{self.kernel.name} takes no key_padding_mask; 'standard' and 'linear' do")
             given["key_padding_mask"] = key_padding_mask
         return given
 
