@@ -27,6 +27,7 @@ def check_inputs(
     *,
     autocast: bool = True,
     plain: bool = True,
+    causal: bool = False,
 ) -> None:
     """Refuse what is not q ``[B, Hq, Nq, D]``, k ``[B, Hkv, Nk, D]`` and v ``[B, Hkv, Nk, Dv]``.
 
@@ -42,6 +43,7 @@ def check_inputs(
         dtypes: those that it computes in.
         autocast: whether dtypes may differ under autocast, where torch's own products bring them together.
         plain: whether there must be as many keys as queries, and heads of keys as of queries.
+        causal: whether there must be as many keys as queries.
 
     Raises:
         TypeError: not a tensor, or one without strides (sparse, nested).
@@ -76,6 +78,10 @@ def check_inputs(
         raise ValueError(
             f"{kernel} takes {wanted}, widths of at least 1, "
             f"one dtype and one device; got q {_described(q)}, k {_described(k)}, v {_described(v)}"
+        )
+    if causal and shape[2] != values[2]:
+        raise ValueError(
+            f"{kernel} takes as many queries as keys here where it is causal; got {shape[2]} and {values[2]}"
         )
     if q.dtype not in dtypes:
         raise ValueError(
@@ -156,6 +162,19 @@ def check_shape(
     if x.shape != shape or x.dtype is not dtype or x.device != like.device:
         wanted = f"{tuple(shape)} in {dtype_name(dtype)} on {like.device}"
         raise ValueError(f"{kernel} takes {name} {wanted} here; got {_described(x)}")
+
+
+def check_state(
+    kernel: str, S: Tensor, z: Tensor, k: Tensor, v: Tensor, names: tuple[str, str] = ("S0", "z0")
+) -> None:
+    """Refuse a state of other shapes than S ``[B, Hkv, D, Dv]``, z ``[B, Hkv, D]``, or not of float32 at least.
+
+    Raises:
+        ValueError: another shape, dtype or device.
+    """
+    shape, wide = (*k.shape[:2], k.shape[3], v.shape[3]), torch.promote_types(k.dtype, torch.float32)
+    for name, x, size in zip(names, (S, z), (shape, shape[:3]), strict=True):
+        check_shape(kernel, name, x, size, k, wide)
 
 
 def check_device(kernel: str, like: Tensor, *others: Tensor | None) -> None:
