@@ -101,7 +101,7 @@ def test_with_a_linear_kernel_it_is_linear_attention_to_the_keys_that_are_not_ig
 ) -> None:
     torch.manual_seed(0)
     layer = MultiheadAttention(
-        WIDTH, HEADS, batch_first=True, dtype=torch.float64, kernel=name, feature_map=feature_map
+        WIDTH, HEADS, bias=False, batch_first=True, dtype=torch.float64, kernel=name, feature_map=feature_map
     )
     query, memory, lengths = drawn(3, 5, WIDTH), drawn(3, 9, WIDTH), (9, 1, 4)
     assert layer.in_proj_weight is not None
