@@ -179,6 +179,16 @@ def test_what_was_kept_without_or_with_gradients_is_continued_with_or_without(na
     assert relative_error(z, whole[:, 4:]) < 1e-12
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["linear", pytest.param("standard", marks=pytest.mark.slow)])
+def test_a_step_compiles_to_one_graph(name: str) -> None:
+    layer, x = causal_layer(name), drawn(2, 6, WIDTH)
+    compiled = torch.compile(layer.step, backend="eager", fullgraph=True)
+    _, cache = layer.prefill(x[:, :4])
+    y, _ = compiled(x[:, 4:], cache)
+    assert relative_error(y, layer(x)[:, 4:]) < 1e-13
+
+
 # --- refusals ----------------------------------------------------------------------------------------
 
 

@@ -138,6 +138,8 @@ def reusable(*tensors: Tensor) -> bool:
     """Whether these tensors may be overwritten: no backward reads them, and torch lets them be written."""
     if any(x.requires_grad for x in tensors):
         return False
+    if torch.compiler.is_compiling():  # which knows of no inference mode
+        return True
     return torch.is_inference_mode_enabled() or not any(x.is_inference() for x in tensors)
 
 
