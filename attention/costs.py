@@ -158,7 +158,7 @@ def result_elements(case: Case) -> int:
 
 
 class Sizes(NamedTuple):
-    """What the products of a call are counted by: heads of queries and of keys of the whole batch, and sizes."""
+    """What the products of a call are counted by: heads of the whole batch, tokens and widths."""
 
     query_heads: int
     key_heads: int

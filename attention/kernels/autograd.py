@@ -52,8 +52,8 @@ def differentiable(
     Args:
         operator: the name of the torch operator that stands in exported graphs, to get gradients too:
             ``(*inputs, *options)``, and perhaps whether to keep what a backward wants.
-        forward: ``(*inputs, *options)`` to the outputs and what the backward wants of it; the inputs are q, k,
-            v and perhaps gates or a state.
+        forward: ``(*inputs, *options)`` to the outputs and what the backward wants of it; the inputs are q,
+            k, v and perhaps gates or a state.
         backward: ``(*gradients of outputs, *inputs, *results of forward, *options)`` to the gradients of the
             inputs.
         batch_dims: the dimension of each result of ``forward`` that the batch leads; what is empty

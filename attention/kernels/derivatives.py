@@ -1,9 +1,9 @@
 """The derivatives of linear attention that no kernel computes itself, in plain torch.
 
-All follow from one function, the tangent T(x; h) of the outputs y(x) along h. Of linear attention x is (q, k, v)
-and y the output alone, or behind a state x is (q, k, v, S0, z0) and y has the last state as well; with decay x is
-(q, k, v, g). The gradients that a kernel computes, G(x; g) = J'g, have the derivatives d<h, G>/dg = T(x; h) and
-d<h, G>/dx = d<g, T(x; h)>/dx. Memory is O(N D).
+All follow from one function, the tangent T(x; h) of the outputs y(x) along h. Of linear attention x is
+(q, k, v) and y the output alone, or behind a state x is (q, k, v, S0, z0) and y has the last state as well;
+with decay x is (q, k, v, g). The gradients that a kernel computes, G(x; g) = J'g, have the derivatives
+d<h, G>/dg = T(x; h) and d<h, G>/dx = d<g, T(x; h)>/dx. Memory is O(N D).
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def check_inputs(
 
 def grouped(q: torch.Size, k: torch.Size) -> bool:
     """Whether each head of the keys serves as many heads of the queries, of one batch and width."""
-    return len(k) == 4 and q[0] == k[0] and q[3] == k[3] and q[1] % (k[1] or q[1] + 1) == 0
+    return len(k) == 4 and q[0] == k[0] and q[3] == k[3] and k[1] <= q[1] and q[1] % (k[1] or q[1] + 1) == 0
 
 
 def _autocasts(device: str) -> bool:
@@ -116,14 +116,17 @@ def checked(
     return behind
 
 
-def check_operands(kernel: str, dtypes: Collection[torch.dtype], q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_operands(
+    kernel: str, dtypes: Collection[torch.dtype], q: Tensor, k: Tensor, v: Tensor, *,
+    plain: bool = True, causal: bool = False,
+) -> None:  # fmt: skip
     """Refuse q, k and v of which compiled code would read other memory than theirs: see :func:`check_inputs`.
 
     Raises:
         TypeError: not a tensor, or one without strides (sparse, nested).
         ValueError: any other misfit, a last stride other than 1 among them.
     """
-    check_inputs(kernel, q, k, v, dtypes, autocast=False)
+    check_inputs(kernel, q, k, v, dtypes, autocast=False, plain=plain, causal=causal)
     if not q.stride()[-1] == k.stride()[-1] == v.stride()[-1] == 1:
         check_rows(kernel, q=q, k=k, v=v)
 
@@ -167,7 +170,7 @@ def check_shape(
 def check_state(
     kernel: str, S: Tensor, z: Tensor, k: Tensor, v: Tensor, names: tuple[str, str] = ("S0", "z0")
 ) -> None:
-    """Refuse a state of other shapes than S ``[B, Hkv, D, Dv]``, z ``[B, Hkv, D]``, or not of float32 at least.
+    """Refuse what is no S ``[B, Hkv, D, Dv]`` and z ``[B, Hkv, D]`` in float32, or float64 of such keys.
 
     Raises:
         ValueError: another shape, dtype or device.
@@ -263,6 +266,13 @@ def result_like(x: Tensor) -> Tensor:
     out = torch.empty_like(x)
     # torch keeps the order of the strides, which of a tensor with gaps or overlaps may end with another.
     return out if out.stride()[-1] == 1 else contiguous_like(x)
+
+
+def output_like(q: Tensor, v: Tensor) -> Tensor:
+    """An empty output ``[B, Hq, Nq, Dv]`` that lies as the tensor of its shape, v or else q, if one is."""
+    if q.shape[:3] == v.shape[:3]:
+        return result_like(v)
+    return result_like(q) if q.shape[3] == v.shape[3] else q.new_empty(*q.shape[:3], v.shape[3])
 
 
 def unit_stride(x: Tensor) -> Tensor:

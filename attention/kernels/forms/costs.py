@@ -36,26 +36,26 @@ def of_forms(costs: CostsOf, *, steps: bool = False) -> CostsOf:
 def decode_costs(case: Case, forward: Costs | None = None) -> Costs:
     """The costs of ``case.queries`` new tokens behind a state, which is read and written once.
 
-    Its products are those of the recurrence: a token adds phi(k)v', D Dv MACs for each head of keys, and reads
-    phi(q)S and phi(q).z, D Dv + D for each of queries.
+    Its products are those of the recurrence: a token adds phi(k)v', D Dv MACs for each head of keys, and
+    reads phi(q)S and phi(q).z, D Dv + D for each of queries.
 
     Args:
         case: a case of the phase ``decode``.
         forward: of a causal forward of these tokens, where a kernel computes a step by that; its products are
             then those, and the new state is made beside the old one.
     """
-    sizes, state = Sizes.of_case(case), cache_bytes(case, state=True)
-    d, dv = case.head_dim, case.value_dim
-    output = sizes.query_rows * dv * case.itemsize
-    least = 2 * state + min_bytes(replace(case, phase="forward", seq_len=case.queries))
+    tokens, state = replace(case, phase="forward", seq_len=case.queries), cache_bytes(case, state=True)
+    least = 2 * state + min_bytes(tokens)
     if forward is not None:
         return replace(forward, min_bytes=least, peak_bytes=forward.peak_bytes + state)
-    terms = {
-        "states": sizes.key_heads * case.queries * d * dv,
-        "readout": sizes.query_rows * d * dv,
-        "normaliser": sizes.query_rows * d,
-    }
-    return Costs(terms, least, output)
+    sizes = Sizes.of_case(tokens)
+    return Costs(step_terms(sizes), least, sizes.query_rows * sizes.value_width * case.itemsize)
+
+
+def step_terms(sizes: Sizes) -> dict[str, int]:
+    """MACs of the recurrence, as :func:`decode_costs` has them."""
+    d, dv, rows = sizes.width, sizes.value_width, sizes.query_rows
+    return {"states": sizes.key_rows * d * dv, "readout": rows * d * dv, "normaliser": rows * d}
 
 
 def _unequal(costs: CostsOf, case: Case) -> Costs:

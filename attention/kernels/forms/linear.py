@@ -113,12 +113,12 @@ def _aligned(
     if not causal or ahead == 0:
         return core(q, k, v, state, causal=causal, final=final, **options)
     if ahead > 0:
-        (k, *late), (v, *behind) = (t.split([ahead, q.shape[2]], 2) for t in (k, v))
-        state = core(q[:, :, :0], k, v, state, causal=False, final=True, **options)[1]
-        return core(q, *late, *behind, state, causal=True, final=final, **options)
+        (early_k, late_k), (early_v, late_v) = (t.split_with_sizes([ahead, q.shape[2]], 2) for t in (k, v))
+        state = core(q[:, :, :0], early_k, early_v, state, causal=False, final=True, **options)[1]
+        return core(q, late_k, late_v, state, causal=True, final=final, **options)
     # The first queries see no key, but what the state holds.
     options["eps"] = options["eps"] or LEAST_EPS
-    before, q = q.split([-ahead, k.shape[2]], 2)
+    before, q = q.split_with_sizes([-ahead, k.shape[2]], 2)
     early = core(before, k[:, :, :0], v[:, :, :0], state, causal=False, final=False, **options)[0]
     late, last = core(q, k, v, state, causal=True, final=final, **options)
     return torch.cat([early, late], 2), last
@@ -132,8 +132,13 @@ def _one_by_one(
         out = core(q, k, v, None, causal=causal, final=False, **options)[0]
         return out, _empty_state(k, v, batch=0) if final else None
     # Split, not cut one by one: the gradient of each cut would be as large as all sequences.
-    parts = zip(*(t.split([place.stop - place.start for place in ends], 2) for t in (q, k, v)), strict=True)
-    before = [None] * len(ends) if state is None else list(map(State, *(x.split(1) for x in state)))
+    sizes = [place.stop - place.start for place in ends]
+    parts = zip(*(t.split_with_sizes(sizes, 2) for t in (q, k, v)), strict=True)
+    before: list[State | None] = [None] * len(ends)
+    if state is not None:
+        before = [
+            State(S, z) for S, z in zip(*(x.split_with_sizes([1] * len(ends)) for x in state), strict=True)
+        ]
     found = [
         core(*x, begun, causal=causal, final=final, **options) for x, begun in zip(parts, before, strict=True)
     ]

@@ -27,7 +27,7 @@ Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 def chunked_forward(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, chunk_size: int, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The output ``[B, Hq, Nq, Dv]``, its normalisers ``[B, Hq, Nq, 1]``, and the states that a backward reads.
+    """The output ``[B, Hq, Nq, Dv]``, normalisers ``[B, Hq, Nq, 1]``, and the states that a backward reads.
 
     States are sums of phi(k) [v | 1]', ``[states, B Hkv, D, columns]``: of all tokens, or where causal of
     those before each chunk; none unless they are to be kept. Differentiable in q, k and v through the

@@ -28,7 +28,6 @@ from attention.kernels.blocks import Block, blocks, of_block
 from attention.kernels.feature_maps import BLOCK_MAPS
 from attention.kernels.linear_chunked.scratch import Rows, Scratch, value_columns
 
-
 Pair = tuple[Tensor, Tensor] | None
 """S and z of a state, or of a gradient of one."""
 
@@ -141,9 +140,7 @@ class Passes:
 
     # --- bidirectional: one state for all tokens -------------------------------------------------
 
-    def forward(
-        self, out: Tensor, den: Tensor, eps: float, state: Tensor, before: Pair = None
-    ) -> Tensor:
+    def forward(self, out: Tensor, den: Tensor, eps: float, state: Tensor, before: Pair = None) -> Tensor:
         """The state becomes the sum over all tokens, and is returned."""
         self._begun(before, state)
         for block in self.key_blocks:

@@ -60,7 +60,7 @@ class Scratch:
 
     def group(self, x: Tensor) -> int:
         """G of a tensor ``[B, H * G, N, W]``."""
-        return x.shape[1] // max(1, self._keys.shape[1])
+        return x.shape[1] // self._keys.shape[1] if x.shape[1] else 1
 
     def product(self, name: str, block: Block, a: Tensor, b: Tensor) -> Rows:
         """The product a @ b of a block, in the buffer of this name."""
