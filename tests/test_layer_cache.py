@@ -158,6 +158,9 @@ def test_a_cache_of_known_length_takes_its_memory_once_and_refuses_more_tokens()
     _, cache = layer.step(x[:, 4:5], cache)
     assert isinstance(cache, KVCache)
     assert (cache.keys.data_ptr(), cache.bytes, cache.length, other.length) == (place, held, 5, 4)
+    kept = cache.keys.clone()
+    layer.step(x[:, :1], other)
+    assert torch.equal(cache.keys, kept)
     with pytest.raises(ValueError, match=re.escape("the cache holds max_len = 5 tokens; 6 are too many")):
         layer.step(x[:, 5:], cache)
 
@@ -225,3 +228,8 @@ def test_a_cache_refuses_keys_and_values_that_do_not_fit_together() -> None:
         cache.append(k, torch.ones(2, 3, 2, 4))
     with pytest.raises(ValueError, match=re.escape("got [2, 3, 1, 4] in torch.float64 on cpu")):
         cache.append(k, k.double())
+    with pytest.raises(
+        ValueError, match=re.escape("key_padding_mask must be [B, Nk] = [2, 1] on cpu; got [2, 2]")
+    ):
+        cache.append(k, k, torch.ones(2, 2, dtype=torch.bool))
+    assert cache.length == cache.bytes == 0

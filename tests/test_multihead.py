@@ -85,6 +85,13 @@ def test_attention_across_sequences_of_two_lengths_equals_torch(widths: dict[str
     assert_same(out, expected, [*inputs, *ours.parameters()], [*inputs, *theirs.parameters()])
 
 
+def test_values_of_their_own_equal_torch() -> None:
+    theirs, ours = like_torch("standard")
+    x, values = drawn(5, 2, WIDTH), drawn(5, 2, WIDTH)
+    for inputs in ((x, x, values), (x, values, x), (values, x, x)):
+        assert relative_error(ours(*inputs)[0], theirs(*inputs, need_weights=False)[0]) < 1e-13
+
+
 @pytest.mark.parametrize("name", ["standard", *LINEAR])
 def test_one_sequence_without_a_batch_is_a_batch_of_one(name: str) -> None:
     _, ours = like_torch(name)
@@ -315,6 +322,10 @@ def refused(error: type[Exception], words: str, call: Callable[[], object]) -> N
         (
             {"attn_mask": causal_mask(4), "is_causal": True},
             "must be the causal mask [N, N] of as many queries as keys; got [4, 4] for 5 queries and 5 keys",
+        ),
+        (
+            {"query": torch.ones(2, 3, WIDTH), "attn_mask": causal_mask(5)[:3], "is_causal": True},
+            "got [3, 5] for 3 queries and 5 keys: leave it out, is_causal says all",
         ),
         (
             {"value": torch.ones(2, 4, WIDTH)},

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attention.kernels.forms.masks import check_padding
 from attention.kernels.registry import Kernel
-from attention.kernels.tensors import differentiated
 from attention.state import State
 
 
@@ -80,6 +80,7 @@ class KVCache:
             key_padding_mask: ``[B, T]``, True where a key is to be ignored.
 
         Raises:
+            TypeError: a mask that is none of bool.
             ValueError: other shapes, dtypes or devices than those of the cache, or more tokens than it holds.
         """
         for what, x, like in (("keys", keys, self._keys), ("values", values, self._values)):
@@ -96,11 +97,10 @@ class KVCache:
             raise ValueError(f"the cache holds max_len = {self.max_len} tokens; {length} are too many")
         room = self._keys.shape[2]
         room = room if length <= room else max(length, 2 * room)
-        kept = differentiated(keys, values, self._keys, self._values)
         if key_padding_mask is not None or self._ignored is not None:
-            self._ignored = _appended(*self._padding(keys, key_padding_mask), self.length, room, copy=False)
-        self._keys = _appended(self._keys, keys, self.length, room, copy=kept)
-        self._values = _appended(self._values, values, self.length, room, copy=kept)
+            self._ignored = _appended(*self._padding(keys, key_padding_mask), self.length, room)
+        self._keys = _appended(self._keys, keys, self.length, room)
+        self._values = _appended(self._values, values, self.length, room)
         self.length = length
 
     def _padding(self, keys: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ class KVCache:
             before = keys.new_zeros(batch, 1, self.length, 1, dtype=torch.bool)
         if mask is None:
             mask = keys.new_zeros(batch, keys.shape[2], dtype=torch.bool)
-        return before, mask[:, None, :, None]
+        return before, check_padding(mask, keys)[:, None, :, None]
 
     def clone(self) -> KVCache:
         """A copy, as a second continuation of the same tokens needs one."""
@@ -143,10 +143,8 @@ def reusable(*tensors: Tensor) -> bool:
     return torch.is_inference_mode_enabled() or not any(x.is_inference() for x in tensors)
 
 
-def _appended(buffer: Tensor, rows: Tensor, start: int, room: int, *, copy: bool) -> Tensor:
+def _appended(buffer: Tensor, rows: Tensor, start: int, room: int) -> Tensor:
     """Rows ``[.., .., T, ..]`` behind the first ``start`` of a buffer, in place where there is room."""
-    if copy:
-        return torch.cat([buffer[:, :, :start], rows], 2)
     if buffer.shape[2] < room or not reusable(buffer):
         grown = rows.new_empty(*buffer.shape[:2], room, buffer.shape[3])
         grown[:, :, :start] = buffer[:, :, :start]
