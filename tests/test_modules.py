@@ -167,11 +167,14 @@ def test_flops_of_self_attention_are_the_textbook_terms() -> None:
     assert linear["total"] == sum(value for name, value in linear.items() if name != "total")
 
 
+@pytest.mark.parametrize("num_kv_heads", [2, 4])
 @pytest.mark.parametrize("name", ["standard", "standard-explicit", "linear", "linear-explicit"])
-def test_counted_flops_of_self_attention_equal_the_textbook_terms(name: str, device: str) -> None:
-    layer = SelfAttention(64, 4, kernel=name, device=device)
+def test_counted_flops_of_self_attention_equal_the_textbook_terms(
+    name: str, num_kv_heads: int, device: str
+) -> None:
+    layer = SelfAttention(64, 4, num_kv_heads=num_kv_heads, kernel=name, device=device)
     x = torch.randn(1, 70, 64, device=device)
-    terms = count_flops_self_attention(70, 64, 4, kernel=name, device=device)
+    terms = count_flops_self_attention(70, 64, 4, num_kv_heads=num_kv_heads, kernel=name, device=device)
     assert count_flops(lambda: layer(x)) == terms["total"]
 
 
@@ -187,7 +190,7 @@ def test_fewer_heads_of_keys_take_narrower_projections_and_smaller_states() -> N
         count_flops_self_attention(n, d, h, num_kv_heads=3)
 
 
-@pytest.mark.parametrize("kv_heads", [0, 2])
+@pytest.mark.parametrize("kv_heads", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("phase", ["forward", "forward_backward"])
 @pytest.mark.parametrize("name", ["standard-sdpa", "standard-explicit", "linear-chunked"])
 def test_costs_of_the_layer_predict_its_counted_flops_and_peak_memory(
