@@ -220,10 +220,11 @@ class Attention : Chunks {
 
 }  // namespace
 
-extern "C" void linear_native(const Call* call, int what) {
-    switch (what) {
-        case 0: return Attention(*call).forward();
-        case 1: return Attention(*call).backward();
-        default: return Step(*call).run();
-    }
+extern "C" void linear_native(const Call* call, int backward) {
+    Attention attention(*call);
+    backward ? attention.backward() : attention.forward();
+}
+
+extern "C" void linear_native_step(const Call* call, const Addresses* addresses) {
+    Step(*call, *addresses).run();
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.forms.costs import step_terms
 from attention.kernels.linear_native.costs import PROGRAM
-from attention.kernels.native.library import STORAGE, Call, Native, native, prepared
+from attention.kernels.native.library import STORAGE, Addresses, address, prepared_step
 from attention.kernels.tensors import check_operands, check_state, differentiated, output_like, unit_stride
 from attention.state import State
 
@@ -22,10 +22,8 @@ MOST_TOKENS = 16
 """More tokens are faster by chunks."""
 LEAST_BYTES = 2**20
 """A smaller state stays in the cache of one core, and is updated before another one wakes up."""
-STEP = 2
-"""What the C++ calls it, beside 0 and 1 for forward and backward."""
-_PLANS: dict[tuple[Any, ...], tuple[Native, Call]] = {}
-MOST_PLANS = 1024
+_PREPARED: dict[tuple[Any, ...], Callable[..., None]] = {}
+MOST_PREPARED = 1024
 
 torch.library.define(
     "attention::linear_native_step",
@@ -44,6 +42,7 @@ def fits(q: Tensor, k: Tensor, v: Tensor, state: object) -> bool:
     S, z = state
     return (
         type(S) is Tensor is type(z)
+        and q.device.type == "cpu"
         and q.shape[2] == k.shape[2] <= MOST_TOKENS
         and S.dtype is z.dtype is (torch.float64 if q.dtype is torch.float64 else torch.float32)
         and S.is_contiguous()
@@ -119,27 +118,23 @@ def _run(
 ) -> Tensor:  # fmt: skip
     """Call the C++; calls that are alike are checked and prepared once: a token cannot wait for that."""
     S, z = first
-    shapes = q.shape, k.shape, v.shape, S.shape, z.shape, q.stride(), k.stride(), v.stride(), q.dtype, k.dtype
-    key = *shapes, v.dtype, S.dtype, z.dtype, S.stride(), z.stride(), phi, eps, torch.get_num_threads()
     out = output_like(q, v)
-    if not out.numel():
+    key = (
+        q.shape, k.shape, v.shape, S.shape, z.shape,
+        q.stride(), k.stride(), v.stride(), S.stride(), z.stride(),
+        q.dtype, k.dtype, v.dtype, S.dtype, z.dtype, phi, eps, torch.get_num_threads(),
+    )  # fmt: skip
+    run = _PREPARED.get(key)
+    if run is None:
         _check(q, k, v, S, z, phi)
-        for new, old in zip(last, first, strict=True):
-            new.copy_(old)
-        return out
-    plan = _PLANS.get(key)
-    if plan is None:
-        _check(q, k, v, S, z, phi)
-        if len(_PLANS) >= MOST_PLANS:
-            _PLANS.clear()
+        if len(_PREPARED) >= MOST_PREPARED:
+            _PREPARED.clear()
         threads = torch.get_num_threads() if S.numel() * S.element_size() >= LEAST_BYTES else 1
-        call = prepared({"q": q, "k": k, "v": v, "out": out}, phi, eps, threads)
-        plan = _PLANS[key] = native(PROGRAM, q.dtype), call
-    function, call = plan[0], Call.from_buffer_copy(plan[1])
-    call.q.data, call.k.data, call.v.data, call.out.data = (x.data_ptr() for x in (q, k, v, out))
-    call.first.S, call.first.z = S.data_ptr(), z.data_ptr()
-    call.last.S, call.last.z = last[0].data_ptr(), last[1].data_ptr()
-    function(ctypes.byref(call), STEP)
+        run = prepared_step(PROGRAM, {"q": q, "k": k, "v": v, "out": out}, phi, eps, threads)
+        _PREPARED[key] = run
+    tensors = q, k, v, out, S, z, *last
+    addresses = [x.data_ptr() for x in tensors]
+    run(Addresses(*(addresses if all(addresses) else map(address, tensors))))
     return out
 
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,7 +47,7 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _address(x: Tensor) -> int:
+def address(x: Tensor) -> int:
     """Where a tensor lies; null for one of no elements.
 
     Raises:
@@ -69,7 +69,7 @@ class Strided(ctypes.Structure):
 
     @classmethod
     def of(cls, x: Tensor) -> Strided:
-        return cls(_address(x), *x.stride()[:3], *x.shape[1:3])
+        return cls(address(x), *x.stride()[:3], *x.shape[1:3])
 
 
 class Sums(ctypes.Structure):
@@ -79,7 +79,7 @@ class Sums(ctypes.Structure):
 
     @classmethod
     def of(cls, state: Sequence[Tensor]) -> Sums:
-        return cls(*map(_address, state))
+        return cls(*map(address, state))
 
 
 class Call(ctypes.Structure):
@@ -95,6 +95,10 @@ class Call(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("query_segments", "query_segment_tokens")),
         ("eps", ctypes.c_double),
     ]
+
+
+Addresses = ctypes.c_void_p * 8
+"""Where the tensors of a step are: q, k, v, the output, S and z before, and behind."""
 
 
 def call(
@@ -123,7 +127,7 @@ def call(
     room = q.new_empty(threads * scratch, dtype=wide(q))
     given = Call(**{name: Strided.of(x) for name, x in tensors.items()})
     for name, x in buffers.items():
-        setattr(given, name, _address(x))
+        setattr(given, name, address(x))
     given.scratch, given.scratch_size, given.threads = room.data_ptr(), scratch, threads
     for name, state in (states or {}).items():
         setattr(given, name, Sums.of(state))
@@ -134,12 +138,15 @@ def call(
     native(program, q.dtype)(ctypes.byref(given), backward)
 
 
-def prepared(tensors: Mapping[str, Tensor], phi: str, eps: float, threads: int) -> Call:
-    """A call on tensors of these shapes and strides, whose addresses may be replaced."""
+def prepared_step(
+    program: Path, tensors: Mapping[str, Tensor], phi: str, eps: float, threads: int
+) -> Callable[..., None]:
+    """A program's step of tensors of these shapes and strides, to be called with their ``Addresses``."""
     given = Call(**{name: Strided.of(x) for name, x in tensors.items()})
     _size(given, tensors["q"], tensors["v"])
     given.threads, given.map, given.eps = threads, MAPS.index(phi), eps
-    return given
+    step: Callable[..., None] = native(program, tensors["q"].dtype).step  # type: ignore[attr-defined]
+    return partial(step, given)
 
 
 def _size(given: Call, q: Tensor, v: Tensor) -> None:
@@ -243,9 +250,13 @@ def _seal(library: bytes, digest: str) -> bytes:
 
 def _function(program: Path, file: Path) -> Native:
     # torch is loaded: where its OpenMP has the name that this library asks for, both share its threads.
-    function = getattr(ctypes.CDLL(str(file)), program.stem, None)
+    library = ctypes.CDLL(str(file))
+    function = getattr(library, program.stem, None)
     if function is None:
         raise OSError(f"{file.name} has no function {program.stem}")
     function.argtypes, function.restype = (ctypes.POINTER(Call), ctypes.c_int), None
+    if (step := getattr(library, f"{program.stem}_step", None)) is not None:
+        step.argtypes, step.restype = (ctypes.POINTER(Call), Addresses), None
+        function.step = step
     loaded: Native = function
     return loaded
