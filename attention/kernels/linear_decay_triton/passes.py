@@ -25,7 +25,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from attention.kernels.linear_decay_triton.states import cumulate, gates_of, gather, power, scan, states
+from attention.kernels.linear_decay_triton.states import (
+    LEAST,
+    LOG2E,
+    cumulate,
+    gates_of,
+    gather,
+    power,
+    scan,
+    states,
+)
 from attention.kernels.triton_common.tiles import (
     INTERPRETED,
     chunk_of,
@@ -38,6 +47,9 @@ from attention.kernels.triton_common.tiles import (
     store_tile,
     walk_of,
 )
+
+FORGETS = tl.constexpr((LEAST.value + 1) * LOG2E.value)
+"""Gates below it, as powers of two, are LEAST but for the rounding of their sums."""
 
 __all__ = ["attend", "cumulate", "differentiate", "differentiate_gates", "scan", "states"]
 
@@ -196,12 +208,12 @@ def along(
 
 @triton.jit
 def differentiate_gates(
-    ends, begins, across, dg, heads, N, groups,
-    ROWS: tl.constexpr, PADDED: tl.constexpr, TOKENS: tl.constexpr, BLOCKS: tl.constexpr,
+    ends, begins, across, sums, dg, heads, N, groups,
+    ROWS: tl.constexpr, PADDED: tl.constexpr, TOKENS: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """dg_r: pairs that reach across the end of its group, and from r on those that end less those that begin.
 
-    One program a group of TOKENS.
+    Of a gate that keeps nothing it is 0, not the rounding of that difference. One program a group of TOKENS.
     """
     group = tl.program_id(0).to(tl.int64)
     token = (group % groups) * TOKENS + TOKENS - 1 - tl.arange(0, TOKENS)  # the last first
@@ -214,5 +226,8 @@ def differentiate_gates(
     row = tl.arange(0, PADDED)
     reaches = row < tl.where(group % groups + 1 < groups, ROWS, 0)
     total = tl.sum(tl.load(across + (group + 1) * ROWS + row, mask=reaches, other=0.0), 0)
-    gradient = tl.where(token > 0, total + tl.cumsum(pairs, 0), 0.0)  # first: nothing before
+    until = tl.load(sums + place, mask=exists, other=0.0)
+    gate = until - tl.load(sums + place - 1, mask=exists & (token % C > 0), other=0.0)
+    forgets = (token == 0) | (gate < FORGETS)  # first: nothing before
+    gradient = tl.where(forgets, 0.0, total + tl.cumsum(pairs, 0))
     tl.store(dg + place, gradient, mask=exists)
