@@ -388,13 +388,14 @@ def test_dropout_of_weights_is_refused_in_training_and_means_nothing_in_evaluati
     assert layer.eval()(x, x, x)[0].shape == x.shape
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_nested_tensors_of_torch_encoder_are_refused_with_the_way_round() -> None:
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 64, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 2).eval()
     for one in encoder.layers:
         one.self_attn = MultiheadAttention(WIDTH, HEADS, batch_first=True)
     x, padding = torch.randn(2, 5, WIDTH), right_padding((5, 2), 5)
-    with torch.no_grad(), pytest.warns(UserWarning, match="nested tensors"):
+    with torch.no_grad():
         words = "a nested tensor for query; torch's encoder makes none with enable_nested_tensor=False"
         refused(TypeError, words, lambda: encoder(x, src_key_padding_mask=padding))
 

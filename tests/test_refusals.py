@@ -159,7 +159,7 @@ def test_the_layer_takes_one_sequence_and_empty_batches_as_torch_does() -> None:
 def test_the_layer_refuses_what_it_cannot_take_in_a_sentence() -> None:
     layer = SelfAttention(48, 3)
     for wrong in (None, [1.0], torch.zeros(2, 48).to_sparse(), torch.zeros(2, 48).numpy()):
-        with pytest.raises(TypeError, match="SelfAttention takes strided tensors; got .* for x"):
+        with pytest.raises(TypeError, match=r"SelfAttention takes strided tensors; got .* for x"):
             layer(wrong)
     for shape in ((48,), (2, 9, 3), (1, 2, 9, 48)):
         with pytest.raises(ValueError, match=r"takes a tensor \[batch, seq_len, 48\] or \[seq_len, 48\]"):
@@ -193,7 +193,7 @@ def test_a_tracer_with_symbolic_sizes_passes_the_cache_by() -> None:
     "options", [{"causal": 1}, {"causal": None}, {"kernel": ["standard"]}, {"kernel": None}]
 )
 def test_the_layer_refuses_options_of_another_type_when_built(options: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="causal must be True or False|kernel must be the name"):
+    with pytest.raises(TypeError, match=r"causal must be True or False|kernel must be the name"):
         SelfAttention(8, 2, **options)
 
 
