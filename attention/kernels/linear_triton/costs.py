@@ -23,26 +23,24 @@ def triton_costs(case: Case) -> Costs:
 
     Bidirectional N (2 D Dv + D), without the second walk. Of heads that share keys the sum is one: Nk D Dv a
     head of keys. Where one width is cut into blocks, each computes the scores again; Gluon passes cut none.
-    The normaliser is counted as the D products a token that it is. More keys than queries, causal, are one
-    call over the first of them, for their sums, and one over the rest.
+    The normaliser is counted as the D products a token that it is.
 
     Peak: the results, one or two float32 a token, and the states of the segments.
     """
-    ahead = max(0, case.seq_len - case.queries) if case.causal else 0
-    plan = plan_of_case(case, ahead)
+    plan = plan_of_case(case)
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
-    final = case.phase == "prefill"
-    terms, of_keys = forward_terms(plan, case.causal, final=final)
-    if ahead:
-        of_keys["sums"] += ahead * d * dv
-    walk, walk_back = plan.attend_tiles(), plan.differentiate_tiles()
+    terms, of_keys = forward_terms(plan, case.causal)
+    walk = plan.attend_tiles()
     masked = masked_chunk_scores(n, walk.C) * (walk.blocks * d + dv)
     if case.backward:
         back, back_of_keys = backward_terms(plan, case.causal)
         terms, of_keys = add(terms, back), add(of_keys, back_of_keys)
-        masked *= 2
-        masked += 2 * masked_chunk_scores(n, walk_back.C) * (walk_back.blocks * dv + d)
-    count = plan.summed(causal=case.causal, final=final)
+        walk = plan.attend_tiles(reverse=True)
+        masked += masked_chunk_scores(n, walk.C) * (walk.blocks * d + dv)
+        for reverse in (False, True):
+            walk = plan.differentiate_tiles(reverse=reverse)
+            masked += masked_chunk_scores(n, walk.C) * (walk.blocks * dv + d)
+    count = plan.summed(causal=case.causal, final=False)
     kept = plan.key_segments + (plan.slots(count) if plan.scanned(count) else 0) if count else 0
     sums = plan.segments + (plan.segments + 1 if plan.scanned(plan.segments) else 0)
     tokens, states = (2 * n, kept + sums) if case.backward else (0, kept)
@@ -51,13 +49,11 @@ def triton_costs(case: Case) -> Costs:
     return costs_of_heads(case, terms, peak, of_keys=of_keys, masked_macs=masked if case.causal else 0)
 
 
-def plan_of_case(case: Case, ahead: int = 0) -> Plan:
-    """The plan of a case's inputs, which are contiguous, without the first ``ahead`` keys."""
-    keys = case.seq_len - ahead
-    queries = min(case.queries, keys) if case.causal else case.queries
+def plan_of_case(case: Case) -> Plan:
+    """The plan of a case's inputs, which are contiguous."""
     sizes = (
-        (case.heads, queries, case.head_dim), (case.key_heads, keys, case.head_dim),
-        (case.key_heads, keys, case.value_dim),
+        (case.heads, case.queries, case.head_dim), (case.key_heads, case.seq_len, case.head_dim),
+        (case.key_heads, case.seq_len, case.value_dim),
     )  # fmt: skip
     layouts = tuple(
         (torch.device(case.device), case.torch_dtype, (heads * n * width, n * width, width, 1))

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from attention.kernels.feature_maps import FeatureMap, mapped, mapped_before
+from attention.kernels.forms.costs import of_forms
 from attention.kernels.forms.linear import LinearOptions, attend, by_key_heads, check_step, step_of
 from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.operator import (
@@ -131,4 +132,6 @@ def _without_keys(
     return out.flatten(1, 2).to(v.dtype), State(S, z)
 
 
-register_kernel(NAME, linear_triton, costs=triton_costs, supports=supports, step=linear_triton_step)
+register_kernel(
+    NAME, linear_triton, costs=of_forms(triton_costs, steps=True), supports=supports, step=linear_triton_step
+)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from attention.kernels.autograd import Operator, differentiable, once_differentiable, refuse
-from attention.kernels.derivatives import Function, NormalisedSums
+from attention.kernels.derivatives import Function, NormalisedSums, PackedSums
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.linear_triton.checks import NAME, check_others, check_packed, check_pairs
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms, of_all_heads
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.launches import Launches, OptionalSums, State
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
-from attention.kernels.tensors import check_device, check_shape, contiguous_like, unit_stride
+from attention.kernels.tensors import check_device, check_shape, contiguous_like, output_like, unit_stride
 from attention.kernels.triton_common.checks import check_call, check_reach
 from attention.kernels.triton_common.plan import begin_aligned, make_plan, plan_of
 from attention.torch_internals import fast_apply
@@ -82,11 +82,6 @@ def launches(
             _LAUNCHES.clear()
         _LAUNCHES[key] = found
     return found
-
-
-def output_like(q: Tensor, v: Tensor) -> Tensor:
-    """Empty ``[B, Hq, Nq, Dv]``."""
-    return v.new_empty(*q.shape[:3], v.shape[3])
 
 
 @implements("linear_triton_inference", ("cpu", "cuda"))
@@ -220,7 +215,8 @@ def _gradients_without_state(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _function(causal: bool, phi: str, eps: float, _: str, cu_seqlens: Tensor | None) -> Function:
-    return NormalisedSums(causal, phi, eps, cu_seqlens)
+    one = NormalisedSums(causal, phi, eps)
+    return one if cu_seqlens is None else PackedSums(one, cu_seqlens)
 
 
 triton_differentiable = differentiable(

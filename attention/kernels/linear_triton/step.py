@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.costs import Sizes
 from attention.kernels.dispatch import counts_macs, implements
+from attention.kernels.forms.costs import step_terms
 from attention.kernels.linear_triton.checks import NAME
-from attention.kernels.tensors import check_shape
+from attention.kernels.tensors import check_shape, output_like
 from attention.kernels.triton_common.card import multiprocessors
 from attention.kernels.triton_common.checks import PRECISION, check_call
 from attention.kernels.triton_common.launch import Launch, Repeat
@@ -18,7 +20,7 @@ from attention.kernels.triton_common.plan import begin_aligned, padded
 MOST_ROWS = 64
 """Tokens times heads of a group: the code of one launch computes each by itself."""
 ALONE, CROWDED = 2**14, 2**12
-"""Elements of a state that a program holds at once: many for few programs, few where others share its card."""
+"""Elements of a state that a program holds at once: many if it is alone, few where others share its card."""
 _STEPS: dict[tuple[Any, ...], Repeat] = {}
 MOST_STEPS = 1024
 forget_steps = _STEPS.clear
@@ -64,7 +66,7 @@ def triton_step_in_place(
 
 def _launch(q: Tensor, k: Tensor, v: Tensor, states: tuple[Tensor, ...], phi: str, eps: float) -> Tensor:
     S, z = states[:2]
-    out = v.new_empty((*q.shape[:3], v.shape[3]))
+    out = output_like(q, v)
     tensors = [q, k, v, out, *states]
     aligned = begin_aligned(tensors)
     key = (
@@ -114,18 +116,17 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(q, k, v, S, z, phi)
-    return v.new_empty((*q.shape[:3], v.shape[3])), torch.empty_like(S), torch.empty_like(z)
+    return output_like(q, v), torch.empty_like(S), torch.empty_like(z)
 
 
 @torch.library.register_fake("attention::linear_triton_step_")  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float) -> Tensor:
     _check(q, k, v, S, z, phi)
-    return v.new_empty((*q.shape[:3], v.shape[3]))
+    return output_like(q, v)
 
 
 def _macs(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> dict[str, int]:
-    rows, keys, (D, E) = q[..., 0].numel(), k[..., 0].numel(), (k.shape[3], v.shape[3])
-    return {"states": keys * D * E, "readout": rows * D * E, "normaliser": rows * D}
+    return step_terms(Sizes.of(q, v))
 
 
 counts_macs("linear_triton_step", _macs)
