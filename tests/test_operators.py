@@ -178,7 +178,7 @@ def test_linear_triton_refuses_sizes_beyond_its_32_bit_numbers(
     shape: tuple[int, ...], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One element, expanded: no memory of that size is needed."""
-    monkeypatch.setattr("attention.kernels.linear_triton.operator.output_like", lambda q, v: v)
+    monkeypatch.setattr("attention.kernels.linear_triton.operator.contiguous_output", lambda q, v: v)
     x = torch.zeros(1, 1, 1, 1).expand(shape)
     with pytest.raises(ValueError, match=reason):
         ops.linear_triton_inference(x, x, x, True, "elu", 1e-6, "ieee", None)

@@ -341,7 +341,7 @@ def test_all_tests_of_kernels_in_triton_pass_in_the_interpreter(
         pytest.skip("compiled, on the card")
     assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
     here = Path(__file__).parent
-    files = [str(here / name) for name in ("test_triton.py", "test_decay_triton.py")]
+    files = [str(here / name) for name in ("test_triton.py", "test_triton_forms.py", "test_decay_triton.py")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen, *files],
         capture_output=True, text=True, check=False, cwd=here.parent,

@@ -275,6 +275,11 @@ def output_like(q: Tensor, v: Tensor) -> Tensor:
     return result_like(q) if q.shape[3] == v.shape[3] else q.new_empty(*q.shape[:3], v.shape[3])
 
 
+def contiguous_output(q: Tensor, v: Tensor) -> Tensor:
+    """An empty contiguous output ``[B, Hq, Nq, Dv]``."""
+    return v.new_empty((*q.shape[:3], v.shape[3]))
+
+
 def unit_stride(x: Tensor) -> Tensor:
     """The tensor if its last stride is 1, else a contiguous copy."""
     return x if x.stride(-1) == 1 else x.contiguous()

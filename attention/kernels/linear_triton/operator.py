@@ -17,7 +17,13 @@ from attention.kernels.linear_triton.costs import backward_terms, forward_terms,
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.launches import Launches, OptionalSums, State
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
-from attention.kernels.tensors import check_device, check_shape, contiguous_like, output_like, unit_stride
+from attention.kernels.tensors import (
+    check_device,
+    check_shape,
+    contiguous_like,
+    contiguous_output,
+    unit_stride,
+)
 from attention.kernels.triton_common.checks import check_call, check_reach
 from attention.kernels.triton_common.plan import begin_aligned, make_plan, plan_of
 from attention.torch_internals import fast_apply
@@ -91,7 +97,7 @@ def triton_inference(
 ) -> Tensor:  # fmt: skip
     """The output alone: a short sequence cannot wait for what a backward or a continuation would want."""
     run = launches(q, k, v, causal, phi, precision, eps=eps, cu_seqlens=cu_seqlens)
-    out, ends = output_like(q, v), run.ends_of(cu_seqlens)
+    out, ends = contiguous_output(q, v), run.ends_of(cu_seqlens)
     state = run.before(k, v, (None, None), run.plan.summed(causal=causal, final=False), ends)
     run.attend(q, k, v, out, out, state, reverse=False)
     return out
@@ -104,7 +110,7 @@ def _(
 ) -> Tensor:  # fmt: skip
     check_call(NAME, q, k, v, phi, precision, plain=False)
     check_packed(q, k, causal, cu_seqlens)
-    return output_like(q, v)
+    return contiguous_output(q, v)
 
 
 @implements("linear_triton", ("cpu", "cuda"))
@@ -122,7 +128,7 @@ def triton_forward(
         q, k, v, causal, phi, precision, eps=eps, final=final, others=(S0, z0), names=("S0", "z0"),
         cu_seqlens=cu_seqlens,
     )  # fmt: skip
-    out = output_like(q, v)
+    out = contiguous_output(q, v)
     count = run.plan.summed(causal=causal, final=final)
     state = run.before(k, v, (S0, z0), count, run.ends_of(cu_seqlens))
     inv = run.buffer(run.plan.tokens if keep else 0)
@@ -150,7 +156,7 @@ def _(
     inv = q.new_empty(plan.all_heads, plan.tokens if keep else 0, dtype=torch.float32)
     sums = (empty(slots, D, E), empty(slots, D)) if keep and count else (empty(0), empty(0))
     last = (empty(D, E), empty(D)) if final else (empty(0), empty(0))
-    return output_like(q, v), inv, *sums, *last
+    return contiguous_output(q, v), inv, *sums, *last
 
 
 @implements("linear_triton_backward", ("cpu", "cuda"))

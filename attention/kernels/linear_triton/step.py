@@ -11,7 +11,7 @@ from attention.costs import Sizes
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.forms.costs import step_terms
 from attention.kernels.linear_triton.checks import NAME
-from attention.kernels.tensors import check_shape, output_like
+from attention.kernels.tensors import check_shape, contiguous_output
 from attention.kernels.triton_common.card import multiprocessors
 from attention.kernels.triton_common.checks import PRECISION, check_call
 from attention.kernels.triton_common.launch import Launch, Repeat
@@ -66,7 +66,7 @@ def triton_step_in_place(
 
 def _launch(q: Tensor, k: Tensor, v: Tensor, states: tuple[Tensor, ...], phi: str, eps: float) -> Tensor:
     S, z = states[:2]
-    out = output_like(q, v)
+    out = contiguous_output(q, v)
     tensors = [q, k, v, out, *states]
     aligned = begin_aligned(tensors)
     key = (
@@ -116,13 +116,13 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(q, k, v, S, z, phi)
-    return output_like(q, v), torch.empty_like(S), torch.empty_like(z)
+    return contiguous_output(q, v), torch.empty_like(S), torch.empty_like(z)
 
 
 @torch.library.register_fake("attention::linear_triton_step_")  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float) -> Tensor:
     _check(q, k, v, S, z, phi)
-    return output_like(q, v)
+    return contiguous_output(q, v)
 
 
 def _macs(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> dict[str, int]:
