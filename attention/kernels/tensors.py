@@ -62,7 +62,7 @@ def check_inputs(
     shape, values = q.shape, v.shape
     if not (
         len(shape) == len(values) == 4
-        and (k.shape == shape if plain else grouped(shape, k.shape))
+        and (k.shape == shape or (not plain and grouped(shape, k.shape)))
         and values[0] == k.shape[0]
         and values[1] == k.shape[1]
         and values[2] == k.shape[2]

@@ -95,7 +95,11 @@ def attend(
     q, k, v, phi = mapped_before(feature_map, q, k, v)
     if ignored is not None:
         k = k.masked_fill(ignored, MAPPED_TO_NOTHING[phi])
-    if cu_seqlens is None:
+    plain = cu_seqlens is None and initial_state is None and not return_state
+    if plain and q.shape[2] == k.shape[2] > 0:
+        # A short sequence cannot wait for what other forms ask.
+        out, last = core(q, k, v, None, causal=causal, final=False, phi=phi, eps=eps, **options)
+    elif cu_seqlens is None:
         state = checked_state(initial_state, q, k, v)
         out, last = _aligned(core, q, k, v, state, causal, return_state, phi=phi, eps=eps, **options)
     elif packed is not None and initial_state is None and not return_state:

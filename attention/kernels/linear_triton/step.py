@@ -67,8 +67,7 @@ def triton_step_in_place(
 def _launch(q: Tensor, k: Tensor, v: Tensor, states: tuple[Tensor, ...], phi: str, eps: float) -> Tensor:
     S, z = states[:2]
     out = contiguous_output(q, v)
-    tensors = [q, k, v, out, *states]
-    aligned = begin_aligned(tensors)
+    aligned = begin_aligned([q, k, v, S, z])
     key = (
         q.shape, k.shape, v.shape, S.shape, q.stride(), k.stride(), v.stride(), q.dtype, q.device, z.device,
         phi, eps, aligned,
@@ -78,9 +77,9 @@ def _launch(q: Tensor, k: Tensor, v: Tensor, states: tuple[Tensor, ...], phi: st
         if len(_STEPS) >= MOST_STEPS:
             _STEPS.clear()
         _check(q, k, v, S, z, phi)
-        _STEPS[key] = _new(q, k, v, phi, eps, aligned).first(tensors)
+        _STEPS[key] = _new(q, k, v, phi, eps, aligned).first([q, k, v, out, *states])
     else:
-        again(tensors)
+        again([q, k, v, out, *states])
     return out
 
 
