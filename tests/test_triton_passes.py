@@ -47,11 +47,11 @@ Launch.first = compiled
 card.has_gluon = lambda device: False
 if ARCH < 90:
     plan.DESCRIBED = 2**62
-for width in (64, 128):
-    for heads, queries, causal, ends in (
-        (8, 2**16, True, None), (8, 2**16, True, (0, 2**16)), (8, 2**16, False, (0, 2**16)),
-        (8, 64, False, None),
-    ):
+FORMS = (
+    (8, 2**16, True, None), (8, 2**16, True, (0, 2**16)), (8, 2**16, False, (0, 2**16)), (8, 64, False, None)
+)
+for width, forms in ((64, FORMS), (128, FORMS[1:2])):
+    for heads, queries, causal, ends in forms:
         q = torch.empty(1, heads, queries, width, dtype=torch.bfloat16)
         k, v = (torch.empty(1, 2, 2**16, width, dtype=torch.bfloat16) for _ in range(2))
         ends = None if ends is None else torch.tensor(ends, dtype=torch.int32)
