@@ -416,6 +416,17 @@ def test_the_operators_of_states_and_steps_are_as_torch_wants_them(causal: bool)
     torch.library.opcheck(ops.linear_native_step_.default, (*one, "elu", 1e-6))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backward_says_that_a_step_in_place_has_overwritten_what_it_saved(backend: str) -> None:
+    q, k, v, S, z = (x.detach() for x in tensors(torch.float32, 1, (2, 2), (1, 1), (4, 4)))
+    factor = torch.ones((), requires_grad=True)
+    loss = (factor * S).sum()
+    with torch.no_grad():
+        step(q, k, v, State(S, z), in_place=True, backend=backend)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, factor)
+
+
 def test_a_state_is_a_tuple_that_tells_its_size_and_moves() -> None:
     state = State.empty(2, 3, 4, 5)
     assert state.S.shape == (2, 3, 4, 5) and state.z.shape == (2, 3, 4) and not state.S.any()

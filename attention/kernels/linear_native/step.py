@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from attention.costs import Sizes
 from attention.kernels.dispatch import counts_macs, implements
@@ -87,7 +88,9 @@ def _in_place(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, e
     Raises:
         ValueError: tensors that do not fit together, or an unknown map.
     """
-    return _run(q, k, v, (S, z), (S, z), phi, eps)
+    out = _run(q, k, v, (S, z), (S, z), phi, eps)
+    increment_version((S, z))  # so that a backward that saved them says so
+    return out
 
 
 @torch.library.register_fake("attention::linear_native_step")  # type: ignore[untyped-decorator]
