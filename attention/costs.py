@@ -40,7 +40,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from attention.case import Case
 
@@ -155,6 +157,39 @@ def result_elements(case: Case) -> int:
     return case.queries * (d + 2 * dv) + -(-case.key_heads * case.seq_len * (d + dv) // case.heads)
 
 
+class Sizes(NamedTuple):
+    """What the products of a call are counted by: heads of the whole batch, tokens and widths."""
+
+    query_heads: int
+    key_heads: int
+    queries: int
+    keys: int
+    width: int
+    value_width: int
+
+    @classmethod
+    def of_case(cls, case: Case) -> Sizes:
+        """The sizes of a case."""
+        heads = case.batch * case.heads, case.batch * case.key_heads
+        return cls(*heads, case.queries, case.seq_len, case.head_dim, case.value_dim)
+
+    @classmethod
+    def of(cls, q: Tensor, v: Tensor) -> Sizes:
+        """The sizes of q ``[B, Hq, Nq, D]`` and v ``[B, Hkv, Nk, Dv]``."""
+        batch, heads, queries, width = q.shape
+        return cls(batch * heads, batch * v.shape[1], queries, v.shape[2], width, v.shape[3])
+
+    @property
+    def query_rows(self) -> int:
+        """Tokens times heads of the queries."""
+        return self.query_heads * self.queries
+
+    @property
+    def key_rows(self) -> int:
+        """Tokens times heads of the keys."""
+        return self.key_heads * self.keys
+
+
 def seen_scores(case: Case) -> int:
     """Scores that are not masked, of one head of queries; where causal, the last query sees the last key."""
     queries, keys = case.queries, case.seq_len
@@ -185,6 +220,13 @@ def add(*several: Terms) -> dict[str, int]:
     """The sums of several sets of terms, by name."""
     names = dict.fromkeys(name for terms in several for name in terms)
     return {name: sum(terms.get(name, 0) for terms in several) for name in names}
+
+
+def costs_of(
+    case: Case, terms: Terms, peak_bytes: int, *, uncounted: Terms | None = None, masked_macs: int = 0
+) -> Costs:
+    """The costs of a case from those of all its heads together, with the bytes that it reads and writes."""
+    return Costs(terms, min_bytes(case), peak_bytes, uncounted or {}, masked_macs=masked_macs)
 
 
 def times(factor: int, terms: Terms) -> dict[str, int]:
