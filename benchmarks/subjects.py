@@ -124,6 +124,7 @@ def _draw_layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
     layer = SelfAttention(
         case.heads * case.head_dim,
         case.heads,
+        num_kv_heads=case.key_heads,
         kernel=case.kernel,
         causal=case.causal,
         device=case.device,
