@@ -109,7 +109,8 @@ def attend(
         ends = sequences(check_packed(cu_seqlens, q, k))
         state = checked_state(initial_state, q, k, v, batch=len(ends))
         out, last = _one_by_one(core, q, k, v, state, ends, causal, return_state, phi=phi, eps=eps, **options)
-    return (out.to(dtype), last) if return_state else out.to(dtype)
+    out = out if out.dtype is dtype else out.to(dtype)
+    return (out, last) if return_state else out
 
 
 def _aligned(

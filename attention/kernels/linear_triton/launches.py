@@ -68,7 +68,7 @@ class Launches(Passes, ABC):
 
     def __init__(self, plan: Plan, causal: bool, phi: str, precision: str, eps: float) -> None:
         super().__init__(plan, phi, precision)
-        self.causal, self.eps = causal, eps
+        self.causal, self.eps, self.group = causal, eps, plan.group
 
     def walked(self, *, reverse: bool) -> tuple[int, ...]:
         """H, N, D, E, segments and their tokens, of queries or in reverse of keys, as a pass takes them."""

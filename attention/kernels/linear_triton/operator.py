@@ -97,7 +97,7 @@ def triton_inference(
 ) -> Tensor:  # fmt: skip
     """The output alone: a short sequence cannot wait for what a backward or a continuation would want."""
     run = launches(q, k, v, causal, phi, precision, eps=eps, cu_seqlens=cu_seqlens)
-    out, ends = contiguous_output(q, v), run.ends_of(cu_seqlens)
+    out, ends = contiguous_output(q, v), None if cu_seqlens is None else run.ends_of(cu_seqlens)
     state = run.before(k, v, (None, None), run.plan.summed(causal=causal, final=False), ends)
     run.attend(q, k, v, out, out, state, reverse=False)
     return out

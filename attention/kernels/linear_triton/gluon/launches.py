@@ -53,7 +53,7 @@ class GluonLaunches(TritonLaunches):
     ) -> None:  # fmt: skip
         if not self.plan.in_gluon(reverse=reverse):
             return super().attend(a, b, c, out, inv, state, reverse=reverse, keep=keep)
-        switches = (self.causal, reverse, keep, self.plan.group, *state.switches()[:3])
+        switches = (self.causal, reverse, keep, self.group, *state.switches()[:3])
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.attend import attend
@@ -70,7 +70,7 @@ class GluonLaunches(TritonLaunches):
     ) -> None:  # fmt: skip
         if not self.plan.in_gluon(reverse=reverse):
             return super().differentiate(a, b, x, y, out, rows, state, reverse=reverse)
-        switches = (self.causal, reverse, self.plan.group, *state.switches()[:3])
+        switches = (self.causal, reverse, self.group, *state.switches()[:3])
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.differentiate import differentiate

@@ -36,7 +36,7 @@ class TritonLaunches(Launches):
             t = self.plan.states_tiles(reverse=gradient)
             walked = self.walked(reverse=not gradient)
             cut = (tensors[5].shape[1], walked[-1], count)
-            switches = (gradient, self.plan.group, packed, packed and not self.causal)
+            switches = (gradient, self.group, packed, packed and not self.causal)
             values = (*tile_strides(tensors[:3]), *walked[:4], *cut, *switches)
             widths = (t.block, t.held, t.held)
             # The heads of a group are one sequence, of queries as of keys.
@@ -51,7 +51,7 @@ class TritonLaunches(Launches):
     ) -> None:  # fmt: skip
         if state.ends is not None and not self.causal:
             return self._attend_sequences([a, b, c, out, inv], state, reverse, keep)
-        switches = (self.causal, reverse, keep, self.plan.group, *state.switches())
+        switches = (self.causal, reverse, keep, self.group, *state.switches())
 
         def new() -> Launch:
             t = self.plan.attend_tiles(reverse=reverse)
@@ -68,7 +68,7 @@ class TritonLaunches(Launches):
     ) -> None:  # fmt: skip
         if state.ends is not None and not self.causal:
             return self._differentiate_sequences([a, b, x, y, out, *rows], state, reverse)
-        switches = (self.causal, reverse, self.plan.group, *state.switches())
+        switches = (self.causal, reverse, self.group, *state.switches())
 
         def new() -> Launch:
             t = self.plan.differentiate_tiles(reverse=reverse)
@@ -83,7 +83,7 @@ class TritonLaunches(Launches):
         return self.launch(("differentiate", *switches), tensors, new)
 
     def _attend_sequences(self, tensors: list[Tensor], state: State, reverse: bool, keep: bool) -> None:
-        switches = (reverse, keep, self.plan.group)
+        switches = (reverse, keep, self.group)
 
         def new() -> Launch:
             t = self.plan.attend_tiles(reverse=reverse)
@@ -95,7 +95,7 @@ class TritonLaunches(Launches):
         self.launch(("attend_sequences", *switches), [*tensors, *state.of_sequences()], new)
 
     def _differentiate_sequences(self, tensors: list[Tensor], state: State, reverse: bool) -> None:
-        switches = (reverse, self.plan.group)
+        switches = (reverse, self.group)
 
         def new() -> Launch:
             t = self.plan.differentiate_tiles(reverse=reverse)
@@ -108,7 +108,7 @@ class TritonLaunches(Launches):
 
     def _parts(self, reverse: bool) -> int:
         """Programs of all heads that share keys: each has those of its segments, in reverse one for all."""
-        return self.plan.key_segments if reverse else self.plan.group * self.plan.segments
+        return self.plan.key_segments if reverse else self.group * self.plan.segments
 
     def _new(
         self, name: str, parts: int, t: Tiles, tile: tuple[int, int], widths: tuple[int, ...],
