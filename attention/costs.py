@@ -144,6 +144,21 @@ def cache_bytes(case: Case, *, state: bool) -> int:
     return case.batch * case.key_heads * case.seq_len * (d + dv) * case.itemsize
 
 
+def step_costs(case: Case) -> Costs:
+    """The costs of new tokens behind a state, by the recurrence: those of ``query_len`` tokens, whatever N.
+
+    MACs: S += phi(k)v' of each head of keys, phi(q)S and phi(q).z of each of queries. Least bytes: the state
+    read and written, the tokens' q, k, v read and o written. Peak: o, where the state is written in place.
+    """
+    tokens, d, dv = case.queries, case.head_dim, case.value_dim
+    new = replace(case, phase="forward", seq_len=tokens, query_len=None)
+    terms = {"readout": tokens * d * dv, "normaliser": tokens * d}
+    costs = costs_of_heads(
+        new, terms, result_elements(new) * case.itemsize, of_keys={"state": tokens * d * dv}
+    )
+    return replace(costs, min_bytes=costs.min_bytes + 2 * cache_bytes(case, state=True))
+
+
 def result_elements(case: Case) -> int:
     """Elements that a call leaves behind, by the heads of queries: o, and with a backward dq, dk, dv, do.
 

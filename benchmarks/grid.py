@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import product
+from typing import NamedTuple
 
 import torch
 
 from attention import Case, get_kernel, list_kernels
-from attention.case import DTYPES, MODES, PHASES
+from attention.case import DTYPES, INFERENCE, MODES, PHASES
 from attention.functional import choose
 from attention.kernels import BUILT_IN
 from attention.kernels.registry import FAMILIES, backends
@@ -20,6 +22,19 @@ from benchmarks.subjects import ceiling_cases
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
 DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
 HEADS, HEAD_DIM = 8, 64
+DECODE_BATCHES = (1, 8, 64)
+"""Batches of a decode without a shape: a single user's, a few, and as many as a server has."""
+DECODE_CONTEXT = {"cpu": 32768, "cuda": 131072}
+"""The longest context of a decode; what does not fit into memory is left out with its reason."""
+
+
+class Shape(NamedTuple):
+    """The sizes of a case but its lengths: as many heads of keys as of queries where ``kv_heads`` is 0."""
+
+    batch: int
+    heads: int
+    head_dim: int
+    kv_heads: int = 0
 
 
 def doublings(first: int, last: int) -> tuple[int, ...]:
@@ -71,8 +86,10 @@ class Selection:
     modes: Sequence[str] | None = None
     phases: Sequence[str] | None = None
     seq_lens: Sequence[int] | None = None
-    shape: tuple[int, int, int] | None = None
+    shapes: Sequence[Shape] | None = None
     own: Sequence[str] = ()
+    query_lens: Sequence[int] | None = None
+    tokens: Sequence[int] | None = None
 
 
 def foreign_kernels() -> list[str]:
@@ -94,18 +111,61 @@ def select_kernels(patterns: Sequence[str], option: str = "--kernel") -> list[st
 
 
 def build_cases(selection: Selection) -> list[Case]:
-    """All cases of a selection, lengths ascending within a series."""
+    """All cases of a selection, lengths ascending within a series.
+
+    Raises:
+        ValueError: options that leave a phase without a case, or fit none of the phases.
+    """
+    _refuse_misfits(selection)
     cases = []
     for device in selection.devices:
-        batch, heads, head_dim = selection.shape or (DEFAULT_BATCH[device], HEADS, HEAD_DIM)
         for kernel in _kernels(selection, device):
             for dtype in selection.dtypes or (DEFAULT_DTYPE[device],):
                 for phase in selection.phases or selection.preset.phases:
-                    for mode in selection.modes or MODES:
-                        series = Case(kernel, mode, 0, phase, device, dtype, batch, heads, head_dim)
+                    for shape, queries, mode in _forms(selection, device, phase):
+                        batch, heads, head_dim, kv_heads = shape
+                        series = Case(
+                            kernel, mode, 0, phase, device, dtype, batch, heads, head_dim,
+                            kv_heads=kv_heads, query_len=queries,
+                        )  # fmt: skip
                         lengths = selection.seq_lens or _seq_lens(selection.preset, series)
-                        cases += [replace(series, seq_len=n) for n in sorted(set(lengths))]
-    return cases
+                        cases += [_of_length(series, n) for n in sorted(set(lengths))]
+    return list(dict.fromkeys(cases))
+
+
+def _refuse_misfits(selection: Selection) -> None:
+    phases = selection.phases or selection.preset.phases
+    if "decode" in phases and selection.modes and "causal" not in selection.modes:
+        raise ValueError("--phase decode is causal, as a new token sees those before it; leave --mode out")
+    if selection.tokens and "decode" not in phases:
+        raise ValueError("--tokens counts the new tokens of a decode; add --phase decode, or leave it out")
+    if selection.query_lens and set(phases) == {"decode"}:
+        raise ValueError("--phase decode has as many queries as new tokens; give --tokens, not --query-len")
+    lengths, most = selection.seq_lens or selection.preset.seq_lens, max(selection.tokens or [1])
+    if "decode" in phases and min(lengths) < most:
+        raise ValueError(
+            f"--tokens {most} counts among the keys of its context, of which there are but {min(lengths)}; "
+            "give longer ones with --seq-len"
+        )
+
+
+def _forms(selection: Selection, device: str, phase: str) -> Iterator[tuple[Shape, int | None, str]]:
+    """The shapes of a phase, each with its numbers of queries and its modes."""
+    shapes, queries, modes = selection.shapes, selection.query_lens, selection.modes
+    if phase == "decode":
+        shapes = shapes or [Shape(batch, HEADS, HEAD_DIM) for batch in DECODE_BATCHES]
+        queries, modes = selection.tokens or (1,), ("causal",)
+    elif phase == "prefill":
+        modes = modes or ("causal",)
+    return product(
+        shapes or [Shape(DEFAULT_BATCH[device], HEADS, HEAD_DIM)], queries or (None,), modes or MODES
+    )
+
+
+def _of_length(series: Case, seq_len: int) -> Case:
+    """A case of the series; with as many queries as keys it is a plain one."""
+    plain = series.query_len == seq_len and series.phase != "decode"
+    return replace(series, seq_len=seq_len, query_len=None if plain else series.query_len)
 
 
 def _kernels(selection: Selection, device: str) -> list[str]:
@@ -136,13 +196,21 @@ def serves(kernel: str, device: str) -> bool:
 def build_layer_cases(selection: Selection) -> list[Case]:
     """The profiling experiment: a whole self-attention layer at four decades of lengths, bidirectional.
 
+    A layer has as many heads of keys as of queries, and as many queries as keys; it is measured in no phase
+    of inference.
+
     Its kernels are what "standard" and "linear" stand for on the device; the explicit forms, which at
     N = 10000 take seconds a call and gigabytes, are measured with --kernel.
     """
-    if not selection.preset.layer_seq_lens:
+    phases = [one for one in selection.phases or selection.preset.phases if one not in INFERENCE]
+    shapes = selection.shapes and [shape for shape in selection.shapes if not shape.kv_heads]
+    if not selection.preset.layer_seq_lens or not phases or shapes == [] or selection.query_lens:
         return []
     layers = replace(
         selection,
+        phases=phases,
+        shapes=shapes,
+        tokens=None,
         modes=selection.modes or ("bidirectional",),
         seq_lens=selection.seq_lens or selection.preset.layer_seq_lens,
     )
@@ -170,6 +238,8 @@ def build_ceilings(selection: Selection) -> list[Case]:
 
 def _seq_lens(preset: Preset, series: Case) -> tuple[int, ...]:
     """Longer lengths on cards that hold them, and for the linear kernels as far as memory goes."""
+    if series.phase == "decode" and preset.grows_on_cuda:
+        return doublings(preset.seq_lens[0], DECODE_CONTEXT[series.device])
     if series.device != "cuda" or not preset.grows_on_cuda:
         return preset.seq_lens
     card = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory

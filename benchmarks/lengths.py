@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attention import Case, Reference, get_kernel, make_inputs
 from attention.kernels.references import Head, Rows, tolerances
+from benchmarks.inference import attention_of
 from benchmarks.subjects import layer_and_input, upstream
 
 ROOM = 4
@@ -47,8 +48,8 @@ def _fault_of_operator(case: Case, reference: Reference | None) -> str | None:
     inputs, kernel = make_inputs(case), get_kernel(case.kernel)
     extra = kernel.extra_inputs(case)
     with torch.set_grad_enabled(case.backward):
-        out = kernel.function(*inputs, causal=case.causal, **extra)
-    shape = (case.batch, case.heads, case.seq_len, case.value_dim)
+        out = attention_of(case)(*inputs, causal=case.causal, **extra)
+    shape = (case.batch, case.heads, case.queries, case.value_dim)
     found = _unlike(out, shape, inputs[0], "the output")
     if not found and reference:
         found = _wrong_rows(case, reference, inputs, out, extra)
@@ -128,6 +129,8 @@ def _unlike(got: object, shape: Sequence[int], like: Tensor, name: str) -> str |
 def _wrong_rows(
     case: Case, reference: Reference, inputs: Sequence[Tensor], out: Tensor, extra: Mapping[str, Any]
 ) -> str | None:
+    if (case.queries, case.key_heads) != (case.seq_len, case.heads):
+        return None
     for head, place in _sampled_heads(case, inputs, extra):
         if reference.output_rows:
             rows = _sampled_rows(case)

@@ -17,8 +17,9 @@ from attention.profiler import CLOCKS, Counted, clock_name, peak_memory, try_cou
 from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
 from benchmarks.computed import Candidate, Computed, compute_long, compute_short
 from benchmarks.grid import series_of
+from benchmarks.inference import kept_bytes
 from benchmarks.ledger import Ledger
-from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare
+from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare, stepped
 
 # Three rounds give a median that one stall does not move; a long call spans many stalls by itself,
 # and another repetition of it says more than another round. Beyond some hundred the rounds of one
@@ -26,6 +27,8 @@ from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200
 # Crosses the chunks of every chunked kernel, 512 tokens at most, and ends inside one.
 CHECK_SEQ_LEN = 600
+RECURRENCE = {"countable_flops": None, "predicted_peak_bytes": None}
+"""The costs of a step are those of the recurrence; what a kernel makes of it, torch counts beside them."""
 
 
 @cache
@@ -83,10 +86,8 @@ class Measurer:
             return
         series = series_of(case)
         if series not in self._computed:
-            short = replace(case, seq_len=min(CHECK_SEQ_LEN, self.ledger.longest(case)))
-            # The oracle keeps a state per token and row in float64 for its gradients: a few rows are enough.
-            heads = min(2, case.heads) if case.subject == "operator" else case.heads
-            self._computed[series] = found = compute_short(replace(short, batch=1, heads=heads), case)
+            short = _shortened(case, self.ledger.longest(case))
+            self._computed[series] = found = compute_short(_of_few_heads(short), case)
             if not found.fault and case.subject != "ceiling":
                 self._learn(short)
         if fault := self._computed[series].fault:
@@ -146,8 +147,27 @@ class Measurer:
             "precision": precision_of(case),
             "repetition": repetition,
             "clock": clock_name(case.device, self.clock),
+            "cache_bytes": kept_bytes(case) if case.subject == "operator" else None,
             **self._read[case.key],
         }
+
+
+def _shortened(case: Case, longest: int) -> Case:
+    """A case of a few tokens of its series; of unequal lengths, half as many queries as keys at most."""
+    tokens = min(CHECK_SEQ_LEN, longest)
+    queries = case.query_len and min(case.query_len, max(1, tokens // 2))
+    return replace(case, seq_len=tokens, query_len=queries)
+
+
+def _of_few_heads(case: Case) -> Case:
+    """One sequence of two heads of keys, each with all of its heads of queries.
+
+    The oracle keeps a state per token and row in float64 for its gradients: a few rows are enough.
+    """
+    if case.subject != "operator":
+        return replace(case, batch=1)
+    kv_heads = min(2, case.key_heads)
+    return replace(case, batch=1, heads=kv_heads * case.heads // case.key_heads, kv_heads=kv_heads)
 
 
 def _function(case: Case, found: Candidate | None, nearest: Candidate | None) -> dict[str, Any]:
@@ -172,6 +192,7 @@ def _untimed(prepared: Prepared, case: Case) -> dict[str, Any]:
         "peak_rss_bytes": peak.rss_bytes,
         "counted_flops": counted[-1].flops,
         **_amounts(SUBJECTS[case.subject].costs(case), counted[-1], prepared.min_bytes),
+        **(RECURRENCE if stepped(case) else {}),
     }
 
 

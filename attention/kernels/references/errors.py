@@ -93,7 +93,7 @@ def _checked(function: Callable[..., Tensor], case: Case, *tensors: Tensor, **op
     out = function(*tensors, **options)
     if not isinstance(out, Tensor):
         raise AssertionError(f"wrong result: the output is no tensor but {type(out).__name__}")
-    shape = (case.batch, case.heads, case.seq_len, case.value_dim)
+    shape = (case.batch, case.heads, case.queries, case.value_dim)
     if tuple(out.shape) != shape:
         raise AssertionError(f"wrong result: the output has shape {tuple(out.shape)}, but {shape} is needed")
     for name, x, old in zip("qkv", tensors, before, strict=False):
@@ -141,11 +141,18 @@ def reference_of(kernel: Kernel) -> Reference | None:
     return found if isinstance(found, Reference) else REFERENCES.get(found)
 
 
-def errors_against_reference(case: Case, *, seq_len: int = 300, reference: Reference | None = None) -> Errors:
+def errors_against_reference(
+    case: Case,
+    *,
+    seq_len: int = 300,
+    reference: Reference | None = None,
+    function: Callable[..., Tensor] | None = None,
+) -> Errors:
     """Run the case's kernel on at most ``seq_len`` tokens of the case, and compare with an oracle.
 
     The oracle, its kernel's unless another is given, computes in float64 on the same, dtype-rounded inputs.
-    300 tokens cross the chunks of every chunked kernel and end inside one.
+    300 tokens cross the chunks of every chunked kernel and end inside one. ``function`` stands for the
+    kernel's own, as where a decode takes steps behind a state.
 
     Raises:
         ValueError: The kernel claims no function, and no oracle is given.
@@ -154,7 +161,7 @@ def errors_against_reference(case: Case, *, seq_len: int = 300, reference: Refer
     reference = reference or reference_of(kernel)
     if reference is None:
         raise ValueError(f"{kernel.name} claims no function that has an oracle")
-    attend = partial(_checked, kernel.function, case)
+    attend = partial(_checked, function or kernel.function, case)
     tensors, extra = list(make_inputs(case, seed=1)), kernel.extra_inputs(case)
     compared = {name: x for name, x in extra.items() if reference.takes(name)}
     out, gradients = _run(attend, case, tensors, extra, [*tensors, *differentiated_inputs(compared)])
