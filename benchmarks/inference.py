@@ -119,8 +119,10 @@ def state_of(kernel: Kernel, k: Tensor, v: Tensor) -> State:
     for first in range(0, tokens, BLOCK):
         keys, values = (x[:, :, first : first + BLOCK] for x in (k, v))
         if _carries(kernel):
-            options = {"initial_state": state, "return_state": True}
-            _, state = kernel.function(keys[:, :, :0], keys, values, causal=False, **options)
+            # Without queries it is the sums alone; kernels of other projects are causal only.
+            queries, causal = (keys, True) if is_external(kernel) else (keys[:, :, :0], False)
+            options: dict[str, Any] = {"initial_state": state, "return_state": True}
+            _, state = kernel.function(queries, keys, values, causal=causal, **options)
         elif kernel.step:
             _, state = kernel.step(keys, keys, values, state, in_place=False, **DEFAULTS)
     return state

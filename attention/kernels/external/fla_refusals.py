@@ -7,9 +7,11 @@ from importlib.util import find_spec
 
 import torch
 
-from attention.case import Case
+from attention.case import INFERENCE, Case
 from attention.kernels.external.packages import version
 
+CARRIES_NORMALISER = "0.6.0"
+"""From which version on the state of its linear attention holds z beside S, where ``normalize``."""
 MOST_KEYS = 256
 """The widest keys of the delta rules."""
 MISCOMPILING = (3, 4, 0), (3, 7, 1)
@@ -24,7 +26,24 @@ def refusal(case: Case) -> str | None:
         return "flash-linear-attention has no bidirectional form"
     if case.dtype == "float64":
         return "flash-linear-attention computes in float32, bfloat16 and float16, not float64"
+    if case.key_heads != case.heads:
+        return (
+            "flash-linear-attention's kernels have as many heads of keys as of queries, not "
+            f"{case.key_heads} and {case.heads}"
+        )
+    if case.queries != case.seq_len and case.phase != "decode":
+        return "flash-linear-attention's kernels take one key a query"
     return None
+
+
+def linear_refusal(case: Case) -> str | None:
+    """The reason why linear attention cannot serve a case, or None."""
+    found = version("flash-linear-attention") or CARRIES_NORMALISER
+    if case.phase in INFERENCE and _numbers(found) < _numbers(CARRIES_NORMALISER):
+        return (
+            f"flash-linear-attention {found} keeps no sum of keys to normalise by; take {CARRIES_NORMALISER}"
+        )
+    return refusal(case)
 
 
 def decay_refusal(case: Case) -> str | None:
@@ -72,4 +91,9 @@ def _on_hopper() -> bool:
 
 def _triton() -> tuple[int, ...]:
     """The version of Triton in three numbers; without one, of none."""
-    return tuple(int(number) for number in re.findall(r"\d+", version("triton") or "0.0.0")[:3])
+    return _numbers(version("triton") or "0.0.0")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first three numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

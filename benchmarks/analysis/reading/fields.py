@@ -98,8 +98,8 @@ def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dic
     }
     record |= {name: value for name, value in defaults.items() if info.get(name) is None}
     # As many queries as keys is no number of their own, by which lengths would be of different series.
-    if record.get("phase") != "decode" and record.get("query_len") == record.get("seq_len"):
-        record["query_len"] = None
+    own = record.get("phase") == "decode" or record.get("query_len") != record.get("seq_len")
+    record["query_len"] = record.get("query_len") if own else None
     # Null says that its function is not known, and nothing that it is an older record.
     record.setdefault(
         "reference", next((f for name, f in FUNCTIONS.items() if name == record["family"]), None)

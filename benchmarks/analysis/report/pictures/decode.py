@@ -19,6 +19,7 @@ from benchmarks.analysis.report.pictures.canvas import (
     bytes_tick,
     draw_times,
     kernels_below,
+    of_contexts,
     reason_at_end,
     time_range,
     time_tick,
@@ -36,7 +37,7 @@ def decode_views(views: Sequence[View]) -> list[tuple[str, list[View]]]:
     """The views of decodes that differ in their batch alone, ascending, with the suffix of their picture."""
     found: dict[Setting, list[View]] = {}
     for view in views:
-        if view.setting.phase == "decode" and MODE in view.series:
+        if view.is_decode and MODE in view.series:
             found.setdefault(replace(view.setting, batch=None), []).append(view)
     settings = list(found)
     return [
@@ -84,7 +85,7 @@ def _kernels(views: Sequence[View]) -> set[str]:
 
 def _context_axis(axes: Axes, lengths: Sequence[int]) -> None:
     length_axis(axes, lengths, most=5)
-    axes.set_xlabel(axes.get_xlabel().replace("sequence length", "context"))
+    of_contexts(axes)
 
 
 def _draw_batch(axes: Axes, view: View, lengths: Sequence[int], limits: tuple[float, float]) -> None:

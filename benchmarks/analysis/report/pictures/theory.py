@@ -32,8 +32,7 @@ from benchmarks.analysis.scaling.forms import Coefficients
 
 def theory_picture(view: View) -> Figure:
     """Measured points, the law that each kernel's FLOPs follow, and the crossovers with their intervals."""
-    decode = view.setting.phase == "decode"
-    laws = "keys and values are read like N, a state is not" if decode else "c + a N², c + a N"
+    laws = "c + a N, c alone" if view.is_decode else "c + a N², c + a N"
     figure, panels = make_panels(
         view, f"Theory and measurement: {laws}, and where they cross", view.lengths, 7.4
     )
@@ -111,7 +110,7 @@ def _by_bytes(series: Series) -> str:
     """The power that theory gives a decode: that of the bytes which it reads and writes."""
     if series.setting.phase != "decode" or series.min_bytes_exponent is None:
         return ""
-    return f"; by the bytes that it moves p = {series.min_bytes_exponent:.2f}"
+    return f"; theory, by the bytes moved, p = {series.min_bytes_exponent:.2f}"
 
 
 def _is_quadratic(series: Series) -> bool:

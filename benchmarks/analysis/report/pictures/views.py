@@ -68,6 +68,11 @@ class View:
         return replace(self, looks={**self.looks, **dict.fromkeys(grey, BACKGROUND)})
 
     @property
+    def is_decode(self) -> bool:
+        """Whether lengths are those of contexts."""
+        return self.setting.phase == "decode"
+
+    @property
     def measured(self) -> pd.DataFrame:
         """The cases that have times."""
         return self.cases[self.cases["outcome"] == "measured"]
