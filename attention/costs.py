@@ -170,6 +170,15 @@ def result_elements(case: Case) -> int:
     return case.queries * (d + 2 * dv) + -(-case.key_heads * case.seq_len * (d + dv) // case.heads)
 
 
+def seen_scores(case: Case) -> int:
+    """Scores that are not masked, of one head of queries; where causal, the last query sees the last key."""
+    queries, keys = case.queries, case.seq_len
+    if not case.causal:
+        return queries * keys
+    seeing = min(queries, keys)
+    return seeing * (keys - seeing) + seeing * (seeing + 1) // 2
+
+
 def masked_scores(n: int) -> int:
     """Scores of an n x n block above its diagonal."""
     return n * (n - 1) // 2

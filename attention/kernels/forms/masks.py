@@ -71,8 +71,22 @@ def sequences(cu_seqlens: Tensor) -> list[slice]:
 def hidden(
     queries: int, keys: int, *, causal: bool, device: torch.device, padding: Tensor | None = None
 ) -> Tensor:
-    """Which keys are hidden from which queries: ``[1 or B, 1, Nq, Nk]``, aligned at the end where causal."""
-    found = torch.zeros(1, 1, queries, keys, dtype=torch.bool, device=device)
+    """Which keys are hidden from which queries: ``[1 or B, 1, Nq, Nk]``, aligned at the end where causal.
+
+    Nq is 1 where all queries see the same.
+    """
     if causal:
-        found = found | torch.ones(queries, keys, dtype=torch.bool, device=device).triu(keys - queries + 1)
-    return found if padding is None else found | padding[:, None, None, :]
+        found = torch.ones(queries, keys, dtype=torch.bool, device=device).triu(keys - queries + 1)
+    else:
+        found = torch.zeros(1, keys, dtype=torch.bool, device=device)
+    return found[None, None] if padding is None else found | padding[:, None, None, :]
+
+
+def never_all(hidden: Tensor) -> Tensor:
+    """The same mask, in which a query that sees no key sees the first.
+
+    Behind :func:`attention.kernels.forms.standard.attend` that key is one of zeros: the output is 0, where
+    a softmax of nothing would be NaN.
+    """
+    first = hidden[..., :1] & ~hidden.all(-1, keepdim=True)
+    return torch.cat([first, hidden[..., 1:]], -1)
