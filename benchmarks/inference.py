@@ -53,9 +53,7 @@ def refusal(case: Case) -> str | None:
     if kernel.name not in BUILT_IN:
         return None
     if kernel.reference not in FAMILIES:
-        return (
-            f"{kernel.name} has a key, a value and a head of them for each query, and neither state nor cache"
-        )
+        return f"{kernel.name} takes as many keys, and heads of them, as queries, and keeps no state or cache"
     if case.phase in INFERENCE and kernel.family == "linear":
         served = keeps_state(case) if case.phase == "decode" else _carries(kernel)
         return None if served else f"{kernel.name} takes and returns no state"
