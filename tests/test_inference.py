@@ -17,6 +17,7 @@ from attention.kernels.forms.linear import step_of
 from attention.kernels.linear_explicit import linear_explicit
 from attention.kernels.references import reference_of
 from attention.kernels.registry import _KERNELS, SOUGHT
+from benchmarks.computed import compute_short
 from benchmarks.grid import PRESETS, Selection, Shape, build_cases, build_layer_cases
 from benchmarks.inference import kept_bytes, refusal, state_of, step_behind
 from benchmarks.ledger import Ledger
@@ -131,6 +132,9 @@ def test_a_function_of_a_users_own_decodes_if_it_takes_one_query_against_all_key
         register_kernel(name, function, reference="standard")
         case = Case(name, "causal", 50, "decode", heads=2, head_dim=8)
         assert OPERATOR.supports(case) is None and errors(case).within(case)
+    register_kernel("sought", softmax_attention, reference=SOUGHT)
+    found = compute_short(replace(case, kernel="sought"), replace(case, kernel="sought"))
+    assert [one.reference.name for one in found.candidates] == ["softmax attention"]
     register_kernel("square", lambda q, k, v, causal: (q + k) * v, reference=SOUGHT)
     with pytest.raises(Exception, match="size"):
         OPERATOR.prepare(replace(case, kernel="square", query_len=3)).call()
@@ -212,7 +216,7 @@ def test_a_real_decode_counts_exponents_1_and_0_and_says_where_it_is_cheaper(mea
         series = find(summary["series"], kernel=kernel, phase="decode", batch=2)
         assert series["flops_exponent"] == pytest.approx(power, abs=1e-12)
         assert series["cache_bytes_exponent"] == pytest.approx(power, abs=1e-12)
-        # The query and the output are a share of at most 4 x 16 x 2 in 2 x 16 x 2 x 128 at the second longest.
+        # The query and the output are at most a share of 4 x 16 x 2 in 2 x 16 x 2 x 128.
         assert series["min_bytes_exponent"] == pytest.approx(power, abs=1 / 64)
     (contexts,) = summary["contexts"]
     phases = [(one["phase"], one["batch"]) for one in contexts["phases"]]
