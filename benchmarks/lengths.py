@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attention import Case, Reference, get_kernel, make_inputs
-from attention.kernels.references import Head, Rows, tolerances
+from attention.kernels.references import Head, Rows, summed, tolerances
 from benchmarks.inference import attention_of
 from benchmarks.subjects import layer_and_input, upstream
 
@@ -37,7 +37,7 @@ def fault(case: Case, reference: Reference | None) -> str | None:
         reference: The function that it should compute; None, if nobody knows it: its result is then only
             looked at, as a tensor of finite numbers.
     """
-    if case.subject == "ceiling" or min(case.batch, case.seq_len) == 0:
+    if case.subject == "ceiling" or min(case.batch, case.seq_len, case.queries) == 0:
         return None
     check = _fault_of_layer if case.subject == "layer" else _fault_of_operator
     found = check(case, reference)
@@ -68,17 +68,21 @@ def _fault_of_gradients(
             return found
     if not (reference and reference.query_gradient_rows and reference.key_gradient_rows):
         return None
-    if (case.queries, case.key_heads) != (case.seq_len, case.heads):
-        return None
-    rows, (_, tolerance) = _sampled_rows(case), tolerances(case)
+    rows, (_, tolerance) = _sampled_rows(case.queries, case.device), tolerances(case)
     for head, place in _sampled_heads(case, inputs, extra):
         exact = reference.query_gradient_rows(head, rows, grad_out[place])
         if found := _beyond(case, exact, gradients["dq"][place], rows, "dq", tolerance):
             return found
-    # Of one head, because those of standard attention take all of its scores.
-    pair = reference.key_gradient_rows(head, rows, grad_out[place], out.detach()[place])
-    for name, exact in zip(("dk", "dv"), pair, strict=True):
-        if found := _beyond(case, exact, gradients[name][place], rows, name, tolerance):
+    # Of one head of keys, because those of standard attention take all of its scores.
+    rows, (batch, last) = _sampled_rows(case.seq_len, case.device), place
+    group = case.heads // case.key_heads
+    pairs = [
+        reference.key_gradient_rows(_head(case, inputs, extra, one), rows, grad_out[one], out.detach()[one])
+        for one in ((batch, i) for i in range(last + 1 - group, last + 1))
+    ]
+    for name, several in zip(("dk", "dv"), zip(*pairs, strict=True), strict=True):
+        got = gradients[name][batch, last // group]
+        if found := _beyond(case, summed(several), got, rows, name, tolerance):
             return found
     return None
 
@@ -131,13 +135,11 @@ def _unlike(got: object, shape: Sequence[int], like: Tensor, name: str) -> str |
 def _wrong_rows(
     case: Case, reference: Reference, inputs: Sequence[Tensor], out: Tensor, extra: Mapping[str, Any]
 ) -> str | None:
-    if (case.queries, case.key_heads) != (case.seq_len, case.heads):
-        return None
     for head, place in _sampled_heads(case, inputs, extra):
         if reference.output_rows:
-            rows = _sampled_rows(case)
+            rows = _sampled_rows(case.queries, case.device)
             exact, got = reference.output_rows(head, rows), out[place]
-        elif case.causal and not extra:
+        elif case.causal and not extra and case.queries == case.seq_len:
             rows = torch.arange(min(case.seq_len, FIRST_ROWS), device=case.device)
             exact, got = _first_rows(reference, head, len(rows)), out[place]
         else:
@@ -179,8 +181,14 @@ def _sampled_heads(
 ) -> Iterator[tuple[Head, tuple[int, int]]]:
     """The first and the last head of a case, and where they are."""
     for place in dict.fromkeys([(0, 0), (case.batch - 1, case.heads - 1)]):
-        q, k, v = (x.detach()[place] for x in inputs)
-        yield Head(case.family, case.causal, q, k, v, _of_head(case, extra, place)), place
+        yield _head(case, inputs, extra, place), place
+
+
+def _head(case: Case, inputs: Sequence[Tensor], extra: Mapping[str, Any], place: tuple[int, int]) -> Head:
+    """A head of queries with the keys and values that it shares."""
+    shared = place[0], place[1] // (case.heads // case.key_heads)
+    q, k, v = (x.detach()[at] for x, at in zip(inputs, (place, shared, shared), strict=True))
+    return Head(case.family, case.causal, q, k, v, _of_head(case, extra, place))
 
 
 def _of_head(case: Case, extra: Mapping[str, Any], place: tuple[int, int]) -> dict[str, Tensor]:
@@ -192,10 +200,9 @@ def _of_head(case: Case, extra: Mapping[str, Any], place: tuple[int, int]) -> di
     }
 
 
-def _sampled_rows(case: Case) -> Tensor:
+def _sampled_rows(n: int, device: str) -> Tensor:
     """The first and the last row, those around a boundary of chunks in the middle and the end, and others."""
-    n = case.seq_len
     ends = {n // size // part * size for size in BOUNDARIES for part in (1, 2)}
     drawn = torch.randint(n, (RANDOM_ROWS,), generator=torch.Generator().manual_seed(n)).tolist()
     rows = {0, n - 1, *(end - 1 for end in ends), *ends, *drawn}
-    return torch.tensor(sorted(row for row in rows if 0 <= row < n), device=case.device)
+    return torch.tensor(sorted(row for row in rows if 0 <= row < n), device=device)

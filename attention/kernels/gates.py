@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid
 from attention.case import Case
 from attention.costs import Costs, Terms, costs_of_heads
 from attention.inputs import describe
+from attention.kernels.forms.plain import plain_refusal
 from attention.kernels.tensors import dense, dtype_name
 
 CAUSAL_ONLY = "decay is causal only: a gate has no meaning for a token that comes later"
@@ -52,7 +53,7 @@ def check_causal(kernel: str, causal: bool) -> None:
 
 def causal_only(case: Case) -> str | None:
     """The reason why no kernel with gates serves a case, or None."""
-    return None if case.causal else CAUSAL_ONLY
+    return plain_refusal(case) if case.causal else CAUSAL_ONLY
 
 
 def make_gates(case: Case, *, seed: int = 3) -> dict[str, Tensor]:

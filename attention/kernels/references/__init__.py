@@ -28,6 +28,7 @@ from attention.kernels.references.rows import (
     key_gradient_rows,
     output_rows,
     query_gradient_rows,
+    summed,
 )
 from attention.kernels.references.standard import standard_reference
 from attention.kernels.references.window import window_reference
@@ -56,6 +57,7 @@ __all__ = [
     "reference_of",
     "relative_error",
     "standard_reference",
+    "summed",
     "tolerances",
     "window_reference",
 ]

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from attention.case import DTYPES, Case, make_inputs
 from attention.kernels.extra_inputs import MakeInputs
+from attention.kernels.forms.linear import step_of
 from attention.kernels.references.functions import REFERENCES
+from attention.kernels.references.linear import linear_reference
 from attention.kernels.registry import Kernel, Reference, get_kernel
+from attention.state import State
 
 BY_PRECISION = {
     "float64": (1e-12, 5e-12),
@@ -152,16 +155,20 @@ def errors_against_reference(
 
     The oracle, its kernel's unless another is given, computes in float64 on the same, dtype-rounded inputs.
     300 tokens cross the chunks of every chunked kernel and end inside one. ``function`` stands for the
-    kernel's own, as where a decode takes steps behind a state.
+    kernel's own, as where a decode takes steps behind a state; without it a kernel of linear attention takes
+    one. Of a prefill the state that it keeps is compared as well.
 
     Raises:
         ValueError: The kernel claims no function, and no oracle is given.
     """
-    case, kernel = replace(case, seq_len=min(case.seq_len, seq_len)), get_kernel(case.kernel)
+    case, kernel = _shortened(case, seq_len), get_kernel(case.kernel)
     reference = reference or reference_of(kernel)
     if reference is None:
         raise ValueError(f"{kernel.name} claims no function that has an oracle")
-    attend = partial(_checked, function or kernel.function, case)
+    stateful = reference is REFERENCES["linear"] and kernel.takes("return_state")
+    if function is None:
+        function = partial(_stepping, kernel) if stateful and case.phase == "decode" else kernel.function
+    attend = partial(_checked, function, case)
     tensors, extra = list(make_inputs(case, seed=1)), kernel.extra_inputs(case)
     compared = {name: x for name, x in extra.items() if reference.takes(name)}
     out, gradients = _run(attend, case, tensors, extra, [*tensors, *differentiated_inputs(compared)])
@@ -169,4 +176,32 @@ def errors_against_reference(
     shared = case if kernel.make_inputs else replace(case, kernel="oracle")
     expected, expected_gradients = _exact(shared, reference, kernel.make_inputs)
     worst = gradient_error(gradients, expected_gradients) if case.backward else math.nan
-    return Errors(relative_error(out, expected), worst)
+    of_state = _state_error(kernel, case, tensors) if stateful and case.phase == "prefill" else 0.0
+    return Errors(max(relative_error(out, expected), of_state), worst)
+
+
+def _shortened(case: Case, seq_len: int) -> Case:
+    """The case of at most so many keys, and of fewer, as many or more queries, as it has."""
+    keys, queries = min(case.seq_len, seq_len), case.query_len
+    if queries is not None:
+        queries = (
+            min(queries, keys) if queries <= case.seq_len else keys + min(queries - case.seq_len, seq_len)
+        )
+    return replace(case, seq_len=keys, query_len=queries)
+
+
+def _stepping(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+    """The last tokens of a context, as steps behind the state of the others."""
+    ahead = k.shape[2] - q.shape[2]
+    context = q[:, :, :0], k[:, :, :ahead], v[:, :, :ahead]
+    state: State = kernel.function(*context, causal=False, return_state=True)[1]
+    step = kernel.step or partial(step_of, kernel.function)
+    out: Tensor = step(q, k[:, :, ahead:], v[:, :, ahead:], state)[0]
+    return out
+
+
+def _state_error(kernel: Kernel, case: Case, tensors: Inputs) -> float:
+    """The larger error of S and z behind all tokens."""
+    state: State = kernel.function(*tensors, causal=case.causal, return_state=True)[1]
+    exact = linear_reference(*(x.double() for x in tensors), causal=case.causal, return_state=True)[1]
+    return max(relative_error(got, wanted) for got, wanted in zip(state, exact, strict=True))

@@ -1,4 +1,4 @@
-"""Single rows of the oracles, exact at any length: a query row sees N keys, and a key row N queries.
+"""Single rows of the oracles, exact at any length: a query row sees Nk keys, and a key row Nq queries.
 
 A row of the output or of dq takes O(N D). A row of dk or dv needs the normalisers of all queries: O(N D) for
 linear attention, and for standard attention the scores of its head, of a window those of w keys a query.
@@ -8,12 +8,13 @@ Nothing is held but the weights of the rows and a block of tokens, in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from attention.kernels.feature_maps import elu
 
@@ -41,11 +42,19 @@ class Rows(NamedTuple):
         return errors.nan_to_num(nan=math.inf, posinf=math.inf)
 
 
-class Head(NamedTuple):
-    """One head of a case: q, k ``[N, D]``, v ``[N, Dv]`` as a kernel gets them, its family and its mode.
+def summed(several: Sequence[Rows]) -> Rows:
+    """The sums of the same rows of several heads: gradients of the keys that these share."""
+    values = torch.stack([rows.values for rows in several]).sum(0)
+    norms = torch.stack([rows.norms for rows in several]).square().sum(0).sqrt()
+    return Rows(values, norms.maximum(torch.linalg.vector_norm(values, dim=-1)))
 
-    ``extra`` holds what belongs to this head of the inputs beside them; ``window`` is the number of keys that
-    a query sees, None for all.
+
+class Head(NamedTuple):
+    """One head of a case: q ``[Nq, D]``, k ``[Nk, D]``, v ``[Nk, Dv]`` as given, its family and its mode.
+
+    Where causal, query i sees the keys up to i + Nk - Nq. Heads of queries that share keys are heads of their
+    own; the gradients of the keys are then :func:`summed`. ``extra`` holds what belongs to this head of the
+    inputs beside them; ``window`` is the number of keys that a query sees, None for all.
     """
 
     family: str
@@ -62,6 +71,11 @@ class Head(NamedTuple):
         return 1 / math.sqrt(self.q.shape[-1])
 
     @property
+    def ahead(self) -> int:
+        """Keys before the one that the first query sees last, where causal; negative where it sees none."""
+        return len(self.k) - len(self.q)
+
+    @property
     def softmax(self) -> bool:
         """Whether weights are exponentials of scores."""
         return self.family != "linear"
@@ -70,8 +84,9 @@ class Head(NamedTuple):
         """Whether the queries ``[R]`` at these places do not see the keys ``[S]`` at those: ``[R, S]``."""
         if not self.causal:
             return torch.zeros(len(queries), len(keys), dtype=torch.bool, device=keys.device)
-        later = keys > queries[:, None]
-        return later if self.window is None else later | (keys <= queries[:, None] - self.window)
+        last = queries[:, None] + self.ahead
+        later = keys > last
+        return later if self.window is None else later | (keys <= last - self.window)
 
     def mapped(self, x: Tensor) -> Tensor:
         """Queries or keys in float64, as their products make the scores."""
@@ -92,7 +107,7 @@ def blocks_of(x: Tensor, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _weights(head: Head, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights ``[R, N]`` of query rows before they are normalised, and their normalisers ``[R, 1]``."""
+    """Weights ``[R, Nk]`` of query rows before they are normalised, and their normalisers ``[R, 1]``."""
     queries = head.mapped(head.q[rows])
     weights = torch.cat([queries @ head.mapped(keys).mT for _, keys in blocks_of(head.k)], dim=1)
     hidden = head.hidden(rows, torch.arange(len(head.k), device=rows.device))
@@ -100,8 +115,11 @@ def _weights(head: Head, rows: Tensor) -> tuple[Tensor, Tensor]:
         weights = weights.masked_fill_(hidden, 0)
         return weights, weights.sum(-1, keepdim=True) + EPS
     weights = weights.masked_fill_(hidden, -math.inf)
-    weights = weights.sub_(weights.amax(-1, keepdim=True)).mul_(head.scale).exp_()
-    return weights, weights.sum(-1, keepdim=True)
+    # Of a query that sees no key all weights are 0, and so is what they sum to, whatever divides them.
+    largest = weights.amax(-1, keepdim=True).clamp_(min=torch.finfo(weights.dtype).min)
+    weights = weights.sub_(largest).mul_(head.scale).exp_()
+    sums = weights.sum(-1, keepdim=True)
+    return weights, sums.masked_fill_(sums == 0, 1)
 
 
 def weighted_sums(weights: Tensor, x: Tensor, power: int = 1) -> Tensor:
@@ -120,7 +138,7 @@ def output_rows(head: Head, rows: Tensor) -> Rows:
 
 
 def query_gradient_rows(head: Head, rows: Tensor, grad_out: Tensor) -> Rows:
-    """The rows of dq that belong to these queries, from the gradient ``[N, Dv]`` of the output."""
+    """The rows of dq that belong to these queries, from the gradient ``[Nq, Dv]`` of the output."""
     weights, normalisers = _weights(head, rows)
     grad, probabilities = grad_out[rows].double(), weights / normalisers
     out = weighted_sums(probabilities, head.v)
@@ -158,8 +176,8 @@ def key_gradient_rows(head: Head, rows: Tensor, grad_out: Tensor, out: Tensor) -
     Args:
         head: The head.
         rows: Places of the keys.
-        grad_out: The gradient ``[N, Dv]`` of the output.
-        out: The output ``[N, Dv]`` itself.
+        grad_out: The gradient ``[Nq, Dv]`` of the output.
+        out: The output ``[Nq, Dv]`` itself.
     """
     keys, values = head.mapped(head.k[rows]), head.v[rows].double()
     sums = [keys.new_zeros(len(rows), x.shape[-1]) for x in (keys, keys, values, values)]
@@ -194,13 +212,14 @@ def _columns(head: Head, rows: Tensor, keys: Tensor) -> Iterator[tuple[slice, Te
 
 def _linear_blocks(head: Head) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Blocks of mapped queries and their normalisers, phi(q).z + eps."""
-    z = head.mapped(head.k[:1]).sum(0) * 0
-    if not head.causal:
-        z = z + sum(head.mapped(keys).sum(0) for _, keys in blocks_of(head.k))
+    before = head.k[: max(0, head.ahead)] if head.causal else head.k
+    z = sum((head.mapped(keys).sum(0) for _, keys in blocks_of(before)), head.mapped(head.k[:1]).sum(0) * 0)
     for place, block in blocks_of(head.q):
         queries, seen = head.mapped(block), z
         if head.causal:
-            seen = z + head.mapped(head.k[place]).cumsum(0)
+            start, stop = (max(0, place.start + shift) for shift in (head.ahead, head.ahead + len(block)))
+            sums = head.mapped(head.k[start:stop]).cumsum(0)
+            seen = z + pad(sums, (0, 0, len(block) - len(sums), 0))  # the first may see no key
             z = seen[-1]
         yield place, queries, (queries * seen).sum(-1, keepdim=True) + EPS
 
@@ -208,10 +227,11 @@ def _linear_blocks(head: Head) -> Iterator[tuple[slice, Tensor, Tensor]]:
 def _standard_blocks(head: Head) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Blocks of queries and the logarithms of their normalisers, to the precision of float32 at least."""
     wide = torch.promote_types(head.k.dtype, torch.float32)
-    keys, places = head.k.to(wide), torch.arange(len(head.k), device=head.k.device)
+    keys, device = head.k.to(wide), head.k.device
+    queries, places = (torch.arange(len(x), device=device) for x in (head.q, head.k))
     for place, block in blocks_of(head.q, max(1, BLOCK_SCORES // min(len(keys), head.window or len(keys)))):
         # Of a window, only the keys that the block sees.
         seen = slice(max(0, place.start - head.window), place.stop) if head.window else slice(None)
         scores = (block.to(wide) * head.scale) @ keys[seen].mT
-        scores.masked_fill_(head.hidden(places[place], places[seen]), -math.inf)
+        scores.masked_fill_(head.hidden(queries[place], places[seen]), -math.inf)
         yield place, block.double(), scores.logsumexp(-1, keepdim=True).double()

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from attention.kernels.forms.linear import by_key_heads
@@ -57,7 +56,10 @@ def core(
     if padding is None and q.shape[2] == k.shape[2]:
         return _unmasked(q, k, v, pinned, is_causal=True, scale=scale)
     if padding is None and aligns_at_the_end(q, pinned):
-        mask: Tensor = causal_lower_right(q.shape[2], k.shape[2])
+        # Imported here, as it imports torch's whole compiler.
+        from torch.nn.attention.bias import causal_lower_right
+
+        mask = causal_lower_right(q.shape[2], k.shape[2])
         return _unmasked(q, k, v, pinned, attn_mask=mask, scale=scale)
     return _by_blocks(q, k, v, padding, scale, pinned)
 

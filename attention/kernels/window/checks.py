@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attention.case import Case
 from attention.inputs import check_window
+from attention.kernels.forms.plain import plain_refusal
 
 BIDIRECTIONAL = "a sliding window looks back from each query: it is causal only; ask for causal=True"
 
@@ -21,5 +22,5 @@ def check_options(causal: bool, window: object) -> None:
 
 
 def causal_only(case: Case) -> str | None:
-    """Why a case has no window: it is bidirectional."""
-    return None if case.causal else BIDIRECTIONAL
+    """Why no kernel of a window serves a case, or None."""
+    return plain_refusal(case) if case.causal else BIDIRECTIONAL
