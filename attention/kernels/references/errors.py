@@ -194,7 +194,7 @@ def _stepping(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, *, causal: bool) 
     """The last tokens of a context, as steps behind the state of the others."""
     ahead = k.shape[2] - q.shape[2]
     context = q[:, :, :0], k[:, :, :ahead], v[:, :, :ahead]
-    state: State = kernel.function(*context, causal=False, return_state=True)[1]
+    state = State(*kernel.function(*context, causal=False, return_state=True)[1])
     step = kernel.step or partial(step_of, kernel.function)
     out: Tensor = step(q, k[:, :, ahead:], v[:, :, ahead:], state)[0]
     return out
@@ -202,6 +202,6 @@ def _stepping(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, *, causal: bool) 
 
 def _state_error(kernel: Kernel, case: Case, tensors: Inputs) -> float:
     """The larger error of S and z behind all tokens."""
-    state: State = kernel.function(*tensors, causal=case.causal, return_state=True)[1]
+    state = State(*kernel.function(*tensors, causal=case.causal, return_state=True)[1])
     exact = linear_reference(*(x.double() for x in tensors), causal=case.causal, return_state=True)[1]
     return max(relative_error(got, wanted) for got, wanted in zip(state, exact, strict=True))
