@@ -15,7 +15,6 @@ from attention.costs import cache_bytes
 from attention.kernels import BUILT_IN
 from attention.kernels.external import is_external
 from attention.kernels.forms.linear import step_of
-from attention.kernels.registry import FAMILIES
 
 BLOCK = 4096
 """Tokens of a context that go into a state at a time: a kernel may widen them."""
@@ -40,24 +39,15 @@ def kept_bytes(case: Case) -> int | None:
 
 
 def refusal(case: Case) -> str | None:
-    """Why a kernel of this suite has no such form of attention, or None.
+    """Why a kernel of linear attention of this suite has no such phase, or None.
 
-    A user's own function is called in any form: it says itself, or its result does, what it cannot.
+    A user's own function is called in any: it says itself, or its result does, what it cannot.
     """
     kernel = get_kernel(case.kernel)
-    plain = case.key_heads == case.heads and case.queries == case.seq_len
-    if plain and case.phase not in INFERENCE:
+    if case.phase not in INFERENCE or kernel.name not in BUILT_IN or kernel.reference != "linear":
         return None
-    if kernel.make_inputs:
-        return f"{kernel.name} takes inputs beside q, k and v, which are made for plain sequences alone"
-    if kernel.name not in BUILT_IN:
-        return None
-    if kernel.reference not in FAMILIES:
-        return f"{kernel.name} takes as many keys, and heads of them, as queries, and keeps no state or cache"
-    if case.phase in INFERENCE and kernel.family == "linear":
-        served = keeps_state(case) if case.phase == "decode" else _carries(kernel)
-        return None if served else f"{kernel.name} takes and returns no state"
-    return None
+    served = keeps_state(case) if case.phase == "decode" else _carries(kernel)
+    return None if served else f"{kernel.name} takes and returns no state"
 
 
 def attention_of(case: Case) -> Attend:

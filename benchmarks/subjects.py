@@ -266,7 +266,7 @@ SUBJECTS = {
     "operator": Subject(
         prepare=_prepare_operator,
         costs=operator_costs,
-        supports=lambda case: refusal(case) or get_kernel(case.kernel).supports(case),
+        supports=lambda case: get_kernel(case.kernel).supports(case) or refusal(case),
         errors=lambda case, reference: errors_against_reference(
             case, seq_len=case.seq_len, reference=reference, function=attention_of(case)
         ),

@@ -19,7 +19,7 @@ from attention.kernels.references import reference_of
 from attention.kernels.registry import _KERNELS, SOUGHT
 from benchmarks.computed import compute_short
 from benchmarks.grid import PRESETS, Selection, Shape, build_cases, build_layer_cases
-from benchmarks.inference import kept_bytes, refusal, state_of, step_behind
+from benchmarks.inference import kept_bytes, state_of, step_behind
 from benchmarks.ledger import Ledger
 from benchmarks.measure import _of_few_heads, _shortened
 from benchmarks.subjects import SUBJECTS, input_bytes
@@ -140,13 +140,19 @@ def test_a_function_of_a_users_own_decodes_if_it_takes_one_query_against_all_key
         OPERATOR.prepare(replace(case, kernel="square", query_len=3)).call()
 
 
-def test_kernels_without_a_state_or_with_gates_say_so() -> None:
-    window = replace(DECODE, kernel="window-sdpa", kv_heads=0)
-    assert "keeps no state or cache" in str(refusal(window))
-    assert "as many keys, and heads of them" in str(refusal(replace(window, phase="forward", kv_heads=2)))
-    decay = replace(DECODE, kernel="linear-decay-explicit")
-    assert "inputs beside q, k and v" in str(refusal(decay))
-    assert refusal(replace(decay, phase="forward", kv_heads=0)) is None
+@pytest.mark.usefixtures("own")
+def test_kernels_without_a_state_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("window-sdpa", "linear-decay-explicit"):
+        plain = replace(DECODE, kernel=name, kv_heads=0)
+        assert "as many keys as queries" in str(OPERATOR.supports(plain))
+        assert "keeps no state and no cache" in str(OPERATOR.supports(replace(plain, phase="prefill")))
+        assert OPERATOR.supports(replace(plain, phase="forward")) is None
+    register_kernel("linear-short", lambda q, k, v, causal: linear_explicit(q, k, v, causal=causal))
+    case = replace(DECODE, kernel="linear-short")
+    assert OPERATOR.supports(case) is None  # a user's own is tried
+    monkeypatch.setattr("benchmarks.inference.BUILT_IN", {"linear-short"})
+    assert OPERATOR.supports(case) == "linear-short takes and returns no state"
+    assert OPERATOR.supports(replace(case, phase="forward")) is None
 
 
 def test_the_decode_grid_holds_three_batches_of_one_token_at_contexts_to_32768() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
 
 from attention.case import INFERENCE, Case
 from attention.kernels.external.packages import version
+from attention.kernels.forms.plain import plain_refusal
 
 CARRIES_NORMALISER = "0.6.0"
 """From which version on the state of its linear attention holds z beside S, where ``normalize``."""
@@ -19,21 +21,8 @@ MISCOMPILING = (3, 4, 0), (3, 7, 1)
 
 
 def refusal(case: Case) -> str | None:
-    """The reason why no kernel of flash-linear-attention serves a case, or None."""
-    if case.device != "cuda":
-        return f"flash-linear-attention compiles for CUDA devices only, and the case is on {case.device}"
-    if not case.causal:
-        return "flash-linear-attention has no bidirectional form"
-    if case.dtype == "float64":
-        return "flash-linear-attention computes in float32, bfloat16 and float16, not float64"
-    if case.key_heads != case.heads:
-        return (
-            "flash-linear-attention's kernels have as many heads of keys as of queries, not "
-            f"{case.key_heads} and {case.heads}"
-        )
-    if case.queries != case.seq_len and case.phase != "decode":
-        return "flash-linear-attention's kernels take one key a query"
-    return None
+    """The reason why no gated kernel of flash-linear-attention serves a case, or None."""
+    return _any_refusal(case) or plain_refusal(case)
 
 
 def linear_refusal(case: Case) -> str | None:
@@ -43,7 +32,19 @@ def linear_refusal(case: Case) -> str | None:
         return (
             f"flash-linear-attention {found} keeps no sum of keys to normalise by; take {CARRIES_NORMALISER}"
         )
-    return refusal(case)
+    # In a decode all keys but those of the new tokens are in the state.
+    new = replace(case, phase="forward", seq_len=case.queries if case.phase == "decode" else case.seq_len)
+    return _any_refusal(case) or plain_refusal(new)
+
+
+def _any_refusal(case: Case) -> str | None:
+    if case.device != "cuda":
+        return f"flash-linear-attention compiles for CUDA devices only, and the case is on {case.device}"
+    if not case.causal:
+        return "flash-linear-attention has no bidirectional form"
+    if case.dtype == "float64":
+        return "flash-linear-attention computes in float32, bfloat16 and float16, not float64"
+    return None
 
 
 def decay_refusal(case: Case) -> str | None:
