@@ -154,6 +154,10 @@ def test_the_picture_has_a_panel_a_batch_and_one_of_the_bytes_kept(files: list[P
     grown, flat = sorted(kept, key=lambda y: y[-1] / y[0], reverse=True)
     assert grown[-1] / grown[0] == CONTEXTS[-1] / CONTEXTS[0] and set(flat) == {KV * 128 * 129 * 4}
     assert all("context N" in axes.get_xlabel() for axes in figure.axes)
+    with own_style():
+        alone = decode_picture(several[1:])
+    of_one = [line.get_ydata() for line in alone.axes[-1].get_lines()]
+    np.testing.assert_allclose(np.stack(of_one), np.stack(kept))  # of a sequence, whatever the batch
 
 
 def test_decodes_of_several_tokens_have_pictures_of_their_own(tmp_path: Path) -> None:

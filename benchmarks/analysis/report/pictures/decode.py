@@ -135,8 +135,8 @@ def _draw_kept(axes: Axes, views: Sequence[View], lengths: Sequence[int]) -> Non
     for name, (color, ns, kept) in curves.items():
         middle = len(ns) // 2
         words = f"{name}\n{wording.amount(kept[-1], 'B')}" + ("" if name == STATE else f" at N = {ns[-1]}")
-        places = [(x, y) for y in (-22, 22, -34, 34) for x in (8, -60, -110)]
-        labeller.write(Label(words, ns[middle], kept[middle], color, places, "left"))
+        places = [(x, y) for y in (-20, 20, -32, 32) for x in (14, -60, -100)]
+        labeller.write(Label(words, ns[middle], kept[middle], color, places, "left"), must=True)
     if {CACHE, STATE} <= curves.keys():
         (_, ns, kept), (_, _, state) = curves[CACHE], curves[STATE]
         even = state[0] * ns[0] / kept[0]
