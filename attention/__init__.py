@@ -13,14 +13,16 @@ from attention.functional import (
 )
 from attention.kernels.linear_triton import linear_triton_with_state
 from attention.kernels.registry import Kernel, Reference, get_kernel, list_kernels, register_kernel
-from attention.modules import SelfAttention, count_flops_self_attention
+from attention.modules import KVCache, MultiheadAttention, SelfAttention, count_flops_self_attention
 from attention.profiler import Profile, profile
 from attention.state import State
 
 __all__ = [
     "Case",
     "Costs",
+    "KVCache",
     "Kernel",
+    "MultiheadAttention",
     "Profile",
     "Reference",
     "SelfAttention",

@@ -40,7 +40,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from attention.case import Case
 
@@ -144,21 +146,6 @@ def cache_bytes(case: Case, *, state: bool) -> int:
     return case.batch * case.key_heads * case.seq_len * (d + dv) * case.itemsize
 
 
-def step_costs(case: Case) -> Costs:
-    """The costs of new tokens behind a state, by the recurrence: those of ``query_len`` tokens, whatever N.
-
-    MACs: S += phi(k)v' of each head of keys, phi(q)S and phi(q).z of each of queries. Least bytes: the state
-    read and written, the tokens' q, k, v read and o written. Peak: o, where the state is written in place.
-    """
-    tokens, d, dv = case.queries, case.head_dim, case.value_dim
-    new = replace(case, phase="forward", seq_len=tokens, query_len=None)
-    terms = {"readout": tokens * d * dv, "normaliser": tokens * d}
-    costs = costs_of_heads(
-        new, terms, result_elements(new) * case.itemsize, of_keys={"state": tokens * d * dv}
-    )
-    return replace(costs, min_bytes=costs.min_bytes + 2 * cache_bytes(case, state=True))
-
-
 def result_elements(case: Case) -> int:
     """Elements that a call leaves behind, by the heads of queries: o, and with a backward dq, dk, dv, do.
 
@@ -168,6 +155,39 @@ def result_elements(case: Case) -> int:
     if not case.backward:
         return case.queries * dv
     return case.queries * (d + 2 * dv) + -(-case.key_heads * case.seq_len * (d + dv) // case.heads)
+
+
+class Sizes(NamedTuple):
+    """What the products of a call are counted by: heads of the whole batch, tokens and widths."""
+
+    query_heads: int
+    key_heads: int
+    queries: int
+    keys: int
+    width: int
+    value_width: int
+
+    @classmethod
+    def of_case(cls, case: Case) -> Sizes:
+        """The sizes of a case."""
+        heads = case.batch * case.heads, case.batch * case.key_heads
+        return cls(*heads, case.queries, case.seq_len, case.head_dim, case.value_dim)
+
+    @classmethod
+    def of(cls, q: Tensor, v: Tensor) -> Sizes:
+        """The sizes of q ``[B, Hq, Nq, D]`` and v ``[B, Hkv, Nk, Dv]``."""
+        batch, heads, queries, width = q.shape
+        return cls(batch * heads, batch * v.shape[1], queries, v.shape[2], width, v.shape[3])
+
+    @property
+    def query_rows(self) -> int:
+        """Tokens times heads of the queries."""
+        return self.query_heads * self.queries
+
+    @property
+    def key_rows(self) -> int:
+        """Tokens times heads of the keys."""
+        return self.key_heads * self.keys
 
 
 def seen_scores(case: Case) -> int:
@@ -200,6 +220,13 @@ def add(*several: Terms) -> dict[str, int]:
     """The sums of several sets of terms, by name."""
     names = dict.fromkeys(name for terms in several for name in terms)
     return {name: sum(terms.get(name, 0) for terms in several) for name in names}
+
+
+def costs_of(
+    case: Case, terms: Terms, peak_bytes: int, *, uncounted: Terms | None = None, masked_macs: int = 0
+) -> Costs:
+    """The costs of a case from those of all its heads together, with the bytes that it reads and writes."""
+    return Costs(terms, min_bytes(case), peak_bytes, uncounted or {}, masked_macs=masked_macs)
 
 
 def times(factor: int, terms: Terms) -> dict[str, int]:

@@ -9,6 +9,7 @@
 | a mark that torch's compiler reads | keep a check out of compiled graphs | the compiler breaks its graph |
 | allocation events of the profiler | read peak memory exactly | unknown, with a warning |
 | a block without dispatch modes | call compiled code, which no mode sees into | an error of torch's |
+| an attribute that torch's encoder layer reads | keep it from softmax attention of its own | unread |
 | Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
 """
 
@@ -33,6 +34,9 @@ PLAIN_KEYS = (
     "CPU", "AutogradCPU", "AutocastCPU", "CUDA", "AutogradCUDA", "AutocastCUDA",
 )  # fmt: skip
 """Dispatch keys of ordinary tensors and threads. Of these only CPU and CUDA do anything for our operators."""
+READ_BY_FAST_PATH = "_qkv_same_embed_dim"
+"""What torch's encoder layer reads of its attention. False: it calls that, and computes no softmax attention
+with its weights by itself, in evaluation."""
 CHECKED_LAUNCHERS = ("3.6.",)
 """Versions of Triton whose launcher was called directly on a card."""
 LAUNCHER_PARAMETERS = ["gridX", "gridY", "gridZ", "stream", "function"]

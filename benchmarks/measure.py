@@ -19,7 +19,7 @@ from benchmarks.computed import Candidate, Computed, compute_long, compute_short
 from benchmarks.grid import series_of
 from benchmarks.inference import kept_bytes
 from benchmarks.ledger import Ledger
-from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare, stepped
+from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare
 
 # Three rounds give a median that one stall does not move; a long call spans many stalls by itself,
 # and another repetition of it says more than another round. Beyond some hundred the rounds of one
@@ -27,8 +27,6 @@ from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare, stepp
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200
 # Crosses the chunks of every chunked kernel, 512 tokens at most, and ends inside one.
 CHECK_SEQ_LEN = 600
-RECURRENCE = {"countable_flops": None, "predicted_peak_bytes": None}
-"""The costs of a step are those of the recurrence; what a kernel makes of it, torch counts beside them."""
 
 
 @cache
@@ -160,11 +158,12 @@ def _shortened(case: Case, longest: int) -> Case:
 
 
 def _of_few_heads(case: Case) -> Case:
-    """One sequence of two heads of keys, each with all of its heads of queries.
+    """One sequence, with gradients of two heads of keys, each with all of its heads of queries.
 
-    The oracle keeps a state per token and row in float64 for its gradients: a few rows are enough.
+    The oracle keeps a state per token and row in float64 for its gradients: a few rows are enough. Without
+    gradients all heads cost little, and kernels that compile for their number do so once.
     """
-    if case.subject != "operator":
+    if case.subject != "operator" or not case.backward:
         return replace(case, batch=1)
     kv_heads = min(2, case.key_heads)
     return replace(case, batch=1, heads=kv_heads * case.heads // case.key_heads, kv_heads=kv_heads)
@@ -192,7 +191,6 @@ def _untimed(prepared: Prepared, case: Case) -> dict[str, Any]:
         "peak_rss_bytes": peak.rss_bytes,
         "counted_flops": counted[-1].flops,
         **_amounts(SUBJECTS[case.subject].costs(case), counted[-1], prepared.min_bytes),
-        **(RECURRENCE if stepped(case) else {}),
     }
 
 

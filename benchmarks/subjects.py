@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attention import Case, Costs, Reference, SelfAttention, get_kernel, make_inputs
-from attention.costs import cache_bytes, step_costs
+from attention.costs import cache_bytes
 from attention.kernels.extra_inputs import seeded, tensors_in
 from attention.kernels.references import (
     Errors,
@@ -137,17 +137,6 @@ def _state_written(case: Case) -> int:
     return cache_bytes(case, state=True) if case.phase == "prefill" and keeps_state(case) else 0
 
 
-def operator_costs(case: Case) -> Costs | None:
-    """The costs of a kernel's call: in a decode of linear attention those of a step, whatever its context."""
-    kernel = get_kernel(case.kernel)
-    if stepped(case):
-        return step_costs(case)
-    costs, state = kernel.known_costs(case), _state_written(case)
-    if costs is None or not state:
-        return costs
-    return replace(costs, min_bytes=costs.min_bytes + state, peak_bytes=costs.peak_bytes + state)
-
-
 # --- the layer ---------------------------------------------------------------------------------------
 
 
@@ -161,6 +150,7 @@ def _draw_layer_and_input(case: Case) -> tuple[SelfAttention, Tensor]:
     layer = SelfAttention(
         case.heads * case.head_dim,
         case.heads,
+        num_kv_heads=case.key_heads,
         kernel=case.kernel,
         causal=case.causal,
         device=case.device,
@@ -265,7 +255,7 @@ def _ceiling_costs(case: Case) -> Costs:
 SUBJECTS = {
     "operator": Subject(
         prepare=_prepare_operator,
-        costs=operator_costs,
+        costs=lambda case: get_kernel(case.kernel).known_costs(case),
         supports=lambda case: get_kernel(case.kernel).supports(case) or refusal(case),
         errors=lambda case, reference: errors_against_reference(
             case, seq_len=case.seq_len, reference=reference, function=attention_of(case)

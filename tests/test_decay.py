@@ -15,6 +15,8 @@ from attention import Case, decay_attention, get_kernel, make_inputs
 from attention.case import DTYPES
 from attention.kernels.feature_maps import elu
 from attention.kernels.references import TOLERANCES, decay_reference, relative_error
+from attention.kernels.references.errors import BY_PRECISION
+from tests.test_kernels import usable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("output", "dq", "dk", "dv", "dg")
@@ -51,6 +53,17 @@ def inputs(
     return [*make_inputs(case), GATES[gates](g.detach()).requires_grad_()]
 
 
+def in_widest_dtype(kernel: str, tokens: int, device: str, gates: str = "weak") -> list[Tensor]:
+    """Inputs in float64, in float32 for a kernel that does not have it."""
+    refusal = get_kernel(kernel).supports(Case(kernel, "causal", tokens, device=device, dtype="float64"))
+    return inputs(tokens, "float32" if refusal else "float64", device, gates)
+
+
+def roundings(x: Tensor, count: float) -> float:
+    """So many of what rounding to the dtype of x takes off at most, of numbers near 1."""
+    return count * torch.finfo(x.dtype).eps
+
+
 def upstream(out: Tensor) -> Tensor:
     """A gradient of the output whose numbers every dtype has."""
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
@@ -85,6 +98,7 @@ def test_any_gates_give_the_recurrence_and_its_gradients(
     decay_kernel: str, storage: str, gates: str, device: str
 ) -> None:
     """Each gradient is held against its own norm: behind gates of -50 dg is below 1e-20."""
+    usable(Case(decay_kernel, "causal", 200, device=device, dtype=storage))
     for tokens in (1, 2, 63, 64, 65, 200):
         x = inputs(tokens, storage, device, gates)
         dtype = getattr(torch, storage)
@@ -108,36 +122,42 @@ def test_the_error_of_gradients_of_gates_does_not_grow_with_the_sequence(
 def test_gates_may_have_float32_or_the_dtype_of_the_queries(
     decay_kernel: str, storage: str, device: str
 ) -> None:
-    attend, dtype = get_kernel(decay_kernel).function, getattr(torch, storage)
+    """Their gradients lose nothing beside narrow queries, unless the operands of products are as narrow."""
+    kernel = get_kernel(usable(Case(decay_kernel, "causal", 100, device=device, dtype=storage)).kernel)
+    attend, dtype, precision = kernel.function, getattr(torch, storage), kernel.precision_of(storage)
     *x, g = inputs(100, storage, device)
     for gates in (g.float(), g.to(dtype)):
         given = [*x, gates.detach().requires_grad_()]
         got, wanted = results(attend, given), exact(given)
         assert [a.dtype for a in got] == [dtype] * 4 + [gates.dtype]
-        compare(got[:4], wanted[:4], TOLERANCES[dtype][1])
-        assert relative_error(got[4], wanted[4]) < TOLERANCES[gates.dtype][0]
+        compare(got[:4], wanted[:4], BY_PRECISION[precision][1])
+        narrow = decay_kernel == "linear-decay-triton"
+        allowed = BY_PRECISION[precision] if narrow else TOLERANCES[gates.dtype]
+        assert relative_error(got[4], wanted[4]) < allowed[0]
 
 
 def test_without_gates_it_is_linear_attention_that_is_not_normalised(decay_kernel: str, device: str) -> None:
-    q, k, v, g = inputs(150, "float64", device, "none")
+    q, k, v, g = in_widest_dtype(decay_kernel, 150, device, "none")
     out = get_kernel(decay_kernel).function(q, k, v, g=g, causal=True)
-    assert relative_error(out, (elu(q) @ elu(k).mT).tril() @ v) < 1e-14
+    q, k, v = q.double(), k.double(), v.double()
+    assert relative_error(out, (elu(q) @ elu(k).mT).tril() @ v) < roundings(g, 50)
 
 
 def test_a_constant_gate_gives_retention(decay_kernel: str, device: str) -> None:
     """Sun et al. 2023, eq. 5: D_ij = gamma^(i - j), a gamma for each head, without a feature map."""
-    q, k, v, _ = inputs(150, "float64", device)
+    q, k, v, like = in_widest_dtype(decay_kernel, 150, device)
     gamma = 1 - 2.0 ** -torch.arange(5.0, 7.0, dtype=torch.float64, device=device)
-    g = gamma.log()[None, :, None].expand(2, -1, 150)
+    g = gamma.log().to(like)[None, :, None].expand(2, -1, 150)
     out = get_kernel(decay_kernel).function(q, k, v, g=g, causal=True, feature_map="identity")
     place = torch.arange(150, device=device)
     powers = (gamma[:, None, None] ** (place[:, None] - place)).tril()
-    assert relative_error(out, (q @ k.mT * powers) @ v) < 1e-13
+    q, k, v = q.double(), k.double(), v.double()
+    assert relative_error(out, (q @ k.mT * powers) @ v) < roundings(like, 50)
 
 
 @pytest.mark.parametrize("cut", [1, 64, 77, 199])
 def test_a_gate_of_minus_infinity_cuts_a_sequence_in_two(decay_kernel: str, cut: int, device: str) -> None:
-    attend, x = get_kernel(decay_kernel).function, inputs(200, "float64", device)
+    attend, x = get_kernel(decay_kernel).function, in_widest_dtype(decay_kernel, 200, device)
     with torch.no_grad():
         x[3][:, :, cut] = -math.inf
     whole = results(attend, x)
@@ -147,7 +167,7 @@ def test_a_gate_of_minus_infinity_cuts_a_sequence_in_two(decay_kernel: str, cut:
         y = [each.detach()[:, :, part].requires_grad_() for each in x]
         out = attend(*y[:3], g=y[3], causal=True)
         found = [out.detach(), *torch.autograd.grad(out, y, grad[:, :, part])]
-        compare([each[:, :, part] for each in whole], found, 1e-13)
+        compare([each[:, :, part] for each in whole], found, roundings(x[0], 50))
 
 
 @pytest.mark.parametrize("cut", [1, 64, 77, 199])
@@ -155,13 +175,13 @@ def test_the_second_part_of_a_sequence_sees_the_first_through_its_state(
     decay_kernel: str, cut: int, device: str
 ) -> None:
     attend = get_kernel(decay_kernel).function
-    q, k, v, g = (x.detach() for x in inputs(200, "float64", device))
+    q, k, v, g = (x.detach() for x in in_widest_dtype(decay_kernel, 200, device))
     kept = g[:, :, 1:cut].flip(-1).cumsum(-1).flip(-1).exp()
     weights = torch.cat([kept, torch.ones_like(kept[:, :, :1] if cut > 1 else g[:, :, :1])], -1)
     state = (weights[..., None] * elu(k[:, :, :cut])).mT @ v[:, :, :cut]
     second = attend(*(x[:, :, cut:] for x in (q, k, v)), g=g[:, :, cut:], causal=True)
     second = second + g[:, :, cut:].cumsum(-1).exp()[..., None] * elu(q[:, :, cut:]) @ state
-    assert relative_error(second, attend(q, k, v, g=g, causal=True)[:, :, cut:]) < 1e-13
+    assert relative_error(second, attend(q, k, v, g=g, causal=True)[:, :, cut:]) < roundings(q, 50)
 
 
 @pytest.mark.parametrize("first", [-math.inf, -1e4, 200.0])
@@ -177,9 +197,9 @@ def test_the_first_gate_has_nothing_to_keep(decay_kernel: str, first: float, dev
 
 @pytest.mark.parametrize("feature_map", ["relu", "identity", lambda x: torch.cat([x, x.square()], -1)])
 def test_other_feature_maps(decay_kernel: str, feature_map: Any, device: str) -> None:
-    x = inputs(100, "float64", device)
-    attend = get_kernel(decay_kernel).function
-    compare(results(attend, x, feature_map=feature_map), exact(x, feature_map=feature_map), 1e-12)
+    x = in_widest_dtype(decay_kernel, 100, device)
+    got = results(get_kernel(decay_kernel).function, x, feature_map=feature_map)
+    compare(got, exact(x, feature_map=feature_map), roundings(x[0], 100))
 
 
 def test_gates_may_lie_in_memory_in_any_way(decay_kernel: str, device: str) -> None:

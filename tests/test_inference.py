@@ -181,12 +181,14 @@ def test_shapes_queries_and_tokens_choose_the_cases() -> None:
 
 
 def test_a_short_comparison_keeps_the_group_of_heads_and_fewer_queries_than_keys() -> None:
-    case = Case("linear-explicit", "causal", 8192, heads=32, kv_heads=8, query_len=4096)
+    case = Case("linear-explicit", "causal", 8192, "forward_backward", heads=32, kv_heads=8, query_len=4096)
     short = _of_few_heads(_shortened(case, 8192))
     assert (short.seq_len, short.queries, short.heads, short.key_heads) == (600, 300, 8, 2)
     assert _of_few_heads(_shortened(replace(DECODE, query_len=1), 64)).queries == 1
-    plain = _of_few_heads(_shortened(Case("linear-explicit", "causal", 64), 64))
-    assert (plain.heads, plain.key_heads, plain.queries) == (2, 2, 64)
+    plain = Case("linear-explicit", "causal", 64, "forward_backward")
+    few = _of_few_heads(_shortened(plain, 64))
+    assert (few.heads, few.key_heads, few.queries) == (2, 2, 64)
+    assert _of_few_heads(replace(plain, phase="forward")).heads == 8
 
 
 def test_memory_that_is_predicted_holds_for_other_batches_and_groups() -> None:

@@ -127,6 +127,37 @@ def test_a_wrong_gradient_at_one_length_is_found_where_gradients_are_timed(
         assert not found or (f"d{of}" in found and words in found), found
 
 
+SHAPES: tuple[dict[str, Any], ...] = ({"kv_heads": 2}, {"query_len": 30}, {"kv_heads": 1, "query_len": 300})
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", ["standard", "linear"])
+def test_faults_of_shared_keys_and_unequal_lengths_are_found(
+    family: str, mode: str, shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attention.kernels.registry._KERNELS", dict(_KERNELS))
+    whole, wrong = get_kernel(f"{family}-explicit").function, {"of": ""}
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+        given = {"q": q, "k": k, "v": v}
+        given = {
+            name: with_gradient(x, (lambda g: with_row(g, -1, 1.5)) if name == wrong["of"] else lambda g: g)
+            for name, x in given.items()
+        }
+        out = whole(*given.values(), causal=causal)
+        return with_row(out, -1, 1.01) if wrong["of"] == "output" else out
+
+    register_kernel(f"{family}-planted", attend)
+    case = Case(f"{family}-planted", mode, 128, "forward_backward", heads=4, head_dim=16, **shape)
+    for of, words in (("output", "of the output"), ("q", "of dq"), ("k", "of dk"), ("v", "of dv")):
+        wrong["of"] = of
+        found = fault(case)
+        assert found is not None and words in found
+    wrong["of"] = ""
+    assert fault(case) is None
+
+
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("name", ["nan", "twice", "one percent", "last row"])
 def test_a_layer_is_checked_at_each_length_too(name: str, phase: str, plant: Callable[..., None]) -> None:

@@ -59,6 +59,33 @@ def test_self_attention_of_a_linear_kernel_is_linear_attention_between_its_proje
     assert relative_error(ours(x), expected) < 1e-13
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    "name", ["standard", "standard-explicit", "linear", "linear-explicit", "linear-chunked"]
+)
+def test_padding_is_as_if_the_ignored_tokens_were_not_there(name: str, causal: bool, device: str) -> None:
+    torch.manual_seed(0)
+    layer = SelfAttention(
+        64, 4, num_kv_heads=2, kernel=name, causal=causal, dtype=torch.float64, device=device
+    )
+    x = torch.randn(2, 50, 64, dtype=torch.float64, device=device)
+    mask = torch.zeros(2, 50, dtype=torch.bool, device=device)
+    mask[0, 31:], mask[1, :17] = True, True  # right and left
+    out = layer(x, mask)
+    assert relative_error(out[0, :31], layer(x[0, :31])) < 1e-13
+    assert relative_error(out[1, 17:], layer(x[1, 17:])) < 1e-13
+    assert torch.equal(layer(x[1], mask[1]), layer(x[1:], mask[1:])[0])
+
+
+def test_a_feature_map_is_that_of_the_kernel() -> None:
+    x, layer = torch.randn(2, 9, 64), SelfAttention(64, 4, kernel="linear", feature_map="relu")
+    other = SelfAttention(64, 4, kernel="linear", feature_map=torch.relu)
+    other.load_state_dict(layer.state_dict())
+    assert relative_error(layer(x), other(x)) < 1e-5
+    other.feature_map = None
+    assert relative_error(layer(x), other(x)) > 1e-3
+
+
 def test_the_state_dict_of_self_attention_is_stable_and_loads() -> None:
     layer = SelfAttention(64, 4)
     assert {name: tuple(x.shape) for name, x in layer.state_dict().items()} == {
@@ -140,20 +167,36 @@ def test_flops_of_self_attention_are_the_textbook_terms() -> None:
     assert linear["total"] == sum(value for name, value in linear.items() if name != "total")
 
 
+@pytest.mark.parametrize("num_kv_heads", [2, 4])
 @pytest.mark.parametrize("name", ["standard", "standard-explicit", "linear", "linear-explicit"])
-def test_counted_flops_of_self_attention_equal_the_textbook_terms(name: str, device: str) -> None:
-    layer = SelfAttention(64, 4, kernel=name, device=device)
+def test_counted_flops_of_self_attention_equal_the_textbook_terms(
+    name: str, num_kv_heads: int, device: str
+) -> None:
+    layer = SelfAttention(64, 4, num_kv_heads=num_kv_heads, kernel=name, device=device)
     x = torch.randn(1, 70, 64, device=device)
-    terms = count_flops_self_attention(70, 64, 4, kernel=name, device=device)
+    terms = count_flops_self_attention(70, 64, 4, num_kv_heads=num_kv_heads, kernel=name, device=device)
     assert count_flops(lambda: layer(x)) == terms["total"]
 
 
+def test_fewer_heads_of_keys_take_narrower_projections_and_smaller_states() -> None:
+    n, d, h, g = 1000, 512, 8, 2
+    width = d // h
+    terms = count_flops_self_attention(n, d, h, num_kv_heads=g, kernel="linear-explicit")
+    assert terms["projections"] == 2 * n * d * (d + 2 * g * width)
+    assert (terms["states"], terms["readout"]) == (2 * n * g * width**2, 2 * n * h * width**2)
+    standard, grouped = (count_flops_self_attention(n, d, h, num_kv_heads=heads) for heads in (None, g))
+    assert standard["scores"] == grouped["scores"]
+    with pytest.raises(ValueError, match="num_heads must be a multiple of num_kv_heads, got 8 and 3"):
+        count_flops_self_attention(n, d, h, num_kv_heads=3)
+
+
+@pytest.mark.parametrize("kv_heads", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("phase", ["forward", "forward_backward"])
 @pytest.mark.parametrize("name", ["standard-sdpa", "standard-explicit", "linear-chunked"])
 def test_costs_of_the_layer_predict_its_counted_flops_and_peak_memory(
-    name: str, phase: str, device: str
+    name: str, phase: str, kv_heads: int, device: str
 ) -> None:
-    case = Case(name, "bidirectional", 1000, phase, device, subject="layer")
+    case = Case(name, "bidirectional", 1000, phase, device, subject="layer", kv_heads=kv_heads)
     costs, call = self_attention_costs(case), prepare(case)
     assert count_flops(call) == costs.countable_flops
     measured = peak_memory(call, device).tensor_bytes
@@ -161,8 +204,8 @@ def test_costs_of_the_layer_predict_its_counted_flops_and_peak_memory(
 
 
 def test_the_layer_is_checked_against_the_oracle_before_it_is_timed() -> None:
-    for name in ("standard-explicit", "linear-chunked", "linear-native"):
-        case = Case(name, "causal", 150, "forward_backward", subject="layer")
+    for name, kv_heads in (("standard-explicit", 0), ("linear-chunked", 2), ("linear-native", 0)):
+        case = Case(name, "causal", 150, "forward_backward", subject="layer", kv_heads=kv_heads)
         errors = SUBJECTS["layer"].errors(case, REFERENCES[case.family])
         assert errors.within(torch.float32)
         assert errors.output > 0 and errors.gradients > 0

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attention import Case, get_kernel, make_inputs
 from attention.case import MODES
+from attention.costs import Sizes
 from attention.kernels.linear_native import linear_native
 from attention.kernels.linear_native.costs import PROGRAM, backward_terms, forward_terms
 from attention.kernels.native import library, plan
@@ -155,9 +156,9 @@ def test_closed_form_flops_of_linear_native_equal_those_counted_chunk_by_chunk(
     after = sum(min(size, tokens - first) for first in range(0, tokens, size)[1:])
     forward = walk(D, E) + tokens * D + before * (E + 1) * D
     backward = 2 * walk(E + 1, D) + walk(D, E) + after * (E + 1) * D
-    case = (tokens, D, E, heads, True, threads)
-    assert sum(forward_terms(*case).values()) == forward
-    assert sum(backward_terms(*case).values()) == backward
+    sizes = Sizes(heads, heads, tokens, tokens, D, E)
+    assert sum(forward_terms(sizes, True, threads).values()) == heads * forward
+    assert sum(backward_terms(sizes, True, threads).values()) == heads * backward
 
 
 def test_segments_of_linear_native_are_whole_chunks_and_leave_no_core_idle() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from attention import State
+from attention import Case, State, get_kernel, register_kernel
 from attention.kernels.feature_maps import elu
-from attention.kernels.references import linear_reference, standard_reference
+from attention.kernels.references import errors_against_reference, linear_reference, standard_reference
+from attention.kernels.registry import _KERNELS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTHS = ((6, 6), (1, 6), (4, 9), (9, 4), (3, 0), (0, 3))
@@ -93,3 +95,28 @@ def test_packed_sequences_of_the_linear_oracle_have_a_state_each() -> None:
         one, end = linear_reference(*parts, causal=True, initial_state=own, return_state=True)
         torch.testing.assert_close(out[:, :, place], one)
         torch.testing.assert_close((last.S[i : i + 1], last.z[i : i + 1]), tuple(end))
+
+
+@pytest.mark.parametrize("phase", ["forward", "forward_backward", "prefill", "decode"])
+@pytest.mark.parametrize("name", ["standard-explicit", "standard-sdpa", "linear-explicit"])
+def test_a_kernel_is_compared_at_the_shapes_of_its_case(name: str, phase: str) -> None:
+    for kv_heads, query_len in ((2, None), (4, 5), (1, 90)):
+        case = Case(name, "causal", 400, phase, heads=4, head_dim=16, kv_heads=kv_heads, query_len=query_len)
+        assert errors_against_reference(case).within(case)
+
+
+@pytest.mark.parametrize(("phase", "part"), [("prefill", "S"), ("prefill", "z"), ("decode", "S")])
+def test_a_wrong_state_is_found(phase: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attention.kernels.registry._KERNELS", dict(_KERNELS))
+    right = get_kernel("linear-explicit").function
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Any:
+        found = right(q, k, v, **options)
+        if not options.get("return_state"):
+            return found
+        out, state = found
+        return out, state._replace(**{part: 1.01 * getattr(state, part)})
+
+    register_kernel("linear-forgetful", attend)
+    case = Case("linear-forgetful", "causal", 40, phase)
+    assert not errors_against_reference(case).within(case)

@@ -159,12 +159,12 @@ def test_the_layer_takes_one_sequence_and_empty_batches_as_torch_does() -> None:
 def test_the_layer_refuses_what_it_cannot_take_in_a_sentence() -> None:
     layer = SelfAttention(48, 3)
     for wrong in (None, [1.0], torch.zeros(2, 48).to_sparse(), torch.zeros(2, 48).numpy()):
-        with pytest.raises(TypeError, match="SelfAttention takes one strided tensor; got"):
+        with pytest.raises(TypeError, match=r"SelfAttention takes strided tensors; got .* for x"):
             layer(wrong)
     for shape in ((48,), (2, 9, 3), (1, 2, 9, 48)):
         with pytest.raises(ValueError, match=r"takes a tensor \[batch, seq_len, 48\] or \[seq_len, 48\]"):
             layer(torch.zeros(shape))
-    with pytest.raises(TypeError, match="embed_dim and num_heads must be integers"):
+    with pytest.raises(TypeError, match="embed_dim, num_heads and num_kv_heads must be integers"):
         SelfAttention("48", 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"takes a torch\.nn\.MultiheadAttention; got Linear"):
         SelfAttention.from_torch(torch.nn.Linear(3, 3))  # type: ignore[arg-type]
@@ -193,14 +193,14 @@ def test_a_tracer_with_symbolic_sizes_passes_the_cache_by() -> None:
     "options", [{"causal": 1}, {"causal": None}, {"kernel": ["standard"]}, {"kernel": None}]
 )
 def test_the_layer_refuses_options_of_another_type_when_built(options: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="causal must be True or False and kernel a name"):
+    with pytest.raises(TypeError, match=r"causal must be True or False|kernel must be the name"):
         SelfAttention(8, 2, **options)
 
 
 def test_the_layer_refuses_another_dtype_or_device_than_that_of_its_weights() -> None:
     layer, x = SelfAttention(8, 2), torch.ones(1, 3, 8)
     for other in (x.double(), x.int(), x.to("meta")):
-        with pytest.raises(ValueError, match="SelfAttention takes a tensor like its weights"):
+        with pytest.raises(ValueError, match="SelfAttention takes tensors like its weights"):
             layer(other)
     with torch.autocast("cpu"):
         assert layer(x.bfloat16()).shape == x.shape

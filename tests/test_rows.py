@@ -17,6 +17,7 @@ from attention.kernels.references import (
     query_gradient_rows,
     relative_error,
     rows,
+    summed,
 )
 from attention.kernels.registry import FAMILIES
 
@@ -63,6 +64,43 @@ def test_rows_equal_those_of_the_whole_oracle(
         assert float(one.errors(exact[places]).max()) < 1e-13
         # An error of a hundredth is found, where terms do not cancel as those of one token do.
         assert float(one.errors(1.01 * one.values).max()) > 1e-3 or seq_len == 1
+
+
+@pytest.mark.parametrize("block", [1, 7, 2048])
+@pytest.mark.parametrize(("queries", "keys"), [(20, 20), (1, 9), (9, 1), (20, 33), (33, 20)])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_unequal_lengths_and_shared_keys_equal_those_of_the_whole_oracle(
+    family: str, mode: str, queries: int, keys: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "BLOCK", block)
+    monkeypatch.setattr(rows, "BLOCK_SCORES", block)
+    case = Case(
+        f"{family}-x",
+        mode,
+        keys,
+        "forward_backward",
+        dtype="float64",
+        heads=4,
+        kv_heads=2,
+        query_len=queries,
+        head_dim=5,
+        value_dim=3,
+    )
+    inputs = make_inputs(case)
+    whole_out = REFERENCES[family](*inputs, causal=case.causal)
+    grad = torch.randn(whole_out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    dq, dk, dv = torch.autograd.grad(whole_out, inputs, grad)
+    q, k, v = (x.detach()[0] for x in inputs)
+    out, of_queries, of_keys = whole_out.detach()[0], torch.arange(queries), torch.arange(keys)
+    heads = [Head(family, case.causal, q[h], k[h // 2], v[h // 2]) for h in range(4)]
+    for h, head in enumerate(heads):
+        assert float(output_rows(head, of_queries).errors(out[h]).max()) < 1e-13
+        assert float(query_gradient_rows(head, of_queries, grad[0, h]).errors(dq[0, h]).max()) < 1e-13
+    for shared, first in ((0, 0), (1, 2)):
+        pairs = [key_gradient_rows(heads[h], of_keys, grad[0, h], out[h]) for h in (first, first + 1)]
+        for several, exact in zip(zip(*pairs, strict=True), (dk, dv), strict=True):
+            assert float(summed(several).errors(exact[0, shared]).max()) < 1e-13
 
 
 @pytest.mark.parametrize("family", FAMILIES)

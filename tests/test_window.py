@@ -282,10 +282,12 @@ def test_predicted_peak_memory_of_window_flex_is_close_to_the_measured_one(devic
 
 
 def test_memory_of_window_sdpa_is_linear_beyond_the_window(device: str) -> None:
-    case = Case("window-sdpa", "causal", 0, "forward_backward", device, heads=2, head_dim=32)
+    """torch's allocator on CUDA gives a tensor up to 1 MiB more than it asks for: there all are larger."""
+    heads = 2 if device == "cpu" else 32
+    case = Case("window-sdpa", "causal", 0, "forward_backward", device, heads=heads, head_dim=32)
     peaks = [peak_memory(prepare(replace(case, seq_len=1024 * n)), device).tensor_bytes for n in (3, 6, 9)]
     first, second, third = (float(peak or 0) for peak in peaks)
-    assert abs(third - 2 * second + first) < 0.06 * (second - first)
+    assert abs(third - 2 * second + first) < 0.06 * (second - first), peaks
 
 
 # What is refused

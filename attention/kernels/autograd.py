@@ -45,58 +45,64 @@ def differentiable(
     batch_dims: Sequence[int],
     inputs: int = 3,
     function: Callable[..., Function] = normalised_sums,
+    outputs: int = 1,
 ) -> Operator:
     """``forward`` with derivatives.
 
     Args:
         operator: the name of the torch operator that stands in exported graphs, to get gradients too:
             ``(*inputs, *options)``, and perhaps whether to keep what a backward wants.
-        forward: ``(*inputs, *options)`` to the output and what the backward wants of it; the inputs are q, k,
-            v and perhaps gates.
-        backward: ``(do, *inputs, *results of forward, *options)`` to the gradients of the inputs.
+        forward: ``(*inputs, *options)`` to the outputs and what the backward wants of it; the inputs are q,
+            k, v and perhaps gates or a state.
+        backward: ``(*gradients of outputs, *inputs, *results of forward, *options)`` to the gradients of the
+            inputs.
         batch_dims: the dimension of each result of ``forward`` that the batch leads; what is empty
             has the batch as well.
         inputs: how many.
         function: the options to the function whose tangents and second derivatives these are.
+        outputs: how many results of ``forward`` are differentiated, the first ones.
     """
     results, count = len(batch_dims), inputs
-    leads = (0,) * count
+    leads, ends = (0,) * count, (0,) * outputs
+    given = outputs + count  # tensors of a backward before what the forward kept
 
     class Gradients(torch.autograd.Function):
         @staticmethod
-        def forward(do: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-            return backward(unit_stride(do), *arguments)
+        def forward(*arguments: Any) -> tuple[Tensor, ...]:
+            return backward(*map(unit_stride, arguments[:outputs]), *arguments[outputs:])
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-            ctx.function = function(*inputs[1 + count + results :])
-            ctx.save_for_backward(*inputs[: 1 + count])
-            ctx.save_for_forward(*inputs[: 1 + count])
+            ctx.function = function(*inputs[given + results :])
+            ctx.save_for_backward(*inputs[:given])
+            ctx.save_for_forward(*inputs[:given])
 
         @staticmethod
         def backward(ctx: Any, *h: Tensor) -> tuple[Tensor | None, ...]:
-            do, *x = ctx.saved_tensors
-            found = ctx.function.gradient_cotangents(do, tuple(x), h)
-            return *found, *(None,) * (len(ctx.needs_input_grad) - 1 - count)
+            saved = tuple(ctx.saved_tensors)
+            found = ctx.function.gradient_cotangents(saved[:outputs], saved[outputs:], h)
+            return *found, *(None,) * (len(ctx.needs_input_grad) - given)
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
             with recording_tangents():
-                (do, *x), (ddo, *dx) = _innermost(ctx.saved_tensors, tangents)
-                found: tuple[Tensor, ...] = ctx.function.gradient_tangents(do, tuple(x), ddo, tuple(dx))
+                x, h = (tuple(each) for each in _innermost(ctx.saved_tensors, tangents))
+                found: tuple[Tensor, ...] = ctx.function.gradient_tangents(
+                    x[:outputs], x[outputs:], h[:outputs], h[outputs:]
+                )
                 return found
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Mapped:
-            size, dims = info.batch_size, (0, *leads, *batch_dims)
+            size, dims = info.batch_size, (*ends, *leads, *batch_dims)
             options = arguments[len(dims) :]
-            given = _folded(arguments[: 1 + count], in_dims, dims, size)
-            if in_dims[1 + count] is None:  # what the forward kept is cut for another batch
-                kept = list(output(*given[1:], *options))
+            tensors = _folded(arguments[:given], in_dims, dims, size)
+            if in_dims[given] is None:  # what the forward kept is cut for another batch
+                kept = list(output(*tensors[outputs:], *options))
             else:
-                kept = _folded(arguments[1 + count : len(dims)], in_dims[1 + count :], batch_dims, size)
+                kept = _folded(arguments[given : len(dims)], in_dims[given:], batch_dims, size)
             own = _batch(arguments[0], in_dims[0])
-            return _unfolded(gradients(*given, *kept, *options), leads, size, own)
+            return _unfolded(gradients(*tensors, *kept, *options), leads, size, own)
 
     class Output(torch.autograd.Function):
         @staticmethod
@@ -108,22 +114,23 @@ def differentiable(
             ctx.options = inputs[count:]
             ctx.save_for_backward(*inputs[:count], *output)
             ctx.save_for_forward(*inputs[:count])
-            ctx.mark_non_differentiable(*output[1:])
+            ctx.mark_non_differentiable(*output[outputs:])
             ctx.set_materialize_grads(False)  # nobody differentiates those; zeros would be made for them
 
         @staticmethod
-        def backward(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
             rest = (None,) * len(ctx.options)
-            if do is None:
+            if all(each is None for each in g[:outputs]):
                 return *(None,) * count, *rest
-            return *gradients(do, *ctx.saved_tensors, *ctx.options), *rest
+            saved = ctx.saved_tensors
+            return *gradients(*_filled(g[:outputs], saved[count:]), *saved, *ctx.options), *rest
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
             with recording_tangents():
                 x, h = _innermost(ctx.saved_tensors, tangents)
-                tangent = function(*ctx.options).tangent(tuple(x[:count]), tuple(h[:count]))
-                return tangent, *(None,) * (results - 1)
+                found = function(*ctx.options).tangent(tuple(x[:count]), tuple(h[:count]))
+                return *found, *(None,) * (results - outputs)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Mapped:
@@ -143,10 +150,10 @@ def differentiable(
         refuse_traced_tangents(operator)
         return forward(*arguments)
 
-    def gradients(do: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    def gradients(*arguments: Any) -> tuple[Tensor, ...]:
         if not _recorded():
-            return backward(unit_stride(do), *arguments)
-        found: tuple[Tensor, ...] = guarded(do, *arguments)
+            return backward(*map(unit_stride, arguments[:outputs]), *arguments[outputs:])
+        found: tuple[Tensor, ...] = guarded(*arguments)
         return found
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -158,15 +165,21 @@ def differentiable(
         ctx.save_for_backward(*inputs[:count], *kept)
         ctx.set_materialize_grads(False)
 
-    def differentiate(ctx: Any, do: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    def differentiate(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
         found: Sequence[Tensor | None] = (None,) * count
-        if do is not None:
-            x, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-            found = gradients(do, *x, *(kept or forward(*x, *ctx.options)), *ctx.options)
+        if any(each is not None for each in g[:outputs]):
+            saved = ctx.saved_tensors
+            x, kept = saved[:count], saved[count:] or forward(*saved, *ctx.options)
+            found = gradients(*_filled(g[:outputs], kept), *x, *kept, *ctx.options)
         return *found, *(None,) * (ctx.given - count)
 
     torch.library.register_autograd(operator, differentiate, setup_context=keep)
     return output
+
+
+def _filled(g: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of outputs, zeros in place of those that nobody differentiates."""
+    return [torch.zeros_like(y) if each is None else each for each, y in zip(g, outputs, strict=False)]
 
 
 @constant_when_compiled

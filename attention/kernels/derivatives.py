@@ -1,8 +1,9 @@
 """The derivatives of linear attention that no kernel computes itself, in plain torch.
 
-All follow from one function, the tangent T(x; h) of o(x) along h, for x = (q, k, v), with decay (q, k, v, g).
-The gradients that a kernel computes, G(x; g) = J'g, have the derivatives d<h, G>/dg = T(x; h) and
-d<h, G>/dx = d<g, T(x; h)>/dx. Memory is O(N D).
+All follow from one function, the tangent T(x; h) of the outputs y(x) along h. Of linear attention x is
+(q, k, v) and y the output alone, or behind a state x is (q, k, v, S0, z0) and y has the last state as well;
+with decay x is (q, k, v, g). The gradients that a kernel computes, G(x; g) = J'g, have the derivatives
+d<h, G>/dg = T(x; h) and d<h, G>/dx = d<g, T(x; h)>/dx. Memory is O(N D).
 """
 
 from __future__ import annotations
@@ -30,23 +31,23 @@ Tensors = tuple[Tensor, ...]
 
 
 class Function(ABC):
-    """A function of q, k, v and perhaps gates alone, by its tangents."""
+    """A function of q, k, v and perhaps gates or a state alone, by its tangents."""
 
-    def tangent(self, x: Tensors, h: Tensors) -> Tensor:
-        """The tangent ``[B, H, N, Dv]`` of the output at x = (q, k, v, ...) along h = (dq, dk, dv, ...)."""
+    def tangent(self, x: Tensors, h: Tensors) -> Tensors:
+        """The tangents of the outputs at x = (q, k, v, ...) along h = (dq, dk, dv, ...)."""
         with torch.autocast(x[0].device.type, enabled=False):
             return self._tangent(x, h)
 
     @abstractmethod
-    def _tangent(self, x: Tensors, h: Tensors) -> Tensor:
+    def _tangent(self, x: Tensors, h: Tensors) -> Tensors:
         """As ``tangent``, where nothing is cast."""
 
-    def gradient_cotangents(self, g: Tensor, x: Tensors, h: Tensors) -> Tensors:
+    def gradient_cotangents(self, g: Tensors, x: Tensors, h: Tensors) -> Tensors:
         """What a reverse pass through the gradients G(x; g) returns for h: d<h, G>/dg, and d<h, G>/dx."""
-        tangent, pull = torch.func.vjp(lambda x: self.tangent(x, h), x)[:2]
-        return tangent, *pull(g)[0]
+        tangents, pull = torch.func.vjp(lambda x: self.tangent(x, h), x)[:2]
+        return *tangents, *pull(g)[0]
 
-    def gradient_tangents(self, g: Tensor, x: Tensors, dg: Tensor, dx: Tensors) -> Tensors:
+    def gradient_tangents(self, g: Tensors, x: Tensors, dg: Tensors, dx: Tensors) -> Tensors:
         """The tangents of the gradients G(x; g) along dg and dx."""
         pull = torch.func.vjp(self.tangent, x, dx)[1]
         (of_x, _), (_, of_g) = pull(g), pull(dg)
@@ -55,32 +56,53 @@ class Function(ABC):
 
 @dataclass(frozen=True)
 class NormalisedSums(Function):
-    """Linear attention."""
+    """Linear attention ``[B, Hq, Nq, Dv]``; behind a state (S0, z0) also the last state (S, z)."""
 
     causal: bool
     phi: str
     eps: float
 
-    def _tangent(self, x: Tensors, h: Tensors) -> Tensor:
+    def _tangent(self, x: Tensors, h: Tensors) -> Tensors:
         dtype, wide = x[2].dtype, torch.promote_types(x[0].dtype, torch.float32)
-        (q, k, v), (dq, dk, dv) = ([t.to(wide) for t in three] for three in (x, h))
+        (q, k, v, *state), (dq, dk, dv, *dstate) = ([t.to(wide) for t in several] for several in (x, h))
         (q, dq), (k, dk) = _mapped(self.phi, q, dq), _mapped(self.phi, k, dk)
-        values, width = torch.cat([v, torch.ones_like(v[..., :1])], -1), v.shape[-1]
-        sums = self._sums(q, k, torch.cat([values, dv], -1))
-        changes = self._sums(dq, k, values) + self._sums(q, dk, values)
-        num, den, of_values = sums[..., :width], sums[..., width, None] + self.eps, sums[..., width + 1 :]
-        dnum, dden = changes[..., :width], changes[..., width:]
-        return ((dnum + of_values - num / den * dden) / den).to(dtype)
+        values, dvalues, width = pad(v, (0, 1), value=1.0), pad(dv, (0, 1)), v.shape[-1]
+        T, dT = (_joined(s) if s else None for s in (state, dstate))
+        both = None if T is None or dT is None else torch.cat([T, dT], -1)
+        sums, of_values = self._sums(q, k, torch.cat([values, dvalues], -1), both).tensor_split(2, -1)
+        changes = self._sums(dq, k, values, T) + self._sums(q, dk, values) + of_values
+        num, den = sums[..., :width], sums[..., width:] + self.eps
+        tangent = ((changes[..., :width] - num / den * changes[..., width:]) / den).to(dtype)
+        if dT is None:
+            return (tangent,)
+        dT = dT + k.mT @ dvalues + dk.mT @ values
+        return tangent, dT[..., :width], dT[..., width]
 
-    def _sums(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Sum of (q_i . k_j) v_j over j, up to i where causal."""
+    def _sums(self, q: Tensor, k: Tensor, v: Tensor, before: Tensor | None = None) -> Tensor:
+        """q_i times the sum of k_j v_j' over j, up to i where causal, and of what was before.
+
+        The heads of the queries ``[B, Hq, Nq, D]`` that share one of the keys meet it as a dimension.
+        """
+        batch, heads, tokens = q.shape[:3]
+        shared = batch, k.shape[1], heads // max(1, k.shape[1])
         if not self.causal:
-            return q @ (k.mT @ v)
-        tokens = q.shape[-2]
+            S = k.mT @ v
+            S = S if before is None else S + before
+            out = q.reshape(*shared, *q.shape[2:]) @ S.unsqueeze(2)
+            return out.reshape(batch, heads, tokens, v.shape[-1])
         q, k, v = (_chunks(t) for t in (q, k, v))
+        q, k, v = q.reshape(*shared, *q.shape[2:]), k.unsqueeze(2), v.unsqueeze(2)
         states = pad(k.mT @ v, (0, 0, 0, 0, 1, 0))[..., :-1, :, :].cumsum(-3)
+        if before is not None:
+            states = states + before[:, :, None, None]
         out = (q @ k.mT).tril() @ v + q @ states
-        return out.reshape(*out.shape[:2], -1, out.shape[-1])[:, :, :tokens]
+        return out.reshape(batch, heads, out.shape[3] * CHUNK, v.shape[-1])[:, :, :tokens]
+
+
+def _joined(state: list[Tensor]) -> Tensor:
+    """A state as one tensor ``[B, Hkv, D, Dv + 1]``."""
+    S, z = state
+    return torch.cat([S, z.unsqueeze(-1)], -1)
 
 
 @dataclass(frozen=True)
@@ -89,7 +111,7 @@ class DecayedSums(Function):
 
     phi: str
 
-    def _tangent(self, x: Tensors, h: Tensors) -> Tensor:
+    def _tangent(self, x: Tensors, h: Tensors) -> Tensors:
         dtype, wide = x[2].dtype, torch.promote_types(x[0].dtype, torch.float32)
         (q, k, v, g), (dq, dk, dv, dg) = ([_chunks(t.to(wide)) for t in four] for four in (x, h))
         (q, dq), (k, dk) = _mapped(self.phi, q, dq), _mapped(self.phi, k, dk)
@@ -102,7 +124,7 @@ class DecayedSums(Function):
             since_[..., -1:, :], (until_ * k + until * dk).mT @ v + (until * k).mT @ dv,
         )  # fmt: skip
         out = (A_ * D + A * D_) @ v + (A * D) @ dv + (since_ * q + since * dq) @ S + since * q @ S_
-        return out.flatten(2, 3)[:, :, : x[0].shape[2]].to(dtype)
+        return (out.flatten(2, 3)[:, :, : x[0].shape[2]].to(dtype),)
 
 
 def _decayed(keep: Tensor, terms: Tensor, keep_: Tensor, terms_: Tensor) -> tuple[Tensor, Tensor]:

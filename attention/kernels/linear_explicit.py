@@ -11,6 +11,7 @@ from torch import Tensor
 from attention.case import Case
 from attention.costs import Costs, costs_of_heads, result_elements
 from attention.kernels.feature_maps import mapped
+from attention.kernels.forms.costs import of_forms
 from attention.kernels.forms.linear import LinearOptions, attend, by_key_heads
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import checked
@@ -96,4 +97,4 @@ def explicit_costs(case: Case) -> Costs:
     return costs_of_heads(case, terms, held, of_keys=of_keys, uncounted=elementwise)
 
 
-register_kernel("linear-explicit", linear_explicit, costs=explicit_costs)
+register_kernel("linear-explicit", linear_explicit, costs=of_forms(explicit_costs))

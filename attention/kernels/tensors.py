@@ -27,6 +27,7 @@ def check_inputs(
     *,
     autocast: bool = True,
     plain: bool = True,
+    causal: bool = False,
 ) -> None:
     """Refuse what is not q ``[B, Hq, Nq, D]``, k ``[B, Hkv, Nk, D]`` and v ``[B, Hkv, Nk, Dv]``.
 
@@ -42,6 +43,7 @@ def check_inputs(
         dtypes: those that it computes in.
         autocast: whether dtypes may differ under autocast, where torch's own products bring them together.
         plain: whether there must be as many keys as queries, and heads of keys as of queries.
+        causal: whether there must be as many keys as queries.
 
     Raises:
         TypeError: not a tensor, or one without strides (sparse, nested).
@@ -77,6 +79,10 @@ def check_inputs(
             f"{kernel} takes {wanted}, widths of at least 1, "
             f"one dtype and one device; got q {_described(q)}, k {_described(k)}, v {_described(v)}"
         )
+    if causal and shape[2] != values[2]:
+        raise ValueError(
+            f"{kernel} takes as many queries as keys here where it is causal; got {shape[2]} and {values[2]}"
+        )
     if q.dtype not in dtypes:
         raise ValueError(
             f"{kernel} cannot serve q {tuple(shape)}, v {tuple(values)}: "
@@ -86,7 +92,7 @@ def check_inputs(
 
 def grouped(q: torch.Size, k: torch.Size) -> bool:
     """Whether each head of the keys serves as many heads of the queries, of one batch and width."""
-    return len(k) == 4 and q[0] == k[0] and q[3] == k[3] and q[1] % (k[1] or q[1] + 1) == 0
+    return len(k) == 4 and q[0] == k[0] and q[3] == k[3] and k[1] <= q[1] and q[1] % (k[1] or q[1] + 1) == 0
 
 
 def _autocasts(device: str) -> bool:
@@ -110,14 +116,17 @@ def checked(
     return behind
 
 
-def check_operands(kernel: str, dtypes: Collection[torch.dtype], q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_operands(
+    kernel: str, dtypes: Collection[torch.dtype], q: Tensor, k: Tensor, v: Tensor, *,
+    plain: bool = True, causal: bool = False,
+) -> None:  # fmt: skip
     """Refuse q, k and v of which compiled code would read other memory than theirs: see :func:`check_inputs`.
 
     Raises:
         TypeError: not a tensor, or one without strides (sparse, nested).
         ValueError: any other misfit, a last stride other than 1 among them.
     """
-    check_inputs(kernel, q, k, v, dtypes, autocast=False)
+    check_inputs(kernel, q, k, v, dtypes, autocast=False, plain=plain, causal=causal)
     if not q.stride()[-1] == k.stride()[-1] == v.stride()[-1] == 1:
         check_rows(kernel, q=q, k=k, v=v)
 
@@ -158,6 +167,19 @@ def check_shape(
         raise ValueError(f"{kernel} takes {name} {wanted} here; got {_described(x)}")
 
 
+def check_state(
+    kernel: str, S: Tensor, z: Tensor, k: Tensor, v: Tensor, names: tuple[str, str] = ("S0", "z0")
+) -> None:
+    """Refuse what is no S ``[B, Hkv, D, Dv]`` and z ``[B, Hkv, D]`` in float32, or float64 of such keys.
+
+    Raises:
+        ValueError: another shape, dtype or device.
+    """
+    shape, wide = (*k.shape[:2], k.shape[3], v.shape[3]), torch.promote_types(k.dtype, torch.float32)
+    for name, x, size in zip(names, (S, z), (shape, shape[:3]), strict=True):
+        check_shape(kernel, name, x, size, k, wide)
+
+
 def check_device(kernel: str, like: Tensor, *others: Tensor | None) -> None:
     """Refuse tensors of another device: of one on ``meta`` torch would make results that nobody fills.
 
@@ -189,7 +211,7 @@ def check_features(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor) -> None:
             )
         if y.dtype not in COMPUTED:
             raise ValueError(f"feature_map must return one of {_names(COMPUTED)}; got {dtype_name(y.dtype)}")
-    if phi_q.shape != phi_k.shape:
+    if phi_q.shape[3] != phi_k.shape[3]:
         raise ValueError(
             "feature_map must map [B, H, N, D] to [B, H, N, F] on the same device, the same F for q and k; "
             f"got {_described(phi_q)} for q and {_described(phi_k)} for k"
@@ -244,6 +266,13 @@ def result_like(x: Tensor) -> Tensor:
     out = torch.empty_like(x)
     # torch keeps the order of the strides, which of a tensor with gaps or overlaps may end with another.
     return out if out.stride()[-1] == 1 else contiguous_like(x)
+
+
+def output_like(q: Tensor, v: Tensor) -> Tensor:
+    """An empty output ``[B, Hq, Nq, Dv]`` that lies as the tensor of its shape, v or else q, if one is."""
+    if q.shape[:3] == v.shape[:3]:
+        return result_like(v)
+    return result_like(q) if q.shape[3] == v.shape[3] else q.new_empty(*q.shape[:3], v.shape[3])
 
 
 def unit_stride(x: Tensor) -> Tensor:

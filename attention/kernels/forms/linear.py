@@ -81,14 +81,17 @@ def attend(
         TypeError: a mask, ends or a state of another kind.
         ValueError: the same of other shapes, or padding of packed sequences.
     """
-    dtype = v.dtype
-    q, k, v, phi = mapped_before(feature_map, q, k, v)
+    dtype, ignored = v.dtype, None
     if key_padding_mask is not None:
         if cu_seqlens is not None:
             raise ValueError("packed sequences have no padding; give cu_seqlens or key_padding_mask")
         ignored = check_padding(key_padding_mask, k)[:, None, :, None]
-        k, v = k.masked_fill(ignored, MAPPED_TO_NOTHING[phi]), v.masked_fill(ignored, 0)
-        eps = eps or LEAST_EPS
+        v, eps = v.masked_fill(ignored, 0), eps or LEAST_EPS
+        if not isinstance(feature_map, str):  # what it makes of a NaN has a gradient of NaN, were it unused
+            k = k.masked_fill(ignored, 0)
+    q, k, v, phi = mapped_before(feature_map, q, k, v)
+    if ignored is not None:
+        k = k.masked_fill(ignored, MAPPED_TO_NOTHING[phi])
     if cu_seqlens is None:
         state = checked_state(initial_state, q, k, v)
         out, last = _aligned(core, q, k, v, state, causal, return_state, phi=phi, eps=eps, **options)
@@ -105,17 +108,19 @@ def _aligned(
 ) -> tuple[Tensor, State | None]:  # fmt: skip
     """Where causal, the last query sees the last key: of more keys the first are a state, as of a prefix."""
     ahead = k.shape[2] - q.shape[2]
+    if not k.shape[2]:
+        options["eps"] = options["eps"] or LEAST_EPS
     if not causal or ahead == 0:
         return core(q, k, v, state, causal=causal, final=final, **options)
     if ahead > 0:
-        none, *first = q[:, :, :0], k[:, :, :ahead], v[:, :, :ahead]
-        state = core(none, *first, state, causal=False, final=True, **options)[1]
-        return core(q, k[:, :, ahead:], v[:, :, ahead:], state, causal=True, final=final, **options)
+        (early_k, late_k), (early_v, late_v) = (t.split_with_sizes([ahead, q.shape[2]], 2) for t in (k, v))
+        state = core(q[:, :, :0], early_k, early_v, state, causal=False, final=True, **options)[1]
+        return core(q, late_k, late_v, state, causal=True, final=final, **options)
     # The first queries see no key, but what the state holds.
     options["eps"] = options["eps"] or LEAST_EPS
-    before, behind = q[:, :, :-ahead], q[:, :, -ahead:]
+    before, q = q.split_with_sizes([-ahead, k.shape[2]], 2)
     early = core(before, k[:, :, :0], v[:, :, :0], state, causal=False, final=False, **options)[0]
-    late, last = core(behind, k, v, state, causal=True, final=final, **options)
+    late, last = core(q, k, v, state, causal=True, final=final, **options)
     return torch.cat([early, late], 2), last
 
 
@@ -123,22 +128,22 @@ def _one_by_one(
     core: Core, q: Tensor, k: Tensor, v: Tensor, state: State | None, ends: list[slice], causal: bool,
     final: bool, **options: Any,
 ) -> tuple[Tensor, State | None]:  # fmt: skip
-    outputs, states = [], []
-    for i, place in enumerate(ends):
-        begun = None if state is None else State(state.S[i : i + 1], state.z[i : i + 1])
-        x = (t[:, :, place] for t in (q, k, v))
-        out, last = core(*x, begun, causal=causal, final=final, **options)
-        outputs.append(out)
-        states.append(last)
     if not ends:
-        outputs, states = [core(q, k, v, None, causal=causal, final=final, **options)[0]], []
-    out = torch.cat(outputs, 2)
-    if not final:
-        return out, None
-    if not states:
-        return out, _empty_state(q, k, v, batch=0)
-    S, z = (torch.cat(parts) for parts in zip(*(s for s in states if s is not None), strict=True))
-    return out, State(S, z)
+        out = core(q, k, v, None, causal=causal, final=False, **options)[0]
+        return out, _empty_state(k, v, batch=0) if final else None
+    # Split, not cut one by one: the gradient of each cut would be as large as all sequences.
+    sizes = [place.stop - place.start for place in ends]
+    parts = zip(*(t.split_with_sizes(sizes, 2) for t in (q, k, v)), strict=True)
+    before: list[State | None] = [None] * len(ends)
+    if state is not None:
+        before = [
+            State(S, z) for S, z in zip(*(x.split_with_sizes([1] * len(ends)) for x in state), strict=True)
+        ]
+    found = [
+        core(*x, begun, causal=causal, final=final, **options) for x, begun in zip(parts, before, strict=True)
+    ]
+    outputs, states = zip(*found, strict=True)
+    return torch.cat(outputs, 2), State(*map(torch.cat, zip(*states, strict=True))) if final else None
 
 
 def by_key_heads(q: Tensor, kv_heads: int) -> Tensor:
@@ -147,7 +152,12 @@ def by_key_heads(q: Tensor, kv_heads: int) -> Tensor:
     return q.reshape(batch, kv_heads, heads // max(1, kv_heads), tokens, width)
 
 
-def _empty_state(q: Tensor, k: Tensor, v: Tensor, batch: int) -> State:
+def begun(state: State | None, k: Tensor, v: Tensor) -> State:
+    """The state before these keys and values, of zeros where there is none."""
+    return _empty_state(k, v, batch=k.shape[0]) if state is None else state
+
+
+def _empty_state(k: Tensor, v: Tensor, batch: int) -> State:
     dtype = torch.promote_types(k.dtype, torch.float32)
     return State.empty(batch, k.shape[1], k.shape[3], v.shape[3], dtype=dtype, device=k.device)
 

@@ -11,6 +11,10 @@ fills the card. Gradients, with G = [g | -(g . o)], g = do / (den + eps), U the 
 chunks, and dA = tril(G V'):
 
     dQ = dA K + G S'        dK = dA'Q + V U'        dv = A'g + K U, of U the columns of g
+
+A state of the tokens before is where S begins, the gradient of the last state where U does; the last U is the
+gradient of the state before. Heads of queries that share one of keys are rows of one product, whose sums over
+rows are then sums over these heads as well.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from torch import Tensor
 from attention.kernels.blocks import Block, blocks, of_block
 from attention.kernels.feature_maps import BLOCK_MAPS
 from attention.kernels.linear_chunked.scratch import Rows, Scratch, value_columns
+
+Pair = tuple[Tensor, Tensor] | None
+"""S and z of a state, or of a gradient of one."""
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -42,9 +49,9 @@ def new_states(count: int, q: Tensor, v: Tensor) -> Tensor:
 
 
 def states_shape(count: int, q: Tensor, v: Tensor) -> tuple[int, int, int, int]:
-    """``[count, B H, D, columns]``."""
-    batch, heads, _, head_dim = q.shape
-    return count, batch * heads, head_dim, value_columns(v.shape[-1], q.device.type)
+    """``[count, B Hkv, D, columns]``."""
+    batch, heads, _, width = v.shape
+    return count, batch * heads, q.shape[-1], value_columns(width, q.device.type)
 
 
 def _accumulate(sums: Tensor, a: Tensor, b: Tensor) -> None:
@@ -71,17 +78,21 @@ class Passes:
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, phi: str, chunk_size: int) -> None:
         self.q, self.k, self.v = q, k, v
         self.phi = BLOCK_MAPS[phi]
-        self.rows = q.shape[0] * q.shape[1]
+        self.rows = k.shape[0] * k.shape[1]
         self.width = v.shape[-1]
         self.columns = value_columns(self.width, q.device.type)
-        self.blocks = blocks(q.shape[2], chunk_size, self.rows, q.device.type)
+        self.blocks, self.key_blocks = (
+            blocks(x.shape[2], chunk_size, q.shape[0] * q.shape[1], q.device.type) for x in (q, k)
+        )
         self.dtype = product_dtype(q)
-        self.scratch = Scratch(q, self.dtype)
+        self.scratch = Scratch(k, self.dtype)
+        self.group = self.scratch.group(q)
 
     def _mapped(self, name: str, x: Tensor, block: Block) -> Rows:
         """Phi of a block."""
         rows = self.scratch.load(name, x, block)
-        self.phi.apply_(rows.all, self.scratch("work", block, x.shape[-1]).all)
+        work = self.scratch("work", block, x.shape[-1], self.scratch.group(x))
+        self.phi.apply_(rows.all, work.all)
         return rows
 
     def _values(self, block: Block) -> Rows:
@@ -90,15 +101,27 @@ class Passes:
         rows.tokens[..., : self.width] = of_block(self.v, block)
         return rows
 
-    def _zero_state(self) -> Tensor:
-        return new_states(1, self.q, self.v)[0].zero_()
+    def _begun(self, before: Pair, sums: Tensor | None = None) -> Tensor:
+        """Sums ``[B Hkv, D, columns]`` that begin with S ``[B, Hkv, D, Dv]`` and z ``[B, Hkv, D]``, or 0."""
+        sums = (new_states(1, self.q, self.v)[0] if sums is None else sums).zero_()
+        if before is not None:
+            S, z = (x.flatten(0, 1) for x in before)
+            sums[..., : self.width], sums[..., self.width] = S, z
+        return sums
+
+    def parts(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """S ``[B, Hkv, D, Dv]`` and z ``[B, Hkv, D]`` of such sums, in memory of their own."""
+        shape = *self.k.shape[:2], self.k.shape[3]
+        parts = sums[..., : self.width], sums[..., self.width]
+        S, z = (x.clone(memory_format=torch.contiguous_format) for x in parts)
+        return S.view(*shape, self.width), z.view(shape)
 
     def _store_output(self, out: Tensor, den: Tensor, eps: float, block: Block, num: Rows) -> None:
         """From [num | den] of a block; phi(q) is lost."""
         w, below = self.width, of_block(den, block)
         torch.add(num.tokens[..., w : w + 1], eps, out=below)
         # Without the column of den between them rows are converted in one run.
-        room = self.scratch("q", block, w).tokens
+        room = self.scratch("q", block, w, self.group).tokens
         _store(of_block(out, block), torch.div, num.tokens[..., :w], below, room)
 
     def _store_gradient(self, grad: Tensor, block: Block, of_map: Rows, mapped: Rows) -> None:
@@ -109,23 +132,24 @@ class Passes:
     def _normalised(self, upstream: tuple[Tensor, ...], block: Block) -> Rows:
         """G = [g | -(g . o)] of a block, g = do / den."""
         grad_out, out, den = (of_block(x, block) for x in upstream)
-        w, rows = self.width, self.scratch("g", block, self.columns, fill=0)
+        w, rows = self.width, self.scratch("g", block, self.columns, self.group, fill=0)
         g = _load(rows.tokens[..., :w], torch.div, grad_out, den)
-        product = _load(self.scratch("work", block, w).tokens, torch.mul, out, g)
+        product = _load(self.scratch("work", block, w, self.group).tokens, torch.mul, out, g)
         rows.tokens[..., w : w + 1] = product.sum(-1, keepdim=True).neg_()
         return rows
 
     # --- bidirectional: one state for all tokens -------------------------------------------------
 
-    def forward(self, out: Tensor, den: Tensor, eps: float, state: Tensor) -> None:
-        """The state becomes the sum over all tokens."""
-        state.zero_()
-        for block in self.blocks:
+    def forward(self, out: Tensor, den: Tensor, eps: float, state: Tensor, before: Pair = None) -> Tensor:
+        """The state becomes the sum over all tokens, and is returned."""
+        self._begun(before, state)
+        for block in self.key_blocks:
             self._add_(state, self._mapped("k", self.k, block), self._values(block))
         for block in self.blocks:
             q = self._mapped("q", self.q, block)
             num = self.scratch.product("work", block, q.all, self._for_each_chunk(state, block))
             self._store_output(out, den, eps, block, num)
+        return state
 
     def _add_(self, state: Tensor, left: Rows, right: Rows) -> None:
         """State += the sum of left'right over all tokens of a block."""
@@ -142,20 +166,24 @@ class Passes:
     def _for_each_chunk(self, state: Tensor, block: Block) -> Tensor:
         return state.to(self.dtype).expand(block.chunks, *state.shape).flatten(0, 1)
 
-    def backward(self, upstream: tuple[Tensor, ...], grads: tuple[Tensor, ...], S: Tensor) -> None:
-        product, U = self.scratch.product, self._zero_state()
+    def backward(
+        self, upstream: tuple[Tensor, ...], grads: tuple[Tensor, ...], S: Tensor, behind: Pair = None
+    ) -> Tensor:
+        """U, with the gradient ``behind`` of the last state; it is that of the state before as well."""
+        product, U = self.scratch.product, self._begun(behind)
         for block in self.blocks:
             g, q = self._normalised(upstream, block), self._mapped("q", self.q, block)
             self._add_(U, q, g)
             dq = product("work", block, g.all, self._for_each_chunk(S, block).mT)
             self._store_gradient(grads[0], block, dq, q)
-        for block in self.blocks:
+        for block in self.key_blocks:
             k, v = self._mapped("k", self.k, block), self._values(block)
             later = self._for_each_chunk(U, block)
             dv = product("work", block, k.all, later[..., : self.width])
             of_block(grads[2], block).copy_(dv.tokens)
             dk = product("work", block, v.all, later.mT)
             self._store_gradient(grads[1], block, dk, k)
+        return U
 
     # --- causal: a state per chunk ---------------------------------------------------------------
 
@@ -181,13 +209,15 @@ class Passes:
         parts = [(x.all,) if x.all.is_cuda else x.chunks for x in blocks]
         return [x[::-1] for x in parts] if reverse else parts
 
-    def causal_forward(self, out: Tensor, den: Tensor, eps: float, kept: Tensor) -> None:
-        """Into ``kept``, unless it is empty, go the states before each chunk, which the backward reads."""
-        state = self._zero_state()
+    def causal_forward(
+        self, out: Tensor, den: Tensor, eps: float, kept: Tensor, before: Pair = None
+    ) -> Tensor:
+        """The last state. Into ``kept``, unless it is empty, go those before each chunk, for the backward."""
+        state = self._begun(before)
         for block in self.blocks:
             q, k = self._mapped("q", self.q, block), self._mapped("k", self.k, block)
             v = self._values(block)
-            A = self.scratch.product("A", block, q.all, k.all.mT).all.tril_()
+            A = self._scores(block, q.all, k.all)
             num = self.scratch.product("work", block, A, v.all)
             states = self._walk(state, k, v)
             if len(kept):
@@ -195,6 +225,13 @@ class Passes:
             for S, num_, q_ in zip(states, *self._parts(num, q), strict=True):
                 _accumulate(num_, q_, S)
             self._store_output(out, den, eps, block, num)
+        return state
+
+    def _scores(self, block: Block, a: Tensor, b: Tensor) -> Tensor:
+        """tril(a b') of each chunk and head of queries."""
+        scores = self.scratch.product("A", block, a, b.mT).all
+        scores.view(-1, block.size, block.size).tril_()
+        return scores
 
     def _keep(self, states: Iterator[Tensor], kept: Tensor) -> Iterator[Tensor]:
         """The states of a walk as they pass, copied."""
@@ -204,12 +241,14 @@ class Passes:
             yield S
 
     def causal_backward(
-        self, upstream: tuple[Tensor, ...], grads: tuple[Tensor, ...], states: Tensor
-    ) -> None:
-        later = self._zero_state()
+        self, upstream: tuple[Tensor, ...], grads: tuple[Tensor, ...], states: Tensor, behind: Pair = None
+    ) -> Tensor:
+        """U, as :meth:`backward`."""
+        later = self._begun(behind)
         for block in reversed(self.blocks):
             S = states[block.first : block.first + block.chunks].flatten(0, 1).to(self.dtype)
             self._causal_block_backward(block, upstream, grads, S, later)
+        return later
 
     def _causal_block_backward(
         self,
@@ -223,9 +262,9 @@ class Passes:
         g, v = self._normalised(upstream, block), self._values(block)
         q, k = self._mapped("q", self.q, block), self._mapped("k", self.k, block)
 
-        A = product("A", block, q.all, k.all.mT).all.tril_()
+        A = self._scores(block, q.all, k.all)
         dv = product("dv", block, A.mT, g.all[..., : self.width])
-        dA = product("A", block, g.all, v.all.mT).all.tril_()
+        dA = self._scores(block, g.all, v.all)
         dq, dk = product("dq", block, dA, k.all), product("work", block, dA.mT, q.all)
         _accumulate(dq.all, g.all, S.mT)
         walk, parts = self._walk(later, q, g, reverse=True), self._parts(dk, v, dv, k, reverse=True)

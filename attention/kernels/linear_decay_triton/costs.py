@@ -20,8 +20,8 @@ from attention.kernels.triton_common.plan import Plan, make_plan, scanned
 def triton_costs(case: Case) -> Costs:
     """Twice over the states, once to sum a segment and once to walk it: N (3 D Dv + C (D + Dv)) MACs.
 
-    A backward sums from the end, and walks thrice, for dq, dk and dv. Where a width is cut into blocks, each
-    computes the scores again.
+    A backward sums from the end, and walks thrice, for dq, dk and dv; dq and dk multiply the diagonal of the
+    scores apart. Where a width is cut into blocks, each computes the scores again.
 
     Peak: the results, the sums of gates, the states of the segments and, in a backward, those before each
     group of chunks and for each block two float32 a token, of which the gates' gradients are made.
@@ -39,6 +39,7 @@ def triton_costs(case: Case) -> Costs:
         terms = add(terms, backward_terms(plan))
         masked *= 2
         masked += masked_chunk_scores(n, tiles.C) * 2 * (keys.blocks * dv + d)
+        masked += chunk_scores(n, tiles.C) * 2 * d
         groups = -(-n // (GROUP * tiles.C))
         bounds = keys.held * keys.block * keys.blocks * (2 if plan.narrow else 4)
         peak += 4 * (states + n + 2 * keys.blocks * n) + groups * (bounds + 4 * values.block * values.blocks)
@@ -77,5 +78,5 @@ def backward_terms(plan: Plan) -> dict[str, int]:
         "states": (n - first + 3 * n) * d * dv,
         "readout": 3 * n * d * dv,
         "scores": scores * (tiles.attend.blocks * d + 2 * tiles.differentiate.blocks * dv),
-        "weighted_values": scores * (dv + 2 * d),
+        "weighted_values": scores * (dv + 4 * d),
     }

@@ -51,7 +51,7 @@ def linear_decay_triton(
     if not q.stride()[-1] == k.stride()[-1] == v.stride()[-1] == 1:  # faster than stride(-1)
         q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
     if v.numel() == 0:
-        return (q @ (k.mT @ v)).to(dtype)
+        return (q @ (k.mT @ v) * g[..., None]).to(dtype)
     g = g.to(torch.float32).contiguous()
     out: Tensor
     if differentiated(q, k, v, g):
@@ -73,4 +73,5 @@ register_kernel(
     costs=triton_costs,
     supports=supports,
     make_inputs=make_gates,
+    precision={"float16": "tf32"},
 )

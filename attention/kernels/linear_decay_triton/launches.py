@@ -145,16 +145,16 @@ class DecayLaunches(Passes):
         lines = torch.empty(2, t.blocks, plan.all_heads, plan.tokens, dtype=torch.float32, device=plan.device)
         return Pairs(bounds, lines[0], lines[1], self.buffer(self.groups, rows.blocks * rows.block))
 
-    def differentiate_gates(self, pairs: Pairs, dg: Tensor) -> None:
+    def differentiate_gates(self, pairs: Pairs, sums: Tensor, dg: Tensor) -> None:
         """dg, of all pairs."""
         plan, t, rows = self.plan, self.tiles.differentiate, pairs.across.shape[-1]
 
         def new() -> Launch:
             sizes = plan.all_heads, plan.tokens, self.groups
-            values = (*sizes, rows, padded(rows), GROUP * t.C, t.blocks)
+            values = (*sizes, rows, padded(rows), GROUP * t.C, t.blocks, t.C)
             return self._small("differentiate_gates", plan.all_heads * self.groups, values)
 
-        self.launch(("differentiate gates",), [*pairs[1:], dg], new)
+        self.launch(("differentiate gates",), [*pairs[1:], sums, dg], new)
 
     def _padded(self) -> tuple[int, int]:
         """Rows and columns of a state before a chunk, as the pass over dq holds it."""

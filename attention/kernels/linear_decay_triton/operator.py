@@ -133,7 +133,7 @@ def decay_gradients(
     run.differentiate(do, v, q, k, dq, sums, before, pairs, reverse=False)
     run.differentiate(v, do, k, q, dk, sums, behind, pairs, reverse=True)
     run.attend(k, q, do, dv, sums, behind, pairs)
-    run.differentiate_gates(pairs, dg)
+    run.differentiate_gates(pairs, sums, dg)
     return dq, dk, dv, dg
 
 

@@ -10,7 +10,9 @@ exchanged.
 The gradient of a gate r sums the pairs s < r <= t of its sequence. Where GROUP chunks end, those that reach
 across are the product of the state before and the state behind. Within a group each token adds the pairs that
 end with it, phi(q).dphi(q), less those that begin with it, phi(k).dphi(k): ``differentiate`` tells both, and
-``differentiate_gates`` adds them up. No sum is longer than a group, so no error grows with the length.
+``differentiate_gates`` adds them up. No sum is longer than a group, so no error grows with the length. The
+pair of a token with itself crosses no gate and is told in neither: behind strong gates its rounding alone is
+more than all other pairs together.
 
 T is the dtype of the operands of matrix products: bfloat16 for bfloat16, else float32. All sums are float32
 but those of gates, which are float64 beside float32 operands.
@@ -23,7 +25,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from attention.kernels.linear_decay_triton.states import cumulate, gates_of, gather, power, scan, states
+from attention.kernels.linear_decay_triton.states import (
+    LEAST,
+    LOG2E,
+    cumulate,
+    gates_of,
+    gather,
+    power,
+    scan,
+    states,
+)
 from attention.kernels.triton_common.tiles import (
     INTERPRETED,
     chunk_of,
@@ -36,6 +47,9 @@ from attention.kernels.triton_common.tiles import (
     store_tile,
     walk_of,
 )
+
+FORGETS = tl.constexpr((LEAST.value + 1) * LOG2E.value)
+"""Gates below it, as powers of two, are LEAST but for the rounding of their sums."""
 
 __all__ = ["attend", "cumulate", "differentiate", "differentiate_gates", "scan", "states"]
 
@@ -129,7 +143,8 @@ def differentiate(
     In reverse, dk_i = phi'(k_i) sum_j exp(...) (v_i.do_j) phi(q_j), j >= i: a = v, b = do, x = k, y = q. One
     program a segment and block of D.
 
-    For the gates phi(x_i).dphi(x_i) goes to ``lines``, and the state before each group to ``bounds``.
+    For the gates phi(x_i).dphi(x_i) of all j but i goes to ``lines``, and the state before each group to
+    ``bounds``.
     """
     walk = walk_of(H, N, E, D, segments, segment_tokens, C, BE, BD, BLOCKS)
     d, e = walk.split, walk.held
@@ -143,7 +158,8 @@ def differentiate(
     place = e.numbers[:, None] * (BD * BLOCKS) + d.numbers[None, :]
     heads = tl.num_programs(0) // (segments * BLOCKS)
     lines += (walk.block * heads + walk.sequence) * N
-    mask = seen(walk.rows, REVERSE)
+    itself = walk.rows[:, None] == walk.rows[None, :]
+    others = seen(walk.rows, REVERSE) & ~itself
     chunks = tl.cdiv(walk.last - walk.first, C)
     for i in tl.range(0, chunks, num_stages=STAGES):
         chunk = chunk_of(walk, i, chunks, N, C, REVERSE)
@@ -167,11 +183,13 @@ def differentiate(
         kept = (phi * power(until if REVERSE else behind)[:, None]).to(T)
         keys = load_tile(b, chunk, e, DESCRIBED, RAGGED, PAD_E).to(T)
         scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
-        scores = weighed(scores, until, mask, REVERSE).to(T)
+        own = tl.where(itself, scores, 0.0).to(T)
+        scores = weighed(scores, until, others, REVERSE).to(T)
         result = tl.dot(scores, values, result, input_precision=PRECISION)
         state = tl.dot(tl.trans(keys), kept, state * power(end), input_precision=PRECISION)
         store_rows(lines, along(result, point, d, MAP, T, PRECISION, PAD_D), chunk, RAGGED)
-        result *= slope(point, MAP)
+        # A product, because phi beside all this would take more registers than there are.
+        result = tl.dot(own, values, result, input_precision=PRECISION) * slope(point, MAP)
         store_tile(out, result, chunk, d, DESCRIBED, RAGGED, PAD_D)
 
 
@@ -190,12 +208,12 @@ def along(
 
 @triton.jit
 def differentiate_gates(
-    ends, begins, across, dg, heads, N, groups,
-    ROWS: tl.constexpr, PADDED: tl.constexpr, TOKENS: tl.constexpr, BLOCKS: tl.constexpr,
+    ends, begins, across, sums, dg, heads, N, groups,
+    ROWS: tl.constexpr, PADDED: tl.constexpr, TOKENS: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """dg_r: pairs that reach across the end of its group, and from r on those that end less those that begin.
 
-    One program a group of TOKENS.
+    Of a gate that keeps nothing it is 0, not the rounding of that difference. One program a group of TOKENS.
     """
     group = tl.program_id(0).to(tl.int64)
     token = (group % groups) * TOKENS + TOKENS - 1 - tl.arange(0, TOKENS)  # the last first
@@ -208,5 +226,8 @@ def differentiate_gates(
     row = tl.arange(0, PADDED)
     reaches = row < tl.where(group % groups + 1 < groups, ROWS, 0)
     total = tl.sum(tl.load(across + (group + 1) * ROWS + row, mask=reaches, other=0.0), 0)
-    gradient = tl.where(token > 0, total + tl.cumsum(pairs, 0), 0.0)  # first: nothing before
+    until = tl.load(sums + place, mask=exists, other=0.0)
+    gate = until - tl.load(sums + place - 1, mask=exists & (token % C > 0), other=0.0)
+    forgets = (token == 0) | (gate < FORGETS)  # first: nothing before
+    gradient = tl.where(forgets, 0.0, total + tl.cumsum(pairs, 0))
     tl.store(dg + place, gradient, mask=exists)

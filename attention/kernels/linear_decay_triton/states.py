@@ -23,12 +23,15 @@ LEAST = tl.constexpr(-128.0)
 
 @triton.jit
 def cumulate(g, sums, N, chunks, all_chunks, C: tl.constexpr, ROWS: tl.constexpr):
-    """Sums of the gates of each chunk up to each token, as powers of two. One program ROWS chunks."""
+    """Sums of the gates of each chunk up to each token, as powers of two. One program ROWS chunks.
+
+    A sequence's first gate counts as 0: nothing is before it, which e^200 times as much would make NaN.
+    """
     chunk = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     token = (chunk % chunks)[:, None] * C + tl.arange(0, C)[None, :]
     place = (chunk // chunks)[:, None] * N + token
     exists = (chunk < all_chunks)[:, None] & (token < N)
-    gates = tl.load(g + place, mask=exists, other=0.0)
+    gates = tl.load(g + place, mask=exists & (token > 0), other=0.0)
     gates = tl.maximum(gates, LEAST, propagate_nan=tl.PropagateNan.ALL)
     tl.store(sums + place, tl.cumsum(gates.to(tl.float64) * LOG2E, 1), mask=exists)
 

@@ -8,12 +8,13 @@
 // of which only the half of a triangle that is not masked is computed. Forward, a, b, c = q, k, v; the normaliser
 // is summed beside it. Backward, dq: G, V, k; and from the end, with triu, dk: V, G, q and dv: k, q, g. Without a
 // mask T is the sum over all tokens. Where heads are fewer than cores a sequence is cut into segments, whose sums
-// are made first: V'k, whose transpose is S and whose last row z, and G'q.
-#include "../native/chunks.h"
+// are made first: V'k, whose transpose is S and whose last row z, and G'q. They begin with the state of the tokens
+// before, and with the gradient of the last state. Heads of queries that share one of keys are taken in turn.
+#include "step.h"
 
 namespace {
 
-// Beside the scratch that all programs have: the normaliser z before a chunk, and within.
+// Beside the scratch that all programs have: the normaliser z before a chunk and within, and a second result.
 class Attention : Chunks {
     const bool causal;
 
@@ -23,17 +24,25 @@ class Attention : Chunks {
     void forward() {
         expect(call.out, E);
         sum_segments(KEYS, 0, causal ? call.segments - 1 : call.segments);
-        each_segment(0, call.segments, [&](long head, long segment, Scratch& s) {
+        each_segment(0, call.query_segments, [&](long head, long segment, Scratch& s) {
             gather(s, KEYS, head, 0, causal ? segment : call.segments);
-            memcpy(s.beside, s.T + E * key_row, key_row * sizeof(R));
+            R* z = s.beside;
+            memcpy(z, s.T + E * key_row, key_row * sizeof(R));
             each_chunk(segment, false, [&](long n, long c) {
-                load_mapped(s.q, call.q, head, n, c);
-                if (causal) load_side(s, KEYS, head, n, c);
-                R* inverse = call.inverse + head * call.tokens + n;
-                normalise(s, inverse, c);
-                step(s, {s.q, key_row, D}, {s.k, key_row, D}, {s.v, value_row, E}, s.U, c, LOWER);
-                write_rows(call.out, head, n, s, c, inverse);
-            });
+                Operand k{s.k, key_row, D}, v{s.v, value_row, E};
+                if (causal) load_side(s, KEYS, head, n, c), turn(s, k, c);
+                each_query_head(head, [&](long own) {
+                    Operand q{s.q, key_row, D};
+                    load_mapped(s.q, call.q, own, n, c);
+                    R* inverse = call.inverse + own * call.q.tokens + n;
+                    normalise(s, inverse, c);
+                    if (causal) see(s, s.result, q, k, v, c, LOWER, false);
+                    product<R>(s.result, value_row, {s.q, key_row, 1}, s.U, value_row, c, padded<R>(E), D, causal);
+                    write_rows(call.out, own, n, s, c, inverse);
+                });
+                if (causal) add(s.U, k, v, c), add_tokens(s, c);
+            }, QUERIES);
+            if (segment == (causal ? call.segments - 1 : 0)) write_state(call.last, head, s.U, z);
         });
     }
 
@@ -41,32 +50,54 @@ class Attention : Chunks {
         expect(call.dq, D);
         expect(call.dk, D);
         expect(call.dv, E);
-        each_segment(0, call.segments, [&](long head, long segment, Scratch& s) {
+        each_segment(0, call.query_segments, [&](long head, long segment, Scratch& s) {
             gather(s, KEYS, head, 0, causal ? segment : call.segments);
             each_chunk(segment, false, [&](long n, long c) {
-                load_upstream(s.g, head, n, c);
-                if (causal) load_side(s, KEYS, head, n, c);
-                step(s, {s.g, value_row, E + 1}, {s.v, value_row, E + 1}, {s.k, key_row, D}, s.T, c, LOWER);
-                load_mapped(s.q, call.q, head, n, c);
-                write_gradient(call.dq, head, n, s, s.q, c);
-            });
+                Operand g{s.g, value_row, E + 1}, v{s.v, value_row, E + 1}, k{s.k, key_row, D};
+                if (causal) load_side(s, KEYS, head, n, c), turn(s, v, c);
+                each_query_head(head, [&](long own) {
+                    load_side(s, QUERIES, own, n, c);
+                    if (causal) see(s, s.result, g, v, k, c, LOWER, false);
+                    product<R>(s.result, key_row, {s.g, value_row, 1}, s.T, key_row, c, padded<R>(D), E + 1, causal);
+                    write_gradient(call.dq, own, n, s, s.q, c);
+                });
+                if (causal) add(s.T, v, k, c);
+            }, QUERIES);
         });
         long first = causal ? 1 : 0;
-        sum_segments(QUERIES, first, call.segments - first);
+        sum_segments(QUERIES, first, call.query_segments - first);
         each_segment(0, call.segments, [&](long head, long segment, Scratch& s) {
-            gather(s, QUERIES, head, causal ? segment + 1 : 0, call.segments);
+            gather(s, QUERIES, head, causal ? segment + 1 : 0, call.query_segments);
+            R* dk = s.beside + 2 * key_row;
             each_chunk(segment, true, [&](long n, long c) {
+                Operand v{s.v, value_row, E + 1}, k{s.k, key_row, D};
                 load_side(s, KEYS, head, n, c);
-                if (causal) load_side(s, QUERIES, head, n, c);
-                step(s, {s.v, value_row, E + 1}, {s.g, value_row, E + 1}, {s.q, key_row, D}, s.T, c, UPPER);
-                write_gradient(call.dk, head, n, s, s.k, c);
-                step(s, {s.k, key_row, D}, {s.q, key_row, D}, {s.g, value_row, E}, s.U, c, UPPER);
+                product<R>(dk, key_row, {s.v, value_row, 1}, s.T, key_row, c, padded<R>(D), E + 1);
+                product<R>(s.result, value_row, {s.k, key_row, 1}, s.U, value_row, c, padded<R>(E), D);
+                if (causal) each_query_head(head, [&](long own) {
+                    Operand g{s.g, value_row, E + 1}, narrow{s.g, value_row, E}, q{s.q, key_row, D};
+                    load_side(s, QUERIES, own, n, c);
+                    turn(s, g, c);
+                    see(s, dk, v, g, q, c, UPPER, true);
+                    turn(s, q, c);
+                    see(s, s.result, k, q, narrow, c, UPPER, true);
+                    add(s.T, g, q, c);
+                    add(s.U, q, narrow, c);
+                });
                 write_rows(call.dv, head, n, s, c, nullptr);
+                std::swap(s.result, dk);
+                write_gradient(call.dk, head, n, s, s.k, c);
+                std::swap(s.result, dk);
             });
+            if (segment == 0) write_state(call.last, head, s.U, s.T + E * key_row);
         });
     }
 
   private:
+    template <typename F> void each_query_head(long head, F work) {
+        for (long i = 0; i < call.group; i++) work(head * call.group + i);
+    }
+
     // --- the sums --------------------------------------------------------------------------------------------
 
     void sum_segments(Side side, long first, long count) {
@@ -75,16 +106,29 @@ class Attention : Chunks {
             R* total = state(side, head, segment);
             memset(total, 0, (E + 1) * key_row * sizeof(R));
             each_chunk(segment, false, [&](long n, long c) {
-                load_side(s, side, head, n, c);
                 const R *left = side == KEYS ? s.v : s.g, *right = side == KEYS ? s.k : s.q;
-                product<R>(total, key_row, {left, 1, value_row}, right, key_row, E + 1, padded<R>(D), c, true);
-            });
+                auto sum = [&](long own) {
+                    load_side(s, side, own, n, c);
+                    product<R>(total, key_row, {left, 1, value_row}, right, key_row, E + 1, padded<R>(D), c, true);
+                };
+                side == KEYS ? sum(head) : each_query_head(head, sum);
+            }, side);
         });
     }
 
-    // T and U: the sums of the segments from `first` to before `last`.
+    // T and U: the state before the first segment (QUERIES: the gradient of that behind the last), and the sums of
+    // the segments from `first` to before `last`.
     void gather(Scratch& s, Side side, long head, long first, long last) {
+        const State& begin = side == KEYS ? call.first : call.behind;
         memset(s.T, 0, value_row * key_row * sizeof(R));
+        if (begin.S) {
+            memset(s.U, 0, key_row * value_row * sizeof(R));
+            for (long d = 0; d < D; d++) {
+                memcpy(s.U + d * value_row, begin.S + (head * D + d) * E, E * sizeof(R));
+                s.U[d * value_row + E] = begin.z[head * D + d];
+            }
+            transpose<R>(s.T, key_row, s.U, value_row, padded<R>(D), padded<R>(E + 1));
+        }
         for (long segment = first; segment < last; segment++) {
             const R* sum = state(side, head, segment);
             for (long i = 0; i < (E + 1) * key_row; i++) s.T[i] += sum[i];
@@ -92,19 +136,29 @@ class Attention : Chunks {
         transpose<R>(s.U, value_row, s.T, key_row, padded<R>(E), padded<R>(D));
     }
 
+    void write_state(const State& to, long head, const R* S, const R* z) {
+        if (!to.S) return;
+        for (long d = 0; d < D; d++) memcpy(to.S + (head * D + d) * E, S + d * value_row, E * sizeof(R));
+        memcpy(to.z + head * D, z, D * sizeof(R));
+    }
+
     // --- a chunk of c tokens ---------------------------------------------------------------------------------
 
-    // result = tri(a b') c + a T; T += b'c.
-    void step(Scratch& s, Operand a, Operand b, Operand c, R* T, long tokens, Band band) {
+    void turn(Scratch& s, Operand b, long tokens) {
+        transpose<R>(s.turned, C, b.at, b.row, padded<R>(tokens), padded<R>(b.width));
+    }
+
+    // result = tri(a b') c, or is added to; b is what was turned.
+    void see(Scratch& s, R* result, Operand a, Operand b, Operand c, long tokens, Band band, bool adding) {
+        product<R>(s.scores, C, {a.at, a.row, 1}, s.turned, C, tokens, padded<R>(tokens), b.width, false, band);
+        mask(s.scores, C, tokens, band);
         long columns = padded<R>(c.width);
-        if (causal) {
-            transpose<R>(s.turned, C, b.at, b.row, padded<R>(tokens), padded<R>(b.width));
-            product<R>(s.scores, C, {a.at, a.row, 1}, s.turned, C, tokens, padded<R>(tokens), a.width, false, band);
-            mask(s.scores, C, tokens, band);
-            product<R>(s.result, c.row, {s.scores, C, 1}, c.at, c.row, tokens, columns, tokens, false, FULL, band);
-        }
-        product<R>(s.result, c.row, {a.at, a.row, 1}, T, c.row, tokens, columns, a.width, causal);
-        if (causal) product<R>(T, c.row, {b.at, 1, b.row}, c.at, c.row, a.width, columns, tokens, true);
+        product<R>(result, c.row, {s.scores, C, 1}, c.at, c.row, tokens, columns, tokens, adding, FULL, band);
+    }
+
+    // T += b'c.
+    void add(R* T, Operand b, Operand c, long tokens) {
+        product<R>(T, c.row, {b.at, 1, b.row}, c.at, c.row, b.width, padded<R>(c.width), tokens, true);
     }
 
     // 1 / (phi(q) . z + eps), z up to each token. Summed by chunks: a sum of a million terms is none in float32.
@@ -123,7 +177,15 @@ class Attention : Chunks {
             }
             store<R>(inverse + i, 1 / (sums<R>(products) + (R)call.eps), tokens - i);
         }
-        for (long d = 0; d < D; d += LANES<R>) store<R>(z + d, load<R>(z + d) + load<R>(within + d));
+    }
+
+    // z += the keys of the chunk.
+    void add_tokens(Scratch& s, long tokens) {
+        for (long d = 0; d < D; d += LANES<R>) {
+            Lanes<R> sum = {};
+            for (long i = 0; i < tokens; i++) sum += load<R>(s.k + i * key_row + d);
+            store<R>(s.beside + d, load<R>(s.beside + d) + sum);
+        }
     }
 
     void load_side(Scratch& s, Side side, long head, long n, long c) {
@@ -137,7 +199,7 @@ class Attention : Chunks {
     }
 
     void load_upstream(R* to, long head, long n, long c) {
-        const R* inverse = call.inverse + head * call.tokens + n;
+        const R* inverse = call.inverse + head * call.q.tokens + n;
         clear(to, value_row, c);
         for (long i = 0; i < c; i += LANES<R>) {
             Lanes<R> products[LANES<R>] = {};
@@ -161,4 +223,8 @@ class Attention : Chunks {
 extern "C" void linear_native(const Call* call, int backward) {
     Attention attention(*call);
     backward ? attention.backward() : attention.forward();
+}
+
+extern "C" void linear_native_step(const Call* call, const Addresses* addresses) {
+    Step(*call, *addresses).run();
 }

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 HEADERS = ("chunks.h", "products.h", "vectors.h")
-"""What the programs share, in this folder."""
+"""What the programs share, in this folder; a program may have others beside it."""
 COMPILERS = ("g++", "clang++")
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-fopenmp", "-shared", "-fPIC")
 VERSION_PATIENCE, BUILD_PATIENCE = 20.0, 180.0
@@ -60,7 +60,8 @@ def digest_of(compiler: list[str], source: Path, storage: str) -> str:
         raise BuildError(
             f"{compiler[0]} --version failed ({_gist(version, status)}); set CXX to a C++ compiler"
         )
-    sources = (source, *(Path(__file__).parent / name for name in HEADERS))
+    beside = sorted(source.parent.glob("*.h"))
+    sources = (source, *beside, *(Path(__file__).parent / name for name in HEADERS))
     parts = (*(file.read_text() for file in sources), *compiler, version, *FLAGS, storage, _cpu())
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 

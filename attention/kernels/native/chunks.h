@@ -19,14 +19,19 @@ typedef Wide<X>::type R;
 struct Tensor {
     void* data;
     int64_t batch, head, token;  // strides in elements; that of the last dimension is 1
+    int64_t heads, tokens;
 };
+
+// S [B, Hkv, D, Dv] and z [B, Hkv, D], contiguous; or nothing.
+struct State { R *S, *z; };
 
 // Of the pointers, those of which a program knows nothing are null.
 struct Call {
     Tensor q, k, v, out, grad_out, dq, dk, dv;
     R *inverse, *gates, *grad_gates, *before, *states, *sums, *scratch;
+    State first, last, behind;
     int64_t batch, heads, tokens, key_width, value_width, segments, segment_tokens, threads, scratch_size, map;
-    int64_t causal;
+    int64_t causal, group, query_segments, query_segment_tokens;  // group: heads of queries to one of keys
     double eps;
 };
 
@@ -62,7 +67,7 @@ class Chunks {
         constexpr uintptr_t page = 1 << 21, least = 16 * page;
         // To the end of the last row: the stride of a single batch or head may be any number.
         uintptr_t begin = (uintptr_t)x.data;
-        uintptr_t end = (uintptr_t)(row(x, call.batch * call.heads - 1, call.tokens - 1) + width);
+        uintptr_t end = (uintptr_t)(row(x, call.batch * x.heads - 1, x.tokens - 1) + width);
         begin = (begin + page - 1) / page * page, end = end / page * page;
         if (end > begin + least) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
 #endif
@@ -80,8 +85,9 @@ class Chunks {
         }
     }
 
-    template <typename F> void each_chunk(long segment, bool reverse, F work) {
-        long first = segment * call.segment_tokens, last = std::min(first + call.segment_tokens, call.tokens);
+    template <typename F> void each_chunk(long segment, bool reverse, F work, Side side = KEYS) {
+        long size = side == KEYS ? call.segment_tokens : call.query_segment_tokens;
+        long first = segment * size, last = std::min(first + size, side == KEYS ? call.tokens : call.q.tokens);
         long chunks = (last - first + C - 1) / C;
         for (long i = 0; i < chunks; i++) {
             long n = first + (reverse ? chunks - 1 - i : i) * C;
@@ -99,13 +105,14 @@ class Chunks {
 
     // The sum of a segment's V'k or G'q, [E + 1][key_row].
     R* state(Side side, long head, long segment) {
-        return (side == KEYS ? call.states : call.sums) + (head * call.segments + segment) * (E + 1) * key_row;
+        R* all = side == KEYS ? call.states : call.sums;
+        return all + (head * (side == KEYS ? call.segments : call.query_segments) + segment) * (E + 1) * key_row;
     }
 
     // --- to and from memory ----------------------------------------------------------------------------------
 
     X* row(const Tensor& x, long head, long n) {
-        return (X*)x.data + head / call.heads * x.batch + head % call.heads * x.head + n * x.token;
+        return (X*)x.data + head / x.heads * x.batch + head % x.heads * x.head + n * x.token;
     }
 
     // Rows beyond the last token, up to a whole vector: a transpose reads them.
@@ -120,6 +127,11 @@ class Chunks {
     }
 
     void load_mapped(R* to, const Tensor& x, long head, long n, long c) {
+        map_rows(to, x, head, n, c);
+        clear(to, key_row, c);
+    }
+
+    void map_rows(R* to, const Tensor& x, long head, long n, long c) {
         with_map([&](auto map) {
             for (long i = 0; i < c; i++) {
                 const X* from = row(x, head, n + i);
@@ -130,18 +142,21 @@ class Chunks {
                 }
             }
         });
-        clear(to, key_row, c);
     }
 
     // Rows as wide as the values, the last of each followed by a number and zeros.
     void load_rows(R* to, const Tensor& x, long head, long n, long c, R last) {
+        copy_rows(to, x, head, n, c, last);
+        clear(to, value_row, c);
+    }
+
+    void copy_rows(R* to, const Tensor& x, long head, long n, long c, R last) {
         for (long i = 0; i < c; i++) {
             const X* from = row(x, head, n + i);
             R* at = to + i * value_row;
             for (long e = 0; e < E; e += LANES<R>) store<R>(at + e, load<X>(from + e, E - e));
             end_row(at, last);
         }
-        clear(to, value_row, c);
     }
 
     void end_row(R* row, R last) {

@@ -8,9 +8,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,7 +47,7 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _address(x: Tensor) -> int:
+def address(x: Tensor) -> int:
     """Where a tensor lies; null for one of no elements.
 
     Raises:
@@ -62,11 +62,24 @@ def _address(x: Tensor) -> int:
 class Strided(ctypes.Structure):
     """A tensor ``[B, H, N, W]`` as the C++ struct has it: strides in elements; the last stride is 1."""
 
-    _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "head", "token"))]
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("batch", "head", "token", "heads", "tokens")),
+    ]
 
     @classmethod
     def of(cls, x: Tensor) -> Strided:
-        return cls(_address(x), *x.stride()[:3])
+        return cls(address(x), *x.stride()[:3], *x.shape[1:3])
+
+
+class Sums(ctypes.Structure):
+    """A state or its gradient: S ``[B, Hkv, D, Dv]`` and z ``[B, Hkv, D]``, contiguous; or null."""
+
+    _fields_ = [("S", ctypes.c_void_p), ("z", ctypes.c_void_p)]
+
+    @classmethod
+    def of(cls, state: Sequence[Tensor]) -> Sums:
+        return cls(*map(address, state))
 
 
 class Call(ctypes.Structure):
@@ -75,16 +88,23 @@ class Call(ctypes.Structure):
     _fields_ = [
         *((name, Strided) for name in ("q", "k", "v", "out", "grad_out", "dq", "dk", "dv")),
         *((name, ctypes.c_void_p) for name in BUFFERS),
+        *((name, Sums) for name in ("first", "last", "behind")),
         *((name, ctypes.c_int64) for name in ("batch", "heads", "tokens", "key_width", "value_width")),
         *((name, ctypes.c_int64) for name in ("segments", "segment_tokens", "threads", "scratch_size")),
-        *((name, ctypes.c_int64) for name in ("map", "causal")),
+        *((name, ctypes.c_int64) for name in ("map", "causal", "group")),
+        *((name, ctypes.c_int64) for name in ("query_segments", "query_segment_tokens")),
         ("eps", ctypes.c_double),
     ]
 
 
+Addresses = ctypes.c_void_p * 8
+"""Where the tensors of a step are: q, k, v, the output, S and z before, and behind."""
+
+
 def call(
     program: Path, tensors: Mapping[str, Tensor], buffers: Mapping[str, Tensor], parts: int, scratch: int,
-    phi: str, *, backward: bool, causal: bool = True, eps: float = 0.0,
+    phi: str, *, backward: bool, causal: bool = True, eps: float = 0.0, query_parts: int | None = None,
+    states: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> None:  # fmt: skip
     """Call a program on tensors and buffers by their names in its struct.
 
@@ -92,24 +112,46 @@ def call(
         program: The C++ file.
         tensors: ``[B, H, N, W]``, q and v among them.
         buffers: contiguous, of the dtype that sums are in.
-        parts: segments that a sequence is cut into.
+        parts: segments that a sequence of keys is cut into.
         scratch: elements that a thread works in.
         phi: name of the feature map.
         backward: whether gradients are computed.
         causal: as the program has it.
         eps: as the program has it.
+        query_parts: segments of a sequence of queries; as many as of keys unless given.
+        states: S and z ``first``, ``last`` and ``behind``, contiguous.
     """
     q, v = tensors["q"], tensors["v"]
+    query_parts = query_parts or parts
     threads = torch.get_num_threads()  # a backward may have others
     room = q.new_empty(threads * scratch, dtype=wide(q))
     given = Call(**{name: Strided.of(x) for name, x in tensors.items()})
     for name, x in buffers.items():
-        setattr(given, name, _address(x))
+        setattr(given, name, address(x))
     given.scratch, given.scratch_size, given.threads = room.data_ptr(), scratch, threads
-    given.batch, given.heads, given.tokens, given.key_width, given.value_width = *q.shape, v.shape[-1]
-    given.segments, given.segment_tokens = parts, segment_tokens(q.shape[2], parts)
+    for name, state in (states or {}).items():
+        setattr(given, name, Sums.of(state))
+    _size(given, q, v)
+    given.segments, given.segment_tokens = parts, segment_tokens(v.shape[2], parts)
+    given.query_segments, given.query_segment_tokens = query_parts, segment_tokens(q.shape[2], query_parts)
     given.map, given.causal, given.eps = MAPS.index(phi), causal, eps
     native(program, q.dtype)(ctypes.byref(given), backward)
+
+
+def prepared_step(
+    program: Path, tensors: Mapping[str, Tensor], phi: str, eps: float, threads: int
+) -> Callable[..., None]:
+    """A program's step of tensors of these shapes and strides, to be called with their ``Addresses``."""
+    given = Call(**{name: Strided.of(x) for name, x in tensors.items()})
+    _size(given, tensors["q"], tensors["v"])
+    given.threads, given.map, given.eps = threads, MAPS.index(phi), eps
+    step: Callable[..., None] = native(program, tensors["q"].dtype).step  # type: ignore[attr-defined]
+    return partial(step, given)
+
+
+def _size(given: Call, q: Tensor, v: Tensor) -> None:
+    given.batch, given.heads, given.tokens, given.value_width = v.shape
+    given.key_width, given.group = q.shape[3], q.shape[1] // max(1, v.shape[1])
 
 
 def native(program: Path, dtype: torch.dtype) -> Native:
@@ -208,9 +250,13 @@ def _seal(library: bytes, digest: str) -> bytes:
 
 def _function(program: Path, file: Path) -> Native:
     # torch is loaded: where its OpenMP has the name that this library asks for, both share its threads.
-    function = getattr(ctypes.CDLL(str(file)), program.stem, None)
+    library = ctypes.CDLL(str(file))
+    function = getattr(library, program.stem, None)
     if function is None:
         raise OSError(f"{file.name} has no function {program.stem}")
     function.argtypes, function.restype = (ctypes.POINTER(Call), ctypes.c_int), None
+    if (step := getattr(library, f"{program.stem}_step", None)) is not None:
+        step.argtypes, step.restype = (ctypes.POINTER(Call), Addresses), None
+        function.step = step
     loaded: Native = function
     return loaded

@@ -73,8 +73,8 @@ def flex_costs(case: Case, window: int = WINDOW) -> Costs:
     """Tiles of 128 queries and keys that hold a visible score, each computed as a whole.
 
     The backward computes QK' and dO V' twice, for dq and for dk and dv. torch's counter does not see into
-    compiled code. Peak: the results, and in a backward two float32 a token; the code for a CPU copies what it
-    is given of a key and a value.
+    compiled code. Peak: the results, and on CUDA two float32 a token, which are the normaliser and the
+    largest score; the code for a CPU copies what it is given of a key and a value instead.
     """
     n, d, dv = case.seq_len, case.head_dim, case.value_dim
     executed = tile_scores(n, window)
@@ -83,8 +83,8 @@ def flex_costs(case: Case, window: int = WINDOW) -> Costs:
         per_score = {"scores": 5 * d, "weighted_values": 4 * dv}
     terms = {name: executed * macs for name, macs in per_score.items()}
     masked = (executed - window_scores(n, window)) * sum(per_score.values())
-    copied = n * (d + dv) if case.device == "cpu" else 0
-    peak = (result_elements(case) + copied) * case.itemsize + (8 * n if case.backward else 0)
+    copied, kept = (0, 8 * n) if case.device == "cuda" else (n * (d + dv), 0)
+    peak = (result_elements(case) + copied) * case.itemsize + kept
     return costs_of_heads(case, terms, peak, uncounted=terms, masked_macs=masked)
 
 
