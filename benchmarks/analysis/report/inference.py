@@ -164,8 +164,8 @@ def _kept(one: Contexts) -> str:
         return ""
     state, cache = (wording.amount(x, "B") for x in (one.state_bytes, one.token_bytes * one.longest))
     return (
-        f"; the state is {state} a sequence and layer, where the cache is as large at N = {math.ceil(one.even_n)} "
-        f"and {cache} at {one.longest}"
+        f"; the state is {state} a sequence and layer, where the cache is as large at "
+        f"N = {math.ceil(one.even_n)} and {cache} at {one.longest}"
     )
 
 
