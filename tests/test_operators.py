@@ -25,9 +25,26 @@ def gates(q: Tensor) -> Tensor:
     return q.new_zeros(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32)) - 0.1
 
 
+def state(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """A state before such keys and values."""
+    wide = torch.promote_types(k.dtype, torch.float32)
+    return k.new_ones(*k.shape[:2], k.shape[-1], v.shape[-1], dtype=wide), k.new_ones(
+        *k.shape[:2], k.shape[-1], dtype=wide
+    )
+
+
 FORWARD: dict[str, Callable[..., Any]] = {
     "linear-native": lambda q, k, v, phi="elu": ops.linear_native(q, k, v, True, phi, 1e-6, True),
     "linear-chunked": lambda q, k, v, phi="elu": ops.linear_chunked(q, k, v, True, phi, 1e-6, 32, True),
+    "linear-native with state": lambda q, k, v, phi="elu": ops.linear_native_with_state(
+        q, k, v, *state(*three()[1:]), True, phi, 1e-6, True
+    ),
+    "linear-native step": lambda q, k, v, phi="elu": ops.linear_native_step_(
+        q, k, v, *state(*three()[1:]), phi, 1e-6
+    ),
+    "linear-chunked with state": lambda q, k, v, phi="elu": ops.linear_chunked_with_state(
+        q, k, v, *state(*three()[1:]), True, phi, 1e-6, 32, True
+    ),
     "linear-decay-native": lambda q, k, v, phi="elu": ops.linear_decay_native(q, k, v, gates(q), phi, True),
     "linear-decay-chunked": lambda q, k, v, phi="elu": ops.linear_decay_chunked(
         q, k, v, gates(q), phi, 32, True
@@ -94,6 +111,18 @@ def kept(name: str) -> tuple[dict[str, Tensor], Callable[..., Any]]:
         out, den, states = ops.linear_chunked(q, k, v, True, "elu", 1e-6, 32, True)
         tensors = {"grad_out": do, "q": q, "k": k, "v": v, "out": out, "den": den, "states": states}
         return tensors, lambda *x: ops.linear_chunked_backward(*x, True, "elu", 32)
+    if name == "linear-native with state":
+        S, z = state(k, v)
+        out, *_, inverse, states = ops.linear_native_with_state(q, k, v, S, z, False, "elu", 1e-6, True)
+        tensors = {"do": do, "dS": S, "dz": z, "q": q, "k": k, "v": v, "S0": S, "z0": z}
+        tensors |= {"out": out, "inverse": inverse, "states": states}
+        return tensors, lambda *x: ops.linear_native_with_state_backward(*x, False, "elu")
+    if name == "linear-chunked with state":
+        S, z = state(k, v)
+        out, *_, den, states = ops.linear_chunked_with_state(q, k, v, S, z, True, "elu", 1e-6, 32, True)
+        tensors = {"grad_out": do, "dS": S, "dz": z, "q": q, "k": k, "v": v}
+        tensors |= {"out": out, "den": den, "states": states}
+        return tensors, lambda *x: ops.linear_chunked_with_state_backward(*x, True, "elu", 32)
     if name == "linear-decay-chunked":
         out, states = ops.linear_decay_chunked(q, k, v, gates(q), "elu", 32, True)
         tensors = {"grad_out": do, "q": q, "k": k, "v": v, "g": gates(q), "states": states}
@@ -118,6 +147,8 @@ BACKWARD = [
     for name, given in (
         ("linear-native", "do q k v out inverse states"),
         ("linear-chunked", "grad_out q k v out den states"),
+        ("linear-native with state", "do dS dz q k v S0 z0 out inverse states"),
+        ("linear-chunked with state", "grad_out dS dz q k v out den states"),
         ("linear-decay-native", "do q k v g states"),
         ("linear-decay-chunked", "grad_out q k v g states"),
         ("linear-triton", "do q k v out inv S z S0 z0 dS dz"),
