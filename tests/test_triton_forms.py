@@ -92,7 +92,7 @@ def packed(ends: list[int], device: str) -> dict[str, Any]:
     return {"cu_seqlens": torch.tensor(ends, dtype=torch.int32, device=device)}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["causal", pytest.param("bidirectional", marks=pytest.mark.slow)])
 def test_heads_that_share_keys_equal_the_recurrence_with_gradients(mode: str, device: str) -> None:
     right(made(device, (4, 2), (100, 100)), causal=mode == "causal")
 
@@ -115,7 +115,7 @@ def test_unequal_lengths_equal_the_recurrence_with_gradients(
     right(x, begun(x[1], x[2]), causal=mode == "causal", return_state=True)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["bidirectional", pytest.param("causal", marks=pytest.mark.slow)])
 def test_packed_sequences_equal_the_recurrence_with_gradients(mode: str, device: str) -> None:
     right(made(device, (2, 1), (150, 150)), causal=mode == "causal", **packed(ENDS, device))
 
@@ -160,7 +160,7 @@ def test_packed_sequences_with_states_equal_the_recurrence_with_gradients(device
     right(x, begun(x[1], x[2], batch=4), causal=True, return_state=True, **packed(ends, device))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["causal", pytest.param("bidirectional", marks=pytest.mark.slow)])
 def test_no_packed_sequence_sees_another(mode: str, device: str) -> None:
     """Bits of a sequence do not change with what stands before and behind it."""
     q, k, v = made(device, (2, 2), (150, 150))
@@ -190,10 +190,10 @@ def test_whatever_ends_a_card_is_given_each_token_lies_within_its_sequence_and_t
 def test_no_uninitialised_memory_reaches_a_result_of_packed_sequences_and_bits_repeat(
     mode: str, device: str
 ) -> None:
-    options: dict[str, Any] = {"causal": mode == "causal", **packed([0, 20, 90, 100], device)}
+    options: dict[str, Any] = {"causal": mode == "causal", **packed([0, 20, 66, 70], device)}
 
     def results() -> list[Tensor]:
-        x = [t.requires_grad_() for t in made(device, (2, 1), (100, 100), (12, 5))]
+        x = [t.requires_grad_() for t in made(device, (2, 1), (70, 70), (12, 5))]
         q, k, v = x
         out = linear_triton(q, k, v, **options)
         return [out, *torch.autograd.grad(out.sum(), x)]
