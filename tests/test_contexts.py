@@ -190,9 +190,10 @@ def test_the_picture_has_a_panel_a_batch_and_one_of_the_bytes_kept(concluded: Co
 def test_decodes_of_several_tokens_have_pictures_of_their_own(tmp_path: Path) -> None:
     file = write_together(tmp_path / "out.json", [decode(1), decode(1, query_len=4)])
     records = load([file])
-    found = decode_views([view for _, view in views(summarise(records), case_table(records))])
+    summary, cases = summarise(records), case_table(records)
+    found = decode_views([view for _, view in views(summary, cases)])
     assert [suffix for suffix, _ in found] in (["", "-Q4"], ["", "-Q1"])
-    assert "decode of 4 tokens" in console(file)
+    assert "decode of 4 tokens" in as_text(sections(summary, cases))
 
 
 def test_records_of_before_have_as_many_heads_and_lengths_of_keys_as_of_queries(tmp_path: Path) -> None:

@@ -367,7 +367,7 @@ def stepping(backend: str) -> tuple[Callable[..., Any], list[Tensor]]:
     sampled(
         BACKENDS,
         (grouped_and_padded, behind_a_state, stepping),
-        quick=[("explicit", grouped_and_padded), ("chunked", stepping), ("native", behind_a_state)],
+        quick=[("native", behind_a_state)],
     ),
 )
 def test_a_form_compiles_as_a_full_graph_with_gradients(backend: str, form: Callable[..., Any]) -> None:
@@ -392,7 +392,7 @@ def test_derivatives_of_any_mode_and_order_flow_through_states(backend: str, cau
         out, last = linear_attention(q, k, v, causal=causal, backend=backend, **given)
         return out, *last
 
-    inputs = tensors(torch.float64, 1, (2, 1), (3, 3), (2, 2))
+    inputs = tensors(torch.float64, 1, (2, 1), (2, 2), (2, 2))
     assert torch.autograd.gradcheck(run, inputs, check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(run, inputs, check_fwd_over_rev=True)
     many = [torch.stack([x.detach(), -x.detach().abs(), x.detach() ** 2]) for x in inputs[:4]]
@@ -407,7 +407,7 @@ def test_derivatives_of_any_mode_and_order_flow_through_states(backend: str, cau
     sampled(["chunked", "native"], [False, True], quick=[("chunked", False)]),
 )
 def test_derivatives_of_grouped_heads_are_right_in_any_mode_and_order(backend: str, causal: bool) -> None:
-    inputs = tensors(torch.float64, 1, (2, 1), (3, 3 if causal else 4), (2, 2))[:3]
+    inputs = tensors(torch.float64, 1, (2, 1), (2, 2 if causal else 3), (2, 2))[:3]
 
     def run(*x: Tensor) -> Tensor:
         found: Tensor = attend(*x, causal=causal, backend=backend)
@@ -425,9 +425,9 @@ def test_the_operators_of_states_are_as_torch_wants_them(name: str, causal: bool
     operator = getattr(torch.ops.attention, f"linear_{name}_with_state").default
     options = (causal, "elu", 1e-6, *([32] if name == "chunked" else []), kept)
     inputs = tensors(torch.float32, 2, (4, 2), (70, 70), (8, 6))
-    torch.library.opcheck(operator, (*(x.detach() for x in inputs), *options))
-    if kept and name == "native":
-        torch.library.opcheck(operator, (*inputs, *options))
+    if not (kept and name == "native"):
+        inputs = [x.detach() for x in inputs]
+    torch.library.opcheck(operator, (*inputs, *options))
 
 
 def test_the_operators_of_steps_are_as_torch_wants_them() -> None:
