@@ -8,19 +8,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.analysis.document import as_text
 from benchmarks.analysis.plots.saving import own_style
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.conclusions import Summary
 from benchmarks.analysis.report.pictures.decode import decode_picture, decode_views
 from benchmarks.analysis.report.pictures.views import views
 from benchmarks.analysis.report.summary import summarise
+from benchmarks.analysis.report.text import sections
 from benchmarks.analysis.report.writing import write_report
+from benchmarks.analysis.serialization import json_value
 from tests.concluded import conclude, console, find
 from tests.synthetic import Law, Machine, Noise, Run, ceilings, write_together
 
@@ -59,16 +64,33 @@ def write(folder: Path, count: int = 3, batches: Sequence[int] = (1, 8)) -> list
     ]  # fmt: skip
 
 
+class Concluded(NamedTuple):
+    """What is concluded from files: as objects, as summary.json has it, and as the console says it."""
+
+    summary: Summary
+    cases: pd.DataFrame
+    content: dict[str, Any]
+    text: str
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write(tmp_path_factory.mktemp("contexts"))
 
 
+@pytest.fixture(scope="module")
+def concluded(files: list[Path]) -> Concluded:
+    records = load(files)
+    cases = case_table(records)
+    summary = summarise(records, cases=cases)
+    return Concluded(summary, cases, json_value(summary), as_text(sections(summary, cases)))
+
+
 @pytest.mark.parametrize("batch", FLAT)
 def test_time_that_does_not_grow_is_constant_and_that_of_the_cache_is_linear(
-    batch: int, files: list[Path]
+    batch: int, concluded: Concluded
 ) -> None:
-    series = conclude(*files)["series"]
+    series = concluded.content["series"]
     flat = find(series, kernel="linear-triton", phase="decode", batch=batch)
     assert flat["exponent"]["verdict"] == "constant"
     assert -0.02 < flat["exponent"]["low"] < flat["exponent"]["high"] < 0.02
@@ -77,11 +99,11 @@ def test_time_that_does_not_grow_is_constant_and_that_of_the_cache_is_linear(
     assert grown["exponent"]["verdict"] in ("linear", "like linear")
     for name in ("flops_exponent", "cache_bytes_exponent", "min_bytes_exponent"):
         assert grown[name] == pytest.approx(1, abs=1e-12)
-    assert "linear-triton does not grow (constant), p = " in " ".join(console(*files).split())
+    assert "linear-triton does not grow (constant), p = " in " ".join(concluded.text.split())
 
 
-def test_a_sentence_says_from_which_context_on_each_phase_is_cheaper(files: list[Path]) -> None:
-    (contexts,) = conclude(*files)["contexts"]
+def test_a_sentence_says_from_which_context_on_each_phase_is_cheaper(concluded: Concluded) -> None:
+    (contexts,) = concluded.content["contexts"]
     found = {(one["phase"], one["batch"]): one for one in contexts["phases"]}
     assert list(found) == [("forward_backward", 1), ("prefill", 1), ("decode", 1), ("decode", 8)]
     truths = {
@@ -96,7 +118,7 @@ def test_a_sentence_says_from_which_context_on_each_phase_is_cheaper(files: list
     state, token = KV * 128 * 129 * 4, KV * 2 * 128 * 2
     assert (contexts["state_bytes"], contexts["token_bytes"]) == (state, token)
     assert contexts["even_n"] == state / token == 129
-    text = console(*files)
+    text = concluded.text
     at = {place: f"from N = {one['time']['n']:.0f} on" for place, one in found.items()}
     words = (
         f"Linear attention is cheaper in time {at['forward_backward', 1]} in training at batch 1, "
@@ -122,12 +144,19 @@ def test_phases_of_which_the_same_is_said_stand_together(tmp_path: Path) -> None
 
 
 def test_without_a_decode_there_is_no_such_table(tmp_path: Path) -> None:
-    file = write_together(tmp_path / "out.json", [whole("prefill", 700), whole("forward", 700)])
-    assert conclude(file)["contexts"] == [] and "From which context" not in console(file)
-    assert "No bidirectional case was measured, prefill" not in console(file)
-    assert "No bidirectional case was measured, forward on" in " ".join(console(file).split())
+    text = console(write_together(tmp_path / "out.json", [whole("prefill", 700), whole("forward", 700)]))
+    assert "From which context" not in text
+    assert "No bidirectional case was measured, prefill" not in text
+    assert "No bidirectional case was measured, forward on" in " ".join(text.split())
 
 
+def test_only_decodes_have_bytes_that_are_kept(concluded: Concluded) -> None:
+    cases = concluded.cases
+    assert set(cases["kv_heads"]) == {8}
+    assert (cases["cache_bytes"].notna() == (cases["phase"] == "decode")).all()
+
+
+@pytest.mark.slow
 def test_a_report_of_decodes_has_their_picture_and_columns(files: list[Path], tmp_path: Path) -> None:
     write_report(files, tmp_path)
     assert (tmp_path / "decode_scaling.png").is_file()
@@ -140,10 +169,8 @@ def test_a_report_of_decodes_has_their_picture_and_columns(files: list[Path], tm
     assert json.loads((tmp_path / "summary.json").read_text())["contexts"]
 
 
-def test_the_picture_has_a_panel_a_batch_and_one_of_the_bytes_kept(files: list[Path]) -> None:
-    records = load(files)
-    summary, cases = summarise(records), case_table(records)
-    ((suffix, several),) = decode_views([view for _, view in views(summary, cases)])
+def test_the_picture_has_a_panel_a_batch_and_one_of_the_bytes_kept(concluded: Concluded) -> None:
+    ((suffix, several),) = decode_views([view for _, view in views(concluded.summary, concluded.cases)])
     assert suffix == "" and [view.setting.batch for view in several] == [1, 8]
     with own_style():
         figure = decode_picture(several)
@@ -163,9 +190,10 @@ def test_the_picture_has_a_panel_a_batch_and_one_of_the_bytes_kept(files: list[P
 def test_decodes_of_several_tokens_have_pictures_of_their_own(tmp_path: Path) -> None:
     file = write_together(tmp_path / "out.json", [decode(1), decode(1, query_len=4)])
     records = load([file])
-    found = decode_views([view for _, view in views(summarise(records), case_table(records))])
+    summary, cases = summarise(records), case_table(records)
+    found = decode_views([view for _, view in views(summary, cases)])
     assert [suffix for suffix, _ in found] in (["", "-Q4"], ["", "-Q1"])
-    assert "decode of 4 tokens" in console(file)
+    assert "decode of 4 tokens" in as_text(sections(summary, cases))
 
 
 def test_records_of_before_have_as_many_heads_and_lengths_of_keys_as_of_queries(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
 from attention.kernels.linear_chunked.passes import Passes, new_states
 from attention.profiler import count_flops, peak_memory
 from benchmarks.subjects import prepare
+from tests.samples import sampled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,19 +59,20 @@ def test_counted_flops_equal_the_closed_form(
             assert count_flops(prepare(case)) == get_kernel(kernel).costs(case).countable_flops
 
 
-FORMS = (
-    {"kv_heads": 2},
-    {"query_len": 1},
-    {"query_len": 90},
-    {"query_len": 400},
-    {"kv_heads": 2, "query_len": 90},
-)
+MORE, FEWER = {"query_len": 400}, {"kv_heads": 2, "query_len": 90}
+HALF = {"kv_heads": 2, "query_len": 500}
+FORMS = ({"kv_heads": 2}, {"query_len": 1}, {"query_len": 90}, MORE, FEWER)
 STANDARD = [name for name in list_kernels("standard") if get_kernel(name).has_costs]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "phase", "form"),
+    sampled(
+        MODES, PHASES, FORMS,
+        quick=[("causal", "forward", MORE), ("causal", "forward_backward", FEWER),
+               ("bidirectional", "forward", FEWER)],
+    ),
+)  # fmt: skip
 @pytest.mark.parametrize("name", STANDARD)
 def test_counted_flops_equal_the_closed_form_of_shared_keys_and_unequal_lengths(
     name: str, mode: str, phase: str, form: dict[str, Any], device: str
@@ -108,9 +110,15 @@ def call_of(case: Case) -> Callable[[], object]:
     return call
 
 
-@pytest.mark.parametrize("form", [{"kv_heads": 2}, {"query_len": 500}, {"kv_heads": 2, "query_len": 500}])
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "phase", "form"),
+    sampled(
+        MODES,
+        PHASES,
+        ({"kv_heads": 2}, {"query_len": 500}, HALF),
+        quick=[("causal", "forward_backward", HALF)],
+    ),
+)
 @pytest.mark.parametrize("name", STANDARD)
 def test_predicted_peak_memory_of_shared_keys_and_unequal_lengths_is_close(
     name: str, mode: str, phase: str, form: dict[str, Any], device: str

@@ -14,6 +14,7 @@ from attention.costs import cache_bytes
 from attention.kernels.forms.linear import step_of
 from attention.profiler import count_flops, peak_memory
 from attention.state import State
+from tests.samples import sampled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KERNELS = ["linear-explicit", "linear-chunked", "linear-native"]
@@ -38,9 +39,21 @@ def call_of(case: Case) -> Callable[[], object]:
     return lambda: torch.autograd.grad(kernel.function(q, k, v, **options), (q, k, v), grad_out)
 
 
-@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-@pytest.mark.parametrize("phase", ["forward", "forward_backward", "prefill"])
-@pytest.mark.parametrize("mode", ["bidirectional", "causal"])
+@pytest.mark.parametrize(
+    ("mode", "phase", "lengths"),
+    sampled(
+        ["bidirectional", "causal"],
+        ["forward", "forward_backward", "prefill"],
+        LENGTHS,
+        quick=[
+            ("causal", "forward", (1, 200)),
+            ("causal", "forward_backward", (300, 100)),
+            ("causal", "prefill", (100, 300)),
+            ("bidirectional", "forward_backward", (100, 300)),
+            ("bidirectional", "prefill", (70, 0)),
+        ],
+    ),
+)
 @pytest.mark.parametrize("name", KERNELS)
 def test_counted_flops_of_a_form_equal_the_closed_form(
     name: str, mode: str, phase: str, lengths: tuple[int, int]
@@ -72,9 +85,15 @@ def test_heads_that_share_keys_share_their_states(name: str) -> None:
     assert alone.min_bytes - shared.min_bytes == 2 * 6 * 1000 * 32 * 4
 
 
-@pytest.mark.parametrize("lengths", [(2000, 2000), (1000, 2500), (2500, 1000)], ids=str)
-@pytest.mark.parametrize("phase", ["forward", "forward_backward", "prefill"])
-@pytest.mark.parametrize("mode", ["bidirectional", "causal"])
+@pytest.mark.parametrize(
+    ("mode", "phase", "lengths"),
+    sampled(
+        ["bidirectional", "causal"],
+        ["forward", "forward_backward", "prefill"],
+        [(2000, 2000), (1000, 2500), (2500, 1000)],
+        quick=[("causal", "forward_backward", (1000, 2500)), ("bidirectional", "prefill", (2500, 1000))],
+    ),
+)
 @pytest.mark.parametrize("name", ["linear-chunked", "linear-native"])
 def test_predicted_peak_memory_of_a_form_is_close_to_the_measured(
     name: str, mode: str, phase: str, lengths: tuple[int, int]

@@ -17,6 +17,7 @@ from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.references import relative_error
 from attention.state import State
 from tests.interpreted import INTERPRETED
+from tests.samples import sampled
 
 attend: Any = linear_attention
 step: Any = linear_attention_step
@@ -361,8 +362,14 @@ def stepping(backend: str) -> tuple[Callable[..., Any], list[Tensor]]:
     return run, tensors(torch.float32, 2, (4, 2), (1, 1), (8, 6))
 
 
-@pytest.mark.parametrize("form", [grouped_and_padded, behind_a_state, stepping])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("backend", "form"),
+    sampled(
+        BACKENDS,
+        (grouped_and_padded, behind_a_state, stepping),
+        quick=[("native", behind_a_state)],
+    ),
+)
 def test_a_form_compiles_as_a_full_graph_with_gradients(backend: str, form: Callable[..., Any]) -> None:
     run, inputs = form(backend)
     compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
@@ -375,15 +382,17 @@ def test_a_form_compiles_as_a_full_graph_with_gradients(backend: str, form: Call
     assert all(relative_error(a, b) < 1e-5 for a, b in zip(*plain, strict=True))
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("backend", ["chunked", "native"])
+@pytest.mark.parametrize(
+    ("backend", "causal"),
+    sampled(["chunked", "native"], [False, True], quick=[("native", True)]),
+)
 def test_derivatives_of_any_mode_and_order_flow_through_states(backend: str, causal: bool) -> None:
     def run(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         given: dict[str, Any] = {"initial_state": State(S, z), "return_state": True}
         out, last = linear_attention(q, k, v, causal=causal, backend=backend, **given)
         return out, *last
 
-    inputs = tensors(torch.float64, 1, (2, 1), (3, 3), (2, 2))
+    inputs = tensors(torch.float64, 1, (2, 1), (2, 2), (2, 2))
     assert torch.autograd.gradcheck(run, inputs, check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(run, inputs, check_fwd_over_rev=True)
     many = [torch.stack([x.detach(), -x.detach().abs(), x.detach() ** 2]) for x in inputs[:4]]
@@ -393,10 +402,12 @@ def test_derivatives_of_any_mode_and_order_flow_through_states(backend: str, cau
         assert_alike(found, run(*(x[i] for x in many)), backend)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("backend", ["chunked", "native"])
+@pytest.mark.parametrize(
+    ("backend", "causal"),
+    sampled(["chunked", "native"], [False, True], quick=[("chunked", False)]),
+)
 def test_derivatives_of_grouped_heads_are_right_in_any_mode_and_order(backend: str, causal: bool) -> None:
-    inputs = tensors(torch.float64, 1, (2, 1), (3, 3 if causal else 4), (2, 2))[:3]
+    inputs = tensors(torch.float64, 1, (2, 1), (2, 2 if causal else 3), (2, 2))[:3]
 
     def run(*x: Tensor) -> Tensor:
         found: Tensor = attend(*x, causal=causal, backend=backend)
@@ -406,17 +417,23 @@ def test_derivatives_of_grouped_heads_are_right_in_any_mode_and_order(backend: s
     assert torch.autograd.gradgradcheck(run, inputs, check_fwd_over_rev=True)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_the_operators_of_states_and_steps_are_as_torch_wants_them(causal: bool) -> None:
-    ops, inputs = torch.ops.attention, tensors(torch.float32, 2, (4, 2), (70, 70), (8, 6))
-    plain = [x.detach() for x in inputs]
-    for kept in (False, True):
-        torch.library.opcheck(ops.linear_native_with_state.default, (*plain, causal, "elu", 1e-6, kept))
-        torch.library.opcheck(ops.linear_chunked_with_state.default, (*plain, causal, "elu", 1e-6, 32, kept))
-    torch.library.opcheck(ops.linear_native_with_state.default, (*inputs, causal, "elu", 1e-6, True))
-    one = [x[:, :, :3] for x in plain[:3]] + plain[3:]
-    torch.library.opcheck(ops.linear_native_step.default, (*one, "elu", 1e-6))
-    torch.library.opcheck(ops.linear_native_step_.default, (*one, "elu", 1e-6))
+@pytest.mark.parametrize(
+    ("name", "causal", "kept"),
+    sampled(("native", "chunked"), [False, True], [False, True], quick=[("native", True, True)]),
+)
+def test_the_operators_of_states_are_as_torch_wants_them(name: str, causal: bool, kept: bool) -> None:
+    operator = getattr(torch.ops.attention, f"linear_{name}_with_state").default
+    options = (causal, "elu", 1e-6, *([32] if name == "chunked" else []), kept)
+    inputs = tensors(torch.float32, 2, (4, 2), (70, 70), (8, 6))
+    if not (kept and name == "native"):
+        inputs = [x.detach() for x in inputs]
+    torch.library.opcheck(operator, (*inputs, *options))
+
+
+def test_the_operators_of_steps_are_as_torch_wants_them() -> None:
+    one = [x.detach() for x in tensors(torch.float32, 2, (4, 2), (3, 3), (8, 6))]
+    for name in ("linear_native_step", "linear_native_step_"):
+        torch.library.opcheck(getattr(torch.ops.attention, name).default, (*one, "elu", 1e-6))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

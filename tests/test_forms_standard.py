@@ -20,6 +20,7 @@ from attention.kernels.references import (
 )
 from attention.kernels.standard import fused
 from attention.profiler import peak_memory
+from tests.samples import sampled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BACKENDS = ("explicit", "sdpa", "sdpa-math", "sdpa-flash")
@@ -81,7 +82,7 @@ LENGTHS = st.one_of(st.integers(0, 12), st.sampled_from([60, 300]))
     causal=st.booleans(),
     kind=st.sampled_from(PADDINGS),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_every_form_equals_the_oracle(
     backend: str, queries: int, keys: int, group: int, causal: bool, kind: str
 ) -> None:
@@ -93,9 +94,9 @@ def test_every_form_equals_the_oracle(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", PADDINGS)
-@pytest.mark.parametrize("group", [1, 2, 4, 8])
+@pytest.mark.parametrize("group", [1, 4, 8])
 @pytest.mark.parametrize(
-    "lengths", [(1, 1), (1, 300), (300, 1), (70, 300), (300, 70), (300, 300), (257, 600)]
+    "lengths", [(1, 1), (1, 130), (130, 1), (40, 130), (130, 40), (130, 130), (257, 300)]
 )
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -106,7 +107,7 @@ def test_every_form_equals_the_oracle_in_every_combination(
     check(backend, tensors, causal=causal, key_padding_mask=padding(kind, lengths[1]))
 
 
-@pytest.mark.parametrize("kind", ["none", "random"])
+@pytest.mark.parametrize("kind", ["random", pytest.param("none", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_dtype_keeps_to_its_tolerance(backend: str, given: torch.dtype, kind: str) -> None:
@@ -181,8 +182,14 @@ def test_a_query_that_sees_no_key_is_zero(backend: str) -> None:
     assert not out[0, :, :2].any() and not out[1].any() and bool(out[0, :, 2:].any())
 
 
-@pytest.mark.parametrize("form", ["plain", "shared", "few", "many", "padded"])
-@pytest.mark.parametrize("backend", ["explicit", "sdpa-flash"])
+@pytest.mark.parametrize(
+    ("backend", "form"),
+    sampled(
+        ["explicit", "sdpa-flash"],
+        ["plain", "shared", "few", "many", "padded"],
+        quick=[("sdpa-flash", "padded")],
+    ),
+)
 def test_a_compiler_traces_every_form_whole(backend: str, form: str) -> None:
     torch._dynamo.reset()
     queries = {"few": 7, "many": 30}.get(form, 20)
@@ -210,7 +217,7 @@ def test_blocks_of_queries_hold_memory_that_grows_like_the_keys() -> None:
         assert found is not None
         return found
 
-    first, second, third = (peak(tokens) for tokens in (512, 1024, 1536))
+    first, second, third = (peak(tokens) for tokens in (256, 512, 768))
     assert abs(third - 2 * second + first) < 0.05 * (second - first)
 
 

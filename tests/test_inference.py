@@ -102,11 +102,11 @@ def test_the_state_of_a_context_is_the_same_in_blocks_and_at_once(monkeypatch: p
         torch.testing.assert_close(one, other)
 
 
-def test_a_state_written_in_place_stays_finite_over_thousands_of_calls() -> None:
+def test_a_state_written_in_place_stays_finite_over_a_thousand_calls() -> None:
     call = step_behind(get_kernel("linear-explicit"), *make_inputs(replace(DECODE, seq_len=8)))
     state = call()[1]
     before = state.z.clone()
-    for _ in range(3000):
+    for _ in range(1000):
         out, same = call()
     assert same is state and out.isfinite().all() and state.S.isfinite().all()
     # Each call adds the same: it grows by a constant, far from what float32 holds.

@@ -66,7 +66,7 @@ def test_rows_equal_those_of_the_whole_oracle(
         assert float(one.errors(1.01 * one.values).max()) > 1e-3 or seq_len == 1
 
 
-@pytest.mark.parametrize("block", [1, 7, 2048])
+@pytest.mark.parametrize("block", [7, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 2048))])
 @pytest.mark.parametrize(("queries", "keys"), [(20, 20), (1, 9), (9, 1), (20, 33), (33, 20)])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", FAMILIES)
