@@ -10,7 +10,6 @@ from bokeh import __version__
 from bokeh.document import Document
 from bokeh.models import (
     BasicTicker,
-    BoxAnnotation,
     ColumnDataSource,
     CustomJS,
     CustomJSTickFormatter,
@@ -24,6 +23,7 @@ from bokeh.models import (
     TapTool,
 )
 from bokeh.models import Line as Stroke
+from bokeh.models.annotations import BoxAnnotation
 from bokeh.plotting import figure
 
 from benchmarks.analysis.page.content import Axis, Chart, Line
@@ -40,15 +40,19 @@ WIDTH = 2
 HEIGHT = 360
 TICK = """
 if (tick == 0) return "0";
-if (unit == "" || unit == "x") return +tick.toPrecision(3) + unit;
+// As many digits as tell neighbours apart.
+const step = ticks.length > 1 ? Math.abs(ticks[1] - ticks[0]) : Infinity;
+const digits = Math.min(9, Math.max(3, Math.ceil(Math.log10(Math.max(...ticks.map(Math.abs)) / step)) + 1));
+if (unit == "" || unit == "x") return +tick.toPrecision(digits) + unit;
 // Seconds take small prefixes only, counts large ones only.
 const prefixes = unit == "s" ? ["", "m", "µ", "n", "p"] : ["E", "P", "T", "G", "M", "k", ""];
 const first = unit == "s" ? 0 : 6;
 const place = prefixes.findIndex((_, one) => Math.abs(tick) * 1.0001 >= 1000 ** (first - one));
 const found = place < 0 ? prefixes.length - 1 : place;
-return +(tick / 1000 ** (first - found)).toPrecision(3) + " " + prefixes[found] + unit;
+return +(tick / 1000 ** (first - found)).toPrecision(digits) + " " + prefixes[found] + unit;
 """
 """The label of a tick in JavaScript, which knows the ticks of a zoomed axis only while it is read."""
+TOOLBAR = ".bk-tool-overflow { display: none; } @media print { :host { visibility: hidden; } }"
 RECORD = """
 const record = cb_data.source.data.record[cb_data.source.selected.indices[0]];
 if (record != null) document.dispatchEvent(new CustomEvent("record", {detail: record}));
@@ -69,8 +73,8 @@ def plot(chart: Chart, name: str) -> dict[str, Any]:
     drawn = figure(
         x_axis_type="log" if chart.x.log else "linear",
         y_axis_type="log" if chart.y.log else "linear",
-        x_range=Range1d(*spans["x"]["log" if chart.x.log else "linear"]),
-        y_range=Range1d(*spans["y"]["log" if chart.y.log else "linear"]),
+        x_range=_range(spans["x"], chart.x),
+        y_range=_range(spans["y"], chart.y),
         height=HEIGHT,
         sizing_mode="stretch_width",
         tools="pan,box_zoom,wheel_zoom,reset",
@@ -83,15 +87,14 @@ def plot(chart: Chart, name: str) -> dict[str, Any]:
     # A finger that scrolls the page must not move the plot.
     drawn.toolbar.active_drag = None
     drawn.toolbar.logo = None
-    # Its menu of further tools is empty, and stands in the margin.
-    drawn.toolbar.stylesheets = [".bk-tool-overflow { display: none; }"]
+    drawn.toolbar.stylesheets = [TOOLBAR]
     for side, axis in (("xaxis", chart.x), ("yaxis", chart.y)):
         _style(getattr(drawn, side), axis)
     drawn.grid.grid_line_color = GRID
     for band in chart.bands:
         low, high = ("left", "right") if band.axis == "x" else ("bottom", "top")
-        box = {low: band.low, high: band.high}
-        drawn.add_layout(BoxAnnotation(fill_color=band.color, fill_alpha=0.15, line_color=None, **box))
+        box: dict[str, Any] = {low: band.low, high: band.high, "line_color": None}
+        drawn.add_layout(BoxAnnotation(fill_color=band.color, fill_alpha=0.15, **box))
     told = [renderer for line in chart.lines for renderer in _draw(drawn, line, len(chart.says))]
     tips = [("", "@name"), *((words, f"@say{index}") for index, words in enumerate(chart.says))]
     hover = HoverTool(renderers=told, tooltips=tips, point_policy="snap_to_data", visible=False)
@@ -105,6 +108,11 @@ def plot(chart: Chart, name: str) -> dict[str, Any]:
         "doc": document.to_json(deferred=False),
         "version": __version__,
     }
+
+
+def _range(spans: Mapping[str, tuple[float, float]], axis: Axis) -> Range1d:
+    start, end = spans["log" if axis.log else "linear"]
+    return Range1d(start=start, end=end, reset_start=start, reset_end=end)
 
 
 def _ranges(values: Sequence[float], axis: Axis) -> dict[str, tuple[float, float]]:

@@ -71,7 +71,7 @@ def write_report(
         (place / tables[0]).write_text(csv_text(_integers(cases)), encoding="utf-8")
         (place / tables[1]).write_text(json_text(summary), encoding="utf-8")
         (place / tables[2]).write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
-        page = [NAME] if (place / NAME).exists() else []
+        page = [] if unmade else [NAME]
     files = [folder / name for name in (*page, *pictures, *([raw.name] if raw else []), *tables)]
     _remove_pictures_of_before(folder, {file.name for file in files})
     measured = {one.kernel for one in summary.series}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section
 from benchmarks.analysis.page.content import Grid, Page, Tab
+from benchmarks.analysis.page.naming import tab_names
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import agreeing
 from benchmarks.analysis.report.conclusions import Summary
@@ -28,14 +29,6 @@ from benchmarks.analysis.report.pictures.views import views
 
 GROUND = ("Warnings", "Quality of the measurements", "Ceilings")
 """Sections that the console prints between the answer and the tables, and the page behind them."""
-PARTS: tuple[Callable[[Setting], str], ...] = (
-    wording.phase,
-    wording.machine,
-    lambda setting: str(setting.dtype),
-    wording.shape,
-    lambda setting: f"{setting.clock} clock",
-)
-"""The parts of a tab's name, each said where tabs differ in it."""
 
 
 def report_page(summary: Summary, cases: pd.DataFrame, text: Sequence[Section]) -> Page:
@@ -47,7 +40,7 @@ def report_page(summary: Summary, cases: pd.DataFrame, text: Sequence[Section]) 
         text: The sections of the console.
     """
     found = [*_operator_tabs(summary, cases), *_layer_tabs(summary, cases)]
-    names = _names([setting for setting, _ in found])
+    names = tab_names([setting for setting, _ in found])
     tabs = [
         Tab(name, tab.about, tab.charts, tab.grids, tab.sections, tab.kernels)
         for name, (_, tab) in zip(names, found, strict=True)
@@ -62,7 +55,7 @@ def report_page(summary: Summary, cases: pd.DataFrame, text: Sequence[Section]) 
         tabs,
         ground=[section for section in rest if section not in answer],
         grids=[*left_out_grid(cases), runs_grid(summary, first=len(cases))],
-        records=[*cases.to_dict("records"), *run_records(summary)],
+        records=[*map(_plain, cases.to_dict("records")), *run_records(summary)],
     )
 
 
@@ -109,16 +102,9 @@ def _sections(summary: Summary, cases: pd.DataFrame, settings: Sequence[Setting]
     return [section for setting in settings for section in evidence(summary, cases, setting)]
 
 
-def _names(settings: Sequence[Setting]) -> list[str]:
-    """The shortest names that tell settings apart; modes are told where a layer has several tabs."""
-    parts = [[*(part(one) for part in PARTS), str(one.mode) if one.mode else ""] for one in settings]
-    telling = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
-    return [
-        ", ".join(words for words, tells in zip(row, telling, strict=True) if tells and words)
-        or _capital(row[0])
-        for row in parts
-    ]
-
-
 def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
+
+
+def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in record.items()}
