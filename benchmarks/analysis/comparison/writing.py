@@ -13,7 +13,7 @@ from benchmarks.analysis.comparison.regression import MARGIN, compare
 from benchmarks.analysis.comparison.text import sections
 from benchmarks.analysis.document import as_markdown, as_text
 from benchmarks.analysis.output import replacing_files, try_folder, written_section
-from benchmarks.analysis.page.rendering import NAME, save_page
+from benchmarks.analysis.page.rendering import save_page
 from benchmarks.analysis.plots.saving import save_pictures
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.serialization import json_text
@@ -62,13 +62,13 @@ def write_comparison(
         pictures, failed = save_pictures(drawings, place)
         comparison = replace(comparison, warnings=[*comparison.warnings, *(f"{one}." for one in failed)])
         parts = sections(comparison)
-        if unmade := save_page(lambda: comparison_page(comparison, parts), place):
+        page, unmade = save_page(lambda: comparison_page(comparison, parts), place)
+        if unmade:
             comparison = replace(comparison, warnings=[*comparison.warnings, *(f"{one}." for one in unmade)])
             parts = sections(comparison)
         json = json_text(comparison)
         (place / "comparison.json").write_text(json, encoding="utf-8")
         (place / "summary.md").write_text(as_markdown(parts), encoding="utf-8")
-    page = [] if unmade else [NAME]
     files = [folder / name for name in (*page, "comparison.json", "summary.md", *pictures)]
     texts = {
         "json": json,

@@ -28,7 +28,7 @@ MOST_TABS = 40
 """Nobody opens more, and each has its plots."""
 
 
-def save_page(make: Callable[[], Page], folder: Path) -> list[str]:
+def save_page(make: Callable[[], Page], folder: Path) -> tuple[list[str], list[str]]:
     """Make a page and write it as report.html; one that fails costs nothing else.
 
     Args:
@@ -36,7 +36,7 @@ def save_page(make: Callable[[], Page], folder: Path) -> list[str]:
         folder: An existing folder.
 
     Returns:
-        A sentence, without its full stop, if it failed.
+        The name of the file written, and if it failed a sentence about that without its full stop.
 
     Raises:
         OSError: The file cannot be written.
@@ -44,9 +44,9 @@ def save_page(make: Callable[[], Page], folder: Path) -> list[str]:
     try:
         text = page_html(make())
     except Exception as error:
-        return [f"{NAME} could not be made ({type(error).__name__})"]
+        return [], [f"{NAME} could not be made ({type(error).__name__})"]
     (folder / NAME).write_text(text, encoding="utf-8")
-    return []
+    return [NAME], []
 
 
 def page_html(page: Page) -> str:

@@ -65,13 +65,15 @@ def number(index: Any) -> int:
     return int(index)
 
 
-def impossible(cases: pd.DataFrame, lines: Sequence[Line]) -> Iterator[Line]:
+def impossible(cases: pd.DataFrame, lines: Sequence[Line]) -> list[Line]:
     """Crosses over the points that are faster than their ceilings allow."""
     wrong = set(cases.index[cases["floor_verdict"] == "impossible"])
+    found = []
     for line in lines:
         points = [point for point in line.points if point.record in wrong]
         if points:
-            yield Line(f"impossible: {line.name}", CROSSED, points, line.kernels, joined=False)
+            found.append(Line(f"impossible: {line.name}", CROSSED, points, line.kernels, joined=False))
+    return found
 
 
 def impossible_notes(lines: Sequence[Line]) -> Iterator[str]:
