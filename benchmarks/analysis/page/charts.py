@@ -52,7 +52,7 @@ const found = place < 0 ? prefixes.length - 1 : place;
 return +(tick / 1000 ** (first - found)).toPrecision(digits) + " " + prefixes[found] + unit;
 """
 """The label of a tick in JavaScript, which knows the ticks of a zoomed axis only while it is read."""
-TOOLBAR = ".bk-tool-overflow { display: none; } @media print { :host { visibility: hidden; } }"
+TOOLBAR = "@media print { :host { visibility: hidden; } }"
 RECORD = """
 const record = cb_data.source.data.record[cb_data.source.selected.indices[0]];
 if (record != null) document.dispatchEvent(new CustomEvent("record", {detail: record}));

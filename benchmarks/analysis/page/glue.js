@@ -3,7 +3,21 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const drawn = new Map();
 
+async function library() {
+  const bytes = Uint8Array.from(atob(document.getElementById("library").textContent), one => one.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+}
+
+const ready = library().catch(error => {
+  document.getElementById("undrawn").hidden = false;
+  throw error;
+});
+
 async function draw(panel) {
+  await ready;
   for (const place of panel.querySelectorAll(".plot")) {
     if (drawn.has(place.id)) continue;
     drawn.set(place.id, null);
@@ -76,7 +90,8 @@ function show(index) {
     head.scope = "row";
     head.textContent = field;
     row.append(head);
-    row.insertCell().textContent = record[place];
+    const value = record[place];
+    row.insertCell().textContent = typeof value === "object" ? JSON.stringify(value) : value;
   });
   document.getElementById("record-title").textContent = record[data.fields.indexOf("key")] ?? "Record";
   dialog.showModal();

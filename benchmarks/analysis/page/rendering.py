@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -97,9 +99,9 @@ def _environment() -> Environment:
 
 @cache
 def _library() -> Markup:
-    """The script of bokeh without its parts for widgets, tables, formulas and WebGL."""
+    """The script of bokeh, without its parts for widgets, formulas and WebGL, to a third of its size."""
     scripts: Sequence[str] = INLINE.js_raw
-    return Markup(scripts[0])
+    return Markup(b64encode(gzip.compress(scripts[0].encode(), mtime=0)).decode())
 
 
 def _file(name: str) -> str:
