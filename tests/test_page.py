@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_hostile_texts_make_no_element_and_no_attribute(page: Parsed, hostile: P
 def test_json_inside_of_a_script_ends_no_element_and_keeps_its_texts(text: str) -> None:
     written = rendering.script_json({"key": text})
     assert not re.search("[<>&\u2028]", written)
-    assert rendering.json.loads(written) == {"key": text}
+    assert json.loads(written) == {"key": text}
 
 
 def test_a_page_that_cannot_be_made_costs_the_page_only(
@@ -147,3 +148,17 @@ def test_every_look_of_a_kernel_has_its_marker_and_its_sample() -> None:
     markers = {look.marker for look in looks} | set(MARKERS)
     assert all(charts.MARKERS[marker] in rendering.PATHS for marker in markers)
     assert BACKGROUND.marker == ""
+
+
+def test_energy_is_a_plot_and_a_column_where_it_was_measured(tmp_path: Path, page: Parsed) -> None:
+    content = Run({("linear-a", "causal"): Law(1e-6, 1)}, (256, 512)).content()
+    for row in content["benchmarks"]:
+        row["extra_info"]["energy_j"] = 0.0123
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(content))
+    with without_pictures():
+        writing.write_report([path], tmp_path / "out")
+    found = Parsed(tmp_path / "out" / "report.html")
+    assert "energy" in found.texts and "0.0123 J" in found.texts
+    assert any(text.startswith("Energy") for text in found.texts)
+    assert "energy" not in page.texts

@@ -44,9 +44,10 @@ if (tick == 0) return "0";
 const step = ticks.length > 1 ? Math.abs(ticks[1] - ticks[0]) : Infinity;
 const digits = Math.min(9, Math.max(3, Math.ceil(Math.log10(Math.max(...ticks.map(Math.abs)) / step)) + 1));
 if (unit == "" || unit == "x") return +tick.toPrecision(digits) + unit;
-// Seconds take small prefixes only, counts large ones only.
-const prefixes = unit == "s" ? ["", "m", "µ", "n", "p"] : ["E", "P", "T", "G", "M", "k", ""];
-const first = unit == "s" ? 0 : 6;
+// Seconds and joules take small prefixes only, counts large ones only.
+const small = unit == "s" || unit == "J";
+const prefixes = small ? ["", "m", "µ", "n", "p"] : ["E", "P", "T", "G", "M", "k", ""];
+const first = small ? 0 : 6;
 const place = prefixes.findIndex((_, one) => Math.abs(tick) * 1.0001 >= 1000 ** (first - one));
 const found = place < 0 ? prefixes.length - 1 : place;
 return +(tick / 1000 ** (first - found)).toPrecision(digits) + " " + prefixes[found] + unit;

@@ -12,9 +12,9 @@ from benchmarks.analysis.page.content import Axis, Band, Chart, Line, Point
 from benchmarks.analysis.plots.looks import FULL, Look
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.conclusions import headline_kernel
+from benchmarks.analysis.report.page.amounts import energy_chart, memory_chart
 from benchmarks.analysis.report.page.points import (
     OF_TIMES,
-    PREDICTED,
     endings,
     guide,
     impossible,
@@ -38,7 +38,7 @@ PLAIN = Look("#222222", "", FULL)
 
 def charts(view: View) -> Iterator[Chart]:
     """Every plot of a view, a plot for each of its modes; none of what was not measured."""
-    for make in (_times, _speedups, _theory, _memory, _roofline):
+    for make in (_times, _speedups, _theory, memory_chart, energy_chart, _roofline):
         for mode in view.series:
             chart = make(view, mode)
             if chart is not None:
@@ -131,43 +131,6 @@ def _theory(view: View, mode: str) -> Chart:
         OF_TIMES,
         bands,
         notes,
-    )
-
-
-def _memory(view: View, mode: str) -> Chart | None:
-    cases = numbers(_of_mode(view, mode), "peak_bytes", "predicted_peak_bytes")
-    cases = cases[cases["peak_bytes"] > 0].sort_values("seq_len")
-    lines = []
-    for kernel, look in view.looks.items():
-        ours = cases[cases["kernel"] == kernel]
-        measured, predicted = [], []
-        for index, case in ours.iterrows():
-            n, peak, theory = (
-                float(case["seq_len"]),
-                float(case["peak_bytes"]),
-                known(case["predicted_peak_bytes"]),
-            )
-            says = (str(case["seq_len"]), wording.amount(peak, "B"), wording.amount(theory, "B"))
-            measured.append(Point(n, peak, says, record=number(index)))
-            predicted += [Point(n, theory, says, record=number(index))] if theory else []
-        if measured:
-            lines.append(Line(kernel, look, measured, (kernel,)))
-            theory_look = plain(look, PREDICTED)
-            lines += (
-                [Line(f"{kernel}, predicted", theory_look, predicted, (kernel,), joined=False)]
-                if predicted
-                else []
-            )
-    if not lines:
-        return None
-    return Chart(
-        f"Peak memory over sequence length, {mode}",
-        "Peak memory above the inputs; dashes are the predictions.",
-        length_axis(view.lengths),
-        Axis("peak memory above the inputs", "B"),
-        lines,
-        ("N", "measured", "predicted"),
-        notes=["Dashes without a line are predictions."],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,15 +12,16 @@ from benchmarks.analysis.page.content import Cell, Grid
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.cases import spread
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary
+from benchmarks.analysis.report.page.amounts import ENERGY, bytes_words, joules
 from benchmarks.analysis.report.page.points import interval_words, known, number
 
-AMOUNTS = {
-    "flops": ("FLOPs", "FLOP"),
-    "min_bytes": ("least bytes", "B"),
-    "peak_bytes": ("peak memory", "B"),
-    "energy_j": ("energy", "J"),
+AMOUNTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "flops": ("FLOPs", lambda value: wording.amount(value, "FLOP")),
+    "min_bytes": ("least bytes", bytes_words),
+    "peak_bytes": ("peak memory", bytes_words),
+    ENERGY: ("energy", joules),
 }
-"""Columns of amounts, with their names and units."""
+"""Columns of amounts, with their names and words."""
 
 
 def cases_grid(cases: pd.DataFrame) -> Grid:
@@ -38,9 +39,9 @@ def cases_grid(cases: pd.DataFrame) -> Grid:
             Cell("-" if length is None else f"{length:.0f}", length),
             *_times(case),
         ]
-        for field, (_, unit) in amounts.items():
+        for field, (_, say) in amounts.items():
             value = known(case[field])
-            row.append(Cell(wording.amount(value, unit), value))
+            row.append(Cell(say(value), value))
         share, outcome = known(case["floor_share"]), str(case["outcome"])
         row += [Cell(wording.percent(share), share), Cell(wording.OUTCOME_WORDS.get(outcome, outcome))]
         rows.append(row)
