@@ -1,4 +1,4 @@
-"""The live plots of what a call costs beside its time: its peak memory, and its energy where it was measured."""
+"""The live plots of what a call costs beside its time: peak memory, and energy where it was measured."""
 
 from __future__ import annotations
 
