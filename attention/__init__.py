@@ -11,7 +11,6 @@ from attention.functional import (
     standard_attention,
     window_attention,
 )
-from attention.kernels.linear_triton import linear_triton_with_state
 from attention.kernels.registry import Kernel, Reference, get_kernel, list_kernels, register_kernel
 from attention.modules import KVCache, MultiheadAttention, SelfAttention, count_flops_self_attention
 from attention.profiler import Profile, profile
@@ -35,7 +34,6 @@ __all__ = [
     "kernels",
     "linear_attention",
     "linear_attention_step",
-    "linear_triton_with_state",
     "list_kernels",
     "make_inputs",
     "profile",

@@ -17,7 +17,7 @@ from attention import Case
 from attention.profiler import clock_name
 from benchmarks import provenance
 from benchmarks.apart import Apart, Measuring
-from benchmarks.grid import PRESETS, schedule, series_of
+from benchmarks.grid import schedule, series_of
 from benchmarks.guard import Guard
 from benchmarks.ledger import Ledger
 from benchmarks.machine.cards import find_card
@@ -35,6 +35,7 @@ from benchmarks.options import (
 from benchmarks.own.options import baselines, measured_own, own_kernels, own_options
 from benchmarks.provenance import RUN
 from benchmarks.saving import Saving
+from benchmarks.selection import PRESETS
 from benchmarks.survival.endings import ENDINGS, end_with_parent, handling
 from benchmarks.survival.isolation import Worker, pipes, serve, silence
 from benchmarks.survival.journal import Journal

@@ -5,74 +5,27 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
 
 from attention import Case, get_kernel, list_kernels
-from attention.case import DTYPES, MODES, PHASES
+from attention.case import DTYPES, INFERENCE, MODES
 from attention.functional import choose
 from attention.kernels import BUILT_IN
 from attention.kernels.registry import FAMILIES, backends
+from benchmarks.selection import (
+    DECODE_CONTEXT,
+    DEFAULT_DTYPE,
+    ON_CUDA,
+    Preset,
+    Selection,
+    doublings,
+    forms_of,
+    refuse_misfits,
+)
 from benchmarks.subjects import ceiling_cases
-
-DEFAULT_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
-DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
-HEADS, HEAD_DIM = 8, 64
-
-
-def doublings(first: int, last: int) -> tuple[int, ...]:
-    """first, 2 first, 4 first, ... up to last."""
-    lengths = [first]
-    while 2 * lengths[-1] <= last:
-        lengths.append(2 * lengths[-1])
-    return tuple(lengths)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """The cases of a ``--grid``; every part can be overridden by its own option."""
-
-    seq_lens: tuple[int, ...]
-    kernels: tuple[str, ...]
-    layer_seq_lens: tuple[int, ...]
-    phases: tuple[str, ...]
-    repetitions: int
-    case_seconds: float
-    round_seconds: float
-    grows_on_cuda: bool
-
-
-# torch picks one of its fused backends for standard-sdpa; cuDNN's is the fastest on recent
-# cards and is not always the one picked, so it stands beside it where there is a GPU.
-_UNPINNED = ("standard-explicit", "standard-sdpa", "linear-*")
-_FASTEST = ("standard-sdpa", "linear-native", "linear-triton")
-_ON_CUDA = ("standard-sdpa-cudnn",)
-
-_DECADES = (10, 100, 1000, 10000)
-
-PRESETS = {
-    "smoke": Preset((64, 128, 256), _UNPINNED, (10, 100), ("forward",), 2, 0.02, 0.5, False),
-    "default": Preset(doublings(256, 8192), _UNPINNED, _DECADES, ("forward",), 6, 0.3, 2.0, True),
-    "try": Preset(doublings(256, 4096), _FASTEST, (), ("forward",), 3, 0.1, 1.0, True),
-    "full": Preset(doublings(64, 16384), ("*",), _DECADES, PHASES, 5, 1.0, 20.0, True),
-}
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The options that choose cases; None stands for the preset's choice."""
-
-    preset: Preset
-    devices: Sequence[str]
-    dtypes: Sequence[str] | None = None
-    kernels: Sequence[str] | None = None
-    modes: Sequence[str] | None = None
-    phases: Sequence[str] | None = None
-    seq_lens: Sequence[int] | None = None
-    shape: tuple[int, int, int] | None = None
-    own: Sequence[str] = ()
 
 
 def foreign_kernels() -> list[str]:
@@ -94,18 +47,32 @@ def select_kernels(patterns: Sequence[str], option: str = "--kernel") -> list[st
 
 
 def build_cases(selection: Selection) -> list[Case]:
-    """All cases of a selection, lengths ascending within a series."""
+    """All cases of a selection, lengths ascending within a series.
+
+    Raises:
+        ValueError: options that leave a phase without a case, or fit none of the phases.
+    """
+    refuse_misfits(selection)
     cases = []
     for device in selection.devices:
-        batch, heads, head_dim = selection.shape or (DEFAULT_BATCH[device], HEADS, HEAD_DIM)
         for kernel in _kernels(selection, device):
             for dtype in selection.dtypes or (DEFAULT_DTYPE[device],):
                 for phase in selection.phases or selection.preset.phases:
-                    for mode in selection.modes or MODES:
-                        series = Case(kernel, mode, 0, phase, device, dtype, batch, heads, head_dim)
+                    for shape, queries, mode in forms_of(selection, device, phase):
+                        batch, heads, head_dim, kv_heads = shape
+                        series = Case(
+                            kernel, mode, 0, phase, device, dtype, batch, heads, head_dim,
+                            kv_heads=kv_heads, query_len=queries,
+                        )  # fmt: skip
                         lengths = selection.seq_lens or _seq_lens(selection.preset, series)
-                        cases += [replace(series, seq_len=n) for n in sorted(set(lengths))]
-    return cases
+                        cases += [_of_length(series, n) for n in sorted(set(lengths))]
+    return list(dict.fromkeys(cases))
+
+
+def _of_length(series: Case, seq_len: int) -> Case:
+    """A case of the series; with as many queries as keys it is a plain one."""
+    plain = series.query_len == seq_len and series.phase != "decode"
+    return replace(series, seq_len=seq_len, query_len=None if plain else series.query_len)
 
 
 def _kernels(selection: Selection, device: str) -> list[str]:
@@ -116,7 +83,7 @@ def _kernels(selection: Selection, device: str) -> list[str]:
     if selection.kernels:
         others = select_kernels(selection.kernels)
     else:
-        patterns = selection.preset.kernels + (_ON_CUDA if device == "cuda" else ())
+        patterns = selection.preset.kernels + (ON_CUDA if device == "cuda" else ())
         others = [name for name in select_kernels(patterns) if serves(name, device)]
         others = [name for name in others if name not in BUILT_IN or _plain(name)]
     return list(dict.fromkeys([*selection.own, *others]))
@@ -136,13 +103,21 @@ def serves(kernel: str, device: str) -> bool:
 def build_layer_cases(selection: Selection) -> list[Case]:
     """The profiling experiment: a whole self-attention layer at four decades of lengths, bidirectional.
 
+    A layer has as many heads of keys as of queries, and as many queries as keys; it is measured in no phase
+    of inference.
+
     Its kernels are what "standard" and "linear" stand for on the device; the explicit forms, which at
     N = 10000 take seconds a call and gigabytes, are measured with --kernel.
     """
-    if not selection.preset.layer_seq_lens:
+    phases = [one for one in selection.phases or selection.preset.phases if one not in INFERENCE]
+    shapes = selection.shapes and [shape for shape in selection.shapes if not shape.kv_heads]
+    if not selection.preset.layer_seq_lens or not phases or shapes == [] or selection.query_lens:
         return []
     layers = replace(
         selection,
+        phases=phases,
+        shapes=shapes,
+        tokens=None,
         modes=selection.modes or ("bidirectional",),
         seq_lens=selection.seq_lens or selection.preset.layer_seq_lens,
     )
@@ -170,6 +145,8 @@ def build_ceilings(selection: Selection) -> list[Case]:
 
 def _seq_lens(preset: Preset, series: Case) -> tuple[int, ...]:
     """Longer lengths on cards that hold them, and for the linear kernels as far as memory goes."""
+    if series.phase == "decode" and preset.grows_on_cuda:
+        return doublings(preset.seq_lens[0], DECODE_CONTEXT[series.device])
     if series.device != "cuda" or not preset.grows_on_cuda:
         return preset.seq_lens
     card = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory

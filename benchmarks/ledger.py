@@ -160,5 +160,5 @@ class Ledger:
 
 
 def _of_any_batch(case: Case) -> Case:
-    """The series of a case, whatever its batch and heads."""
-    return replace(series_of(case), batch=1, heads=1)
+    """The series of a case, whatever its batch and heads; as many heads of queries share one of keys."""
+    return replace(series_of(case), batch=1, heads=case.heads // case.key_heads, kv_heads=1)

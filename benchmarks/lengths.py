@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attention import Case, Reference, get_kernel, make_inputs
 from attention.kernels.references import Head, Rows, summed, tolerances
+from benchmarks.inference import attention_of
 from benchmarks.subjects import layer_and_input, upstream
 
 ROOM = 4
@@ -47,7 +48,7 @@ def _fault_of_operator(case: Case, reference: Reference | None) -> str | None:
     inputs, kernel = make_inputs(case), get_kernel(case.kernel)
     extra = kernel.extra_inputs(case)
     with torch.set_grad_enabled(case.backward):
-        out = kernel.function(*inputs, causal=case.causal, **extra)
+        out = attention_of(case)(*inputs, causal=case.causal, **extra)
     shape = (case.batch, case.heads, case.queries, case.value_dim)
     found = _unlike(out, shape, inputs[0], "the output")
     if not found and reference:

@@ -17,6 +17,7 @@ from attention.profiler import CLOCKS, Counted, clock_name, peak_memory, try_cou
 from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
 from benchmarks.computed import Candidate, Computed, compute_long, compute_short
 from benchmarks.grid import series_of
+from benchmarks.inference import kept_bytes
 from benchmarks.ledger import Ledger
 from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare
 
@@ -83,12 +84,8 @@ class Measurer:
             return
         series = series_of(case)
         if series not in self._computed:
-            short = replace(case, seq_len=min(CHECK_SEQ_LEN, self.ledger.longest(case)))
-            # The oracle keeps a state per token and row in float64 for its gradients: a few rows are enough.
-            # Without gradients all heads cost little, and kernels that compile for their number do so once.
-            few = case.subject == "operator" and case.backward
-            heads = min(2, case.heads) if few else case.heads
-            self._computed[series] = found = compute_short(replace(short, batch=1, heads=heads), case)
+            short = _shortened(case, self.ledger.longest(case))
+            self._computed[series] = found = compute_short(_of_few_heads(short), case)
             if not found.fault and case.subject != "ceiling":
                 self._learn(short)
         if fault := self._computed[series].fault:
@@ -148,8 +145,28 @@ class Measurer:
             "precision": precision_of(case),
             "repetition": repetition,
             "clock": clock_name(case.device, self.clock),
+            "cache_bytes": kept_bytes(case) if case.subject == "operator" else None,
             **self._read[case.key],
         }
+
+
+def _shortened(case: Case, longest: int) -> Case:
+    """A case of a few tokens of its series; of unequal lengths, half as many queries as keys at most."""
+    tokens = min(CHECK_SEQ_LEN, longest)
+    queries = case.query_len and min(case.query_len, max(1, tokens // 2))
+    return replace(case, seq_len=tokens, query_len=queries)
+
+
+def _of_few_heads(case: Case) -> Case:
+    """One sequence, with gradients of two heads of keys, each with all of its heads of queries.
+
+    The oracle keeps a state per token and row in float64 for its gradients: a few rows are enough. Without
+    gradients all heads cost little, and kernels that compile for their number do so once.
+    """
+    if case.subject != "operator" or not case.backward:
+        return replace(case, batch=1)
+    kv_heads = min(2, case.key_heads)
+    return replace(case, batch=1, heads=kv_heads * case.heads // case.key_heads, kv_heads=kv_heads)
 
 
 def _function(case: Case, found: Candidate | None, nearest: Candidate | None) -> dict[str, Any]:

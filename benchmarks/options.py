@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from attention import Case
-from attention.case import DTYPES, MODES, PHASES
+from attention.case import DTYPES, INFERENCE, MODES, PHASES
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.run_file import read_run
 from benchmarks.grid import (
-    PRESETS,
-    Selection,
     build_cases,
     build_ceilings,
     build_layer_cases,
 )
 from benchmarks.own.options import add_own_options, in_modes_of
+from benchmarks.selection import PRESETS, Selection, Shape
 
+EVERY = (*PHASES, *INFERENCE)
 MOST = 1e6
 """The most seconds, rounds or repetitions that can be asked for."""
 MOST_SIZE = 2**31 - 1
@@ -108,9 +108,20 @@ def add_options(parser: pytest.Parser) -> None:
         help="Kernels by name, as a shell pattern; repeatable. Example: --kernel 'linear-*'",
     )
     add("--mode", metavar="MODES", help=f"Out of {', '.join(MODES)}, with commas. Default: both.")
-    add("--phase", metavar="PHASES", help=f"Out of {', '.join(PHASES)}, with commas. Default: forward.")
-    add("--seq-len", metavar="N,N,...", help="Lengths. Default: 256 to 8192 by doubling, more on CUDA.")
-    add("--shape", metavar="BxHxD", help="Batch, heads and head dimension. Default: 1x8x64, on CUDA 4x8x64.")
+    add("--phase", metavar="PHASES", help=f"Out of {', '.join(EVERY)}, with commas. Default: forward.")
+    add(
+        "--seq-len",
+        metavar="N,N,...",
+        help="Lengths, those of its context for a decode. Default: 256 to 8192 by doubling, more on CUDA.",
+    )
+    add(
+        "--shape",
+        metavar="BxHxD,...",
+        help="Batch, heads and head dimension; 1x32:8x128 has 8 heads of keys and values. "
+        "Default: 1x8x64, on CUDA 4x8x64, of a decode the batches 1, 8 and 64.",
+    )
+    add("--query-len", metavar="Q,Q,...", help="Queries against N keys. Default: as many as keys.")
+    add("--tokens", metavar="T,T,...", help="New tokens of a call of --phase decode. Default: 1.")
     add(
         "--repetitions",
         type=int,
@@ -178,13 +189,13 @@ def positive(config: pytest.Config, option: str, default: float) -> float:
     return float(value)
 
 
-def _seq_lens(config: pytest.Config) -> list[int] | None:
-    text = config.getoption("seq_len")
+def _lengths(config: pytest.Config, option: str, example: str = "256,512") -> list[int] | None:
+    text = config.getoption(option.replace("-", "_"))
     if text is None:
         return None
     if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
-        raise pytest.UsageError(f"--seq-len takes lengths above 0 with commas, like 256,512; got {text!r}")
-    return _sizes("--seq-len", text.split(","))
+        raise pytest.UsageError(f"--{option} takes lengths above 0 with commas, like {example}; got {text!r}")
+    return sorted(set(_sizes(f"--{option}", text.split(","))))
 
 
 def _sizes(option: str, words: Sequence[str]) -> list[int]:
@@ -194,15 +205,24 @@ def _sizes(option: str, words: Sequence[str]) -> list[int]:
     return [int(word) for word in words]
 
 
-def _shape(config: pytest.Config) -> tuple[int, int, int] | None:
+def _shapes(config: pytest.Config) -> list[Shape] | None:
     text = config.getoption("shape")
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    return None if text is None else list(dict.fromkeys(_shape(word.strip()) for word in text.split(",")))
+
+
+def _shape(text: str) -> Shape:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)(?::([1-9]\d*))?x([1-9]\d*)", text)
     if not match:
-        raise pytest.UsageError(f"--shape takes batch x heads x head dimension, like 1x8x64; got {text!r}")
-    batch, heads, head_dim = _sizes("--shape", match.groups())
-    return batch, heads, head_dim
+        raise pytest.UsageError(
+            "--shape takes batch x heads x head dimension, like 1x8x64, or with heads of keys and values "
+            f"1x32:8x128; got {text!r}"
+        )
+    batch, heads, kv_heads, head_dim = _sizes("--shape", [word or match[2] for word in match.groups()])
+    if heads % kv_heads:
+        raise pytest.UsageError(
+            f"--shape takes a multiple of the heads of keys and values as heads of queries; got {text!r}"
+        )
+    return Shape(batch, heads, head_dim, 0 if kv_heads == heads else kv_heads)
 
 
 def known_seconds(config: pytest.Config) -> dict[str, float]:
@@ -237,9 +257,11 @@ def selected_cases(config: pytest.Config, own: Sequence[str] = ()) -> dict[str, 
         kernels=config.getoption("kernel"),
         own=own,
         modes=chosen(config, "mode", list(MODES)),
-        phases=chosen(config, "phase", list(PHASES)),
-        seq_lens=_seq_lens(config),
-        shape=_shape(config),
+        phases=chosen(config, "phase", list(EVERY)),
+        seq_lens=_lengths(config, "seq-len"),
+        shapes=_shapes(config),
+        query_lens=_lengths(config, "query-len"),
+        tokens=_lengths(config, "tokens", "1,4"),
     )
     trying = config.getoption("grid") == "try"
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attention import Case, Costs, Reference, SelfAttention, get_kernel, make_inputs
+from attention.costs import cache_bytes
 from attention.kernels.extra_inputs import seeded, tensors_in
 from attention.kernels.references import (
     Errors,
@@ -20,6 +21,7 @@ from attention.kernels.references import (
     relative_error,
 )
 from attention.modules import self_attention_costs
+from benchmarks.inference import attention_of, keeps_state, refusal, step_behind
 
 Call = Callable[[], object]
 
@@ -59,17 +61,23 @@ def precision_of(case: Case) -> str:
 
 
 def input_bytes(case: Case) -> int:
-    """Inputs, and the gradient that enters a backward."""
-    tokens = case.batch * case.heads * case.seq_len
-    return tokens * (2 * case.head_dim + case.value_dim * (2 if case.backward else 1)) * case.itemsize
+    """Inputs, the gradient that enters a backward, and a state that is read and written."""
+    d, dv = case.head_dim, case.value_dim
+    rows = case.heads * case.queries * (d + (dv if case.backward else 0))
+    rows += case.key_heads * case.seq_len * (d + dv)
+    return case.batch * rows * case.itemsize + (cache_bytes(case, state=True) if stepped(case) else 0)
+
+
+def stepped(case: Case) -> bool:
+    """Whether a case is a step of new tokens behind a state."""
+    return case.subject == "operator" and case.phase == "decode" and keeps_state(case)
 
 
 def _timed(
     case: Case, function: Callable[..., Tensor], inputs: Sequence[Tensor], leaves: Sequence[Tensor]
 ) -> Prepared:
     """A forward without gradients, or a forward and a backward into the leaves."""
-    read, gradients = _bytes(inputs), _bytes(leaves)
-    written = case.batch * case.heads * case.seq_len * case.value_dim * case.itemsize
+    read, gradients, written = _bytes(inputs), _bytes(leaves), _output_bytes(case)
 
     def forward() -> None:
         with torch.no_grad():
@@ -87,6 +95,10 @@ def _timed(
     return Prepared(forward_backward, 2 * (read + written) + written + gradients)
 
 
+def _output_bytes(case: Case) -> int:
+    return case.batch * case.heads * case.queries * case.value_dim * case.itemsize
+
+
 def _bytes(tensors: Sequence[Tensor]) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
@@ -101,14 +113,28 @@ def upstream(out: Tensor) -> Tensor:
 
 
 def _prepare_operator(case: Case) -> Prepared:
-    kernel = get_kernel(case.kernel)
-    attention, extra = kernel.function, kernel.extra_inputs(case)
+    if stepped(case):
+        return _prepare_step(case)
+    attention, extra = attention_of(case), get_kernel(case.kernel).extra_inputs(case)
 
     def attend(q: Tensor, k: Tensor, v: Tensor, *_: Tensor) -> Tensor:
         return attention(q, k, v, causal=case.causal, **extra)
 
     inputs = make_inputs(case)
-    return _timed(case, attend, [*inputs, *tensors_in(extra)], [*inputs, *differentiated_inputs(extra)])
+    prepared = _timed(case, attend, [*inputs, *tensors_in(extra)], [*inputs, *differentiated_inputs(extra)])
+    return prepared._replace(min_bytes=prepared.min_bytes + _state_written(case))
+
+
+def _prepare_step(case: Case) -> Prepared:
+    q, k, v = make_inputs(case)
+    tokens = case.batch * case.key_heads * case.queries * (case.head_dim + case.value_dim) * case.itemsize
+    least = _bytes([q]) + tokens + _output_bytes(case) + 2 * cache_bytes(case, state=True)
+    return Prepared(step_behind(get_kernel(case.kernel), q, k, v), least)
+
+
+def _state_written(case: Case) -> int:
+    """Bytes of the state that a prefill returns; keys and values are kept as they were given."""
+    return cache_bytes(case, state=True) if case.phase == "prefill" and keeps_state(case) else 0
 
 
 # --- the layer ---------------------------------------------------------------------------------------
@@ -230,9 +256,9 @@ SUBJECTS = {
     "operator": Subject(
         prepare=_prepare_operator,
         costs=lambda case: get_kernel(case.kernel).known_costs(case),
-        supports=lambda case: get_kernel(case.kernel).supports(case),
+        supports=lambda case: get_kernel(case.kernel).supports(case) or refusal(case),
         errors=lambda case, reference: errors_against_reference(
-            case, seq_len=case.seq_len, reference=reference
+            case, seq_len=case.seq_len, reference=reference, function=attention_of(case)
         ),
     ),
     "layer": Subject(

@@ -5,12 +5,25 @@ from __future__ import annotations
 import os
 
 import pytest
+from torch import Tensor
 
 from attention.kernels.linear_decay_triton import operator as decay
 from attention.kernels.linear_triton import operator as linear
+from attention.kernels.linear_triton import step
+from attention.kernels.linear_triton.kernel import linear_triton
 from attention.kernels.triton_common import plan
+from attention.state import State
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def continued(
+    q: Tensor, k: Tensor, v: Tensor, state: State | None = None, *, causal: bool = True
+) -> tuple[Tensor, State]:
+    """The output of linear-triton behind a state, and the next state."""
+    found: tuple[Tensor, State]
+    found = linear_triton(q, k, v, causal=causal, initial_state=state, return_state=True)
+    return found
 
 
 def skip_outside_of_the_interpreter(request: pytest.FixtureRequest, *needs_none: str) -> None:
@@ -32,3 +45,4 @@ def forget_every_launch() -> None:
     """Forget the launches that kernels remember."""
     for operator in (linear, decay):
         operator.forget_launches()
+    step.forget_steps()

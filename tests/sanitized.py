@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,9 @@ from attention.kernels.linear_decay_native import costs as decay
 from attention.kernels.linear_decay_native import linear_decay_native
 from attention.kernels.linear_native import costs as linear
 from attention.kernels.linear_native import linear_native
+from attention.kernels.linear_native.kernel import native_step
 from attention.kernels.native.library import STORAGE, missing
+from attention.state import State
 from tests.misfits import MISFITS, three
 
 SHAPES = [
@@ -69,6 +72,32 @@ def served_with_gates(dtype: torch.dtype) -> int:
     return calls
 
 
+def served_forms(dtype: torch.dtype) -> int:
+    """Calls of grouped heads, of other lengths and behind states, and steps; how many."""
+    calls = 0
+    lengths = ((1, 1), (65, 130), (130, 65), (0, 70), (70, 0), (700, 700), (3, 3))
+    for (Nq, Nk), (D, E), causal in product(lengths, ((1, 1), (17, 33), (64, 64)), (False, True)):
+        q, k, v, S = (
+            torch.randn(2, heads, rows, width).to(dtype)
+            for heads, rows, width in ((6, Nq, D), (2, Nk, D), (2, Nk, E), (2, D, E))
+        )
+        wide = torch.promote_types(dtype, torch.float32)
+        state = State(S.to(wide), torch.rand(2, 2, D, dtype=wide))
+        inputs = [x.requires_grad_() for x in (q, k, v, *state)]
+        torch.set_num_threads(THREADS[calls % 2])
+        given: dict[str, Any] = {"initial_state": state, "return_state": True, "eps": 1.0}
+        out, last = linear_native(*inputs[:3], causal=causal, **given)
+        torch.autograd.grad(out.sum() + last.S.sum(), inputs, allow_unused=True)
+        linear_native(q.detach(), k.detach(), v.detach(), causal=causal)
+        if Nq == Nk:
+            with torch.no_grad():
+                for count in (1, min(3, Nq)):
+                    q_, k_, v_ = (x[:, :, :count] for x in (q, k, v))
+                    native_step(q_, k_, v_, state, in_place=True)
+        calls += 1
+    return calls
+
+
 def call(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, threads: tuple[int, int]) -> None:
     """A forward and a backward; of a sum the gradient has strides of 0."""
     inputs = [x.detach().requires_grad_() for x in (q, k, v)]
@@ -97,6 +126,7 @@ if __name__ == "__main__":
         reasons = [reason for reason in pool.map(missing, programs, 2 * list(STORAGE)) if reason]
     assert not reasons, reasons
     calls = sum(map(served, STORAGE)) + sum(map(served_with_gates, STORAGE))
+    calls += sum(map(served_forms, STORAGE))
     q, k, v = (torch.randn(LARGE[:3] + (width,)) for width in LARGE[3:] + LARGE[4:])
     call(q, k, v, True, "elu", (3, 3))
     print(calls, refused())

@@ -60,7 +60,8 @@ class Run:
     """One run: a law per kernel and mode, or times given point by point as {length: seconds}.
 
     `not_measured` holds (kernel, mode, length, outcome, reason). A `subject` of None leaves the field out, as
-    older files do; with `theory`, FLOPs are also counted and peaks also predicted, both exactly.
+    older files do; with `theory`, FLOPs are also counted and peaks also predicted, both exactly. So do
+    `kv_heads` and `query_len` unless they are given; a decode has one query unless it is said.
     """
 
     laws: Mapping[tuple[str, str], Law | Mapping[int, float]]
@@ -74,6 +75,8 @@ class Run:
     seed: int = 0
     subject: str | None = None
     theory: bool = False
+    kv_heads: int | None = None
+    query_len: int | None = None
 
     def content(self) -> dict[str, Any]:
         """Content of the JSON file."""
@@ -117,6 +120,9 @@ class Run:
         case = {"kernel": kernel, "mode": mode, "phase": self.phase, "seq_len": length, **vars(self.machine)}
         if self.subject == "layer":
             case["embed_dim"] = self.machine.heads * self.machine.head_dim
+        queries = self.query_len or (1 if self.phase == "decode" else None)
+        case |= {} if self.kv_heads is None else {"kv_heads": self.kv_heads}
+        case |= {} if queries is None else {"query_len": queries}
         return case if self.subject is None else {**case, "subject": self.subject}
 
     def _left_out(self, kernel: str, mode: str, length: int, outcome: str, reason: str) -> dict[str, Any]:
@@ -134,6 +140,9 @@ class Run:
         matrix = 8 * heads * length**2 if kernel == "standard-explicit" else 0
         shape = f"B{machine.batch}-H{machine.heads}-N{length}-D{dim}"
         layer = "layer/" if self.subject == "layer" else ""
+        amounts = {} if self.phase != "decode" else self._of_decode(family, length)
+        shape += "" if self.kv_heads is None else f"-KV{self.kv_heads}"
+        shape += "" if self.phase != "decode" else f"-Q{self.query_len or 1}"
         theory = {"counted_flops": 2 * macs, "predicted_peak_bytes": tensor + matrix}
         return {
             "schema": 1,
@@ -147,7 +156,23 @@ class Run:
             "peak_bytes": tensor + matrix,
             "peak_rss_bytes": 3 * tensor if machine.device == "cpu" else None,
             **(theory if self.theory else {}),
+            **amounts,
         }
+
+    def _of_decode(self, family: str, length: int) -> dict[str, Any]:
+        """Keys and values are read, or a state is read and written; both are what is kept."""
+        machine, queries = self.machine, self.query_len or 1
+        dim, kv_heads = machine.head_dim, self.kv_heads or machine.heads
+        size = 4 if machine.dtype == "float32" else 2
+        keys = kv_heads * dim
+        if family == "standard":
+            kept = read = 2 * keys * length * size
+            macs = 2 * machine.heads * dim * length * queries
+        else:
+            kept, macs = 4 * keys * (dim + 1), (keys + machine.heads * (dim + 1)) * dim * queries
+            read = 2 * kept
+        kept, read, macs = (machine.batch * one for one in (kept, read, macs))
+        return {"cache_bytes": kept, "min_bytes": read, "macs": macs, "flops": 2 * macs}
 
 
 def ceilings(

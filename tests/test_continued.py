@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from attention import Case, get_kernel
-from attention.kernels.linear_triton.kernel import linear_triton_with_state
+from attention import Case, State, get_kernel
+from tests.interpreted import continued
 
 X = torch.ones(1, 2, 3, 4)
 S, Z = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4)
@@ -22,25 +22,19 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("state", [3, (S,), (S, None), (S, Z.to_sparse()), "Sz"])
 def test_a_state_that_is_no_pair_of_dense_tensors_is_a_type_error(state: Any) -> None:
-    with pytest.raises(TypeError, match="a state is a pair of dense tensors"):
-        linear_triton_with_state(X, X, X, state)
+    with pytest.raises(TypeError, match="initial_state must be a State, two dense tensors"):
+        continued(X, X, X, state)
 
 
 @pytest.mark.parametrize("state", [(S.int(), Z), (S.to("meta"), Z), (S, Z.to("meta")), (S[:, :1], Z)])
 def test_a_state_of_another_shape_device_or_kind_is_a_value_error(state: Any) -> None:
-    with pytest.raises(ValueError, match="a state is "):
-        linear_triton_with_state(X, X, X, state)
-
-
-@pytest.mark.parametrize("options", [{"eps": None}, {"eps": -1.0}, {"causal": 1}])
-def test_options_are_checked_as_those_of_linear_attention(options: dict[str, Any]) -> None:
-    with pytest.raises((TypeError, ValueError), match=r"eps must be|causal must be"):
-        linear_triton_with_state(X, X, X, **options)
+    with pytest.raises(ValueError, match="initial_state must "):
+        continued(X, X, X, state)
 
 
 def test_a_state_continued_by_no_tokens_is_the_state_in_float32() -> None:
     none = X[:, :, :0]
-    _, (last, normaliser) = linear_triton_with_state(none, none, none, (S.double() + 1, Z.double() + 2))
+    _, (last, normaliser) = continued(none, none, none, State(S.double() + 1, Z.double() + 2))
     assert torch.equal(last, S + 1) and torch.equal(normaliser, Z + 2)
 
 

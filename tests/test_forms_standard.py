@@ -110,8 +110,8 @@ def test_every_form_equals_the_oracle_in_every_combination(
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_dtype_keeps_to_its_tolerance(backend: str, given: torch.dtype, kind: str) -> None:
-    for queries, keys in ((40, 40), (30, 300)):
-        tensors = drawn(queries, keys, 2, dtype=given)
+    for queries, keys in ((40, 40), (70, 300)):  # of these shared keys, blocks have 32 queries
+        tensors = drawn(queries, keys, 1, dtype=given)
         check(backend, tensors, causal=True, key_padding_mask=padding(kind, keys))
 
 

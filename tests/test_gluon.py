@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention import Case, linear_triton_with_state
+from attention import Case
 from attention.case import MODES
 from attention.kernels.linear_triton import linear_triton
 from attention.kernels.linear_triton.costs import triton_costs
@@ -29,6 +29,7 @@ from attention.kernels.references import TOLERANCES, gradient_error, linear_refe
 from attention.kernels.triton_common import card as card_at_hand
 from attention.kernels.triton_common import plan as triton_plan
 from attention.kernels.triton_common.launch import Launch, Repeat
+from tests.interpreted import continued
 
 FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
 SHARED_MEMORY = 227 * 1024
@@ -100,7 +101,7 @@ def test_gluon_continued_from_a_state_equals_one_call_with_gradients(card: str) 
     def losses(*parts: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         state, outputs = None, []
         for queries, keys, values in parts:
-            out, state = linear_triton_with_state(queries, keys, values, state)
+            out, state = continued(queries, keys, values, state)
             outputs.append(out)
         out, (S, z) = torch.cat(outputs, dim=2), state  # type: ignore[misc]
         loss = (out.float() * do.float()).sum() + S.sum() / 100 + z.sum() / 10
@@ -131,6 +132,7 @@ from triton.experimental.gluon.language.nvidia.hopper import tma
 from attention.kernels.linear_triton.gluon.attend import attend
 from attention.kernels.linear_triton.gluon.differentiate import differentiate
 from attention.kernels.linear_triton.gluon.states import states, states_back
+from tests.interpreted import continued
 
 # Names of Triton 3.6, with which the passes have run, stand in for those of later versions when compiling.
 if not hasattr(gl, "thread_barrier"):
@@ -149,7 +151,7 @@ for kernel, moved, CAUSAL, REVERSE in (
     (differentiate, "a b x y out", True, True),
     (differentiate, "a b x y out", False, False),
 ):
-    known = switches | {"CAUSAL": CAUSAL, "REVERSE": REVERSE}
+    known = switches | {"CAUSAL": CAUSAL, "REVERSE": REVERSE, "GROUP": 1 if REVERSE else 4}
     of = types | dict.fromkeys(moved.split(), tile) | dict.fromkeys(known, "constexpr")
     names = kernel.arg_names
     constants = {(i,): known[name] for i, name in enumerate(names) if name in known}
@@ -235,9 +237,9 @@ def test_a_gluon_launch_gives_its_pass_as_many_arguments_as_that_takes(
     monkeypatch.setattr(Launch, "first", note)
     forget_launches()
     q, k, v, do = (torch.zeros(1, 2, 700, 128, dtype=torch.bfloat16) for _ in range(4))
-    how = (causal, "elu", 1e-6, "ieee", False, True)
+    how = (causal, "elu", 1e-6, "ieee", None, False, True)
     out, inv, S, z, _, _ = triton_forward(q, k, v, None, None, *how)
     states = (out, inv, S, z, None, None, None, None)
-    triton_gradients(do, q, k, v, *states, causal, "elu", "ieee", False)
+    triton_gradients(do, q, k, v, *states, causal, "elu", "ieee", None, False)
     forget_launches()
     assert missing == {"states": 0, "states_back": 0, "attend": 0, "differentiate": 0}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from benchmarks.grid import PRESETS, Selection, build_cases, schedule, series_of
+from benchmarks.grid import build_cases, schedule, series_of
+from benchmarks.selection import PRESETS, Selection
 
 
 def test_the_first_repetition_of_the_grid_ascends_and_each_later_one_is_shuffled() -> None:

@@ -34,7 +34,7 @@ KERNELS = {"standard-sdpa": Law(1e-9, 2)} | {
 SETTING: dict[str, Any] = {
     "subject": "operator", "mode": "causal", "phase": "forward", "device": "cpu", "device_name": "CPU",
     "machine": "", "dtype": "float32", "clock": "wall",
-    "batch": 1, "heads": 8, "head_dim": 64, "value_dim": 64,
+    "batch": 1, "heads": 8, "kv_heads": 8, "head_dim": 64, "value_dim": 64, "query_len": None,
 }  # fmt: skip
 Shifts = tuple[list[ExponentShift], list[CrossoverShift]]
 

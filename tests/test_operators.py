@@ -25,18 +25,35 @@ def gates(q: Tensor) -> Tensor:
     return q.new_zeros(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32)) - 0.1
 
 
+def state(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """A state before such keys and values."""
+    wide = torch.promote_types(k.dtype, torch.float32)
+    return k.new_ones(*k.shape[:2], k.shape[-1], v.shape[-1], dtype=wide), k.new_ones(
+        *k.shape[:2], k.shape[-1], dtype=wide
+    )
+
+
 FORWARD: dict[str, Callable[..., Any]] = {
     "linear-native": lambda q, k, v, phi="elu": ops.linear_native(q, k, v, True, phi, 1e-6, True),
     "linear-chunked": lambda q, k, v, phi="elu": ops.linear_chunked(q, k, v, True, phi, 1e-6, 32, True),
+    "linear-native with state": lambda q, k, v, phi="elu": ops.linear_native_with_state(
+        q, k, v, *state(*three()[1:]), True, phi, 1e-6, True
+    ),
+    "linear-native step": lambda q, k, v, phi="elu": ops.linear_native_step_(
+        q, k, v, *state(*three()[1:]), phi, 1e-6
+    ),
+    "linear-chunked with state": lambda q, k, v, phi="elu": ops.linear_chunked_with_state(
+        q, k, v, *state(*three()[1:]), True, phi, 1e-6, 32, True
+    ),
     "linear-decay-native": lambda q, k, v, phi="elu": ops.linear_decay_native(q, k, v, gates(q), phi, True),
     "linear-decay-chunked": lambda q, k, v, phi="elu": ops.linear_decay_chunked(
         q, k, v, gates(q), phi, 32, True
     ),
     "linear-triton inference": lambda q, k, v, phi="elu": ops.linear_triton_inference(
-        q, k, v, True, phi, 1e-6, "ieee"
+        q, k, v, True, phi, 1e-6, "ieee", None
     ),
     "linear-triton": lambda q, k, v, phi="elu": ops.linear_triton(
-        q, k, v, None, None, True, phi, 1e-6, "ieee", False, True
+        q, k, v, None, None, True, phi, 1e-6, "ieee", None, False, True
     ),
 }
 CHANGES: dict[str, Change] = {
@@ -94,6 +111,18 @@ def kept(name: str) -> tuple[dict[str, Tensor], Callable[..., Any]]:
         out, den, states = ops.linear_chunked(q, k, v, True, "elu", 1e-6, 32, True)
         tensors = {"grad_out": do, "q": q, "k": k, "v": v, "out": out, "den": den, "states": states}
         return tensors, lambda *x: ops.linear_chunked_backward(*x, True, "elu", 32)
+    if name == "linear-native with state":
+        S, z = state(k, v)
+        out, *_, inverse, states = ops.linear_native_with_state(q, k, v, S, z, False, "elu", 1e-6, True)
+        tensors = {"do": do, "dS": S, "dz": z, "q": q, "k": k, "v": v, "S0": S, "z0": z}
+        tensors |= {"out": out, "inverse": inverse, "states": states}
+        return tensors, lambda *x: ops.linear_native_with_state_backward(*x, False, "elu")
+    if name == "linear-chunked with state":
+        S, z = state(k, v)
+        out, *_, den, states = ops.linear_chunked_with_state(q, k, v, S, z, True, "elu", 1e-6, 32, True)
+        tensors = {"grad_out": do, "dS": S, "dz": z, "q": q, "k": k, "v": v}
+        tensors |= {"out": out, "den": den, "states": states}
+        return tensors, lambda *x: ops.linear_chunked_with_state_backward(*x, True, "elu", 32)
     if name == "linear-decay-chunked":
         out, states = ops.linear_decay_chunked(q, k, v, gates(q), "elu", 32, True)
         tensors = {"grad_out": do, "q": q, "k": k, "v": v, "g": gates(q), "states": states}
@@ -110,7 +139,7 @@ def kept(name: str) -> tuple[dict[str, Tensor], Callable[..., Any]]:
     )
     tensors = {"do": do, "q": q, "k": k, "v": v, "out": v.clone(), "inv": torch.zeros(heads, 70)}
     tensors |= {"S": S, "z": z, "S0": S0, "z0": z0, "dS": dS, "dz": dz}
-    return tensors, lambda *x: ops.linear_triton_backward(*x, True, "elu", "ieee", True)
+    return tensors, lambda *x: ops.linear_triton_backward(*x, True, "elu", "ieee", None, True)
 
 
 BACKWARD = [
@@ -118,6 +147,8 @@ BACKWARD = [
     for name, given in (
         ("linear-native", "do q k v out inverse states"),
         ("linear-chunked", "grad_out q k v out den states"),
+        ("linear-native with state", "do dS dz q k v S0 z0 out inverse states"),
+        ("linear-chunked with state", "grad_out dS dz q k v out den states"),
         ("linear-decay-native", "do q k v g states"),
         ("linear-decay-chunked", "grad_out q k v g states"),
         ("linear-triton", "do q k v out inv S z S0 z0 dS dz"),
@@ -164,7 +195,7 @@ def test_linear_triton_refuses_half_a_state(half: str) -> None:
     q, k, v, S0, z0 = (tensors.get(name) for name in ("q", "k", "v", "S0", "z0"))
     if half in ("S0", "z0"):
         with pytest.raises(ValueError, match="takes both parts of a state, S and z, or neither"):
-            ops.linear_triton(q, k, v, S0, z0, True, "elu", 1e-6, "ieee", True, True)
+            ops.linear_triton(q, k, v, S0, z0, True, "elu", 1e-6, "ieee", None, True, True)
 
 
 @pytest.mark.parametrize(
@@ -178,10 +209,10 @@ def test_linear_triton_refuses_sizes_beyond_its_32_bit_numbers(
     shape: tuple[int, ...], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One element, expanded: no memory of that size is needed."""
-    monkeypatch.setattr("attention.kernels.linear_triton.operator.contiguous_like", lambda x: x)
+    monkeypatch.setattr("attention.kernels.linear_triton.operator.contiguous_output", lambda q, v: v)
     x = torch.zeros(1, 1, 1, 1).expand(shape)
     with pytest.raises(ValueError, match=reason):
-        ops.linear_triton_inference(x, x, x, True, "elu", 1e-6, "ieee")
+        ops.linear_triton_inference(x, x, x, True, "elu", 1e-6, "ieee", None)
 
 
 def test_linear_triton_refuses_tokens_that_32_bits_do_not_reach() -> None:
@@ -191,7 +222,7 @@ def test_linear_triton_refuses_tokens_that_32_bits_do_not_reach() -> None:
     with pytest.raises(
         ValueError, match=f"reaches tokens less than {2**25} elements apart; got a stride of "
     ):
-        ops.linear_triton_inference(q, k, far, True, "elu", 1e-6, "ieee")
+        ops.linear_triton_inference(q, k, far, True, "elu", 1e-6, "ieee", None)
 
 
 def test_a_tensor_without_memory_is_refused() -> None:

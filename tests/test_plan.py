@@ -12,7 +12,14 @@ from torch._subclasses import FakeTensorMode
 
 from attention import Case
 from attention.case import MODES
-from attention.kernels.linear_triton.costs import backward_terms, forward_terms, plan_of_case, triton_costs
+from attention.costs import Terms
+from attention.kernels.linear_triton.costs import (
+    backward_terms,
+    forward_terms,
+    of_all_heads,
+    plan_of_case,
+    triton_costs,
+)
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.operator import (
     forget_launches,
@@ -67,16 +74,20 @@ def counted(x: dict[str, Tensor], causal: bool) -> tuple[int, int, int]:
     """FLOPs that torch's counter finds in a call without gradients, in a forward and in its backward."""
     q, k, v, do = (x[name] for name in NAMES)
     results: list[Tensor] = []
-    inference = count_flops(lambda: triton_inference(q, k, v, causal, "elu", 1e-6, "ieee"))
-    how = (causal, "elu", 1e-6, "ieee", False, True)
+    inference = count_flops(lambda: triton_inference(q, k, v, causal, "elu", 1e-6, "ieee", None))
+    how = (causal, "elu", 1e-6, "ieee", None, False, True)
     forward = count_flops(lambda: results.extend(triton_forward(q, k, v, None, None, *how)))
     out, inv, S, z, _, _ = results
     saved = (do, q, k, v, out, inv, S, z, None, None, None, None)
-    return inference, forward, count_flops(lambda: triton_gradients(*saved, causal, "elu", "ieee", False))
+    return (
+        inference,
+        forward,
+        count_flops(lambda: triton_gradients(*saved, causal, "elu", "ieee", None, False)),
+    )
 
 
-def expected(planned: Plan, causal: bool, terms: dict[str, int]) -> int:
-    return 2 * planned.all_heads * sum(terms.values())
+def expected(planned: Plan, terms: tuple[Terms, Terms]) -> int:
+    return 2 * sum(of_all_heads(planned, terms).values())
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -93,14 +104,14 @@ def test_counted_flops_follow_the_plan_of_the_launched_passes(
         "triton" if misaligned else "gluon",
     ]
     assert {name.split(".")[3] for name in hopper} == set(languages)
-    assert inference == forward == expected(ahead, causal, forward_terms(ahead, causal))
-    assert backward == expected(behind, causal, backward_terms(behind, causal))
+    assert inference == forward == expected(ahead, forward_terms(ahead, causal))
+    assert backward == expected(behind, backward_terms(behind, causal))
 
 
 def test_a_plan_of_misaligned_wide_tensors_computes_scores_in_each_block_of_the_values() -> None:
     """Aligned wide tensors compute scores once, misaligned ones once in each block of the values."""
     aligned, misaligned = (plan_of(x["q"], x["k"], x["v"]) for x in (inputs(), inputs("k")))
-    once, twice = (forward_terms(one, causal=True) for one in (aligned, misaligned))
+    once, twice = (forward_terms(one, causal=True)[0] for one in (aligned, misaligned))
     assert once["scores"] == once["weighted_values"]
     assert twice["scores"] == 2 * twice["weighted_values"]
 

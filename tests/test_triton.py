@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention import Case, linear_triton_with_state
+from attention import Case, State
 from attention.case import MODES
 from attention.kernels.linear_explicit import linear_explicit
 from attention.kernels.linear_triton.kernel import linear_triton
@@ -33,7 +33,13 @@ from attention.kernels.references import (
     relative_error,
 )
 from attention.kernels.triton_common.checks import supports
-from tests.interpreted import INTERPRETED, forget_every_launch, set_rules, skip_outside_of_the_interpreter
+from tests.interpreted import (
+    INTERPRETED,
+    continued,
+    forget_every_launch,
+    set_rules,
+    skip_outside_of_the_interpreter,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -126,9 +132,9 @@ def test_no_uninitialised_memory_reaches_a_result_of_linear_triton(mode: str, de
     def results() -> list[Tensor]:
         q, k, v = inputs(device, (1, 2, 70, 12), value_dim=5)
         out = linear_triton(q, k, v, causal=mode == "causal")
-        continued, state = linear_triton_with_state(q, k, v, causal=mode == "causal")
-        loss = (out + continued).sum() + state[0].sum() + state[1].sum()
-        return [out, continued, *state, *torch.autograd.grad(loss, (q, k, v))]
+        other, state = continued(q, k, v, causal=mode == "causal")
+        loss = (out + other).sum() + state[0].sum() + state[1].sum()
+        return [out, other, *state, *torch.autograd.grad(loss, (q, k, v))]
 
     clean = results()
     torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
@@ -152,8 +158,8 @@ def test_linear_triton_continued_from_a_state_equals_one_call_with_gradients(
     set_rules(monkeypatch, DESCRIBED=0 if moved_by == "descriptors" else 2**62)
     q, k, v = inputs(device, value_dim=24)
     one_call = linear_triton(q, k, v, causal=True)
-    head, state = linear_triton_with_state(q[:, :, :37], k[:, :, :37], v[:, :, :37])
-    tail, (S, z) = linear_triton_with_state(q[:, :, 37:], k[:, :, 37:], v[:, :, 37:], state)
+    head, state = continued(q[:, :, :37], k[:, :, :37], v[:, :, :37])
+    tail, (S, z) = continued(q[:, :, 37:], k[:, :, 37:], v[:, :, 37:], state)
     joined = torch.cat([head, tail], dim=2)
     assert relative_error(joined, one_call) < 1e-5
     weights = torch.randn_like(one_call)
@@ -166,7 +172,7 @@ def test_linear_triton_continued_from_a_state_equals_one_call_with_gradients(
 
 def test_the_last_state_of_linear_triton_and_its_gradients_are_those_of_the_sums(device: str) -> None:
     q, k, v = inputs(device)
-    _, (S, z) = linear_triton_with_state(q, k, v)
+    _, (S, z) = continued(q, k, v)
     phi = torch.nn.functional.elu(k) + 1
     S_wanted, z_wanted = phi.mT @ v, phi.sum(2)
     assert relative_error(S, S_wanted) < 1e-5
@@ -206,7 +212,7 @@ def test_linear_triton_of_an_empty_sequence_is_empty(device: str) -> None:
     out = linear_triton(q, q, q)
     assert out.shape == (1, 2, 0, 16)
     assert torch.autograd.grad(out.sum(), q)[0].shape == q.shape
-    out, (S, z) = linear_triton_with_state(q, q, q)
+    out, (S, z) = continued(q, q, q)
     assert out.numel() == 0
     assert not S.any() and S.shape == (1, 2, 16, 16)
     assert not z.any() and z.shape == (1, 2, 16)
@@ -231,7 +237,8 @@ def test_gradients_of_linear_triton_by_torch_func_equal_those_by_autograd(device
     weights = torch.randn_like(v)
 
     def loss(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return (linear_triton(q, k, v, causal=True) * weights).sum()
+        found: Tensor = (linear_triton(q, k, v, causal=True) * weights).sum()
+        return found
 
     got = torch.func.grad(loss, (0, 1, 2))(*(x.detach() for x in (q, k, v)))
     wanted = torch.autograd.grad(loss(q, k, v), (q, k, v))
@@ -262,14 +269,14 @@ def test_second_derivatives_tangents_and_maps_of_linear_triton_are_those_of_the_
         assert relative_error(found, wanted) < 1e-4
 
 
-def test_linear_triton_with_state_refuses_tangents_maps_and_second_derivatives(device: str) -> None:
+def test_linear_triton_with_a_state_refuses_tangents_maps_and_second_derivatives(device: str) -> None:
     q, k, v = inputs(device)
-    (first,) = torch.autograd.grad(linear_triton_with_state(q, k, v)[0].sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="linear_triton_with_state is differentiated once"):
+    (first,) = torch.autograd.grad(continued(q, k, v)[0].sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="linear-triton with a state is differentiated once"):
         torch.autograd.grad(first.sum() + q.sum(), q)
     x = tuple(t.detach() for t in (q, k, v))
     with pytest.raises(RuntimeError, match="use linear_attention"):
-        torch.func.jvp(lambda *x: linear_triton_with_state(*x)[0], x, x)
+        torch.func.jvp(lambda *x: continued(*x)[0], x, x)
 
 
 def test_a_launch_of_linear_triton_is_remembered_by_lengths_widths_and_alignment(device: str) -> None:
@@ -297,8 +304,8 @@ def test_linear_triton_refuses_wrong_arguments_in_one_sentence(device: str) -> N
         ValueError, match="input_precision 'exact' does not exist; choose one of ieee, tf32x3"
     ):
         linear_triton(q, k, v, input_precision="exact")
-    with pytest.raises(ValueError, match=r"a state is S \[B, H, D, Dv\] = \(1, 1, 16, 16\)"):
-        linear_triton_with_state(q, k, v, (q, k))
+    with pytest.raises(ValueError, match=r"initial_state must be S \[B, Hkv, D, Dv\] = \[1, 1, 16, 16\]"):
+        continued(q, k, v, State(q, k))
     with pytest.raises(ValueError, match="it computes in float32, bfloat16, float16, not float64"):
         linear_triton(q.double(), k.double(), v.double())
 
@@ -334,7 +341,7 @@ def test_all_tests_of_kernels_in_triton_pass_in_the_interpreter(
         pytest.skip("compiled, on the card")
     assert find_spec("triton"), "the tests need Triton's interpreter: pip install triton"
     here = Path(__file__).parent
-    files = [str(here / name) for name in ("test_triton.py", "test_decay_triton.py")]
+    files = [str(here / name) for name in ("test_triton.py", "test_triton_forms.py", "test_decay_triton.py")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen, *files],
         capture_output=True, text=True, check=False, cwd=here.parent,

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention import linear_triton_with_state
 from attention.case import MODES
 from attention.kernels.linear_chunked import linear_chunked
 from attention.kernels.linear_triton import linear_triton
 from attention.kernels.references import TOLERANCES, gradient_error, relative_error
 from attention.kernels.triton_common import plan as triton_plan
+from tests.interpreted import continued
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -153,8 +153,8 @@ def test_linear_triton_by_descriptors_continued_from_a_state_equals_one_call_wit
     weights = [torch.randn(1, 4, 64, 64, device="cuda"), torch.randn(1, 4, 64, device="cuda")]
 
     def in_two(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
-        head, state = linear_triton_with_state(q[:, :, :cut], k[:, :, :cut], v[:, :, :cut])
-        tail, end = linear_triton_with_state(q[:, :, cut:], k[:, :, cut:], v[:, :, cut:], state)
+        head, state = continued(q[:, :, :cut], k[:, :, :cut], v[:, :, :cut])
+        tail, end = continued(q[:, :, cut:], k[:, :, cut:], v[:, :, cut:], state)
         return [torch.cat([head, tail], 2), *end]
 
     def in_one(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:

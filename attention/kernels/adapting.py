@@ -173,9 +173,11 @@ def only_mode(name: str, function: Attend, make: MakeInputs | None) -> Callable[
 
     def refusal(case: Case) -> str | None:
         tokens = min(case.seq_len, PROBED)
-        if tokens < 2:
+        if tokens < 2 or (case.phase == "decode" and case.queries == 1):  # one query sees every key
             return None
-        ahead = looks_ahead(replace(case, mode="bidirectional", phase="forward", seq_len=tokens))
+        ahead = looks_ahead(
+            replace(case, mode="bidirectional", phase="forward", seq_len=tokens, query_len=None)
+        )
         if ahead is None or ahead != case.causal:
             return None
         has, sees = ("bidirectional", "every token") if ahead else ("causal", "no later token")

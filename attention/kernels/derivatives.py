@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from attention.kernels.feature_maps import FEATURE_MAPS, FeatureMap
+from attention.kernels.forms.masks import sequences
 from attention.kernels.gates import decays, sums_between
 
 DERIVATIVES: dict[str, FeatureMap] = {
@@ -97,6 +98,23 @@ class NormalisedSums(Function):
             states = states + before[:, :, None, None]
         out = (q @ k.mT).tril() @ v + q @ states
         return out.reshape(batch, heads, out.shape[3] * CHUNK, v.shape[-1])[:, :, :tokens]
+
+
+@dataclass(frozen=True)
+class PackedSums(Function):
+    """Linear attention of packed sequences, each by itself."""
+
+    one: NormalisedSums
+    cu_seqlens: Tensor
+
+    def _tangent(self, x: Tensors, h: Tensors) -> Tensors:
+        places = sequences(self.cu_seqlens)
+        parts = [self.one.tangent(_cut(x, place), _cut(h, place)) for place in places]
+        return (torch.cat([tangent for (tangent,) in parts], 2),)
+
+
+def _cut(x: Tensors, place: slice) -> Tensors:
+    return tuple(each[:, :, place] for each in x)
 
 
 def _joined(state: list[Tensor]) -> Tensor:

@@ -62,7 +62,7 @@ def check_inputs(
     shape, values = q.shape, v.shape
     if not (
         len(shape) == len(values) == 4
-        and (k.shape == shape if plain else grouped(shape, k.shape))
+        and (k.shape == shape or (not plain and grouped(shape, k.shape)))
         and values[0] == k.shape[0]
         and values[1] == k.shape[1]
         and values[2] == k.shape[2]
@@ -273,6 +273,13 @@ def output_like(q: Tensor, v: Tensor) -> Tensor:
     if q.shape[:3] == v.shape[:3]:
         return result_like(v)
     return result_like(q) if q.shape[3] == v.shape[3] else q.new_empty(*q.shape[:3], v.shape[3])
+
+
+def contiguous_output(q: Tensor, v: Tensor) -> Tensor:
+    """An empty contiguous output ``[B, Hq, Nq, Dv]``."""
+    if q.shape[1] == v.shape[1] and q.shape[2] == v.shape[2]:  # the faster way, for a short sequence
+        return contiguous_like(v)
+    return v.new_empty((*q.shape[:3], v.shape[3]))
 
 
 def unit_stride(x: Tensor) -> Tensor:

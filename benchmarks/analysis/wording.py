@@ -132,10 +132,15 @@ def count(number: int, noun: str) -> str:
 
 
 def shape(setting: Setting) -> str:
-    """The shape: "B1 H8 D64", and Dv where the values have a width of their own."""
+    """The shape: "B1 H8 D64", "H32:8" with heads of keys, and Dv where the values have their own width."""
     own_width = setting.value_dim not in (None, setting.head_dim)
     width = f" Dv{setting.value_dim}" if own_width else ""
-    return f"B{setting.batch} H{setting.heads} D{setting.head_dim}{width}"
+    return f"B{setting.batch} {heads(setting)} D{setting.head_dim}{width}"
+
+
+def heads(setting: Setting) -> str:
+    """The heads of queries, and those of keys where these are fewer: "H8", "H32:8"."""
+    return f"H{setting.heads}" + ("" if setting.kv_heads == setting.heads else f":{setting.kv_heads}")
 
 
 def machine(place: Placed) -> str:
@@ -151,8 +156,10 @@ def place(setting: Setting) -> str:
 
 
 def phase(setting: Setting) -> str:
-    """A phase in words, and of what: "forward", "forward and backward of the layer"."""
-    words = PHASE_WORDS.get(str(setting.phase), str(setting.phase))
+    """A phase in words, and of what: "forward", "forward and backward of the layer", "decode of 4 tokens"."""
+    words, queries = PHASE_WORDS.get(str(setting.phase), str(setting.phase)), setting.query_len
+    if queries is not None and (setting.phase, queries) != ("decode", 1):
+        words += f" of {count(queries, 'token')}" if setting.phase == "decode" else f" of {queries} queries"
     return words + (" of the layer" if setting.subject == "layer" else "")
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
 
-from attention.case import Case
+from attention.case import INFERENCE, Case
 from attention.kernels.external.packages import version
+from attention.kernels.forms.plain import plain_refusal
 
+CARRIES_NORMALISER = "0.6.0"
+"""From which version on the state of its linear attention holds z beside S, where ``normalize``."""
 MOST_KEYS = 256
 """The widest keys of the delta rules."""
 MISCOMPILING = (3, 4, 0), (3, 7, 1)
@@ -17,7 +21,23 @@ MISCOMPILING = (3, 4, 0), (3, 7, 1)
 
 
 def refusal(case: Case) -> str | None:
-    """The reason why no kernel of flash-linear-attention serves a case, or None."""
+    """The reason why no gated kernel of flash-linear-attention serves a case, or None."""
+    return _any_refusal(case) or plain_refusal(case)
+
+
+def linear_refusal(case: Case) -> str | None:
+    """The reason why linear attention cannot serve a case, or None."""
+    found = version("flash-linear-attention") or CARRIES_NORMALISER
+    if case.phase in INFERENCE and _numbers(found) < _numbers(CARRIES_NORMALISER):
+        return (
+            f"flash-linear-attention {found} keeps no sum of keys to normalise by; take {CARRIES_NORMALISER}"
+        )
+    # In a decode all keys but those of the new tokens are in the state.
+    new = replace(case, phase="forward", seq_len=case.queries if case.phase == "decode" else case.seq_len)
+    return _any_refusal(case) or plain_refusal(new)
+
+
+def _any_refusal(case: Case) -> str | None:
     if case.device != "cuda":
         return f"flash-linear-attention compiles for CUDA devices only, and the case is on {case.device}"
     if not case.causal:
@@ -72,4 +92,9 @@ def _on_hopper() -> bool:
 
 def _triton() -> tuple[int, ...]:
     """The version of Triton in three numbers; without one, of none."""
-    return tuple(int(number) for number in re.findall(r"\d+", version("triton") or "0.0.0")[:3])
+    return _numbers(version("triton") or "0.0.0")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first three numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

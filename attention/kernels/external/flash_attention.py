@@ -10,6 +10,7 @@ from attention.case import Case
 from attention.costs import Costs, unseen
 from attention.kernels.external.packages import empty_result, quietly
 from attention.kernels.registry import get_kernel, register_kernel
+from attention.kernels.tensors import differentiated
 
 FLASH_ATTN = {
     "flash-attn": "flash_attn",
@@ -20,14 +21,21 @@ FLASH_ATTN = {
 
 
 def flash_attn(module: str) -> Callable[..., Tensor]:
-    """FlashAttention's own kernel; each version has it in another module, in the layout [B, N, H, D]."""
+    """FlashAttention's own kernel; each version has it in another module, in the layout [B, N, H, D].
+
+    Fewer queries than keys are those of a decode: without gradients its kernel for caches takes them, where
+    the version has one, which splits the keys over the card. Keys and values are the cache, in any strides.
+    """
 
     def attend(
         q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None
     ) -> Tensor:
         if v.numel() == 0:
             return empty_result(q, k, v)
-        attention = quietly(module).flash_attn_func
+        flash = quietly(module)
+        attention = flash.flash_attn_func
+        if q.shape[2] < k.shape[2] and not differentiated(q, k, v):
+            attention = getattr(flash, "flash_attn_with_kvcache", attention)
         found = attention(*(x.transpose(1, 2) for x in (q, k, v)), causal=causal, softmax_scale=scale)
         # Since version 3 with the logarithms of the normalisers.
         out: Tensor = found[0] if isinstance(found, tuple) else found

@@ -1,6 +1,7 @@
 """Kernels of flash-linear-attention, all of them causal only.
 
-- ``linear-fla-chunk``, ``linear-fla-fused``: linear attention, feature maps applied before
+- ``linear-fla-chunk``, ``linear-fla-fused``: linear attention, feature maps applied before; their step is
+  ``fused_recurrent_linear_attn``
 - ``linear-decay-fla``: linear attention with decay, as simple gated linear attention of mapped inputs
 - ``gla-fla``: gated linear attention
 - ``delta-fla``, ``kda-fla``: the gated delta rule and Kimi delta attention, of normalised queries and keys
@@ -23,6 +24,7 @@ from attention.kernels.external.fla_refusals import (
     decay_refusal,
     delta_refusal,
     kda_refusal,
+    linear_refusal,
     refusal,
 )
 from attention.kernels.external.gates import (
@@ -32,13 +34,19 @@ from attention.kernels.external.gates import (
 )
 from attention.kernels.external.packages import empty_result, quietly
 from attention.kernels.feature_maps import FeatureMap, get_feature_map, identity
+from attention.kernels.forms.linear import check_step
 from attention.kernels.gates import make_gates
 from attention.kernels.references import GATED_DELTA, GLA, KDA
 from attention.kernels.registry import get_kernel, register_kernel
+from attention.state import State
 
 
 def fla(function: str) -> Callable[..., Tensor]:
-    """A function of ``fla.ops.linear_attn`` as a kernel; eps fixed at 1e-10."""
+    """A function of ``fla.ops.linear_attn`` as a kernel; eps fixed at 1e-10.
+
+    With ``normalize`` its states are (S, z), z ``[B, 1, H, D]``, and queries are not scaled: those of
+    `linear_attention` and theirs are the same numbers.
+    """
 
     def attend(
         q: Tensor,
@@ -48,11 +56,58 @@ def fla(function: str) -> Callable[..., Tensor]:
         causal: bool = True,
         feature_map: str | FeatureMap = "elu",
         eps: float = 1e-10,
-    ) -> Tensor:
+        initial_state: State | None = None,
+        return_state: bool = False,
+    ) -> Any:
         phi = get_feature_map(feature_map)
-        return _call("linear_attn", function, q, k, v, causal, phi=phi, scale=1.0, normalize=True)
+        if initial_state is None and not return_state:
+            return _call("linear_attn", function, q, k, v, causal, phi=phi, scale=1.0, normalize=True)
+        if not causal:
+            raise ValueError(f"{function} of flash-linear-attention is causal only; pass causal=True")
+        out, state = _behind(function, q, k, v, initial_state, phi)
+        return (out, state) if return_state else out
 
     return attend
+
+
+def linear_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: State,
+    *,
+    feature_map: str | FeatureMap = "elu",
+    eps: float = 1e-10,
+    in_place: bool = False,
+) -> tuple[Tensor, State]:
+    """``fused_recurrent_linear_attn`` of new tokens; it makes a new state, which ``in_place`` copies back."""
+    check_step(q, k, v, state, in_place)
+    out, last = _behind("fused_recurrent_linear_attn", q, k, v, state, get_feature_map(feature_map))
+    if not in_place:
+        return out, last
+    for old, new in zip(state, last, strict=True):
+        old.copy_(new)
+    return out, state
+
+
+def _behind(
+    function: str, q: Tensor, k: Tensor, v: Tensor, state: State | None, phi: FeatureMap
+) -> tuple[Tensor, State]:
+    """The output of tokens behind a state, and the state behind them."""
+    if v.numel() == 0:
+        batch, heads, _, width = k.shape
+        return empty_result(q, k, v), state or State.empty(batch, heads, width, v.shape[3], device=k.device)
+    before = None if state is None else (state.S, state.z[:, None])
+    options = {"scale": 1.0, "initial_state": before, "output_final_state": True, "normalize": True}
+    attention = getattr(quietly("fla.ops.linear_attn"), function)
+    out, last = attention(_turned(phi(q)), _turned(phi(k)), _turned(v), **options)
+    if not isinstance(last, tuple):
+        raise ValueError(
+            f"{function} keeps no sum of keys to normalise by; take flash-linear-attention 0.6 or later"
+        )
+    S, z = last
+    # The sum of keys is in float32, and so is what was divided by it.
+    return out.transpose(1, 2).to(v.dtype), State(S, z[:, 0].to(S.dtype))
 
 
 def decay(
@@ -151,7 +206,9 @@ PRECISION = {"float32": "tf32"}
 
 def register_fla() -> None:
     """Register the kernels of flash-linear-attention."""
-    linear: dict[str, Any] = {"costs": _linear_costs, "supports": refusal, "precision": PRECISION}
+    linear: dict[str, Any] = {
+        "costs": _linear_costs, "supports": linear_refusal, "precision": PRECISION, "step": linear_step,
+    }  # fmt: skip
     register_kernel("linear-fla-chunk", fla("chunk_linear_attn"), **linear)
     register_kernel("linear-fla-fused", fla("fused_chunk_linear_attn"), **linear)
     for name, function, reference, costs, supports, make_inputs in (

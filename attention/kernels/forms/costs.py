@@ -61,17 +61,21 @@ def step_terms(sizes: Sizes) -> dict[str, int]:
 def _unequal(costs: CostsOf, case: Case) -> Costs:
     """Causal, aligned at the end: the state of the first keys, and the rest behind it.
 
-    Of fewer keys than queries, the first queries see none. A backward holds both at once.
+    Of fewer keys than queries, the first queries see none, and both outputs are joined to one. A backward
+    holds both parts at once.
     """
     few, ahead = min(case.seq_len, case.queries), case.seq_len - case.queries
     square = costs(replace(case, seq_len=few, query_len=None))
     first = costs(replace(case, mode="bidirectional", seq_len=max(0, ahead), query_len=max(0, -ahead)))
-    state = cache_bytes(case, state=True)
-    peaks = first.peak_bytes, square.peak_bytes + state
+    peaks = first.peak_bytes, square.peak_bytes + cache_bytes(case, state=True)
+    peak = sum(peaks) if case.backward or ahead < 0 else max(peaks)
+    if ahead < 0:
+        output = case.batch * case.heads * case.queries * case.value_dim * case.itemsize
+        peak = peak + output if case.backward else max(peak, 2 * output)
     return Costs(
         add(first.terms, square.terms),
         min_bytes(case),
-        sum(peaks) if case.backward else max(peaks),
+        peak,
         add(first.uncounted, square.uncounted),
         add(first.overcounted, square.overcounted),
         square.masked_macs,

@@ -59,6 +59,7 @@ def attend(
     cu_seqlens: Tensor | None = None,
     initial_state: State | None = None,
     return_state: bool = False,
+    packed: Callable[..., Tensor] | None = None,
     **options: Any,
 ) -> Any:
     """The output ``[B, Hq, Nq, Dv]`` in any form, with the last state where asked for.
@@ -75,6 +76,8 @@ def attend(
         cu_seqlens: of packed sequences.
         initial_state: of what came before.
         return_state: whether to return (output, state).
+        packed: of a kernel that has it, ``packed(q, k, v, cu_seqlens, *, causal, phi, eps, **options)``: the
+            output of packed sequences without states; else they are computed one by one.
         options: What else the core takes.
 
     Raises:
@@ -92,14 +95,22 @@ def attend(
     q, k, v, phi = mapped_before(feature_map, q, k, v)
     if ignored is not None:
         k = k.masked_fill(ignored, MAPPED_TO_NOTHING[phi])
-    if cu_seqlens is None:
+    plain = cu_seqlens is None and initial_state is None and not return_state
+    if plain and q.shape[2] == k.shape[2] > 0:
+        # A short sequence cannot wait for what other forms ask.
+        out, last = core(q, k, v, None, causal=causal, final=False, phi=phi, eps=eps, **options)
+    elif cu_seqlens is None:
         state = checked_state(initial_state, q, k, v)
         out, last = _aligned(core, q, k, v, state, causal, return_state, phi=phi, eps=eps, **options)
+    elif packed is not None and initial_state is None and not return_state:
+        check_packed(cu_seqlens, q, k)
+        out = packed(q, k, v, cu_seqlens, causal=causal, phi=phi, eps=eps, **options)
     else:
         ends = sequences(check_packed(cu_seqlens, q, k))
         state = checked_state(initial_state, q, k, v, batch=len(ends))
         out, last = _one_by_one(core, q, k, v, state, ends, causal, return_state, phi=phi, eps=eps, **options)
-    return (out.to(dtype), last) if return_state else out.to(dtype)
+    out = out if out.dtype is dtype else out.to(dtype)
+    return (out, last) if return_state else out
 
 
 def _aligned(

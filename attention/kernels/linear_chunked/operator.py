@@ -51,7 +51,6 @@ def chunked_with_state(
     Raises:
         ValueError: tensors that do not fit together, an unknown map, or a chunk size below 1.
     """
-    check_state(NAME, S0, z0, k, v)
     out, den, states, S, z = _forward(q, k, v, (S0, z0), causal, phi, eps, chunk_size, keep)
     return out, S, z, den, states
 
@@ -62,6 +61,8 @@ def _forward(
 ) -> Five:  # fmt: skip
     refuse_tangents(NAME)
     _check(q, k, v, causal, phi, chunk_size)
+    if before:
+        check_state(NAME, *before, k, v)
     out, den, states = _results(q, v, causal, chunk_size, keep)
     work = Passes(q, k, v, phi, chunk_size)
     if causal:
@@ -138,7 +139,6 @@ def chunked_with_state_backward(
     Raises:
         ValueError: tensors that do not fit together, an unknown map, or a chunk size below 1.
     """
-    check_state(NAME, dS, dz, k, v, ("dS", "dz"))
     return _backward((grad_out, out, den), (dS, dz), q, k, v, states, causal, phi, chunk_size)
 
 
@@ -148,6 +148,8 @@ def _backward(
 ) -> Five:  # fmt: skip
     refuse_tangents(NAME)
     _check(q, k, v, causal, phi, chunk_size)
+    if behind:
+        check_state(NAME, *behind, k, v, ("dS", "dz"))
     wide, shape = torch.promote_types(q.dtype, torch.float32), (*q.shape[:3], v.shape[-1])
     for name, x in zip(("grad_out", "out"), upstream, strict=False):
         check_shape(NAME, name, x, shape, v)

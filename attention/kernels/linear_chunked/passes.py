@@ -111,10 +111,10 @@ class Passes:
 
     def parts(self, sums: Tensor) -> tuple[Tensor, Tensor]:
         """S ``[B, Hkv, D, Dv]`` and z ``[B, Hkv, D]`` of such sums, in memory of their own."""
-        shape = *self.k.shape[:2], self.k.shape[3]
+        sums = sums.view(*self.k.shape[:2], self.k.shape[3], self.columns)
         parts = sums[..., : self.width], sums[..., self.width]
         S, z = (x.clone(memory_format=torch.contiguous_format) for x in parts)
-        return S.view(*shape, self.width), z.view(shape)
+        return S, z
 
     def _store_output(self, out: Tensor, den: Tensor, eps: float, block: Block, num: Rows) -> None:
         """From [num | den] of a block; phi(q) is lost."""

@@ -54,7 +54,11 @@ def plan_of_case(case: Case) -> Plan:
         for width in (case.head_dim, case.head_dim, case.value_dim)
     )
     return make_plan(
-        (case.batch, heads, n, case.head_dim), case.value_dim, layouts, aligned=True, gluon=False
+        (case.batch, heads, n, case.head_dim),
+        (case.batch, heads, n, case.value_dim),
+        layouts,
+        aligned=True,
+        gluon=False,
     )
 
 

@@ -164,7 +164,8 @@ class DecayLaunches(Passes):
     def _walk(self, name: str, parts: int, t: Tiles, tile: Any, widths: Any, values: Any) -> Launch:
         from attention.kernels.linear_decay_triton import passes
 
-        return self.in_triton(getattr(passes, name), parts, t, tile, widths, values)
+        parts *= self.plan.all_heads
+        return self.in_triton(getattr(passes, name), parts, t, tile, widths, values, self.plan.tokens)
 
     def _small(self, name: str, programs: int, values: tuple[Any, ...]) -> Launch:
         from attention.kernels.linear_decay_triton import passes

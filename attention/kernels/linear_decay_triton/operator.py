@@ -57,7 +57,7 @@ def launches(
     if found is None:
         check_call(NAME, q, k, v, phi, precision)
         layouts = tuple([layout[1:] for layout in alike])
-        plan = make_plan(q.shape, v.shape[-1], layouts, aligned, gluon=False)
+        plan = make_plan(q.shape, v.shape, layouts, aligned, gluon=False)
         check_reach(NAME, plan, layouts)
         found = DecayLaunches(plan, phi, precision)
         _check_others(plan, v, dict(zip(names, others, strict=True)))

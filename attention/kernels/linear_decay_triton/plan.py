@@ -26,7 +26,7 @@ class DecayTiles(NamedTuple):
 
 def decay_tiles(plan: Plan) -> DecayTiles:
     """The tiles of a plan: a program of wide heads fills half a multiprocessor with two chunks at once."""
-    each = plan.states_tiles, plan.attend_tiles, plan.differentiate_tiles
+    each = plan.states_tiles(), plan.attend_tiles(), plan.differentiate_tiles()
     C = min(tiles.C for tiles in each)
     states, attend, differentiate = (tiles._replace(C=C) for tiles in each)
     if differentiate.held > 64:

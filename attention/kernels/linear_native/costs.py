@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from attention.case import Case
-from attention.costs import Costs, Sizes, add, costs_of, result_elements
+from attention.costs import Costs, Sizes, add, costs_of
 from attention.kernels.native import plan
 
 PROGRAM = Path(__file__).parent / "linear_native.cpp"
@@ -34,7 +34,10 @@ def native_costs(case: Case) -> Costs:
     states = sum(count for count in counts if plan.summed(count, case.causal))
     held = sizes.query_rows + sizes.key_heads * states * plan.state_size(d, dv, wide)
     held += threads * scratch_size(d, dv, wide)
-    return costs_of(case, terms, wide * held + case.itemsize * sizes.query_heads * result_elements(case))
+    results = sizes.query_rows * dv
+    if case.backward:
+        results += sizes.query_rows * d + sizes.key_rows * (d + dv)
+    return costs_of(case, terms, wide * held + case.itemsize * results)
 
 
 def _parts(sizes: Sizes, threads: int) -> tuple[int, int]:

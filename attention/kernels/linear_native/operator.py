@@ -53,10 +53,12 @@ torch.library.define(
 )
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, state: Pair = None) -> None:
     """Before an address is taken: C++ sees no shapes but those of q and v."""
     check_operands(NAME, STORAGE, q, k, v, plain=False, causal=causal)
     get_feature_map(phi)
+    if state:
+        check_state(NAME, *state, k, v)
 
 
 def _check_kept(
@@ -122,7 +124,6 @@ def native_with_state(
     Raises:
         ValueError: tensors that do not fit together, or an unknown map.
     """
-    check_state(NAME, S0, z0, k, v)
     S, z = contiguous_like(S0), contiguous_like(z0)
     first = S0.contiguous(), z0.contiguous()
     out, inverse, states = _forward(q, k, v, first, (S, z), causal, phi, eps, keep)
@@ -132,7 +133,7 @@ def native_with_state(
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, first: Pair, last: Pair, causal: bool, phi: str, eps: float, keep: bool
 ) -> Three:
-    _check(q, k, v, causal, phi)
+    _check(q, k, v, causal, phi, first)
     out, inverse, states = _results(q, v, causal, keep=True)
     if out.numel() or (last and v.numel()):
         tensors = {"q": q, "k": k, "v": v, "out": out}
@@ -164,8 +165,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, keep:
 def _(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor, z0: Tensor, causal: bool, phi: str, eps: float, keep: bool
 ) -> Five:
-    _check(q, k, v, causal, phi)
-    check_state(NAME, S0, z0, k, v)
+    _check(q, k, v, causal, phi, (S0, z0))
     out, inverse, states = _results(q, v, causal, keep)
     return out, contiguous_like(S0), contiguous_like(z0), inverse, states
 
@@ -193,8 +193,6 @@ def native_with_state_backward(
     Raises:
         ValueError: tensors that do not fit together, or an unknown map.
     """
-    check_state(NAME, S0, z0, k, v)
-    check_state(NAME, dS, dz, k, v, ("dS", "dz"))
     first, behind, last = (
         tuple(map(turn, pair))
         for pair, turn in (((S0, z0), _contiguous), ((dS, dz), _contiguous), ((S0, z0), contiguous_like))
@@ -211,7 +209,9 @@ def _backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inverse: Tensor, states: Tensor,
     causal: bool, phi: str, first: Pair = None, behind: Pair = None, last: Pair = None,
 ) -> Three:  # fmt: skip
-    _check(q, k, v, causal, phi)
+    _check(q, k, v, causal, phi, first)
+    if behind:
+        check_state(NAME, *behind, k, v, ("dS", "dz"))
     _check_kept(do, q, v, out, inverse, states, causal)
     inverse, states = inverse.contiguous(), states.contiguous()
     dq, dk, dv = (contiguous_like(x) for x in (q, k, v))

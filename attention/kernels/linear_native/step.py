@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from attention.costs import Sizes
 from attention.kernels.dispatch import counts_macs, implements
@@ -87,7 +88,9 @@ def _in_place(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, e
     Raises:
         ValueError: tensors that do not fit together, or an unknown map.
     """
-    return _run(q, k, v, (S, z), (S, z), phi, eps)
+    out = _run(q, k, v, (S, z), (S, z), phi, eps)
+    increment_version((S, z))  # so that a backward that saved them says so
+    return out
 
 
 @torch.library.register_fake("attention::linear_native_step")  # type: ignore[untyped-decorator]
@@ -118,7 +121,6 @@ def _run(
 ) -> Tensor:  # fmt: skip
     """Call the C++; calls that are alike are checked and prepared once: a token cannot wait for that."""
     S, z = first
-    out = output_like(q, v)
     key = (
         q.shape, k.shape, v.shape, S.shape, z.shape,
         q.stride(), k.stride(), v.stride(), S.stride(), z.stride(),
@@ -127,15 +129,19 @@ def _run(
     run = _PREPARED.get(key)
     if run is None:
         _check(q, k, v, S, z, phi)
-        if len(_PREPARED) >= MOST_PREPARED:
-            _PREPARED.clear()
-        threads = torch.get_num_threads() if S.numel() * S.element_size() >= LEAST_BYTES else 1
-        run = prepared_step(PROGRAM, {"q": q, "k": k, "v": v, "out": out}, phi, eps, threads)
-        _PREPARED[key] = run
+        run = _PREPARED[key] = _prepare(q, k, v, S, phi, eps)
+    out = output_like(q, v)
     tensors = q, k, v, out, S, z, *last
     addresses = [x.data_ptr() for x in tensors]
     run(Addresses(*(addresses if all(addresses) else map(address, tensors))))
     return out
+
+
+def _prepare(q: Tensor, k: Tensor, v: Tensor, S: Tensor, phi: str, eps: float) -> Callable[..., None]:
+    if len(_PREPARED) >= MOST_PREPARED:
+        _PREPARED.clear()
+    threads = torch.get_num_threads() if S.numel() * S.element_size() >= LEAST_BYTES else 1
+    return prepared_step(PROGRAM, {"q": q, "k": k, "v": v, "out": output_like(q, v)}, phi, eps, threads)
 
 
 def _macs(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> dict[str, int]:

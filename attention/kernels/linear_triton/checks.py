@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor, float32
+from torch import Tensor, float32, int32, int64
 
 from attention.kernels.tensors import check_rows, check_shape
 from attention.kernels.triton_common.plan import Plan
@@ -26,6 +26,28 @@ def check_pairs(*pairs: tuple[Tensor | None, Tensor | None]) -> None:
             raise ValueError(f"{NAME} takes both parts of a state, S and z, or neither; got one of them")
 
 
+def check_packed(q: Tensor, k: Tensor, causal: bool, cu_seqlens: Tensor | None) -> None:
+    """Refuse lengths that an operator does not serve.
+
+    Raises:
+        ValueError: causal or packed of unequal lengths, or ends that are no row of integers on the device.
+    """
+    if (causal or cu_seqlens is not None) and q.shape[2] != k.shape[2]:
+        raise ValueError(
+            f"{NAME} takes as many queries as keys where causal or packed; got {q.shape[2]} and {k.shape[2]}"
+        )
+    if cu_seqlens is not None and not (
+        cu_seqlens.dim() == 1
+        and len(cu_seqlens) > 0
+        and cu_seqlens.dtype in (int32, int64)
+        and cu_seqlens.device == q.device
+    ):
+        raise ValueError(
+            f"{NAME} takes cu_seqlens [sequences + 1] in int32 or int64 on {q.device}; "
+            f"got {list(cu_seqlens.shape)} in {cu_seqlens.dtype} on {cu_seqlens.device}"
+        )
+
+
 def check_others(
     plan: Plan, causal: bool, final: bool, v: Tensor, others: Iterable[tuple[str, Tensor | None]]
 ) -> None:
@@ -34,18 +56,18 @@ def check_others(
     Raises:
         ValueError: another shape, dtype, device or stride.
     """
-    heads, D, E = plan.all_heads, plan.key_width, plan.value_width
+    heads, D, E = plan.all_key_heads, plan.key_width, plan.value_width
     count = plan.summed(causal=causal, final=final)
     slots = plan.slots(count)
     sums = {
-        "inv": (heads, plan.tokens), "S": (heads, slots, D, E), "z": (heads, slots, D),
+        "inv": (plan.all_heads, plan.tokens), "S": (heads, slots, D, E), "z": (heads, slots, D),
         "S0": (heads, D, E), "z0": (heads, D), "dS": (heads, D, E), "dz": (heads, D),
     }  # fmt: skip
     for name, x in others:
         if x is None or (name in ("S", "z") and not count):  # not read
             continue
         if name not in sums:
-            check_shape(NAME, name, x, v.shape, v)
+            check_shape(NAME, name, x, (plan.batch, plan.heads, plan.tokens, E), v)
             check_rows(NAME, **{name: x})
             continue
         check_shape(NAME, name, x, sums[name], v, float32)

@@ -5,68 +5,97 @@ from __future__ import annotations
 import torch
 
 from attention.case import Case
-from attention.costs import Costs, add, chunk_scores, costs_of_heads, masked_chunk_scores, result_elements
-from attention.kernels.triton_common.plan import Plan, make_plan, scanned
+from attention.costs import (
+    Costs,
+    Terms,
+    add,
+    chunk_scores,
+    costs_of_heads,
+    masked_chunk_scores,
+    result_elements,
+    times,
+)
+from attention.kernels.triton_common.plan import Plan, make_plan
 
 
 def triton_costs(case: Case) -> Costs:
     """Twice over the states, once to sum a segment and once to walk it: N (3 D Dv + D + C (D + Dv)) MACs.
 
-    Bidirectional N (2 D Dv + D), without the second walk. Where one width is cut into blocks, each computes
-    the scores again; Gluon passes cut none. The normaliser is counted as the D products a token that it is.
+    Bidirectional N (2 D Dv + D), without the second walk. Of heads that share keys the sum is one: Nk D Dv a
+    head of keys. Where one width is cut into blocks, each computes the scores again; Gluon passes cut none.
+    The normaliser is counted as the D products a token that it is.
 
     Peak: the results, one or two float32 a token, and the states of the segments.
     """
     plan = plan_of_case(case)
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
-    terms = forward_terms(plan, case.causal)
-    walk, walk_back = plan.attend_tiles, plan.differentiate_tiles
+    terms, of_keys = forward_terms(plan, case.causal)
+    walk = plan.attend_tiles()
     masked = masked_chunk_scores(n, walk.C) * (walk.blocks * d + dv)
     if case.backward:
-        terms = add(terms, backward_terms(plan, case.causal))
-        masked *= 2
-        masked += 2 * masked_chunk_scores(n, walk_back.C) * (walk_back.blocks * dv + d)
-    sums = plan.segments + (plan.slots(plan.segments) if scanned(plan.segments) else 0)
-    kept = sums if plan.summed(causal=case.causal, final=False) else 0
+        back, back_of_keys = backward_terms(plan, case.causal)
+        terms, of_keys = add(terms, back), add(of_keys, back_of_keys)
+        walk = plan.attend_tiles(reverse=True)
+        masked += masked_chunk_scores(n, walk.C) * (walk.blocks * d + dv)
+        for reverse in (False, True):
+            walk = plan.differentiate_tiles(reverse=reverse)
+            masked += masked_chunk_scores(n, walk.C) * (walk.blocks * dv + d)
+    count = plan.summed(causal=case.causal, final=False)
+    kept = plan.key_segments + (plan.slots(count) if plan.scanned(count) else 0) if count else 0
+    sums = plan.segments + (plan.segments + 1 if plan.scanned(plan.segments) else 0)
     tokens, states = (2 * n, kept + sums) if case.backward else (0, kept)
-    peak = 4 * (tokens + states * d * (dv + 1)) + result_elements(case) * case.itemsize
-    return costs_of_heads(case, terms, peak, masked_macs=masked if case.causal else 0)
+    held = -(-4 * states * d * (dv + 1) * plan.kv_heads // plan.heads)
+    peak = 4 * tokens + held + result_elements(case) * case.itemsize
+    return costs_of_heads(case, terms, peak, of_keys=of_keys, masked_macs=masked if case.causal else 0)
 
 
 def plan_of_case(case: Case) -> Plan:
     """The plan of a case's inputs, which are contiguous."""
-    heads, n = case.heads, case.seq_len
+    sizes = (
+        (case.heads, case.queries, case.head_dim), (case.key_heads, case.seq_len, case.head_dim),
+        (case.key_heads, case.seq_len, case.value_dim),
+    )  # fmt: skip
     layouts = tuple(
         (torch.device(case.device), case.torch_dtype, (heads * n * width, n * width, width, 1))
-        for width in (case.head_dim, case.head_dim, case.value_dim)
+        for heads, n, width in sizes
     )
-    return make_plan((case.batch, heads, n, case.head_dim), case.value_dim, layouts, aligned=True)
+    shape, _, of_values = ((case.batch, *size) for size in sizes)
+    return make_plan(shape, of_values, layouts, aligned=True)
 
 
-def forward_terms(plan: Plan, causal: bool, *, final: bool = False) -> dict[str, int]:
-    """MACs of one head: S of each segment, and where causal S once more, QK' and AV.
+def of_all_heads(plan: Plan, found: tuple[Terms, Terms]) -> dict[str, int]:
+    """The terms of one head of queries and of one of keys, of all heads."""
+    return {**times(plan.all_heads, found[0]), **times(plan.all_key_heads, found[1])}
+
+
+def forward_terms(plan: Plan, causal: bool, *, final: bool = False) -> tuple[dict[str, int], dict[str, int]]:
+    """MACs of one head of queries, causal once more S, QK' and AV; of one of keys: S of each segment.
 
     ``final``: the state after the last token is wanted.
     """
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
-    before = n if final or not causal else (plan.segments - 1) * plan.segment_tokens
-    terms = {"states": before * d * dv, "readout": n * d * dv, "normaliser": n * d}
+    before = plan.keys if final or not causal else max(0, plan.key_segments - 1) * plan.key_segment_tokens
+    terms = {"readout": n * d * dv, "normaliser": n * d}
     if causal:
-        walk = plan.attend_tiles
+        walk = plan.attend_tiles()
         scores = chunk_scores(n, walk.C)
-        terms["states"] += n * d * dv
-        terms |= {"scores": walk.blocks * scores * d, "weighted_values": scores * dv}
-    return terms
+        terms |= {"states": n * d * dv, "scores": walk.blocks * scores * d, "weighted_values": scores * dv}
+    return terms, {"sums": before * d * dv}
 
 
-def backward_terms(plan: Plan, causal: bool) -> dict[str, int]:
-    """MACs of one head: U += q'do, then do S', v U', k U; where causal S once, U twice more, and scores."""
+def backward_terms(plan: Plan, causal: bool) -> tuple[dict[str, int], dict[str, int]]:
+    """MACs of one head of queries: U += q'do, do S'; causal S once, U twice more, and scores.
+
+    Of one of keys: v U', computed once for each head that shares them where causal, and k U.
+    """
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
-    terms = {"states": n * d * dv, "readout": 3 * n * d * dv, "normaliser": 0}
+    terms = {"gradient_sums": n * d * dv, "readout": n * d * dv}
     if causal:
-        walk, walk_back = plan.attend_tiles, plan.differentiate_tiles
-        keys, values = chunk_scores(n, walk.C), chunk_scores(n, walk_back.C)
-        terms["states"] += 3 * n * d * dv
-        terms["scores"] = walk.blocks * keys * d + 2 * walk_back.blocks * values * dv
-        terms["weighted_values"] = keys * dv + 2 * values * d
-    return terms
+        ahead, back = plan.differentiate_tiles(), plan.differentiate_tiles(reverse=True)
+        dv_walk = plan.attend_tiles(reverse=True)
+        keys = chunk_scores(n, dv_walk.C)
+        values, values_back = chunk_scores(n, ahead.C), chunk_scores(n, back.C)
+        terms["states"] = 3 * n * d * dv
+        terms["scores"] = dv_walk.blocks * keys * d + (ahead.blocks * values + back.blocks * values_back) * dv
+        terms["weighted_values"] = keys * dv + (values + values_back) * d
+    return terms, {"key_readout": (1 + (plan.group if causal else 1)) * plan.keys * d * dv}

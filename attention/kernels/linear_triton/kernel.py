@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any, Unpack
+
 from torch import Tensor
 
-from attention.inputs import check_number, refuse_options
-from attention.kernels.feature_maps import FeatureMap, mapped_before
+from attention.kernels.feature_maps import FeatureMap, mapped, mapped_before
+from attention.kernels.forms.costs import of_forms
+from attention.kernels.forms.linear import LinearOptions, attend, by_key_heads, check_step, step_of
 from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.operator import (
     triton_differentiable,
@@ -14,114 +16,122 @@ from attention.kernels.linear_triton.operator import (
     triton_from_state,
     triton_inference,
 )
+from attention.kernels.linear_triton.step import serves_step, triton_step, triton_step_in_place
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import check_inputs, checked, dense, differentiated, unit_stride
+from attention.kernels.tensors import checked, dense, differentiated, unit_stride
 from attention.kernels.triton_common.checks import served_precision, supports
+from attention.state import State
 
-LinearState = tuple[Tensor, Tensor]
+NAME = "linear-triton"
 
 
-@checked("linear-triton")
+@checked(NAME, plain=False)
 def linear_triton(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    causal: bool = False,
-    feature_map: str | FeatureMap = "elu",
-    eps: float = 1e-6,
-    input_precision: str | None = None,
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, *, input_precision: str | None = None, **options: Unpack[LinearOptions]
+) -> Any:
     """phi(q)S / (phi(q).z + eps), fused: phi, state, normaliser and output in one pass over each segment.
 
-    Shapes: q, k ``[B, H, N, D]``, v ``[B, H, N, Dv]`` -> ``[B, H, N, Dv]``; any strides (only a last stride
-    other than 1 costs a copy). float32, bfloat16, float16; S and z are summed in float32, and the operands
-    of matrix products are bfloat16 for bfloat16, else float32 in ``input_precision``: ``ieee``, ``tf32x3``
-    (float32's default) or ``tf32`` (float16's). Memory O(N D), gradients included; two calls give the same
-    bits. A callable as feature map is applied before. Tangents and second derivatives are
-    computed in plain torch.
+    Tensors and options as of ``attention.linear_attention``; any strides (only a last stride other than 1
+    costs a copy). float32, bfloat16, float16; S and z are summed in float32, and the operands of matrix
+    products are bfloat16 for bfloat16, else float32 in ``input_precision``: ``ieee``, ``tf32x3`` (float32's
+    default) or ``tf32`` (float16's). Memory O(N D), gradients included; two calls give the same bits. A
+    callable as feature map is applied before. Tangents and second derivatives are computed in plain torch;
+    with a state there is a first derivative in reverse mode alone. Ends of packed sequences stay on the
+    device, unless there are states.
 
     Raises:
+        TypeError: a mask, ends or a state of another kind.
         ValueError: shapes, dtypes or devices that do not fit together, an unknown input_precision, a dtype or
             width it does not have, tokens 2^25 elements apart or more, or no CUDA device.
     """
-    dtype = v.dtype
-    q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
-    if v.numel() == 0:
-        return (q @ (k.mT @ v)).to(dtype)
-    out: Tensor
-    if differentiated(q, k, v):
-        out = triton_differentiable(q, k, v, causal, phi, eps, precision)[0]
-    else:
-        out = triton_inference(q, k, v, causal, phi, eps, precision)
-    return out.to(dtype)
+    return attend(_core, q, k, v, packed=_packed, precision=input_precision, **options)
 
 
-def linear_triton_with_state(
+def linear_triton_step(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    initial_state: LinearState | None = None,
+    state: State,
     *,
-    causal: bool = True,
     feature_map: str | FeatureMap = "elu",
     eps: float = 1e-6,
-    input_precision: str | None = None,
-) -> tuple[Tensor, LinearState]:
-    """Linear attention continued from a state, which returns the next: parts of a sequence one by one.
+    in_place: bool = False,
+) -> tuple[Tensor, State]:
+    """Tokens behind a state, as of ``attention.linear_attention_step``.
 
-    Tensors and options as in :func:`linear_triton`. A state is S ``[B, H, D, Dv]`` and z ``[B, H, D]`` in
-    float32; gradients flow through both.
-
-    Raises:
-        TypeError: a state that is no pair of dense tensors, or an option of another type.
-        ValueError: as :func:`linear_triton`, or a state of another shape, device or kind of number.
+    One launch for a few tokens behind a contiguous state in float32; more of them, and where gradients may be
+    wanted, are computed as any sequence is.
     """
-    check_inputs("linear-triton", q, k, v)
-    eps = check_number("eps", eps, least=0)
-    refuse_options(causal, "triton")
+    check_step(q, k, v, state, in_place)
+    S, z = state
+    if differentiated(q, k, v, S, z) or not dense(S) or not dense(z) or not serves_step(q, k, S, z):
+        options: dict[str, Any] = {"feature_map": feature_map, "eps": eps, "in_place": in_place}
+        return step_of(linear_triton, q, k, v, state, **options)
     dtype = v.dtype
-    q, k, v, phi, precision = _served(q, k, v, feature_map, input_precision)
-    shape = (*q.shape[:2], q.shape[-1], v.shape[-1])
-    S0, z0 = (None, None) if initial_state is None else _flat(initial_state, shape, q.device)
-    if v.numel() == 0:
-        S = v.new_zeros(shape, dtype=torch.float32) if S0 is None else S0.view(shape)
-        z = v.new_zeros(shape[:3], dtype=torch.float32) if z0 is None else z0.view(shape[:3])
-        return (q @ (k.mT @ v)).to(dtype), (S, z)
-    arguments = q, k, v, S0, z0, causal, phi, eps, precision, True
+    q, k, v, phi = mapped_before(feature_map, q, k, v)
+    q, k, v, _ = _served(q, k, v, None)
+    if in_place:
+        return triton_step_in_place(q, k, v, S, z, phi, eps).to(dtype), state
+    out, S, z = triton_step(q, k, v, S, z, phi, eps)
+    return out.to(dtype), State(S, z)
+
+
+def _core(
+    q: Tensor, k: Tensor, v: Tensor, state: State | None, *,
+    causal: bool, final: bool, phi: str, eps: float, precision: str | None,
+) -> tuple[Tensor, State | None]:  # fmt: skip
+    q, k, v, precision = _served(q, k, v, precision)
+    if not k.numel():
+        return _without_keys(q, k, v, state, phi, eps)
+    if state is None and not final:
+        return _output(q, k, v, causal, phi, eps, precision, None), None
+    S0, z0 = (None, None) if state is None else (x.float().flatten(0, 1).contiguous() for x in state)
+    arguments = q, k, v, S0, z0, causal, phi, eps, precision, None, final
     if differentiated(q, k, v, S0, z0):
         out, *_, S, z = triton_from_state(*arguments)
     else:
         out, *_, S, z = triton_forward(*arguments, False)
-    return out.to(dtype), (S.view(shape), z.view(shape[:3]))
+    shape = (*k.shape[:2], k.shape[3], v.shape[3])
+    return out, State(S.view(shape), z.view(shape[:3])) if final else None
 
 
-def _served(
-    q: Tensor, k: Tensor, v: Tensor, feature_map: str | FeatureMap, precision: str | None
-) -> tuple[Tensor, Tensor, Tensor, str, str]:
-    """The tensors, the name of the map and the precision as the passes take them, or a refusal."""
-    q, k, v, name = mapped_before(feature_map, q, k, v)
-    precision = served_precision("linear-triton", q, v, precision)
+def _packed(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, *,
+    causal: bool, phi: str, eps: float, precision: str | None,
+) -> Tensor:  # fmt: skip
+    q, k, v, precision = _served(q, k, v, precision)
+    if not k.numel():
+        return _without_keys(q, k, v, None, phi, eps)[0]
+    return _output(q, k, v, causal, phi, eps, precision, cu_seqlens.to(q.device))
+
+
+def _output(q: Tensor, k: Tensor, v: Tensor, *options: Any) -> Tensor:
+    if differentiated(q, k, v):
+        return triton_differentiable(q, k, v, *options)[0]
+    return triton_inference(q, k, v, *options)
+
+
+def _served(q: Tensor, k: Tensor, v: Tensor, precision: str | None) -> tuple[Tensor, Tensor, Tensor, str]:
+    """The tensors and the precision as the passes take them, or a refusal."""
+    precision = served_precision(NAME, q, v, precision)
     if not q.stride()[-1] == k.stride()[-1] == v.stride()[-1] == 1:  # faster than stride(-1)
         q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
-    return q, k, v, name, precision
+    return q, k, v, precision
 
 
-def _flat(state: LinearState, shape: tuple[int, int, int, int], device: torch.device) -> LinearState:
-    if not (isinstance(state, tuple | list) and len(state) == 2 and all(map(dense, state))):
-        raise TypeError("a state is a pair of dense tensors, S [B, H, D, Dv] and z [B, H, D]")
-    S, z = state
-    if not (S.device == z.device == device and S.is_floating_point() and z.is_floating_point()):
-        raise ValueError(
-            f"a state is of floating point on {device}; "
-            f"got {S.dtype} on {S.device} and {z.dtype} on {z.device}"
-        )
-    if S.shape != shape or z.shape != shape[:3]:
-        raise ValueError(
-            f"a state is S [B, H, D, Dv] = {shape} and z [B, H, D] = {shape[:3]}; "
-            f"got {tuple(S.shape)} and {tuple(z.shape)}"
-        )
-    return S.float().flatten(0, 1).contiguous(), z.float().flatten(0, 1).contiguous()
+def _without_keys(
+    q: Tensor, k: Tensor, v: Tensor, state: State | None, phi: str, eps: float
+) -> tuple[Tensor, State]:
+    """What queries read of a state alone, which for a few queries needs no pass; of none it is 0."""
+    phi_q, phi_k = (x.float() for x in mapped(phi, by_key_heads(q, k.shape[1]), k))
+    S, z = phi_k.mT @ v.float(), phi_k.sum(2)  # zeros, with gradients
+    if state is None:
+        return (phi_q @ S.unsqueeze(2)).flatten(1, 2).to(v.dtype), State(S, z)
+    S, z = S + state.S, z + state.z
+    out = phi_q @ S.unsqueeze(2) / (phi_q @ z[:, :, None, :, None] + eps)
+    return out.flatten(1, 2).to(v.dtype), State(S, z)
 
 
-register_kernel("linear-triton", linear_triton, costs=triton_costs, supports=supports)
+register_kernel(
+    NAME, linear_triton, costs=of_forms(triton_costs, steps=True), supports=supports, step=linear_triton_step
+)

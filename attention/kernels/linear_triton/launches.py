@@ -8,21 +8,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.passes import Passes
-from attention.kernels.triton_common.plan import Plan, scanned
+from attention.kernels.triton_common.plan import Plan
 
 SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
+ENDS_ROWS, ENDS_WARPS = 512, 4
 Sums = tuple[Tensor, Tensor]
 """S and z."""
 OptionalSums = tuple[Tensor | None, Tensor | None]
 
 
 class State(NamedTuple):
-    """Sums of the segments, ``S`` [B H, M, D, Dv] and ``z`` [B H, M, D], and what preceded: ``S0``, ``z0``.
+    """Sums of the segments, ``S`` [B Hkv, M, D, Dv] and ``z`` [B Hkv, M, D], and what preceded.
 
+    ``S0`` and ``z0`` are those of the tokens before, ``ends`` those of packed sequences, and ``summed`` is M.
     Scanned, the sums are those of all segments before each one (behind it in a backward), M + 1 of them.
     """
 
@@ -30,19 +33,26 @@ class State(NamedTuple):
     z: Tensor | None
     S0: Tensor | None
     z0: Tensor | None
+    ends: Tensor | None
+    summed: int
     scanned: bool
 
     def pointers(self, unused: Tensor) -> list[Tensor]:
-        """The four tensors as a launch takes them, ``unused`` in the place of those that are missing."""
-        return [unused if x is None else x for x in self[:4]]
+        """The five tensors as a launch takes them, ``unused`` in the place of those that are missing."""
+        return [unused if x is None else x for x in self[:5]]
 
-    def switches(self) -> tuple[bool, bool, bool]:
-        """SCANNED, SUMS, INITIAL."""
-        return self.scanned, self.S is not None, self.S0 is not None
+    def of_sequences(self) -> list[Tensor]:
+        """S, z and ends of packed sequences."""
+        assert self.S is not None and self.z is not None and self.ends is not None
+        return [self.S, self.z, self.ends]
+
+    def switches(self) -> tuple[bool, bool, bool, bool]:
+        """SCANNED, SUMS, INITIAL, PACKED."""
+        return self.scanned, self.S is not None, self.S0 is not None, self.ends is not None
 
     def total(self, *, reverse: bool) -> Sums:
         """S and z over the whole sequence."""
-        assert self.S is not None and self.z is not None
+        assert self.S is not None and self.z is not None  # of which the caller made sure
         if self.scanned:
             slot = 0 if reverse else -1
             return self.S[:, slot], self.z[:, slot]
@@ -51,18 +61,31 @@ class State(NamedTuple):
 
 
 class Launches(Passes, ABC):
-    """The passes of one plan, feature map ``phi``, precision of products and ``eps``, each compiled once."""
+    """The passes of one plan, feature map ``phi``, precision of products and ``eps``, each compiled once.
+
+    A pass walks over segments of queries, in ``reverse`` over those of keys; ``ends`` are of `ends_of`.
+    """
 
     def __init__(self, plan: Plan, causal: bool, phi: str, precision: str, eps: float) -> None:
         super().__init__(plan, phi, precision)
-        self.causal, self.eps = causal, eps
+        self.causal, self.eps, self.group = causal, eps, plan.group
+
+    def walked(self, *, reverse: bool) -> tuple[int, ...]:
+        """H, N, D, E, segments and their tokens, of queries or in reverse of keys, as a pass takes them."""
+        plan = self.plan
+        of_queries = plan.tokens, plan.segments, plan.segment_tokens
+        of_keys = plan.keys, plan.key_segments, plan.key_segment_tokens
+        tokens, *cut = of_keys if reverse else of_queries
+        return (plan.kv_heads, tokens, plan.key_width, plan.value_width, *cut)
 
     @abstractmethod
-    def states(self, x: Tensor, y: Tensor, count: int) -> Sums:
+    def states(self, x: Tensor, y: Tensor, count: int, ends: Tensor | None) -> Sums:
         """S and z of the first ``count`` segments, summed from x = k and y = v."""
 
     @abstractmethod
-    def gradient_states(self, x: Tensor, y: Tensor, out: Tensor, inv: Tensor, minus_delta: Tensor) -> Sums:
+    def gradient_states(
+        self, x: Tensor, y: Tensor, out: Tensor, inv: Tensor, minus_delta: Tensor, ends: Tensor | None
+    ) -> Sums:
         """S and z of all segments in a backward, from x = q and y = do; fills ``minus_delta``, -do.out."""
 
     @abstractmethod
@@ -79,38 +102,65 @@ class Launches(Passes, ABC):
     ) -> None:  # fmt: skip
         """dq, in reverse dk; ``rows`` are inv and minus_delta."""
 
-    def sums_of_segments(self) -> Sums:
-        """Empty buffers for S and z of each segment."""
-        segments, D, E = self.plan.segments, self.plan.key_width, self.plan.value_width
-        return self.buffer(segments, D, E), self.buffer(segments, D)
+    def ends_of(self, cu_seqlens: Tensor | None) -> Tensor | None:
+        """Where the sequence of each token begins and ends, ``[2, N]``, or None of sequences not packed."""
+        if cu_seqlens is None:
+            return None
+        tokens, sequences = self.plan.tokens, len(cu_seqlens) - 1
+        ends = torch.empty(2, tokens, dtype=torch.int32, device=self.plan.device)
 
-    def before(self, k: Tensor, v: Tensor, initial: OptionalSums, count: int) -> State:
-        """The state before each segment; ``count`` segments are summed for it."""
+        def new() -> Launch:
+            from attention.kernels.linear_triton.triton.passes import find_ends
+
+            values = (tokens, sequences, sequences.bit_length() + 1, ENDS_ROWS)
+            programs = -(-tokens // ENDS_ROWS)
+            return Launch(find_ends, programs, [], values, ENDS_WARPS, lasting=self.plan.aligned)
+
+        given = cu_seqlens.contiguous()
+        self.launch(("ends", sequences, given.dtype, given.data_ptr() % 16), [given, ends], new)
+        return ends
+
+    def sums_of_segments(self, count: int) -> Sums:
+        """Empty buffers for S and z of each of ``count`` segments."""
+        D, E = self.plan.key_width, self.plan.value_width
+        return self.of_groups(count, D, E), self.of_groups(count, D)
+
+    def of_groups(self, *shape: int) -> Tensor:
+        """Float32 of this shape for each head of keys."""
+        return torch.empty(self.plan.all_key_heads, *shape, dtype=torch.float32, device=self.plan.device)
+
+    def before(
+        self, k: Tensor, v: Tensor, initial: OptionalSums, count: int, ends: Tensor | None = None
+    ) -> State:
+        """The state before each segment; ``count`` segments of keys are summed for it."""
         if not count:
-            return State(None, None, *initial, scanned=False)
-        return self.gather(self.states(k, v, count), initial, count, reverse=False)
+            return State(None, None, *initial, ends, self.plan.key_segments, scanned=False)
+        return self.gather(self.states(k, v, count, ends), initial, count, ends, reverse=False)
 
-    def gather(self, sums: Sums, initial: OptionalSums, count: int, *, reverse: bool) -> State:
+    def gather(
+        self, sums: Sums, initial: OptionalSums, count: int, ends: Tensor | None, *, reverse: bool
+    ) -> State:
         """The sums as the next pass wants them: few as they are, many scanned."""
-        if not scanned(count):
-            return State(*sums, *initial, scanned=False)
-        slots, D, E = self.plan.slots(count), self.plan.key_width, self.plan.value_width
-        prefixes = self.buffer(slots, D, E), self.buffer(slots, D)
+        if not self.plan.scanned(count):
+            return State(*sums, *initial, ends, sums[0].shape[1], scanned=False)
+        segments = self.plan.segments if reverse else self.plan.key_segments
+        prefixes = self.sums_of_segments(segments + 1)
         for partial, start, prefix in zip(sums, initial, prefixes, strict=True):
-            self._scan(partial, start, prefix, count, reverse=reverse)
-        return State(*prefixes, None, None, scanned=True)
+            self._scan(partial, start, prefix, count, segments, reverse=reverse)
+        return State(*prefixes, None, None, ends, segments, scanned=True)
 
     def _scan(
-        self, partial: Tensor, start: Tensor | None, prefix: Tensor, count: int, *, reverse: bool
-    ) -> None:
+        self, partial: Tensor, start: Tensor | None, prefix: Tensor, count: int, segments: int, *,
+        reverse: bool,
+    ) -> None:  # fmt: skip
         width, given = prefix[0, 0].numel(), start is not None
         blocks = -(-width // SCAN_WIDTH)
 
         def new() -> Launch:
             from attention.kernels.linear_triton.triton.passes import scan
 
-            values = (width, blocks, self.plan.segments, count, given, reverse, SCAN_ROWS, SCAN_WIDTH)
-            programs = self.plan.all_heads * blocks
+            values = (width, blocks, segments, count, given, reverse, SCAN_ROWS, SCAN_WIDTH)
+            programs = self.plan.all_key_heads * blocks
             return Launch(scan, programs, [], values, SCAN_WARPS, lasting=self.plan.aligned)
 
         tensors = [partial, prefix, prefix if start is None else start]

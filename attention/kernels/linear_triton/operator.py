@@ -3,44 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attention.costs import times
 from attention.kernels.autograd import Operator, differentiable, once_differentiable, refuse
+from attention.kernels.derivatives import Function, NormalisedSums, PackedSums
 from attention.kernels.dispatch import counts_macs, implements
-from attention.kernels.linear_triton.checks import NAME, check_others, check_pairs
-from attention.kernels.linear_triton.costs import backward_terms, forward_terms
+from attention.kernels.linear_triton.checks import NAME, check_others, check_packed, check_pairs
+from attention.kernels.linear_triton.costs import backward_terms, forward_terms, of_all_heads
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
-from attention.kernels.linear_triton.launches import Launches, State
+from attention.kernels.linear_triton.launches import Launches, OptionalSums, State
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
-from attention.kernels.tensors import check_device, check_shape, contiguous_like, unit_stride
+from attention.kernels.tensors import (
+    check_device,
+    check_shape,
+    contiguous_like,
+    contiguous_output,
+    unit_stride,
+)
 from attention.kernels.triton_common.checks import check_call, check_reach
-from attention.kernels.triton_common.plan import begin_aligned, make_plan, plan_of, scanned
+from attention.kernels.triton_common.plan import begin_aligned, make_plan, plan_of
 from attention.torch_internals import fast_apply
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
 torch.library.define(
     "attention::linear_triton_inference",
-    "(Tensor q, Tensor k, Tensor v, bool causal, str phi, float eps, str precision) -> Tensor",
+    "(Tensor q, Tensor k, Tensor v, bool causal, str phi, float eps, str precision, Tensor? cu_seqlens) "
+    "-> Tensor",
 )
 torch.library.define(
     "attention::linear_triton",
     "(Tensor q, Tensor k, Tensor v, Tensor? S0, Tensor? z0, bool causal, str phi, float eps, str precision, "
-    "bool final, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? cu_seqlens, bool final, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 torch.library.define(
     "attention::linear_triton_backward",
     "(Tensor do, Tensor q, Tensor k, Tensor v, Tensor out, Tensor inv, Tensor S, Tensor z, Tensor? S0, "
-    "Tensor? z0, Tensor? dS, Tensor? dz, bool causal, str phi, str precision, bool final) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? z0, Tensor? dS, Tensor? dz, bool causal, str phi, str precision, Tensor? cu_seqlens, "
+    "bool final) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 
 
 _LAUNCHES: dict[tuple[Any, ...], Launches] = {}
 MOST_LAUNCHES = 4096
+STATEFUL = "linear-triton with a state"
 KEPT = ("do", "out", "inv", "S", "z", "S0", "z0", "dS", "dz")
 """What a backward takes beside q, k and v."""
 forget_launches = _LAUNCHES.clear
@@ -50,6 +59,7 @@ forget_launches = _LAUNCHES.clear
 def launches(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, precision: str, *,
     eps: float = 0.0, final: bool = False, others: Sequence[Tensor | None] = (), names: Sequence[str] = (),
+    cu_seqlens: Tensor | None = None,
 ) -> Launches:  # fmt: skip
     """The launches of a call on these tensors, ``others`` of these ``names`` that the caller gave among them.
 
@@ -61,12 +71,16 @@ def launches(
     given = [q, k, v, *[x for x in others if x is not None]]
     aligned = begin_aligned(given)
     alike = tuple([(x.shape, x.device, x.dtype, x.stride()) for x in given])
-    key = (alike, aligned, causal, phi, precision, eps, final)
+    packed = None if cu_seqlens is None else (cu_seqlens.shape, cu_seqlens.dtype, cu_seqlens.device)
+    key = (alike, aligned, causal, phi, precision, eps, final, packed)
     found = _LAUNCHES.get(key)
     if found is None:
-        check_call(NAME, q, k, v, phi, precision)
+        check_call(NAME, q, k, v, phi, precision, plain=False)
+        check_packed(q, k, causal, cu_seqlens)
         layouts = tuple([layout[1:] for layout in alike])
-        plan = make_plan(q.shape, v.shape[-1], layouts, aligned)
+        plan = make_plan(q.shape, v.shape, layouts, aligned, packed=packed is not None)
+        if packed and not causal:  # a descriptor knows nothing of the ends of sequences
+            plan = replace(plan, described=False)
         check_reach(NAME, plan, layouts)
         check_others(plan, causal, final, v, zip(names, others, strict=False))
         found = (GluonLaunches if plan.gluon else TritonLaunches)(plan, causal, phi, precision, eps)
@@ -78,95 +92,114 @@ def launches(
 
 @implements("linear_triton_inference", ("cpu", "cuda"))
 def triton_inference(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str,
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """The output alone: a short sequence cannot wait for what a backward or a continuation would want."""
-    run, out = launches(q, k, v, causal, phi, precision, eps=eps), contiguous_like(v)
-    state = run.before(k, v, (None, None), run.plan.summed(causal=causal, final=False))
+    run = launches(q, k, v, causal, phi, precision, eps=eps, cu_seqlens=cu_seqlens)
+    out, ends = contiguous_output(q, v), None if cu_seqlens is None else run.ends_of(cu_seqlens)
+    state = run.before(k, v, (None, None), run.plan.summed(causal=causal, final=False), ends)
     run.attend(q, k, v, out, out, state, reverse=False)
     return out
 
 
 @torch.library.register_fake("attention::linear_triton_inference")  # type: ignore[untyped-decorator]
-def _(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str) -> Tensor:
-    check_call(NAME, q, k, v, phi, precision)
-    return contiguous_like(v)
+def _(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str,
+    cu_seqlens: Tensor | None,
+) -> Tensor:  # fmt: skip
+    check_call(NAME, q, k, v, phi, precision, plain=False)
+    check_packed(q, k, causal, cu_seqlens)
+    return contiguous_output(q, v)
 
 
 @implements("linear_triton", ("cpu", "cuda"))
 def triton_forward(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
-    causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
+    causal: bool, phi: str, eps: float, precision: str, cu_seqlens: Tensor | None, final: bool, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The output, and what a backward or a continuation wants of it; what nobody wants is empty.
 
-    out ``[B, H, N, Dv]``; to ``keep``: inverse normalisers ``[B H, N]`` and the sums of :class:`State`; if
-    ``final``: S ``[B H, D, Dv]`` and z ``[B H, D]`` after the last token.
+    out ``[B, Hq, Nq, Dv]``; to ``keep``: inverse normalisers ``[B Hq, Nq]`` and the sums of :class:`State`;
+    if ``final``: S ``[B Hkv, D, Dv]`` and z ``[B Hkv, D]`` after the last token.
     """
     check_pairs((S0, z0))
-    run = launches(q, k, v, causal, phi, precision, eps=eps, final=final, others=(S0, z0), names=("S0", "z0"))
-    out = contiguous_like(v)
-    state = run.before(k, v, (S0, z0), run.plan.summed(causal=causal, final=final))
+    run = launches(
+        q, k, v, causal, phi, precision, eps=eps, final=final, others=(S0, z0), names=("S0", "z0"),
+        cu_seqlens=cu_seqlens,
+    )  # fmt: skip
+    out = contiguous_output(q, v)
+    count = run.plan.summed(causal=causal, final=final)
+    state = run.before(k, v, (S0, z0), count, run.ends_of(cu_seqlens))
     inv = run.buffer(run.plan.tokens if keep else 0)
     run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
-    sums = (x if x is not None and keep else run.buffer(0) for x in state[:2])
-    last = (x.clone() for x in state.total(reverse=False)) if final else (run.buffer(0), run.buffer(0))
+    sums = (x if x is not None and keep else run.of_groups(0) for x in state[:2])
+    last = (x.clone() for x in state.total(reverse=False)) if final else (run.of_groups(0), run.of_groups(0))
     return out, inv, *sums, *last
 
 
 @torch.library.register_fake("attention::linear_triton")  # type: ignore[untyped-decorator]
 def _(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
-    causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
+    causal: bool, phi: str, eps: float, precision: str, cu_seqlens: Tensor | None, final: bool, keep: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    check_call(NAME, q, k, v, phi, precision)
+    check_call(NAME, q, k, v, phi, precision, plain=False)
+    check_packed(q, k, causal, cu_seqlens)
     check_device(NAME, q, S0, z0)
-    plan = plan_of(q, k, v)
+    plan = plan_of(q, k, v, packed=cu_seqlens is not None)
     count = plan.summed(causal=causal, final=final)
     slots, D, E = plan.slots(count), plan.key_width, plan.value_width
 
     def empty(*shape: int) -> Tensor:
-        return q.new_empty(plan.all_heads, *shape, dtype=torch.float32)
+        return q.new_empty(plan.all_key_heads, *shape, dtype=torch.float32)
 
+    inv = q.new_empty(plan.all_heads, plan.tokens if keep else 0, dtype=torch.float32)
     sums = (empty(slots, D, E), empty(slots, D)) if keep and count else (empty(0), empty(0))
     last = (empty(D, E), empty(D)) if final else (empty(0), empty(0))
-    return contiguous_like(v), empty(plan.tokens if keep else 0), *sums, *last
+    return contiguous_output(q, v), inv, *sums, *last
 
 
 @implements("linear_triton_backward", ("cpu", "cuda"))
 def triton_gradients(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, S: Tensor, z: Tensor,
     S0: Tensor | None, z0: Tensor | None, dS: Tensor | None, dz: Tensor | None,
-    causal: bool, phi: str, precision: str, final: bool,
+    causal: bool, phi: str, precision: str, cu_seqlens: Tensor | None, final: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv, dS0, dz0, from what the forward took and returned, and dS, dz of its end."""
     check_pairs((S0, z0), (dS, dz))
     others = do, out, inv, S, z, S0, z0, dS, dz
-    run = launches(q, k, v, causal, phi, precision, final=final, others=others, names=KEPT)
+    run = launches(
+        q, k, v, causal, phi, precision, final=final, others=others, names=KEPT, cu_seqlens=cu_seqlens
+    )
     dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
-    minus_delta = torch.empty_like(inv)
-    count = run.plan.summed(causal=causal, final=final)
-    before = State(S if count else None, z if count else None, S0, z0, scanned=scanned(count))
-    if before.scanned:
-        before = before._replace(S0=None, z0=None)
-    sums = run.gradient_states(q, do, out, inv, minus_delta)
-    behind = run.gather(sums, (dS, dz), run.plan.segments, reverse=True)
+    minus_delta, ends = torch.empty_like(inv), run.ends_of(cu_seqlens)
+    plan = run.plan
+    count = plan.summed(causal=causal, final=final)
+    scanned = plan.scanned(count)
+    initial: OptionalSums = (None, None) if scanned else (S0, z0)
+    kept: OptionalSums = (S, z) if count else (None, None)
+    slots = plan.key_segments if scanned else plan.slots(count)
+    before = State(*kept, *initial, ends, slots, scanned)
+    gradient_sums = run.gradient_states(q, do, out, inv, minus_delta, ends)
+    behind = run.gather(gradient_sums, (dS, dz), gradient_sums[0].shape[1], ends, reverse=True)
     run.differentiate(do, v, q, k, dq, (inv, minus_delta), before, reverse=False)
     run.differentiate(v, do, k, q, dk, (inv, minus_delta), behind, reverse=True)
     run.attend(k, q, do, dv, inv, behind, reverse=True)
-    first = (
-        (x.clone() for x in behind.total(reverse=True)) if S0 is not None else (run.buffer(0), run.buffer(0))
-    )
-    return dq, dk, dv, *first
+    if S0 is None:
+        return dq, dk, dv, run.of_groups(0), run.of_groups(0)
+    dS0, dz0 = (x.clone() for x in behind.total(reverse=True))
+    return dq, dk, dv, dS0, dz0
 
 
 @torch.library.register_fake("attention::linear_triton_backward")  # type: ignore[untyped-decorator]
 def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     S0, z0 = rest[4:6]
-    check_call(NAME, q, k, v, *rest[-3:-1])
-    check_shape(NAME, "do", do, v.shape, v)
+    causal, phi, precision, cu_seqlens, _ = rest[-5:]
+    check_call(NAME, q, k, v, phi, precision, plain=False)
+    check_packed(q, k, causal, cu_seqlens)
+    check_shape(NAME, "do", do, (*q.shape[:3], v.shape[3]), v)
     check_device(NAME, q, *rest[:8])
-    heads = q.shape[0] * q.shape[1]
+    heads = k.shape[0] * k.shape[1]
     first = [
         q.new_empty(heads, 0, dtype=torch.float32) if x is None else torch.empty_like(x) for x in (S0, z0)
     ]
@@ -178,13 +211,18 @@ _gradients: Operator = triton_gradients
 
 
 def _without_state(*arguments: Any) -> tuple[Tensor, ...]:
-    """The output of q, k, v, causal, phi, eps and precision, and what its backward wants."""
+    """The output of q, k, v, causal, phi, eps, precision and ends, and what its backward wants."""
     return _forward(*arguments[:3], None, None, *arguments[3:], False, True)[:4]
 
 
 def _gradients_without_state(*arguments: Any) -> tuple[Tensor, ...]:
-    *tensors, causal, phi, _, precision = arguments
-    return _gradients(*tensors, None, None, None, None, causal, phi, precision, False)[:3]
+    *tensors, causal, phi, _, precision, cu_seqlens = arguments
+    return _gradients(*tensors, None, None, None, None, causal, phi, precision, cu_seqlens, False)[:3]
+
+
+def _function(causal: bool, phi: str, eps: float, _: str, cu_seqlens: Tensor | None) -> Function:
+    one = NormalisedSums(causal, phi, eps)
+    return one if cu_seqlens is None else PackedSums(one, cu_seqlens)
 
 
 triton_differentiable = differentiable(
@@ -192,6 +230,7 @@ triton_differentiable = differentiable(
     _without_state,
     _gradients_without_state,
     batch_dims=(0, 0, 0, 0),
+    function=_function,
 )
 
 
@@ -211,30 +250,30 @@ class FromState(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, do: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, S0, z0, *kept = ctx.saved_tensors
-        causal, phi, _, precision, final = ctx.options
+        causal, phi, _, precision, cu_seqlens, final = ctx.options
         out, *sums = kept or _forward(q, k, v, S0, z0, *ctx.options, True)[:4]
         do = torch.zeros_like(out) if do is None else unit_stride(do)
-        dS, dz = _gradients_of_end(q, v, others[3:]) if final else (None, None)
+        dS, dz = _gradients_of_end(k, v, others[3:]) if final else (None, None)
         dq, dk, dv, dS0, dz0 = gradients_from_state(
-            do, q, k, v, out, *sums, S0, z0, dS, dz, causal, phi, precision, final
+            do, q, k, v, out, *sums, S0, z0, dS, dz, causal, phi, precision, cu_seqlens, final
         )
         initial = (None, None) if S0 is None else (dS0, dz0)
-        return dq, dk, dv, *initial, *(None,) * 6
+        return dq, dk, dv, *initial, *(None,) * 7
 
-    jvp = vmap = refuse("linear_triton_with_state")
+    jvp = vmap = refuse(STATEFUL)
 
 
-def _gradients_of_end(q: Tensor, v: Tensor, given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+def _gradients_of_end(k: Tensor, v: Tensor, given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """Gradients dS and dz, zeros for those that nobody differentiates."""
-    shape = q.shape[0] * q.shape[1], q.shape[-1], v.shape[-1]
+    shape = k.shape[0] * k.shape[1], k.shape[-1], v.shape[-1]
     return tuple(
-        q.new_zeros(size, dtype=torch.float32) if x is None else x.contiguous()
+        k.new_zeros(size, dtype=torch.float32) if x is None else x.contiguous()
         for x, size in zip(given, (shape, shape[:2]), strict=True)
     )
 
 
 _from_state = fast_apply(FromState)
-gradients_from_state = once_differentiable(triton_gradients, "linear_triton_with_state")
+gradients_from_state = once_differentiable(triton_gradients, STATEFUL)
 torch.library.register_autograd(
     "attention::linear_triton", FromState.backward, setup_context=FromState.setup_context
 )
@@ -248,23 +287,26 @@ def triton_from_state(*arguments: Any) -> tuple[Tensor, ...]:
     return results
 
 
-def _inference_macs(q: Tensor, k: Tensor, v: Tensor, causal: bool, *_: Any) -> dict[str, int]:
-    plan = plan_of(q, k, v)
-    return times(plan.all_heads, forward_terms(plan, causal))
+def _inference_macs(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str,
+    cu_seqlens: Tensor | None,
+) -> dict[str, int]:  # fmt: skip
+    plan = plan_of(q, k, v, packed=cu_seqlens is not None)
+    return of_all_heads(plan, forward_terms(plan, causal))
 
 
 def _forward_macs(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
-    causal: bool, phi: str, eps: float, precision: str, final: bool, keep: bool,
+    causal: bool, phi: str, eps: float, precision: str, cu_seqlens: Tensor | None, final: bool, keep: bool,
 ) -> dict[str, int]:  # fmt: skip
-    plan = plan_of(q, k, v, (S0, z0))
-    return times(plan.all_heads, forward_terms(plan, causal, final=final))
+    plan = plan_of(q, k, v, (S0, z0), packed=cu_seqlens is not None)
+    return of_all_heads(plan, forward_terms(plan, causal, final=final))
 
 
 def _backward_macs(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:
-    *others, causal, _phi, _precision, _final = rest
-    plan = plan_of(q, k, v, (do, *others))
-    return times(plan.all_heads, backward_terms(plan, causal))
+    *others, causal, _phi, _precision, cu_seqlens, _final = rest
+    plan = plan_of(q, k, v, (do, *others), packed=cu_seqlens is not None)
+    return of_all_heads(plan, backward_terms(plan, causal))
 
 
 counts_macs("linear_triton_inference", _inference_macs)

@@ -34,20 +34,21 @@ def _explicit(
     q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None, padding: Tensor | None
 ) -> Tensor:
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    heads, queries = q.shape[1], q.shape[2]
+    group = q.shape[1] // k.shape[1]
     # Heads of queries that share keys meet them in one product, so that these are not repeated.
-    rows = q if heads == k.shape[1] else by_key_heads(q, k.shape[1]).flatten(2, 3)
+    rows = q if group == 1 else by_key_heads(q, k.shape[1]).flatten(2, 3)
     scores = (rows * scale) @ k.mT
     if causal or padding is not None:
-        unseen = hidden(queries, k.shape[2], causal=causal, device=q.device, padding=padding)
+        unseen = hidden(q.shape[2], k.shape[2], causal=causal, device=q.device, padding=padding)
         if padding is not None:
             unseen = never_all(unseen)
-        if unseen.shape[2] > 1:
-            unseen = unseen.repeat(1, 1, heads // k.shape[1], 1)
+        if group > 1 and causal:
+            unseen = unseen.repeat(1, 1, group, 1)
         scores.masked_fill_(unseen, -math.inf)
     # Rebinding frees the scores: two Nq x Nk matrices are alive at a time, not three.
     scores = torch.softmax(scores, dim=-1)
-    return (scores @ v).view(*q.shape[:3], v.shape[3])
+    out = scores @ v
+    return out if group == 1 else out.view(*q.shape[:3], v.shape[3])
 
 
 def explicit_costs(case: Case) -> Costs:

@@ -137,7 +137,7 @@ def _by_blocks(
 def _added(unseen: Tensor, group: int, dtype: torch.dtype) -> Tensor:
     """A mask as torch adds it to the scores: of bool it would make and keep one in each call."""
     mask = torch.zeros(unseen.shape, dtype=dtype, device=unseen.device).masked_fill_(unseen, -inf)
-    return mask.repeat(1, 1, group, 1)
+    return mask if group == 1 else mask.repeat(1, 1, group, 1)
 
 
 def block_size(group: int) -> int:

@@ -46,14 +46,16 @@ def served_precision(kernel: str, q: Tensor, v: Tensor, precision: str | None) -
     return precision
 
 
-def check_call(kernel: str, q: Tensor, k: Tensor, v: Tensor, phi: str, precision: str) -> None:
+def check_call(
+    kernel: str, q: Tensor, k: Tensor, v: Tensor, phi: str, precision: str, *, plain: bool = True
+) -> None:
     """Refuse operands that do not fit together or that no pass is written for.
 
     Raises:
         TypeError: not a dense tensor.
         ValueError: ranks, shapes, dtypes, devices, strides or widths; an unknown map or precision.
     """
-    check_operands(kernel, DTYPES, q, k, v)
+    check_operands(kernel, DTYPES, q, k, v, plain=plain)
     get_feature_map(phi)
     if max(q.shape[-1], v.shape[-1]) > WIDEST:
         raise ValueError(
@@ -68,13 +70,14 @@ def check_reach(kernel: str, plan: Plan, layouts: tuple[Layout, ...]) -> None:
     Raises:
         ValueError: too many heads or tokens, or tokens too far apart.
     """
-    if plan.tokens > MOST_TOKENS or plan.all_heads > MOST_HEADS:
+    longest = max(plan.tokens, plan.keys)
+    if longest > MOST_TOKENS or plan.all_heads > MOST_HEADS:
         raise ValueError(
             f"{kernel} takes at most {MOST_TOKENS} tokens and {MOST_HEADS} heads in all; "
-            f"got {plan.tokens} and {plan.all_heads}"
+            f"got {longest} and {plan.all_heads}"
         )
     farthest = max(strides[2] for _, _, strides in layouts if len(strides) == 4)
-    if farthest >= MOST_STRIDE and plan.tokens > 1 and not plan.described:
+    if farthest >= MOST_STRIDE and longest > 1 and not plan.described:
         raise ValueError(
             f"{kernel} reaches tokens less than {MOST_STRIDE} elements apart; "
             f"got a stride of {farthest}: pass contiguous tensors"

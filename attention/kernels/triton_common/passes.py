@@ -39,9 +39,9 @@ class Passes:
 
     def in_triton(
         self, kernel: Any, parts: int, t: Tiles, tile: tuple[int, int], widths: tuple[int, ...],
-        values: tuple[Any, ...],
+        values: tuple[Any, ...], tokens: int,
     ) -> Launch:  # fmt: skip
-        """A pass in Triton over ``parts`` segments of each head, in tiles of D and Dv.
+        """A pass in Triton over ``parts`` segments of sequences of ``tokens`` tokens, in tiles of D and Dv.
 
         ``widths`` are those of the blocks of its first tensors, ``values`` what only it takes.
         """
@@ -49,12 +49,12 @@ class Passes:
 
         plan = self.plan
         operand = tl.bfloat16 if plan.narrow else tl.float32
-        edges = (plan.tokens % t.C != 0, plan.key_width % tile[0] != 0, plan.value_width % tile[1] != 0)
+        edges = (tokens % t.C != 0, plan.key_width % tile[0] != 0, plan.value_width % tile[1] != 0)
         constants = (
             self.phi, operand, self.precision, t.C, *tile, t.blocks, t.num_stages, plan.described, *edges
         )  # fmt: skip
         blocks = [[1, 1, t.C, width] for width in widths] if plan.described else []
-        programs = plan.all_heads * parts * t.blocks
+        programs = parts * t.blocks
         return Launch(kernel, programs, blocks, (*values, *constants), t.num_warps, lasting=plan.aligned)
 
 

@@ -53,19 +53,24 @@ class Plan:
     """How one call is cut and moved.
 
     Attributes:
-        batch, heads, tokens, key_width, value_width: B, H, N, D and Dv.
+        batch, heads, tokens, key_width, value_width: B, Hq, Nq, D and Dv.
+        kv_heads, keys: Hkv and Nk.
         device: of all tensors.
         narrow: whether the operands of matrix products are bfloat16; else they are float32.
         aligned: whether all tensors begin at multiples of 16 bytes, which Triton's compiler makes use of.
         described: whether descriptors move the tiles, by the card's copy engine; else pointers do.
         gluon: whether the Gluon passes serve the call; else Triton's do.
-        segments: into how many parts the sequence is cut.
+        segments: into how many parts the sequence of queries is cut.
         segment_tokens: of each but the last, a multiple of those of a chunk.
+        key_segments, key_segment_tokens: the same of keys.
+        packed: whether sequences stand one behind another, and sums end where a sequence does.
     """
 
     batch: int
     heads: int
+    kv_heads: int
     tokens: int
+    keys: int
     key_width: int
     value_width: int
     device: torch.device
@@ -75,58 +80,90 @@ class Plan:
     gluon: bool
     segments: int
     segment_tokens: int
+    key_segments: int
+    key_segment_tokens: int
+    packed: bool
 
     @property
     def all_heads(self) -> int:
-        """B H."""
+        """B Hq."""
         return self.batch * self.heads
 
     @property
-    def states_tiles(self) -> Tiles:
+    def all_key_heads(self) -> int:
+        """B Hkv."""
+        return self.batch * self.kv_heads
+
+    @property
+    def group(self) -> int:
+        """Heads of queries that share a head of keys."""
+        return self.heads // max(1, self.kv_heads)
+
+    def in_gluon(self, *, reverse: bool) -> bool:
+        """Whether a pass is one of Gluon's: in reverse, where heads of a group are summed, Triton's do it."""
+        return self.gluon and not (reverse and self.group > 1)
+
+    def states_tiles(self, *, reverse: bool = False) -> Tiles:
         """Tiles of the pass that sums segments; it holds all of Dv."""
-        return self._tiles(self.value_width, self.key_width)
+        return self._tiles(self.value_width, self.key_width, reverse)
 
-    @property
-    def attend_tiles(self) -> Tiles:
+    def attend_tiles(self, *, reverse: bool = False) -> Tiles:
         """Tiles of the pass that makes the output, and dv; it holds all of D."""
-        return self._tiles(self.key_width, self.value_width)
+        return self._tiles(self.key_width, self.value_width, reverse)
 
-    @property
-    def differentiate_tiles(self) -> Tiles:
+    def differentiate_tiles(self, *, reverse: bool = False) -> Tiles:
         """Tiles of the pass that makes dq and dk; it holds all of Dv."""
-        tiles = self._tiles(self.value_width, self.key_width)
-        if self.described and not self.gluon and tiles.held <= 128:
+        tiles = self._tiles(self.value_width, self.key_width, reverse)
+        if self.described and not self.in_gluon(reverse=reverse) and tiles.held <= 128:
             return tiles._replace(num_stages=3)  # a program fills a multiprocessor with two as well
         return tiles
 
-    def _tiles(self, held: int, split: int) -> Tiles:
-        return gluon_tiles() if self.gluon else triton_tiles(held, split, self.narrow)
+    def _tiles(self, held: int, split: int, reverse: bool) -> Tiles:
+        return gluon_tiles() if self.in_gluon(reverse=reverse) else triton_tiles(held, split, self.narrow)
 
     def summed(self, *, causal: bool, final: bool) -> int:
-        """How many segments are summed before the walk: the last only where all or the end is asked for."""
-        return self.segments if final or not causal else self.segments - 1
+        """How many segments are summed before the walk: the last only where all or the end is asked for.
+
+        Of packed sequences that see all of themselves there are two sums of each.
+        """
+        if self.packed and not causal:
+            return 2 * self.key_segments
+        return self.key_segments if final or not causal else max(0, self.key_segments - 1)
+
+    def gradients_summed(self, *, causal: bool) -> int:
+        """How many segments are summed in a backward."""
+        return 2 * self.segments if self.packed and not causal else self.segments
+
+    def scanned(self, count: int) -> bool:
+        """Whether so many sums are scanned, or each program adds up those that it needs.
+
+        Of packed sequences it needs those of one sequence.
+        """
+        return scanned(count) and not self.packed
 
     def slots(self, count: int) -> int:
         """Slots for the sums of ``count`` segments: scanned ones stand before, between and after segments."""
-        return self.segments + 1 if scanned(count) else self.segments
+        return self.key_segments + 1 if self.scanned(count) else max(count, self.key_segments)
 
 
 def make_plan(
     shape: tuple[int, ...],
-    value_width: int,
+    of_values: tuple[int, ...],
     layouts: tuple[Layout, ...],
     aligned: bool,
     *,
     gluon: bool = True,
+    packed: bool = False,
 ) -> Plan:
     """The plan of one call.
 
     Args:
-        shape: ``[B, H, N, D]`` of q and k.
-        value_width: Dv.
+        shape: ``[B, Hq, Nq, D]`` of q.
+        of_values: ``[B, Hkv, Nk, Dv]`` of v.
         layouts: of q, k, v and what else the caller gave (the gradient of the output first, states).
         aligned: whether all of these begin at multiples of 16 bytes.
         gluon: whether the kernel has passes in Gluon.
+        packed: whether sequences stand one behind another, for which no pass in Gluon is written.
 
     Raises:
         ValueError: tensors of several devices.
@@ -134,40 +171,43 @@ def make_plan(
     (device, dtype, _), devices = layouts[0], {device for device, _, _ in layouts}
     if len(devices) > 1:
         raise ValueError(f"all tensors must be on one device; got {', '.join(sorted(map(str, devices)))}")
-    batch, heads, tokens, width = shape
+    (batch, heads, tokens, width), (_, kv_heads, keys, value_width) = shape, of_values
     strides = [stride for _, _, stride in layouts]
-    widths = gluon and gluon_serves(width, value_width, dtype, device)
+    widths = gluon and not packed and gluon_serves(width, value_width, dtype, device)
+    least = min(tokens, keys)
 
     def moved(given: list[Strides]) -> bool:
         return _described(
-            batch * heads * tokens, dtype, _tile_strides(given, tokens, width, value_width), device
+            batch * heads * least, dtype, _tile_strides(given, (tokens, keys), width, value_width), device
         )
 
     # Segments follow from q, k and v alone, and not from their addresses: so a backward finds those of its
     # forward, and a compiler those of the call to come.
-    segment_tokens, segments = cut(tokens, batch * heads, device, gluon=widths and moved(strides[:3]))
+    # A group of heads is one sequence to the pass that sums keys.
+    wide = widths and moved(strides[:3])
+    size, count = cut(tokens, batch * kv_heads, device, gluon=wide)
+    key_size, key_count = cut(keys, batch * kv_heads, device, gluon=wide)
     described = aligned and moved(strides)
     return Plan(
-        batch, heads, tokens, width, value_width, device, dtype == torch.bfloat16,
-        aligned, described, widths and described, segments, segment_tokens,
+        batch, heads, kv_heads, tokens, keys, width, value_width, device, dtype == torch.bfloat16,
+        aligned, described, widths and described, count, size, key_count, key_size, packed,
     )  # fmt: skip
 
 
 def plan_of(
-    q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = (), *, gluon: bool = True
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    others: Sequence[Tensor | None] = (),
+    *,
+    gluon: bool = True,
+    packed: bool = False,
 ) -> Plan:
     """The plan of a call on these tensors; those that a compiler makes, without memory, count as aligned."""
-    shape, value_width, layouts, given = facts(q, k, v, others)
-    fake = any(x.untyped_storage().device.type == "meta" for x in given)
-    return make_plan(shape, value_width, layouts, fake or begin_aligned(given), gluon=gluon)
-
-
-def facts(
-    q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor | None] = ()
-) -> tuple[tuple[int, ...], int, tuple[Layout, ...], list[Tensor]]:
-    """Shape, value width and layouts as :func:`make_plan` takes them, and the tensors themselves."""
     given = [q, k, v, *[x for x in others if x is not None]]
-    return q.shape, v.shape[-1], tuple([(x.device, x.dtype, x.stride()) for x in given]), given
+    layouts = tuple([(x.device, x.dtype, x.stride()) for x in given])
+    fake = any(x.untyped_storage().device.type == "meta" for x in given)
+    return make_plan(q.shape, v.shape, layouts, fake or begin_aligned(given), gluon=gluon, packed=packed)
 
 
 def begin_aligned(tensors: list[Tensor]) -> bool:
@@ -193,7 +233,7 @@ def cut(tokens: int, heads: int, device: torch.device, *, gluon: bool) -> tuple[
     wanted = max(1, programs * card.multiprocessors(device) // max(1, heads))
     size = max(LEAST_TOKENS, -(-tokens // wanted))
     size = -(-size // chunk) * chunk
-    return size, max(1, -(-tokens // size))
+    return size, -(-tokens // size)
 
 
 def gluon_tiles() -> Tiles:
@@ -240,9 +280,10 @@ def _described(tokens: int, dtype: torch.dtype, strides: Iterable[int], device: 
     return all(stride > 0 and stride * dtype.itemsize % 16 == 0 for stride in strides)
 
 
-def _tile_strides(given: Iterable[Strides], N: int, D: int, E: int) -> list[int]:
+def _tile_strides(given: Iterable[Strides], lengths: Iterable[int], D: int, E: int) -> list[int]:
     """Strides of what is moved tile by tile: of the tensors given and of results.
 
     Those of sums, [B H, M, D, Dv], are multiples of the results' own.
     """
-    return [*(s for each in given if len(each) == 4 for s in each[:3]), N * D, N * E, D, E]
+    of_results = [N * width for N in lengths for width in (D, E)]
+    return [*(s for each in given if len(each) == 4 for s in each[:3]), *of_results, D, E]

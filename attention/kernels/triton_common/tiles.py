@@ -95,7 +95,7 @@ class Walk(NamedTuple):
     """The segment of a program, tokens ``first`` to ``last`` - 1, in tiles of ``rows`` and two widths.
 
     Of one width the program has all columns, ``held``; of the other, which is ``split``, those of its block.
-    ``sequence`` counts batch and head together, 0 to B H - 1.
+    ``sequence`` counts batch and head together, 0 to B H - 1, and ``group`` those of several heads as one.
     """
 
     rows: Any
@@ -105,6 +105,7 @@ class Walk(NamedTuple):
     batch: Any
     head: Any
     sequence: Any
+    group: Any
     segment: Any
     first: Any
     last: Any
@@ -114,21 +115,25 @@ class Walk(NamedTuple):
 def walk_of(
     H, N, held_width, split_width, segments, segment_tokens,
     C: tl.constexpr, HELD: tl.constexpr, SPLIT: tl.constexpr, BLOCKS: tl.constexpr, skipped=0,
+    HEADS: tl.constexpr = 1,
 ):  # fmt: skip
     """The walk of this program, in a grid of ``segments`` times BLOCKS programs a sequence.
 
-    ``skipped`` segments before those have no program.
+    ``skipped`` segments before those have no program. HEADS of H groups each are neighbours in the grid: what
+    they share is in the cache.
     """
     program = tl.program_id(0)
     block = program % BLOCKS
-    segment = (program // BLOCKS) % segments + skipped
-    sequence = (program // (BLOCKS * segments)).to(tl.int64)
+    segment = (program // (BLOCKS * HEADS)) % segments + skipped
+    group = (program // (BLOCKS * HEADS * segments)).to(tl.int64)
+    sequence = group * HEADS + (program // BLOCKS) % HEADS
     first = segment * segment_tokens
     last = tl.minimum(first + segment_tokens, N)
     rows = tl.arange(0, C)
     held = Columns(0, tl.arange(0, HELD), held_width)
     split = Columns(block * SPLIT, block * SPLIT + tl.arange(0, SPLIT), split_width)
-    return Walk(rows, held, split, block, sequence // H, sequence % H, sequence, segment, first, last)
+    batch, head = sequence // (H * HEADS), sequence % (H * HEADS)
+    return Walk(rows, held, split, block, batch, head, sequence, group, segment, first, last)
 
 
 @triton.jit
@@ -136,6 +141,12 @@ def chunk_of(walk, i, chunks, N, C: tl.constexpr, REVERSE: tl.constexpr):
     """The i-th chunk of a walk, in reverse from the end."""
     start = walk.first + (chunks - 1 - i if REVERSE else i) * C
     return Chunk(walk.batch, walk.head, start, start.to(tl.int64), walk.rows, N - start)
+
+
+@triton.jit
+def at_head(chunk, head):
+    """The same tokens of another head."""
+    return Chunk(chunk.batch, head, chunk.start, chunk.offset, chunk.rows, chunk.left)
 
 
 @triton.jit
@@ -147,9 +158,24 @@ def seen(rows, REVERSE: tl.constexpr):
 @triton.jit
 def moved(x, batch_stride, head_stride, stride, walk, DESCRIBED: tl.constexpr):
     """Tensor x from the sequence of a walk on. A descriptor knows all strides, and begins with the tensor."""
+    return moved_to(x, batch_stride, head_stride, stride, walk.batch, walk.head, DESCRIBED)
+
+
+@triton.jit
+def moved_to(x, batch_stride, head_stride, stride, batch, head, DESCRIBED: tl.constexpr):
+    """Tensor x from one of its heads on."""
     if not DESCRIBED:
-        x += walk.batch * batch_stride + walk.head * head_stride
+        x += batch * batch_stride + head * head_stride
     return Moved(x, stride)
+
+
+@triton.jit
+def of_head(x, j, head_stride, DESCRIBED: tl.constexpr, HEADS: tl.constexpr):
+    """A moved tensor from its j-th head of HEADS on, where j has 64 bits."""
+    if DESCRIBED or HEADS == 1:
+        return x
+    else:
+        return Moved(x.base + j * head_stride, x.stride)
 
 
 @triton.jit

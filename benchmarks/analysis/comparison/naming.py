@@ -37,6 +37,7 @@ OUTCOMES: dict[OutcomeVerdict, str] = {
 PARTS: tuple[Callable[[Setting], str], ...] = (
     lambda setting: str(setting.mode),
     lambda setting: str(setting.phase).replace("forward_backward", "forward+backward"),
+    lambda setting: "" if setting.query_len is None else f"Q={setting.query_len}",
     lambda setting: "" if setting.subject == "operator" else setting.subject,
     lambda setting: str(setting.device),
     lambda setting: setting.machine,

@@ -37,6 +37,8 @@ def _line_name(
     """The name of a case, or without a length of a series or pair, with what stands `behind` it."""
     kernel, layer = " against ".join(kernels), setting.subject == "layer"
     width = "" if setting.value_dim in (None, setting.head_dim) else f"-V{setting.value_dim}"
+    width += "" if setting.kv_heads == setting.heads else f"-KV{setting.kv_heads}"
+    width += "" if setting.query_len is None else f"-Q{setting.query_len}"
     prefix = "layer/" if layer else ""
 
     def tail(length: str) -> str:

@@ -15,8 +15,10 @@ TEXTS = ("key", "kernel", "family", "mode", "phase", "device", "device_name", "d
 INTEGERS = ("batch", "heads", "seq_len", "head_dim", "repetition")
 AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
 OPTIONAL_TEXTS = ("precision", "state_changed", "reference", "nearest", "flops_unknown")
-OPTIONAL_INTEGERS = ("value_dim", "embed_dim")
-OPTIONAL_AMOUNTS = ("counted_flops", "countable_flops", "predicted_peak_bytes", "reference_error")
+OPTIONAL_INTEGERS = ("value_dim", "embed_dim", "kv_heads", "query_len")
+OPTIONAL_AMOUNTS = (
+    "counted_flops", "countable_flops", "predicted_peak_bytes", "reference_error", "cache_bytes",
+)  # fmt: skip
 SENTENCES = ("state_changed", "nearest", "flops_unknown")
 """Texts of any length."""
 FUNCTIONS = {"standard": "softmax attention", "linear": "linear attention with elu + 1"}
@@ -91,9 +93,13 @@ def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dic
         "subject": SUBJECTS[0],
         "family": str(info["kernel"]).partition("-")[0],
         "value_dim": info.get("head_dim"),
+        "kv_heads": info.get("heads"),
         "precision": info.get("dtype"),
     }
     record |= {name: value for name, value in defaults.items() if info.get(name) is None}
+    # As many queries as keys is no number of their own, by which lengths would be of different series.
+    own = record.get("phase") == "decode" or record.get("query_len") != record.get("seq_len")
+    record["query_len"] = record.get("query_len") if own else None
     # Null says that its function is not known, and nothing that it is an older record.
     record.setdefault(
         "reference", next((f for name, f in FUNCTIONS.items() if name == record["family"]), None)

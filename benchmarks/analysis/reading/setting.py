@@ -21,7 +21,7 @@ class Setting:
     Attributes:
         subject: One of `fields.SUBJECTS`.
         mode: "bidirectional" or "causal".
-        phase: "forward" or "forward_backward".
+        phase: "forward", "forward_backward", "prefill" or "decode".
         device: "cpu" or "cuda".
         device_name: The name that the device gives itself; empty where no record tells it.
         machine: Short name of the machine; empty where all runs are of one.
@@ -31,6 +31,8 @@ class Setting:
         heads: Heads of each sequence.
         head_dim: Width of a query and a key.
         value_dim: Width of a value.
+        kv_heads: Heads of keys and values of each sequence; as many as heads unless given.
+        query_len: Queries of each sequence, in a decode its new tokens; None where they are as many as keys.
 
     Records of attention hold all of them; ceilings and other families may lack any but `subject` and
     `machine`, which then is None.
@@ -48,6 +50,12 @@ class Setting:
     heads: int | None
     head_dim: int | None
     value_dim: int | None
+    kv_heads: int | None = None
+    query_len: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kv_heads is None:
+            object.__setattr__(self, "kv_heads", self.heads)
 
     @property
     def is_attention(self) -> bool:
@@ -64,7 +72,7 @@ class Setting:
 
 SETTING = tuple(field.name for field in fields(Setting))
 """The names of these fields, which are columns of every table of rows."""
-SHAPE = ("batch", "heads", "head_dim", "value_dim")
+SHAPE = ("batch", "heads", "head_dim", "value_dim", "kv_heads", "query_len")
 """The fields that are integers."""
 
 SERIES = ("kernel", "family", *SETTING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,9 +117,18 @@ def standard_error(values: Floats) -> float:
 
 
 def agreeing(cases: pd.DataFrame, setting: Setting, names: Sequence[str] = SETTING) -> pd.DataFrame:
-    """The cases that agree with a setting in these of its fields; what is None agrees with nothing."""
-    agree = [(cases[name] == getattr(setting, name)).fillna(False).to_numpy(dtype=bool) for name in names]
-    return cases[np.logical_and.reduce(agree)]
+    """The cases that agree with a setting in these of its fields.
+
+    What is None agrees with nothing, but for `query_len`, of which None says that it is that of the keys.
+    """
+
+    def agree(name: str) -> Any:
+        value = getattr(setting, name)
+        if name == "query_len" and value is None:
+            return cases[name].isna().to_numpy(dtype=bool)
+        return (cases[name] == value).fillna(False).to_numpy(dtype=bool)
+
+    return cases[np.logical_and.reduce([agree(name) for name in names])]
 
 
 def spread(case: pd.Series) -> float:

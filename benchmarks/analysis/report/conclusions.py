@@ -13,6 +13,7 @@ from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.roles import Roles, named_in_json
 from benchmarks.analysis.reading.setting import Case, Row, Setting
 from benchmarks.analysis.report.ceilings import Ceiling
+from benchmarks.analysis.report.contexts import Contexts
 from benchmarks.analysis.report.floors import Verdict
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.exponent import Exponent
@@ -73,7 +74,10 @@ class Series:
         local_slopes: Slopes of log time on log N between neighbouring lengths; None where no unit has both.
         overhead_s: The c of t = c + a N^p, None where it cannot be told.
         flops_exponent: Exponent of its FLOPs, None where they are not known at two lengths.
+        min_bytes_exponent: Exponent of the bytes that it reads and writes at least, likewise.
         peak_bytes_exponent: Exponent of its peak memory, likewise.
+        cache_bytes: Bytes that are kept of each context between two calls; empty where nothing is.
+        cache_bytes_exponent: Exponent of these.
         laws: What it says of the laws of growth.
         laws_firmness: How firm it is that they are tenable, or untenable.
         best_law: Name of the law of least error, None where none can be judged.
@@ -94,7 +98,10 @@ class Series:
     local_slopes: list[float | None]
     overhead_s: float | None
     flops_exponent: float | None
+    min_bytes_exponent: float | None
     peak_bytes_exponent: float | None
+    cache_bytes: list[float | None]
+    cache_bytes_exponent: float | None
     laws: Laws
     laws_firmness: Firmness
     best_law: str | None
@@ -191,6 +198,7 @@ class Summary:
         runs: What it rests on.
         series: Every series, in the order of its fields.
         crossovers: Every pair of a contender and a baseline in each setting.
+        contexts: Of each shape that is decoded, from which context on which phase is cheaper.
         ceilings: What each device can do at most.
         warnings: Sentences naming what is missing, and what cannot be.
         quality: Sentences naming what was unstable, and what to try.
@@ -201,6 +209,7 @@ class Summary:
     runs: Runs
     series: list[Series]
     crossovers: list[PairCrossover]
+    contexts: list[Contexts]
     ceilings: list[Ceiling]
     warnings: list[str]
     quality: list[str]

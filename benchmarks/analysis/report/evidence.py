@@ -112,7 +112,11 @@ def _speedups(pairs: Sequence[PairCrossover]) -> Table:
 
 
 def _exponents(series: Sequence[Series]) -> Table:
-    headers = ["kernel", "p", "verdict", "window", "FLOPs", "peak bytes", "overhead", "local slopes"]
+    kept = any(one.cache_bytes for one in series)
+    bytes_kept = ["least bytes", "bytes kept"] if kept else []
+    headers = [
+        "kernel", "p", "verdict", "window", "FLOPs", *bytes_kept, "peak bytes", "overhead", "local slopes",
+    ]  # fmt: skip
     rows = []
     for one in series:
         p = one.exponent
@@ -122,6 +126,8 @@ def _exponents(series: Sequence[Series]) -> Table:
             f"{p.verdict} ({p.firmness})",
             "-" if p.window is None else f"{p.window[0]}..{p.window[1]}",
             wording.interval(one.flops_exponent, None, None),
+            *([wording.interval(x, None, None) for x in (one.min_bytes_exponent, one.cache_bytes_exponent)]
+              if kept else []),
             wording.interval(one.peak_bytes_exponent, None, None),
             wording.seconds(one.overhead_s),
             " ".join(map(wording.slope, one.local_slopes)) or "-",

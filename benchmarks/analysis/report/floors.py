@@ -22,6 +22,8 @@ MARGIN = 0.05
 ENOUGH = 6
 EXPECTED_RANGE = (0.0, 0.0, 1.128, 1.693, 2.059, 2.326, 2.534)
 """Expected range of so many normal values, in standard deviations (Tippett 1925)."""
+CACHED = 2**30
+"""Least bytes of a decode on a CPU that may stay in its caches, where the ceiling of memory does not hold."""
 ASSUMED = 0.18
 """Standard deviation of the log of a unit where no case has two to tell it: that of a shared machine."""
 SIGNS: Mapping[str, str] = {AT: " ~", "impossible": " !"}
@@ -46,7 +48,10 @@ def with_floors(cases: pd.DataFrame, ceilings: Iterable[Ceiling]) -> pd.DataFram
     for setting, group in by_setting(measured):
         ceiling = ceiling_of(setting, ceilings)
         if ceiling:
-            for name, values in _floors(group, ceiling, np.asarray(noise[group.index], dtype=float)).items():
+            cached = setting.device == "cpu" and setting.phase == "decode"
+            least = group["min_bytes"].where(group["min_bytes"] >= (CACHED if cached else 0), 0)
+            own_noise = np.asarray(noise[group.index], dtype=float)
+            for name, values in _floors(group.assign(min_bytes=least), ceiling, own_noise).items():
                 cases.loc[group.index, name] = values
     return cases
 
@@ -119,6 +124,8 @@ def share_words(share: float | None, verdict: str | None) -> str:
 def notes_on_shares(cases: pd.DataFrame, ceiling: Ceiling) -> Iterator[str]:
     """Sentences on a table of shares of one setting: what 100 % is, and the meaning of its signs."""
     yield "100 % is the shortest time that the median ceilings of this device allow."
+    if set(cases["device"]) == {"cpu"} and set(cases["phase"]) == {"decode"}:
+        yield "Below 1 GiB what a decode reads may stay in a CPU's caches, so that FLOPs alone set its floor."
     verdicts = set(cases["floor_verdict"])
     if AT in verdicts:
         yield (

@@ -11,6 +11,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section
 from benchmarks.analysis.reading.fields import DECLARED, FUNCTIONS
 from benchmarks.analysis.report.conclusions import Function, PairCrossover, Series, Summary
+from benchmarks.analysis.report.contexts import Phase
 
 UNCHECKED = " (unchecked)"
 """What stands behind the name of a kernel whose results were compared with no oracle."""
@@ -45,11 +46,15 @@ def labelled(summary: Summary, cases: pd.DataFrame) -> tuple[Summary, pd.DataFra
     def pair(one: PairCrossover) -> PairCrossover:
         return replace(one, contender=label(one.contender), baseline=label(one.baseline))
 
+    def phase(one: Phase) -> Phase:
+        return replace(one, contender=label(one.contender), baseline=label(one.baseline))
+
     roles = replace(summary.roles, own=tuple(map(label, summary.roles.own)))
     return replace(
         summary,
         series=[replace(one, kernel=label(one.kernel)) for one in summary.series],
         crossovers=[pair(one) for one in summary.crossovers],
+        contexts=[replace(one, phases=[phase(of) for of in one.phases]) for one in summary.contexts],
         runs=replace(summary.runs, roles=roles),
         not_measured=_labelled(summary.not_measured, label),
     ), _labelled(cases, label)

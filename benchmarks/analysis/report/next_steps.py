@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.conclusions import Summary
@@ -61,7 +62,10 @@ def _finer(summary: Summary) -> Iterator[list[str]]:
             kernels = {pair.contender: None, pair.baseline: None}
             around.setdefault((pair.setting, lengths), {}).update(kernels)
     for (setting, lengths), kernels in around.items():
-        shape = f"{setting.batch}x{setting.heads}x{setting.head_dim}"
+        heads = wording.heads(setting).removeprefix("H")
+        shape = f"{setting.batch}x{heads}x{setting.head_dim}"
+        queries = "tokens" if setting.phase == "decode" else "query-len"
+        plain = setting.query_len is None or (setting.phase, setting.query_len) == ("decode", 1)
         wall = setting.device == "cuda" and setting.clock == "wall"
         yield [
             f"-k {BENCHMARKS[setting.subject]}",
@@ -71,6 +75,7 @@ def _finer(summary: Summary) -> Iterator[list[str]]:
             _option("shape", shape),
             _option("mode", setting.mode),
             _option("phase", setting.phase),
+            *([] if plain else [_option(queries, str(setting.query_len))]),
             *([_option("clock", "wall")] if wall else []),
             *(_option("kernel", kernel) for kernel in kernels if kernel not in roles.own),
             _option("seq-len", ",".join(map(str, lengths))),

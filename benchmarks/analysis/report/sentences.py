@@ -86,6 +86,7 @@ def short_crossover(pair: PairCrossover) -> str:
 
 
 GROWTH_WORDS = {
+    "constant": "does not grow (constant)",
     "like linear": "grows like N (N² is ruled out)",
     "like quadratic": "grows like N² (N is ruled out)",
 }

@@ -27,6 +27,7 @@ from benchmarks.analysis.report.conclusions import (
     Summary,
 )
 from benchmarks.analysis.report.functions import functions
+from benchmarks.analysis.report.inference import find_contexts
 from benchmarks.analysis.scaling.crossover import find_crossover
 from benchmarks.analysis.scaling.exponent import estimate_exponent
 from benchmarks.analysis.scaling.firmness import Unit, of_crossover, of_exponent, of_units
@@ -77,6 +78,7 @@ def summarise(
         _runs(records, assumed or None, roles),
         series,
         crossovers,
+        find_contexts(series, crossovers, cases, roles),
         ceilings,
         warnings=records.warnings + name_caveats(records, series, crossovers, ceilings, roles),
         quality=name_quality(records),
@@ -89,7 +91,10 @@ def _series(
 ) -> Series:
     table = unit_table(rows)
     lengths, medians = table.columns.to_numpy(dtype=float), np.asarray(table.median(), dtype=float)
-    counts = rows.groupby("seq_len")[["flops", "min_bytes", "peak_bytes"]].median().astype(float)
+    amounts = [name for name in ("flops", "min_bytes", "peak_bytes", "cache_bytes") if name in rows]
+    counts = rows[["seq_len"]].join(rows[amounts].astype(float)).groupby("seq_len").median()
+    kept = counts["cache_bytes"].to_numpy() if "cache_bytes" in counts else np.empty(0)
+    kept = kept if np.isfinite(kept).any() else np.empty(0)
     unit, flops_exponent = _unit(rows), count_exponent(lengths, counts["flops"].to_numpy())
     exponent = estimate_exponent(table, flops_exponent, unseen)
     laws, best = compare_laws(table, unseen, _useful_flops(rows))
@@ -109,7 +114,10 @@ def _series(
         local_slopes=numbers(local_slopes(table)),
         overhead_s=laws.overhead,
         flops_exponent=flops_exponent,
+        min_bytes_exponent=count_exponent(lengths, counts["min_bytes"].to_numpy()),
         peak_bytes_exponent=count_exponent(lengths, counts["peak_bytes"].to_numpy()),
+        cache_bytes=numbers(kept),
+        cache_bytes_exponent=count_exponent(lengths, kept) if kept.size else None,
         laws=laws,
         laws_firmness=of_units(exponent.units, unit),
         best_law=best,

@@ -14,6 +14,7 @@ from benchmarks.analysis.report.ceilings import Ceiling, Rate
 from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, headline_kernel
 from benchmarks.analysis.report.evidence import evidence
 from benchmarks.analysis.report.functions import labelled, what_they_compute
+from benchmarks.analysis.report.inference import inference
 from benchmarks.analysis.report.next_steps import next_steps
 from benchmarks.analysis.report.sentences import bend, growth, joined, predicate
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
@@ -38,6 +39,7 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
     return [
         _head(summary),
         *(_answer(summary, setting) for setting in settings),
+        *inference(summary.contexts),
         *computed,
         *following,
         _warned(summary),

@@ -92,7 +92,11 @@ def _remove_pictures_of_before(folder: Path, written: Collection[str]) -> None:
 
 
 def _integers(cases: pd.DataFrame) -> pd.DataFrame:
-    """Counts as integers, also in columns where a case that was not measured has none."""
+    """Counts as integers, also in columns where a case that was not measured has none.
+
+    As many queries as keys are told by their number.
+    """
+    cases = cases.assign(query_len=cases["query_len"].fillna(cases["seq_len"]))
     counts = ("schema", "useful_flops", *AMOUNTS, *OPTIONAL_AMOUNTS, "rounds", "repetitions", "units")
     names = [name for name in counts if name in cases]
     return cases.assign(**{name: pd.to_numeric(cases[name]).convert_dtypes() for name in names})

@@ -148,8 +148,8 @@ def multiply(
 
 @gluon.jit
 def attend(
-    a, b, c, out, inv, S, z, S0, z0, H, N, D, E, segments, segment_tokens, eps,
-    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, KEEP: gl.constexpr,
+    a, b, c, out, inv, S, z, S0, z0, H, N, D, E, segments, segment_tokens, summed, eps,
+    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, KEEP: gl.constexpr, GROUP: gl.constexpr,
     SCANNED: gl.constexpr, SUMS: gl.constexpr, INITIAL: gl.constexpr,
     MAP: gl.constexpr, PAD_D: gl.constexpr,
 ):  # fmt: skip
@@ -159,17 +159,17 @@ def attend(
     lies where its values (not causal: its queries) lay until the copy engine has read it.
     """
     STAGES: gl.constexpr = 2 if CAUSAL else 4
-    walk = walk_of(H, N, D, E, segments, segment_tokens, REVERSE)
+    walk = walk_of(H, N, D, E, segments, segment_tokens, summed, REVERSE, GROUP)
     sums = Sums(
         S if SUMS else None, z if SUMS else None, S0 if INITIAL else None, z0 if INITIAL else None
     )  # fmt: skip
     inv += walk.sequence * N
 
     # Shared memory. Not causal, there are neither keys nor values; in reverse, there is no z.
-    queries = with_ready(new_ring(a, STAGES))
+    queries = with_ready(new_ring(a, walk.head, STAGES))
     z_empty = barriers(1).index(0)
     if CAUSAL:
-        keys, values = new_ring(b, STAGES), new_ring(c, STAGES)
+        keys, values = new_ring(b, walk.key_head, STAGES), new_ring(c, walk.key_head, STAGES)
         keys = with_ready(keys)
     else:
         keys, values = None, None

@@ -171,8 +171,8 @@ def multiply(
 
 @gluon.jit
 def differentiate(
-    a, b, x, y, out, inv, minus_delta, S, z, S0, z0, H, N, D, E, segments, segment_tokens,
-    CAUSAL: gl.constexpr, REVERSE: gl.constexpr,
+    a, b, x, y, out, inv, minus_delta, S, z, S0, z0, H, N, D, E, segments, segment_tokens, summed,
+    CAUSAL: gl.constexpr, REVERSE: gl.constexpr, GROUP: gl.constexpr,
     SCANNED: gl.constexpr, SUMS: gl.constexpr, INITIAL: gl.constexpr,
     MAP: gl.constexpr,
 ):  # fmt: skip
@@ -183,7 +183,7 @@ def differentiate(
     copy engine has read it.
     """
     STAGES: gl.constexpr = 1 if CAUSAL else 2
-    walk = walk_of(H, N, D, E, segments, segment_tokens, REVERSE)
+    walk = walk_of(H, N, D, E, segments, segment_tokens, summed, REVERSE, GROUP)
     sums = Sums(
         S if SUMS else None, z if SUMS else None, S0 if INITIAL else None, z0 if INITIAL else None
     )  # fmt: skip
@@ -191,10 +191,10 @@ def differentiate(
     minus_delta += walk.sequence * N
 
     # Shared memory. Not causal, there are neither rights nor keys.
-    lefts, points = new_ring(a, STAGES), new_ring(x, STAGES)
+    lefts, points = new_ring(a, walk.head, STAGES), new_ring(x, walk.head, STAGES)
     z_full, z_empty = barriers(1).index(0), barriers(1).index(0)
     if CAUSAL:
-        rights, keys = new_ring(b, 1), with_ready(new_ring(y, 2))
+        rights, keys = new_ring(b, walk.key_head, 1), with_ready(new_ring(y, walk.key_head, 2))
     else:
         rights, keys = None, None
     biases = gl.allocate_shared_memory(gl.float32, [2, WIDTH], VECTOR)

@@ -6,33 +6,43 @@ from typing import Any
 
 from torch import Tensor
 
-from attention.kernels.linear_triton.launches import Launches, State, Sums
+from attention.kernels.linear_triton.launches import State, Sums
+from attention.kernels.linear_triton.triton.launches import TritonLaunches
 from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.plan import GLUON_WIDTH, gluon_tiles
 
 
-class GluonLaunches(Launches):
-    """The passes in Gluon, in which a program holds all of both widths."""
+class GluonLaunches(TritonLaunches):
+    """The passes in Gluon, in which a program holds all of both widths.
 
-    def states(self, x: Tensor, y: Tensor, count: int) -> Sums:
-        S, z = self.sums_of_segments()
-        ragged = self.plan.tokens % GLUON_WIDTH != 0
+    Triton's are those that add up the heads of a group.
+    """
+
+    def states(self, x: Tensor, y: Tensor, count: int, ends: Tensor | None) -> Sums:
+        S, z = self.sums_of_segments(self.plan.key_segments)
+        ragged = self.plan.keys % GLUON_WIDTH != 0
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.states import states
 
-            return self._new(states, count, 2, (count, self.phi, ragged))
+            values = (*self.walked(reverse=True), count, self.phi, ragged)
+            return self._in_gluon(states, count, 2, values)
 
         self.launch(("states", count), [x, y, S, z], new)
         return S, z
 
-    def gradient_states(self, x: Tensor, y: Tensor, out: Tensor, inv: Tensor, minus_delta: Tensor) -> Sums:
-        S, z = self.sums_of_segments()
+    def gradient_states(
+        self, x: Tensor, y: Tensor, out: Tensor, inv: Tensor, minus_delta: Tensor, ends: Tensor | None
+    ) -> Sums:
+        if not self.plan.in_gluon(reverse=True):
+            return super().gradient_states(x, y, out, inv, minus_delta, ends)
+        S, z = self.sums_of_segments(self.plan.segments)
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.states import states_back
 
-            return self._new(states_back, self.plan.segments, 3, (self.phi,))
+            values = (*self.walked(reverse=False), self.phi)
+            return self._in_gluon(states_back, self.plan.segments, 3, values)
 
         self.launch(("gradient states",), [x, y, out, inv, minus_delta, S, z], new)
         return S, z
@@ -41,35 +51,42 @@ class GluonLaunches(Launches):
         self, a: Tensor, b: Tensor, c: Tensor, out: Tensor, inv: Tensor, state: State, *,
         reverse: bool, keep: bool = False,
     ) -> None:  # fmt: skip
-        switches = (self.causal, reverse, keep, *state.switches())
+        if not self.plan.in_gluon(reverse=reverse):
+            return super().attend(a, b, c, out, inv, state, reverse=reverse, keep=keep)
+        switches = (self.causal, reverse, keep, self.group, *state.switches()[:3])
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.attend import attend
 
-            values = (self.eps, *switches, self.phi, self.plan.key_width != GLUON_WIDTH)
-            return self._new(attend, self.plan.segments, 4, values)
+            walked = (*self.walked(reverse=reverse), state.summed, self.eps)
+            values = (*walked, *switches, self.phi, self.plan.key_width != GLUON_WIDTH)
+            return self._in_gluon(attend, self._parts(reverse), 4, values)
 
-        self.launch(("attend", *switches), [a, b, c, out, inv, *state.pointers(inv)], new)
+        return self.launch(("attend", *switches), [a, b, c, out, inv, *state.pointers(inv)[:4]], new)
 
     def differentiate(
         self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, rows: Sums, state: State, *,
         reverse: bool,
     ) -> None:  # fmt: skip
-        switches = (self.causal, reverse, *state.switches())
+        if not self.plan.in_gluon(reverse=reverse):
+            return super().differentiate(a, b, x, y, out, rows, state, reverse=reverse)
+        switches = (self.causal, reverse, self.group, *state.switches()[:3])
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.differentiate import differentiate
 
-            return self._new(differentiate, self.plan.segments, 5, (*switches, self.phi))
+            values = (*self.walked(reverse=reverse), state.summed, *switches, self.phi)
+            return self._in_gluon(differentiate, self._parts(reverse), 5, values)
 
-        self.launch(("differentiate", *switches), [a, b, x, y, out, *rows, *state.pointers(rows[0])], new)
+        tensors = [a, b, x, y, out, *rows, *state.pointers(rows[0])[:4]]
+        return self.launch(("differentiate", *switches), tensors, new)
 
-    def _new(self, kernel: Any, parts: int, moved: int, values: tuple[Any, ...]) -> Launch:
-        """A pass over ``parts`` segments of each head, whose first ``moved`` tensors descriptors move."""
+    def _in_gluon(self, kernel: Any, parts: int, moved: int, values: tuple[Any, ...]) -> Launch:
+        """A pass over ``parts`` segments of each head of keys, whose first tensors descriptors move."""
         from triton.experimental.gluon import language as gl
 
-        tiles, values = gluon_tiles(), (*self.sizes, *values)
+        tiles = gluon_tiles()
         blocks = [[1, 1, tiles.C, tiles.held]] * moved
         layout = gl.NVMMASharedLayout(128, 16, 4)  # of a tile, as a descriptor wants it
-        programs = self.plan.all_heads * parts
+        programs = self.plan.all_key_heads * parts
         return Launch(kernel, programs, blocks, values, tiles.num_warps, lasting=True, layout=layout)

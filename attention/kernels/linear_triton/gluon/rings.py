@@ -18,9 +18,10 @@ from attention.kernels.linear_triton.gluon.tiles import TILE, WIDTH
 
 
 class Ring(NamedTuple):
-    """Tiles of one tensor, which chunks take in turn; ``full`` of each: the copy engine has written it."""
+    """Tiles of a head of a tensor, for chunks in turn; ``full`` of each: the copy engine has written it."""
 
     tensor: Any
+    head: Any
     tiles: Any
     full: Any
 
@@ -29,6 +30,7 @@ class MappedRing(NamedTuple):
     """A ring whose tiles are mapped in place; ``ready`` of each: it is mapped."""
 
     tensor: Any
+    head: Any
     tiles: Any
     full: Any
     ready: Any
@@ -44,16 +46,16 @@ def barriers(count: gl.constexpr):
 
 
 @gluon.jit
-def new_ring(tensor, count: gl.constexpr):
+def new_ring(tensor, head, count: gl.constexpr):
     """A ring of ``count`` tiles, 32768 bytes each."""
     tiles = gl.allocate_shared_memory(gl.bfloat16, [count, WIDTH, WIDTH], TILE)
-    return Ring(tensor, tiles, barriers(count))
+    return Ring(tensor, head, tiles, barriers(count))
 
 
 @gluon.jit
 def with_ready(ring):
     """A ring as one whose tiles are mapped in place."""
-    return MappedRing(ring.tensor, ring.tiles, ring.full, barriers(ring.tiles.shape[0]))
+    return MappedRing(ring.tensor, ring.head, ring.tiles, ring.full, barriers(ring.tiles.shape[0]))
 
 
 @gluon.jit
@@ -66,7 +68,7 @@ def expect(ring, slot, wanted):
 def async_load(ring, slot, walk, start, wanted):
     """Begins to load a tile from token ``start`` on, if it is wanted; it is full once all bytes are there."""
     block = ring.tiles.index(slot).reshape([1, 1, WIDTH, WIDTH])
-    at = [walk.batch, walk.head, start, 0]
+    at = [walk.batch, ring.head, start, 0]
     tma.async_copy_global_to_shared(ring.tensor, at, ring.full.index(slot), block, wanted)
 
 

@@ -47,8 +47,8 @@ def states(
     barriers 56 = 196664 bytes. Registers of a thread: 164 to 218 by ptxas, of 255, none spilled.
     """
     STAGES: gl.constexpr = 3
-    walk = walk_of(H, N, D, E, counted, segment_tokens, False)
-    xs, ys = new_ring(x, STAGES), new_ring(y, STAGES)
+    walk = walk_of(H, N, D, E, counted, segment_tokens, segments, False, 1)
+    xs, ys = new_ring(x, walk.head, STAGES), new_ring(y, walk.head, STAGES)
     # All warps and the copy engine see the barriers as they were made.
     fence_async_shared()
     gl.thread_barrier()
@@ -95,10 +95,11 @@ def states_back(
     barriers 48 = 197168 bytes. Registers of a thread: 174 to 176 by ptxas, of 255, none spilled.
     """
     STAGES: gl.constexpr = 2
-    walk = walk_of(H, N, D, E, segments, segment_tokens, False)
+    walk = walk_of(H, N, D, E, segments, segment_tokens, segments, False, 1)
     inv += walk.sequence * N
     minus_delta += walk.sequence * N
-    xs, ys, os = new_ring(x, STAGES), new_ring(y, STAGES), new_ring(o, STAGES)
+    xs, ys = new_ring(x, walk.head, STAGES), new_ring(y, walk.head, STAGES)
+    os = new_ring(o, walk.head, STAGES)
     factors = gl.allocate_shared_memory(gl.float32, [WIDTH], VECTOR)
     # All warps and the copy engine see the barriers as they were made.
     fence_async_shared()

@@ -15,14 +15,18 @@ from attention.kernels.linear_triton.gluon.tiles import PRODUCT, ROWS, WIDTH
 class Walk(NamedTuple):
     """The segment of a program: ``chunks`` chunks of 128 tokens, the first at token ``begin``.
 
-    From one to the next it is ``step`` tokens. ``sequence`` counts batch and head together, 0 to B H - 1.
+    From one to the next it is ``step`` tokens. ``sequence`` counts batch and head together, 0 to B H - 1, and
+    ``group`` those of several heads of queries as one, as ``key_head`` does in a batch. ``summed``: segments
+    that have sums.
     """
 
     batch: Any
     head: Any
+    key_head: Any
     sequence: Any
+    group: Any
     segment: Any
-    segments: Any
+    summed: Any
     N: Any
     D: Any
     E: Any
@@ -32,17 +36,24 @@ class Walk(NamedTuple):
 
 
 @gluon.jit
-def walk_of(H, N, D, E, segments, segment_tokens, REVERSE: gl.constexpr):
-    """The walk of this program, in a grid of ``segments`` programs a sequence."""
+def walk_of(H, N, D, E, segments, segment_tokens, summed, REVERSE: gl.constexpr, HEADS: gl.constexpr):
+    """The walk of this program, in a grid of ``segments`` programs a sequence.
+
+    HEADS that share keys are neighbours in the grid: what they share is in the cache.
+    """
     program = gl.program_id(0)
-    segment = program % segments
-    batch, head = program // segments // H, program // segments % H
-    sequence = (program // segments).to(gl.int64)
+    part, member = program // HEADS, program % HEADS
+    segment = part % segments
+    batch, key_head = part // segments // H, part // segments % H
+    group = (part // segments).to(gl.int64)
     first = segment * segment_tokens
     chunks = gl.cdiv(gl.minimum(first + segment_tokens, N) - first, WIDTH)
     step = -WIDTH if REVERSE else WIDTH
     begin = first + (chunks - 1) * WIDTH if REVERSE else first
-    return Walk(batch, head, sequence, segment, segments, N, D, E, begin, step, chunks)
+    head, sequence = key_head * HEADS + member, group * HEADS + member
+    return Walk(
+        batch, head, key_head, sequence, group, segment, summed, N, D, E, begin, step, chunks
+    )  # fmt: skip
 
 
 class Sums(NamedTuple):
@@ -58,16 +69,16 @@ class Sums(NamedTuple):
 def slots(walk, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr):
     """Slots of the sums before a segment, first and last + 1; in reverse behind it, not causal all."""
     if SCANNED:
-        slot = walk.sequence * (walk.segments + 1)
+        slot = walk.group * (walk.summed + 1)
         if CAUSAL:
             slot += walk.segment + 1 if REVERSE else walk.segment
         elif not REVERSE:
-            slot += walk.segments
+            slot += walk.summed
         return slot, slot + 1
     else:
-        slot = walk.sequence * walk.segments
+        slot = walk.group * walk.summed
         begin = slot + walk.segment + 1 if CAUSAL and REVERSE else slot
-        end = slot + walk.segment if CAUSAL and not REVERSE else slot + walk.segments
+        end = slot + walk.segment if CAUSAL and not REVERSE else slot + walk.summed
         return begin, end
 
 
@@ -79,7 +90,7 @@ def gather_state(sums, walk, d, e, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, 
     at = d * E + e
     state = gl.zeros([WIDTH, WIDTH], gl.float32, PRODUCT)
     if sums.S0 is not None:
-        state = gl.load(sums.S0 + walk.sequence * D * E + at, mask=exists, other=0.0)
+        state = gl.load(sums.S0 + walk.group * D * E + at, mask=exists, other=0.0)
     if sums.S is not None:
         begin, end = slots(walk, CAUSAL, REVERSE, SCANNED)
         for slot in range(begin, end):
@@ -96,7 +107,7 @@ def gather_z(sums, walk, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: g
     column = row * 0 + column
     z_sum = gl.zeros([8, WIDTH], gl.float32, ROWS)
     if sums.z0 is not None:
-        z_sum = gl.load(sums.z0 + walk.sequence * walk.D + column, mask=first, other=0.0)
+        z_sum = gl.load(sums.z0 + walk.group * walk.D + column, mask=first, other=0.0)
     if sums.z is not None:
         begin, end = slots(walk, CAUSAL, REVERSE, SCANNED)
         for slot in range(begin, end):

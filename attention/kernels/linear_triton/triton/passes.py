@@ -6,6 +6,10 @@ each segment, ``scan`` turns the sums into what stands before (or behind) each, 
 all before it. A backward is three such walks: dv is ``attend`` from the end with q and k exchanged, dq is
 ``differentiate``, and dk the same from the end.
 
+GROUP heads of queries share one of keys, and one state. Forward and dq have a program for each of them; dk
+and dv take them in turn at each chunk, and add them up. PACKED, a sequence may begin within a chunk: scores
+and rows of the state before it are masked, and the state behind holds the last sequence of the chunk alone.
+
 T is the dtype of the operands of matrix products: bfloat16 for bfloat16, else float32 (float16 sums
 would overflow). All sums are float32. Rows are 64-bit offsets, so that B H N D may pass 2^31.
 """
@@ -17,14 +21,25 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from attention.kernels.linear_triton.triton.states import Sums, gather, scan, states
+from attention.kernels.linear_triton.triton.packed import (
+    find_ends,
+    load_bounds,
+    load_edge,
+    reaches,
+    within,
+)
+from attention.kernels.linear_triton.triton.sequences import attend_sequences, differentiate_sequences
+from attention.kernels.linear_triton.triton.states import Sums, gather, in_first_row, scan, states
 from attention.kernels.triton_common.tiles import (
+    at_head,
     chunk_of,
     features,
     fold,
     load_rows,
     load_tile,
     moved,
+    moved_to,
+    of_head,
     seen,
     slope,
     store_rows,
@@ -32,22 +47,24 @@ from attention.kernels.triton_common.tiles import (
     walk_of,
 )
 
-__all__ = ["attend", "differentiate", "scan", "states"]
-
-
-@triton.jit
-def in_first_row(z_sum):
-    """The normaliser's sum as the first of 16 rows: chunks add to all of them."""
-    return tl.where(tl.arange(0, 16)[:, None] == 0, z_sum[None, :], 0.0)
+__all__ = [
+    "attend",
+    "attend_sequences",
+    "differentiate",
+    "differentiate_sequences",
+    "find_ends",
+    "scan",
+    "states",
+]
 
 
 @triton.jit
 def attend(
-    a, b, c, out, inv, S, z, S0, z0,
+    a, b, c, out, inv, S, z, S0, z0, ends,
     a_b, a_h, a_n, b_b, b_h, b_n, c_b, c_h, c_n, out_b, out_h, out_n,
-    H, N, D, E, segments, segment_tokens, eps,
-    CAUSAL: tl.constexpr, REVERSE: tl.constexpr, KEEP: tl.constexpr,
-    SCANNED: tl.constexpr, SUMS: tl.constexpr, INITIAL: tl.constexpr,
+    H, N, D, E, segments, segment_tokens, summed, eps,
+    CAUSAL: tl.constexpr, REVERSE: tl.constexpr, KEEP: tl.constexpr, GROUP: tl.constexpr,
+    SCANNED: tl.constexpr, SUMS: tl.constexpr, INITIAL: tl.constexpr, PACKED: tl.constexpr,
     MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
     DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
@@ -61,35 +78,57 @@ def attend(
     2 x 8192 + z and ones 2 x 2048 = 77824 bytes, in reverse 74240; registers of a thread by ptxas 248 and 203
     of 255, none spilled.
     """
-    walk = walk_of(H, N, D, E, segments, segment_tokens, C, BD, BE, BLOCKS)
+    LOOP: tl.constexpr = GROUP if CAUSAL and REVERSE else 1
+    walk = walk_of(H, N, D, E, segments, segment_tokens, C, BD, BE, BLOCKS, HEADS=1 if REVERSE else GROUP)
     d, e = walk.held, walk.split
+    # Of b and c the head that is shared, in reverse the first of those that share.
+    other = walk.head * GROUP if REVERSE else walk.head // GROUP
     a = moved(a, a_b, a_h, a_n, walk, DESCRIBED)
-    b = moved(b, b_b, b_h, b_n, walk, DESCRIBED)
-    c = moved(c, c_b, c_h, c_n, walk, DESCRIBED)
+    b = moved_to(b, b_b, b_h, b_n, walk.batch, other, DESCRIBED)
+    c = moved_to(c, c_b, c_h, c_n, walk.batch, other, DESCRIBED)
     out = moved(out, out_b, out_h, out_n, walk, DESCRIBED)
     sums = Sums(
-        S if SUMS else None, z if SUMS else None, S0 if INITIAL else None, z0 if INITIAL else None
+        S if SUMS else None, z if SUMS else None, S0 if INITIAL else None, z0 if INITIAL else None,
+        ends if PACKED else None, summed,
     )  # fmt: skip
-    state, z_sum = gather(sums, walk, segments, d, e, CAUSAL, REVERSE, SCANNED)
-    mask = seen(walk.rows, REVERSE)
+    state, z_sum = gather(sums, walk, N, segment_tokens, d, e, CAUSAL, REVERSE, SCANNED)
+    ahead = seen(walk.rows, REVERSE)
     ones = tl.full([C, 16], 0.0625, T)
     z_sum = in_first_row(z_sum)
     chunks = tl.cdiv(walk.last - walk.first, C)
-    for i in tl.range(0, chunks, num_stages=STAGES):
-        chunk = chunk_of(walk, i, chunks, N, C, REVERSE)
+    if LOOP > 1:
+        result = tl.zeros([C, BE], tl.float32)
+    for i in tl.range(0, chunks * LOOP, num_stages=STAGES):
+        j = i % LOOP
+        chunk = chunk_of(walk, i // LOOP, chunks, N, C, REVERSE)
         before = state.to(T)
         if not REVERSE:
             total = z_sum.to(T)
+        mask = ahead
+        if PACKED:
+            bounds, edge = load_bounds(ends, chunk, N, REVERSE), load_edge(ends, chunk, N, C, REVERSE)
+            tokens, reached = chunk.start + chunk.rows, reaches(bounds, chunk, C, REVERSE)[:, None]
+            mask = ahead & within(tokens[None, :], bounds[:, None], REVERSE)
+            # Of a sequence that ended nothing goes on; j others of the group have added to the next.
+            goes_on = reaches(edge, chunk, C, REVERSE) | (j > 0)
+            state, z_sum = tl.where(goes_on, state, 0.0), tl.where(goes_on, z_sum, 0.0)
 
         # Keys and values, and z after the chunk.
         if CAUSAL:
-            keys = features(load_tile(b, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP)
+            theirs = at_head(chunk, other + j)
+            b_j = of_head(b, theirs.head - other, b_h, DESCRIBED, LOOP)
+            c_j = of_head(c, theirs.head - other, c_h, DESCRIBED, LOOP)
+            keys = features(load_tile(b_j, theirs, d, DESCRIBED, RAGGED, PAD_D), MAP)
             if REVERSE:
-                keys *= load_rows(inv + walk.sequence * N, chunk, RAGGED)[:, None]
-            else:
-                z_sum += fold(keys)
+                keys *= load_rows(inv + (walk.group * LOOP + j) * N, chunk, RAGGED)[:, None]
             right_hand = keys.to(T)
-            values = load_tile(c, chunk, e, DESCRIBED, RAGGED, PAD_E).to(T)
+            added = right_hand
+            if PACKED:
+                keys = tl.where(within(tokens, edge, REVERSE)[:, None], keys, 0.0)
+                added = keys.to(T)
+            if not REVERSE:
+                z_sum += fold(keys)
+            values = load_tile(c_j, theirs, e, DESCRIBED, RAGGED, PAD_E).to(T)
 
         # Queries, and what comes from before the chunk.
         phi = features(load_tile(a, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP)
@@ -100,16 +139,21 @@ def attend(
         if CAUSAL:
             scores = tl.dot(left_hand, tl.trans(right_hand), input_precision=PRECISION)
             scores = tl.where(mask, scores, 0.0).to(T)
-        result = tl.dot(left_hand, tl.trans(before), input_precision=PRECISION)
+        if LOOP == 1 or j == 0:
+            result = tl.dot(left_hand, tl.trans(before), input_precision=PRECISION)
+            if PACKED:
+                result = tl.where(reached, result, 0.0)
         if not REVERSE:
             norm = tl.dot(left_hand, tl.trans(total), input_precision=PRECISION)
+            if PACKED:
+                norm = tl.where(reached, norm, 0.0)
 
         # What comes from within the chunk, and the state after it.
         if CAUSAL:
             if not REVERSE:
                 norm = tl.dot(scores, ones, norm, input_precision=PRECISION)
             result = tl.dot(scores, values, result, input_precision=PRECISION)
-            state = tl.dot(tl.trans(values), right_hand, state, input_precision=PRECISION)
+            state = tl.dot(tl.trans(values), added, state, input_precision=PRECISION)
 
         # The output, normalised.
         if not REVERSE:
@@ -117,16 +161,17 @@ def attend(
             result *= norm[:, None]
             if KEEP and walk.block == 0:
                 store_rows(inv + walk.sequence * N, norm, chunk, RAGGED)
-        store_tile(out, result, chunk, e, DESCRIBED, RAGGED, PAD_E)
+        if LOOP == 1 or j == LOOP - 1:
+            store_tile(out, result, chunk, e, DESCRIBED, RAGGED, PAD_E)
 
 
 @triton.jit
 def differentiate(
-    a, b, x, y, out, inv, minus_delta, S, z, S0, z0,
+    a, b, x, y, out, inv, minus_delta, S, z, S0, z0, ends,
     a_b, a_h, a_n, b_b, b_h, b_n, x_b, x_h, x_n, y_b, y_h, y_n, out_b, out_h, out_n,
-    H, N, D, E, segments, segment_tokens,
-    CAUSAL: tl.constexpr, REVERSE: tl.constexpr,
-    SCANNED: tl.constexpr, SUMS: tl.constexpr, INITIAL: tl.constexpr,
+    H, N, D, E, segments, segment_tokens, summed,
+    CAUSAL: tl.constexpr, REVERSE: tl.constexpr, GROUP: tl.constexpr,
+    SCANNED: tl.constexpr, SUMS: tl.constexpr, INITIAL: tl.constexpr, PACKED: tl.constexpr,
     MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
     DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
@@ -140,53 +185,87 @@ def differentiate(
     8192 + inv and -delta 1024 = 91136 bytes, in reverse 91648; registers of a thread by ptxas 252 and 254 of
     255, none spilled.
     """
-    walk = walk_of(H, N, E, D, segments, segment_tokens, C, BE, BD, BLOCKS)
+    LOOP: tl.constexpr = GROUP if CAUSAL and REVERSE else 1
+    walk = walk_of(H, N, E, D, segments, segment_tokens, C, BE, BD, BLOCKS, HEADS=1 if REVERSE else GROUP)
     d, e = walk.split, walk.held
+    # Of b and y the head that is shared, in reverse the first of those that share.
+    other = walk.head * GROUP if REVERSE else walk.head // GROUP
     a = moved(a, a_b, a_h, a_n, walk, DESCRIBED)
-    b = moved(b, b_b, b_h, b_n, walk, DESCRIBED)
+    b = moved_to(b, b_b, b_h, b_n, walk.batch, other, DESCRIBED)
     x = moved(x, x_b, x_h, x_n, walk, DESCRIBED)
-    y = moved(y, y_b, y_h, y_n, walk, DESCRIBED)
+    y = moved_to(y, y_b, y_h, y_n, walk.batch, other, DESCRIBED)
     out = moved(out, out_b, out_h, out_n, walk, DESCRIBED)
     sums = Sums(
-        S if SUMS else None, z if SUMS else None, S0 if INITIAL else None, z0 if INITIAL else None
+        S if SUMS else None, z if SUMS else None, S0 if INITIAL else None, z0 if INITIAL else None,
+        ends if PACKED else None, summed,
     )  # fmt: skip
-    state, z_sum = gather(sums, walk, segments, d, e, CAUSAL, REVERSE, SCANNED)
-    mask = seen(walk.rows, REVERSE)
+    state, z_sum = gather(sums, walk, N, segment_tokens, d, e, CAUSAL, REVERSE, SCANNED)
+    ahead = seen(walk.rows, REVERSE)
     chunks = tl.cdiv(walk.last - walk.first, C)
     ones = tl.full([C, 16], 1.0, T)
     z_sum = in_first_row(z_sum)
-    for i in tl.range(0, chunks, num_stages=STAGES):
-        chunk = chunk_of(walk, i, chunks, N, C, REVERSE)
+    if LOOP > 1:
+        result = tl.zeros([C, BD], tl.float32)
+    for i in tl.range(0, chunks * LOOP, num_stages=STAGES):
+        j = i % LOOP
+        chunk = chunk_of(walk, i // LOOP, chunks, N, C, REVERSE)
         point = load_tile(x, chunk, d, DESCRIBED, RAGGED, PAD_D)
         queries = load_tile(a, chunk, e, DESCRIBED, RAGGED, PAD_E).to(T)
-        scale = load_rows(inv + walk.sequence * N, chunk, RAGGED)
-        bias = load_rows(minus_delta + walk.sequence * N, chunk, RAGGED)
+        if CAUSAL or not REVERSE:
+            row = ((walk.group * LOOP + j) if REVERSE else walk.sequence) * N
+            scale = load_rows(inv + row, chunk, RAGGED)
+            bias = load_rows(minus_delta + row, chunk, RAGGED)
 
         # What comes from before the chunk.
-        result = tl.dot(ones, z_sum.to(T), input_precision=PRECISION)
-        if not REVERSE:
-            result *= bias[:, None]
-        result = tl.dot(queries, state.to(T), result, input_precision=PRECISION)
+        if LOOP == 1:
+            result = tl.dot(ones, z_sum.to(T), input_precision=PRECISION)
+            if not REVERSE:
+                result *= bias[:, None]
+            result = tl.dot(queries, state.to(T), result, input_precision=PRECISION)
+        else:
+            # Once a chunk, by zeros: Triton 3.6 cannot load ahead what a product in a branch reads.
+            result = tl.where(j == 0, 0.0, result)
+            result = tl.dot(ones, tl.where(j == 0, z_sum, 0.0).to(T), result, input_precision=PRECISION)
+            held = tl.where(j == 0, state, 0.0).to(T)
+            result = tl.dot(queries, held, result, input_precision=PRECISION)
+        mask = ahead
+        if PACKED:
+            bounds, edge = load_bounds(ends, chunk, N, REVERSE), load_edge(ends, chunk, N, C, REVERSE)
+            tokens = chunk.start + chunk.rows
+            mask = ahead & within(tokens[None, :], bounds[:, None], REVERSE)
+            result = tl.where(reaches(bounds, chunk, C, REVERSE)[:, None] | (j > 0), result, 0.0)
+            # Of a sequence that ended nothing goes on; j others of the group have added to the next.
+            goes_on = reaches(edge, chunk, C, REVERSE) | (j > 0)
+            state, z_sum = tl.where(goes_on, state, 0.0), tl.where(goes_on, z_sum, 0.0)
 
         # What comes from within the chunk, and state and z after it.
         if CAUSAL:
-            keys = load_tile(b, chunk, e, DESCRIBED, RAGGED, PAD_E).to(T)
-            phi = features(load_tile(y, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP)
+            theirs = at_head(chunk, other + j)
+            b_j = of_head(b, theirs.head - other, b_h, DESCRIBED, LOOP)
+            y_j = of_head(y, theirs.head - other, y_h, DESCRIBED, LOOP)
+            keys = load_tile(b_j, theirs, e, DESCRIBED, RAGGED, PAD_E).to(T)
+            phi = features(load_tile(y_j, theirs, d, DESCRIBED, RAGGED, PAD_D), MAP)
             scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
             if REVERSE:
                 phi *= scale[:, None]
                 scores += bias[None, :]
-                z_sum += fold(phi * bias[:, None])
             else:
                 scores += bias[:, None]
-                z_sum += fold(phi)
             scores = tl.where(mask, scores, 0.0).to(T)
             values = phi.to(T)
+            added = values
+            if PACKED:
+                phi = tl.where(within(tokens, edge, REVERSE)[:, None], phi, 0.0)
+                added = phi.to(T)
+            if REVERSE:
+                z_sum += fold(phi * bias[:, None])
+            else:
+                z_sum += fold(phi)
             result = tl.dot(scores, values, result, input_precision=PRECISION)
-            state = tl.dot(tl.trans(keys), values, state, input_precision=PRECISION)
+            state = tl.dot(tl.trans(keys), added, state, input_precision=PRECISION)
 
         # The output.
         if not REVERSE:
             result *= scale[:, None]
-        result *= slope(point, MAP)
-        store_tile(out, result, chunk, d, DESCRIBED, RAGGED, PAD_D)
+        if LOOP == 1 or j == LOOP - 1:
+            store_tile(out, result * slope(point, MAP), chunk, d, DESCRIBED, RAGGED, PAD_D)

@@ -22,7 +22,7 @@ def memory_chart(view: View, mode: str) -> Chart | None:
     return Chart(
         f"Peak memory over sequence length, {mode}",
         "Peak memory above the inputs; dashes are the predictions.",
-        length_axis(view.lengths),
+        length_axis(view.lengths, decode=view.is_decode),
         Axis("peak memory above the inputs", "B"),
         lines,
         ("N", "measured", "predicted"),
@@ -38,7 +38,7 @@ def energy_chart(view: View, mode: str) -> Chart | None:
     return Chart(
         f"Energy over sequence length, {mode}",
         "Joules of one call.",
-        length_axis(view.lengths),
+        length_axis(view.lengths, decode=view.is_decode),
         Axis("energy of a call", "J"),
         lines,
         ("N", "energy"),

@@ -62,7 +62,7 @@ def _times(view: View, mode: str) -> Chart:
     return Chart(
         f"Time over sequence length, {mode}",
         f"Median time of {wording.count(len(view.series[mode]), 'kernel')} over the length.",
-        length_axis(view.lengths),
+        length_axis(view.lengths, decode=view.is_decode),
         Axis(f"median time ({what_bars_span(view)})", "s"),
         lines,
         OF_TIMES,
@@ -90,7 +90,7 @@ def _speedups(view: View, mode: str) -> Chart | None:
     return Chart(
         f"Speedup over sequence length, {mode}",
         "Above 1 the contender is faster, below it the baseline.",
-        length_axis(view.lengths),
+        length_axis(view.lengths, decode=view.is_decode),
         Axis("time of baseline / time of contender", "x"),
         lines,
         ("N", "speedup"),
@@ -125,7 +125,7 @@ def _theory(view: View, mode: str) -> Chart:
     return Chart(
         f"Theory and measurement, {mode}",
         "Measured points, the fitted laws c + a N² and c + a N, and bands where they cross.",
-        length_axis(view.lengths),
+        length_axis(view.lengths, decode=view.is_decode),
         Axis(f"median time ({what_bars_span(view)})", "s"),
         lines,
         OF_TIMES,

@@ -20,9 +20,10 @@ OF_TIMES = ("N", "median time", "95 % interval", "rounds", "of the floor")
 """What a point of a measured time says."""
 
 
-def length_axis(lengths: Sequence[int]) -> Axis:
-    """The axis of sequence lengths, with a tick at each."""
-    return Axis("sequence length N (tokens, 1k = 1024)", ticks={one: wording.length(one) for one in lengths})
+def length_axis(lengths: Sequence[int], *, decode: bool = False) -> Axis:
+    """The axis of sequence lengths, in a decode of contexts, with a tick at each."""
+    what = "context" if decode else "sequence length"
+    return Axis(f"{what} N (tokens, 1k = 1024)", ticks={one: wording.length(one) for one in lengths})
 
 
 def plain(look: Look, marker: str = "") -> Look:

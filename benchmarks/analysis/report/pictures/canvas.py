@@ -47,7 +47,14 @@ def make_panels(
         panel.set_title(mode, loc="left", color=INK)
         if lengths:
             length_axis(panel, lengths)
+            if view.is_decode:
+                of_contexts(panel)
     return figure, panels
+
+
+def of_contexts(axes: Axes) -> None:
+    """Call an axis of lengths one of contexts."""
+    axes.set_xlabel(axes.get_xlabel().replace("sequence length", "context"))
 
 
 def kernels_below(
@@ -121,10 +128,15 @@ def reason_at_end(left_out: pd.DataFrame, end: Point, color: str) -> Iterator[La
         yield Label(words[beyond["outcome"].iloc[0]], *end, color, places, "left")
 
 
-def reference_slopes(axes: Axes, labeller: Labeller, high: Point, low: Point, shortest: float = 0) -> None:
-    """Light lines of slope 2 above one point and of slope 1 below another, from a shortest length on."""
+def reference_slopes(
+    axes: Axes, labeller: Labeller, high: Point, low: Point, shortest: float = 0, *, decode: bool = False
+) -> None:
+    """Light lines of slope 2 above one point and of slope 1 below another, from a shortest length on.
+
+    Of a decode, which does not grow faster than N, slope 1 above the first alone.
+    """
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    for power, (x, y), shift in ((2, high, 2.2), (1, low, 1 / 2.2)):
+    for power, (x, y), shift in [(1, high, 2.2)] if decode else [(2, high, 2.2), (1, low, 1 / 2.2)]:
         scale = shift * y / x**power
         start, end = max(left, (bottom / scale) ** (1 / power)), min(right, (top / scale) ** (1 / power))
         start = max(start, shortest)
@@ -134,6 +146,6 @@ def reference_slopes(axes: Axes, labeller: Labeller, high: Point, low: Point, sh
         axes.plot([start, end], ends, color=GUIDE, linewidth=1.4, zorder=1)
         for share in (0.5, 0.35, 0.65, 0.2, 0.8, 0.1, 0.9):
             x = start ** (1 - share) * end**share
-            places, sides = (((-6, 9),), "right") if power == 2 else (((6, -9),), "left")
+            places, sides = (((-6, 9),), "right") if shift > 1 else (((6, -9),), "left")
             if labeller.write(Label(f"slope {power}", x, scale * x**power, GUIDE_TEXT, places, sides)):
                 break

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.analysis.plots.saving import Drawing
 from benchmarks.analysis.report.conclusions import Summary
+from benchmarks.analysis.report.pictures.decode import decode_picture, decode_views
 from benchmarks.analysis.report.pictures.layers import layer_views
 from benchmarks.analysis.report.pictures.memory import memory_picture
 from benchmarks.analysis.report.pictures.profiling import profiling_picture
@@ -29,8 +30,9 @@ OF_OPERATORS: dict[str, Callable[[View], Figure | None]] = {
 }
 
 
+OF_DECODES = "decode_scaling"
 OF_LAYERS = "self_attention_profiling"
-STEMS = (*OF_OPERATORS, OF_LAYERS)
+STEMS = (*OF_OPERATORS, OF_DECODES, OF_LAYERS)
 """How the names of the pictures of a report begin."""
 
 
@@ -46,7 +48,10 @@ def drawings(summary: Summary, cases: pd.DataFrame) -> dict[str, Drawing]:
         nothing was measured; a roofline without ceilings shows nothing.
     """
     found: dict[str, Drawing] = {}
-    for suffix, view in views(summary, cases):
+    of_operators = views(summary, cases)
+    for suffix, several in decode_views([view for _, view in of_operators]):
+        found[_free_name(f"{OF_DECODES}{suffix}", found)] = partial(decode_picture, several)
+    for suffix, view in of_operators:
         for name, draw in OF_OPERATORS.items():
             found[_free_name(f"{name}{suffix}", found)] = partial(draw, view)
     for suffix, layer in layer_views(cases):

@@ -69,7 +69,8 @@ def _draw_peaks(axes: Axes, view: View, mode: str, curves: dict[str, pd.DataFram
             labeller.write(label)
     if any(len(x) > 1 for x, _ in lines):
         steep = max(ends.values(), key=lambda end: end[1] / end[0] ** 2)
-        reference_slopes(axes, labeller, steep, min(ends.values(), key=lambda end: end[1] / end[0]))
+        flat = min(ends.values(), key=lambda end: end[1] / end[0])
+        reference_slopes(axes, labeller, steep, flat, decode=view.is_decode)
 
 
 def _alike(one: pd.DataFrame, other: pd.DataFrame) -> bool:

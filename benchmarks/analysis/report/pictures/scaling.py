@@ -39,7 +39,7 @@ def scaling_picture(view: View) -> Figure:
         for label in _reasons_at_ends(view, mode):
             labeller.write(label)
         if len(view.lengths) > 1:
-            _guides(axes, labeller, view.series[mode])
+            _guides(axes, labeller, view.series[mode], decode=view.is_decode)
     return figure
 
 
@@ -52,10 +52,10 @@ def _reasons_at_ends(view: View, mode: str) -> Iterator[Label]:
         yield from reason_at_end(ours, end, view.looks[one.kernel].color)
 
 
-def _guides(axes: Axes, labeller: Labeller, series: Sequence[Series]) -> None:
-    """Slope 2 above the slowest standard kernel and slope 1 below the fastest kernel."""
+def _guides(axes: Axes, labeller: Labeller, series: Sequence[Series], *, decode: bool) -> None:
+    """Slope 2 above the slowest standard kernel and slope 1 below the fastest kernel; of a decode slope 1."""
     standard = [one for one in series if one.family == "standard"] or series
-    slow = max(standard, key=lambda one: one.median_s[-1] / one.seq_lens[-1] ** 2)
+    slow = max(standard, key=lambda one: one.median_s[-1] / one.seq_lens[-1] ** (1 if decode else 2))
     fast = min(series, key=lambda one: one.median_s[-1] / one.seq_lens[-1])
     steep, flat = ((one.seq_lens[-1], one.median_s[-1]) for one in (slow, fast))
-    reference_slopes(axes, labeller, steep, flat)
+    reference_slopes(axes, labeller, steep, flat, decode=decode)

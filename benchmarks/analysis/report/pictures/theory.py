@@ -32,8 +32,9 @@ from benchmarks.analysis.scaling.forms import Coefficients
 
 def theory_picture(view: View) -> Figure:
     """Measured points, the law that each kernel's FLOPs follow, and the crossovers with their intervals."""
+    laws = "c + a N, c alone" if view.is_decode else "c + a N², c + a N"
     figure, panels = make_panels(
-        view, "Theory and measurement: c + a N², c + a N, and where they cross", view.lengths, 7.4
+        view, f"Theory and measurement: {laws}, and where they cross", view.lengths, 7.4
     )
     low, high = time_range(view, 5, 2.5)
     panels[0][1].set_ylabel(f"median time ({what_bars_span(view)})")
@@ -97,7 +98,7 @@ def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     lengths = np.geomspace(series.seq_lens[0], series.seq_lens[-1], 200)
     seconds = law.coefficients.seconds(lengths)
     axes.plot(lengths, seconds, color=look.color, linestyle=look.line, zorder=2)
-    growth = f"{sentences.growth(series.exponent)} ({series.exponent.firmness})"
+    growth = f"{sentences.growth(series.exponent)} ({series.exponent.firmness}){_by_bytes(series)}"
     return legend_handle(look), f"{law_words(series, law)}\n{growth}"
 
 
@@ -106,6 +107,13 @@ def law_words(series: Series, law: FittedLaw[Coefficients]) -> str:
     untenable = f", untenable, {series.laws_firmness}" if law.tenable is False else ""
     off = f"off by {100 * law.relative_error:.0f} %{untenable}"
     return f"{series.kernel}: {sentences.law(law.coefficients.terms)}  ({off})"
+
+
+def _by_bytes(series: Series) -> str:
+    """The power that theory gives a decode: that of the bytes which it reads and writes."""
+    if series.setting.phase != "decode" or series.min_bytes_exponent is None:
+        return ""
+    return f"; theory, by the bytes moved, p = {series.min_bytes_exponent:.2f}"
 
 
 def _is_quadratic(series: Series) -> bool:

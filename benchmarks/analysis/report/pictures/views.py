@@ -19,11 +19,13 @@ from benchmarks.analysis.scaling.firmness import Unit
 
 MODES = ("bidirectional", "causal")
 COMBINATION = (
-    "subject", "device", "phase", "dtype", "batch", "heads", "head_dim", "value_dim", "clock", "device_name",
-    "machine",
+    "subject", "device", "phase", "query_len", "dtype", "batch", "heads", "kv_heads", "head_dim", "value_dim",
+    "clock", "device_name", "machine",
 )  # fmt: skip
 """Fields in which everything inside one picture agrees; the modes are its panels."""
-SHORT = {"batch": "B", "heads": "H", "head_dim": "D", "value_dim": "Dv"}
+SHORT = {
+    "query_len": "Q", "batch": "B", "heads": "H", "kv_heads": "KV", "head_dim": "D", "value_dim": "Dv",
+}  # fmt: skip
 """Letters of the fields that a number alone would not tell, in names of files."""
 MOST_COLOURS = 9
 """The most kernels of a picture that eyes tell apart; the others are grey."""
@@ -64,6 +66,11 @@ class View:
         first = [*own[: MOST_COLOURS - MOST_BASELINES], *baselines, *own]
         grey = list(dict.fromkeys([*first, *kernels]))[MOST_COLOURS:]
         return replace(self, looks={**self.looks, **dict.fromkeys(grey, BACKGROUND)})
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether lengths are those of contexts."""
+        return self.setting.phase == "decode"
 
     @property
     def measured(self) -> pd.DataFrame:

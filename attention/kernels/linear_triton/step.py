@@ -1,0 +1,134 @@
+"""Steps of linear-triton: a few new tokens behind a state, in one launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from attention.costs import Sizes
+from attention.kernels.dispatch import counts_macs, implements
+from attention.kernels.forms.costs import step_terms
+from attention.kernels.linear_triton.checks import NAME
+from attention.kernels.tensors import check_shape, contiguous_output
+from attention.kernels.triton_common.card import multiprocessors
+from attention.kernels.triton_common.checks import PRECISION, check_call
+from attention.kernels.triton_common.launch import Launch, Repeat
+from attention.kernels.triton_common.plan import begin_aligned, padded
+
+MOST_ROWS = 64
+"""Tokens times heads of a group: the code of one launch computes each by itself."""
+ALONE, CROWDED = 2**14, 2**12
+"""Elements of a state that a program holds at once: many if it is alone, few where others share its card."""
+_STEPS: dict[tuple[Any, ...], Repeat] = {}
+MOST_STEPS = 1024
+forget_steps = _STEPS.clear
+
+torch.library.define(
+    "attention::linear_triton_step",
+    "(Tensor q, Tensor k, Tensor v, Tensor S, Tensor z, str phi, float eps) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "attention::linear_triton_step_",
+    "(Tensor q, Tensor k, Tensor v, Tensor(a!) S, Tensor(b!) z, str phi, float eps) -> Tensor",
+)
+
+
+def serves_step(q: Tensor, k: Tensor, S: Tensor, z: Tensor) -> bool:
+    """Whether one launch computes these tokens behind this state."""
+    rows = q.shape[2] * (q.shape[1] // max(1, k.shape[1]))
+    return (
+        0 < rows <= MOST_ROWS
+        and k.numel() > 0
+        and S.dtype == z.dtype == torch.float32
+        and S.is_contiguous()
+        and z.is_contiguous()
+    )
+
+
+@implements("linear_triton_step", ("cpu", "cuda"))
+def triton_step(
+    q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output ``[B, Hq, T, Dv]``, S ``[B, Hkv, D, Dv]`` and z ``[B, Hkv, D]`` after T tokens."""
+    new = torch.empty_like(S), torch.empty_like(z)
+    return _launch(q, k, v, (S, z, *new), phi, eps), *new
+
+
+@implements("linear_triton_step_", ("cpu", "cuda"))
+def triton_step_in_place(
+    q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float
+) -> Tensor:
+    """The output; S and z are overwritten."""
+    increment_version((S, z))  # so that a backward that saved them says so
+    return _launch(q, k, v, (S, z, S, z), phi, eps)
+
+
+def _launch(q: Tensor, k: Tensor, v: Tensor, states: tuple[Tensor, ...], phi: str, eps: float) -> Tensor:
+    S, z = states[:2]
+    out = contiguous_output(q, v)
+    aligned = begin_aligned([q, k, v, S, z])
+    key = (
+        q.shape, k.shape, v.shape, S.shape, q.stride(), k.stride(), v.stride(), q.dtype, q.device, z.device,
+        phi, eps, aligned,
+    )  # fmt: skip
+    again = _STEPS.get(key)
+    if again is None:
+        if len(_STEPS) >= MOST_STEPS:
+            _STEPS.clear()
+        _check(q, k, v, S, z, phi)
+        _STEPS[key] = _new(q, k, v, phi, eps, aligned).first([q, k, v, out, *states])
+    else:
+        again([q, k, v, out, *states])
+    return out
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str) -> None:
+    check_call(NAME, q, k, v, phi, PRECISION[q.dtype], plain=False)
+    shape = (*k.shape[:2], k.shape[3], v.shape[3])
+    check_shape(NAME, "S", S, shape, v, torch.float32)
+    check_shape(NAME, "z", z, shape[:3], v, torch.float32)
+    if q.shape[2] != k.shape[2] or not serves_step(q, k, S, z):
+        raise ValueError(
+            f"{NAME} takes a step of one key a query, of {MOST_ROWS} tokens times heads of a group at most, "
+            f"behind a contiguous state; got q {list(q.shape)}, k {list(k.shape)}, strides {S.stride()}"
+        )
+
+
+def _new(q: Tensor, k: Tensor, v: Tensor, phi: str, eps: float, aligned: bool) -> Launch:
+    from attention.kernels.linear_triton.triton.step import step
+
+    (batch, heads, tokens, D), kv_heads, E = q.shape, k.shape[1], v.shape[3]
+    group = heads // kv_heads
+    width = padded(D)
+    crowded = batch * kv_heads > multiprocessors(q.device)
+    block = min(padded(E), max(16, (CROWDED if crowded else ALONE) // width))
+    strides = [stride for x in (q, k, v) for stride in x.stride()[:3]]
+    rows = 1 << (group * tokens - 1).bit_length()
+    constants = (group, tokens, phi, width, block, -(-E // block), rows)
+    warps = 4 if width * block <= 4096 else 8
+    return Launch(step, batch * kv_heads, [], (*strides, kv_heads, D, E, eps, *constants), warps, aligned)
+
+
+@torch.library.register_fake("attention::linear_triton_step")  # type: ignore[untyped-decorator]
+def _(
+    q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check(q, k, v, S, z, phi)
+    return contiguous_output(q, v), torch.empty_like(S), torch.empty_like(z)
+
+
+@torch.library.register_fake("attention::linear_triton_step_")  # type: ignore[untyped-decorator]
+def _(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float) -> Tensor:
+    _check(q, k, v, S, z, phi)
+    return contiguous_output(q, v)
+
+
+def _macs(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> dict[str, int]:
+    return step_terms(Sizes.of(q, v))
+
+
+counts_macs("linear_triton_step", _macs)
+counts_macs("linear_triton_step_", _macs)
