@@ -1,4 +1,4 @@
-"""The live plots of what a call costs beside its time: peak memory, and energy where it was measured."""
+"""The live plots of what a call costs beside its time: peak memory, bytes kept, and energy."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ def energy_chart(view: View, mode: str) -> Chart | None:
         Axis("energy of a call", "J"),
         lines,
         ("N", "energy"),
+    )
+
+
+def kept_chart(view: View, mode: str) -> Chart | None:
+    """Bytes kept between the calls of a prefill or decode; None where no kernel keeps any."""
+    lines = _lines(view, mode, "cache_bytes", None, bytes_words)
+    if not lines:
+        return None
+    return Chart(
+        f"Bytes kept between calls, {mode}",
+        "Keys and values grow with the context, a state does not.",
+        length_axis(view.lengths, decode=view.is_decode),
+        Axis("bytes kept, of the whole batch", "B"),
+        lines,
+        ("N", "kept"),
     )
 
 

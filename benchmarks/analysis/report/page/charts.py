@@ -12,7 +12,7 @@ from benchmarks.analysis.page.content import Axis, Band, Chart, Line, Point
 from benchmarks.analysis.plots.looks import FULL, Look
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.conclusions import headline_kernel
-from benchmarks.analysis.report.page.amounts import energy_chart, memory_chart
+from benchmarks.analysis.report.page.amounts import energy_chart, kept_chart, memory_chart
 from benchmarks.analysis.report.page.points import (
     OF_TIMES,
     endings,
@@ -38,7 +38,7 @@ PLAIN = Look("#222222", "", FULL)
 
 def charts(view: View) -> Iterator[Chart]:
     """Every plot of a view, a plot for each of its modes; none of what was not measured."""
-    for make in (_times, _speedups, _theory, memory_chart, energy_chart, _roofline):
+    for make in (_times, _speedups, _theory, memory_chart, kept_chart, energy_chart, _roofline):
         for mode in view.series:
             chart = make(view, mode)
             if chart is not None:
