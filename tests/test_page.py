@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.page import charts, rendering
+from benchmarks.analysis.page import charts, content, rendering
 from benchmarks.analysis.plots.looks import ALSO_CHOSEN, BACKGROUND, CHOSEN, MARKERS, OWN
 from benchmarks.analysis.report import writing
 from tests.pages import HOSTILE, Parsed, columns, comparison, history, published, report, without_pictures
@@ -162,3 +162,12 @@ def test_energy_is_a_plot_and_a_column_where_it_was_measured(tmp_path: Path, pag
     assert "energy" in found.texts and "0.0123 J" in found.texts
     assert any(text.startswith("Energy") for text in found.texts)
     assert "energy" not in page.texts
+
+
+def test_a_wide_interval_does_not_squeeze_the_values_of_a_plot() -> None:
+    look = CHOSEN["linear-triton"]
+    points = [content.Point(n, 1e-3 * n, low=1e-12, high=1e9) for n in (1.0, 2.0)]
+    axis = content.Axis("")
+    drawn = charts.plot(content.Chart("", "", axis, axis, [content.Line("a", look, points)]), "plot")
+    ends = drawn["doc"]["roots"][0]["attributes"]["y_range"]["attributes"]
+    assert 1e-4 < ends["start"] < 1e-3 and 2e-3 < ends["end"] < 1e-2

@@ -26,7 +26,7 @@ from bokeh.models import Line as Stroke
 from bokeh.models.annotations import BoxAnnotation
 from bokeh.plotting import figure
 
-from benchmarks.analysis.page.content import Axis, Chart, Line
+from benchmarks.analysis.page.content import Axis, Chart, Line, Point
 from benchmarks.analysis.plots.looks import FULL
 
 MARKERS = {
@@ -38,6 +38,8 @@ MARKERS = {
 INK, MUTED, GRID = "#222222", "#555555", "#e4e4e4"
 WIDTH = 2
 HEIGHT = 360
+MOST_ROOM = 3
+"""The factor by which bars may stretch an axis: two units alone can have intervals of many powers of ten."""
 TICK = """
 if (tick == 0) return "0";
 // As many digits as tell neighbours apart.
@@ -68,9 +70,7 @@ def plot(chart: Chart, name: str) -> dict[str, Any]:
     Its model holds as tags the ranges of its axes, logarithmic and linear, for the switch between them.
     """
     points = [point for line in chart.lines for point in line.points]
-    xs = [point.x for point in points]
-    ys = [y for point in points for y in (point.y, point.low, point.high) if y is not None]
-    spans = {"x": _ranges(xs, chart.x), "y": _ranges(ys, chart.y)}
+    spans = {"x": _ranges([point.x for point in points], chart.x), "y": _ranges(_heights(points), chart.y)}
     drawn = figure(
         x_axis_type="log" if chart.x.log else "linear",
         y_axis_type="log" if chart.y.log else "linear",
@@ -109,6 +109,18 @@ def plot(chart: Chart, name: str) -> dict[str, Any]:
         "doc": document.to_json(deferred=False),
         "version": __version__,
     }
+
+
+def _heights(points: Sequence[Point]) -> list[float]:
+    """The values and the ends of their bars; a bar beyond all values by `MOST_ROOM` is cut there."""
+    ys = [point.y for point in points]
+    if not ys:
+        return []
+    bars = [end for point in points for end in (point.low, point.high) if end is not None]
+    bottom, top = min(ys), max(ys)
+    if bottom > 0:
+        bars = [min(max(end, bottom / MOST_ROOM), top * MOST_ROOM) for end in bars]
+    return ys + bars
 
 
 def _range(spans: Mapping[str, tuple[float, float]], axis: Axis) -> Range1d:
