@@ -171,6 +171,8 @@ def linear_attention(
     if type(eps) is not float or not 0 <= eps < inf:
         eps = check_number("eps", eps, least=0)
     given = _given(key_padding_mask=key_padding_mask, cu_seqlens=cu_seqlens, initial_state=initial_state)
+    if type(return_state) is not bool:
+        raise TypeError(f"return_state must be True or False, got {return_state!r:.60}")
     if return_state:
         given["return_state"] = True
     others: tuple[Tensor, ...] = initial_state if isinstance(initial_state, tuple) else ()
@@ -217,6 +219,8 @@ def linear_attention_step(
     """
     if type(eps) is not float or not 0 <= eps < inf:
         eps = check_number("eps", eps, least=0)
+    if type(in_place) is not bool:
+        raise TypeError(f"in_place must be True or False, got {in_place!r:.60}")
     others: tuple[Tensor, ...] = state if isinstance(state, tuple) else ()
     takes = ("initial_state", "return_state")
     q, k, v, function = _select("linear", backend, q, k, v, True, *others, takes=takes, step=True)

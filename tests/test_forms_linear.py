@@ -459,6 +459,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a mask of numbers": ({"key_padding_mask": torch.zeros(2, 6)}, "dtype bool, True = ignore"),
     "a mask of other keys": ({"key_padding_mask": torch.zeros(2, 7).bool()}, r"\[2, 6\].*\[2, 7\]"),
     "ends of a batch": ({"cu_seqlens": torch.tensor([0, 6])}, r"packed sequences are \[1, H, total, D\]"),
+    "ends of another device": (
+        {"cu_seqlens": torch.tensor([0, 6], device="meta")}, "must be beside q on cpu or on the CPU",
+    ),
     "three heads of keys": (
         {"k": torch.zeros(2, 3, 6, 8), "v": torch.zeros(2, 3, 6, 5)}, "multiple of the heads of k and v",
     ),
@@ -474,6 +477,24 @@ def test_what_fits_no_form_is_refused_in_one_sentence(backend: str, what: str) -
     with pytest.raises((TypeError, ValueError), match=sentence) as refusal:
         attend(*inputs, causal=True, return_state=True, backend=backend, **arguments)
     assert "\n" not in str(refusal.value)
+
+
+def test_switches_that_are_no_bools_are_refused() -> None:
+    arguments = given()
+    q, k, v, state = (arguments[name] for name in ("q", "k", "v", "initial_state"))
+    with pytest.raises(TypeError, match="return_state must be True or False, got 'no'"):
+        linear_attention(q, k, v, return_state="no")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="in_place must be True or False, got 'no'"):
+        linear_attention_step(q, k, v, state, in_place="no")  # type: ignore[arg-type]
+
+
+def test_a_step_of_linear_native_speaks_of_the_state_that_it_refuses() -> None:
+    arguments = given()
+    q, k, v = (arguments[name] for name in "qkv")
+    with pytest.raises(ValueError, match="the S of the state"):
+        linear_attention_step(q, k, v, State.empty(2, 4, 8, 5), backend="native")
+    with pytest.raises(ValueError, match="initial_state must hold floating-point numbers on cpu"):
+        linear_attention_step(q, k, v, State.empty(2, 2, 8, 5, device="meta"), backend="native")
 
 
 def test_packed_sequences_refuse_padding_and_ends_that_do_not_ascend() -> None:

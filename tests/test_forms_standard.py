@@ -232,6 +232,7 @@ def test_one_query_needs_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"key_padding_mask": torch.zeros(2, 5, dtype=torch.bool)}, r"\[B, Nk\] = \[2, 6\]"),
         ({"key_padding_mask": torch.zeros(2, 6)}, "of dtype bool"),
+        ({"cu_seqlens": torch.tensor([0, 6], device="meta")}, "beside q on cpu or on the CPU; got meta"),
         ({"cu_seqlens": torch.tensor([0, 6])}, r"packed sequences are \[1, H, total, D\]"),
         (
             {"cu_seqlens": torch.tensor([0, 6]), "key_padding_mask": torch.zeros(2, 6, dtype=torch.bool)},

@@ -214,6 +214,7 @@ def test_what_cannot_go_on_token_by_token_is_refused_in_a_sentence() -> None:
         (ValueError, "takes a tensor [batch, seq_len, 32]; got [3, 32]", lambda: linear.step(x[0], state)),
         (ValueError, "the cache keeps keys [2, 4, T, 8] in", lambda: standard.step(x[:1], cache)),
         (ValueError, "initial_state must be S [B, Hkv, D, Dv] = [1, 4,", lambda: linear.step(x[:1], state)),
+        (TypeError, "max_len must be an integer, the most", lambda: standard.prefill(x, max_len=2.5)),  # type: ignore[arg-type]
         (ValueError, "max_len must be at least 1 token, got 0", lambda: standard.prefill(x, max_len=0)),
     ]
     for error, sentence, call in refused:

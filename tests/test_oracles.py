@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attention import Case, State, get_kernel, register_kernel
 from attention.kernels.feature_maps import elu
+from attention.kernels.forms.masks import sequences
 from attention.kernels.references import errors_against_reference, linear_reference, standard_reference
 from attention.kernels.registry import _KERNELS
 
@@ -120,3 +121,9 @@ def test_a_wrong_state_is_found(phase: str, part: str, monkeypatch: pytest.Monke
     register_kernel("linear-forgetful", attend)
     case = Case("linear-forgetful", "causal", 40, phase)
     assert not errors_against_reference(case).within(case)
+
+
+@pytest.mark.parametrize("ends", [[1, 6], [0, 7, 5], [0, 4]])
+def test_ends_that_had_to_be_waited_for_are_checked_as_well(ends: list[int]) -> None:
+    with pytest.raises(ValueError, match="cu_seqlens must ascend from 0 to the 5 tokens"):
+        sequences(torch.tensor(ends), 5)

@@ -108,7 +108,7 @@ class PackedSums(Function):
     cu_seqlens: Tensor
 
     def _tangent(self, x: Tensors, h: Tensors) -> Tensors:
-        places = sequences(self.cu_seqlens)
+        places = sequences(self.cu_seqlens, x[0].shape[2])
         parts = [self.one.tangent(_cut(x, place), _cut(h, place)) for place in places]
         return (torch.cat([tangent for (tangent,) in parts], 2),)
 

@@ -27,6 +27,7 @@ class KVCache:
         device: where they are.
 
     Raises:
+        TypeError: a ``max_len`` that is no integer.
         ValueError: a ``max_len`` below 1.
     """
 
@@ -41,6 +42,8 @@ class KVCache:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        if max_len is not None and (not isinstance(max_len, int) or isinstance(max_len, bool)):
+            raise TypeError(f"max_len must be an integer, the most tokens there will be; got {max_len!r:.60}")
         if max_len is not None and max_len < 1:
             raise ValueError(f"max_len must be at least 1 token, got {max_len}")
         self.length, self.max_len = 0, max_len

@@ -106,7 +106,7 @@ def attend(
         check_packed(cu_seqlens, q, k)
         out = packed(q, k, v, cu_seqlens, causal=causal, phi=phi, eps=eps, **options)
     else:
-        ends = sequences(check_packed(cu_seqlens, q, k))
+        ends = sequences(check_packed(cu_seqlens, q, k), q.shape[2])
         state = checked_state(initial_state, q, k, v, batch=len(ends))
         out, last = _one_by_one(core, q, k, v, state, ends, causal, return_state, phi=phi, eps=eps, **options)
     out = out if out.dtype is dtype else out.to(dtype)

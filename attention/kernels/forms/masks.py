@@ -40,8 +40,8 @@ def check_packed(cu_seqlens: object, q: Tensor, k: Tensor) -> Tensor:
 
     Raises:
         TypeError: no dense tensor of integers.
-        ValueError: another rank, tokens that are no batch of 1 or of two lengths, or values that do not
-            ascend from 0 to the number of tokens.
+        ValueError: another rank or device, tokens that are no batch of 1 or of two lengths, or values that
+            do not ascend from 0 to the number of tokens.
     """
     if not isinstance(cu_seqlens, Tensor) or cu_seqlens.layout != torch.strided or cu_seqlens.is_nested:
         raise TypeError(
@@ -51,20 +51,30 @@ def check_packed(cu_seqlens: object, q: Tensor, k: Tensor) -> Tensor:
         raise TypeError(f"cu_seqlens must be of dtype int32 or int64; got {cu_seqlens.dtype}")
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 1:
         raise ValueError(f"cu_seqlens must be [sequences + 1], from 0 on; got {list(cu_seqlens.shape)}")
+    if cu_seqlens.device.type != "cpu" and cu_seqlens.device != q.device:
+        raise ValueError(f"cu_seqlens must be beside q on {q.device} or on the CPU; got {cu_seqlens.device}")
     shapes = f"got q {list(q.shape)}, k {list(k.shape)}"
     if q.shape[0] != 1 or q.shape[2] != k.shape[2]:
         raise ValueError(f"packed sequences are [1, H, total, D], as many queries as keys; {shapes}")
     if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
-        ends = cu_seqlens.tolist()
-        if ends[0] != 0 or ends[-1] != q.shape[2] or any(a > b for a, b in pairwise(ends)):
-            shown = f"{ends[:8]}"[:60]
-            raise ValueError(f"cu_seqlens must ascend from 0 to the {q.shape[2]} tokens; got {shown}")
+        _check_ends(cu_seqlens.tolist(), q.shape[2])
     return cu_seqlens
 
 
-def sequences(cu_seqlens: Tensor) -> list[slice]:
-    """The places of packed sequences; on a card this waits for the values."""
+def _check_ends(ends: Sequence[int], tokens: int) -> None:
+    if ends[0] != 0 or ends[-1] != tokens or any(a > b for a, b in pairwise(ends)):
+        raise ValueError(f"cu_seqlens must ascend from 0 to the {tokens} tokens; got {f'{ends[:8]}':.60}")
+
+
+def sequences(cu_seqlens: Tensor, tokens: int) -> list[slice]:
+    """The places of packed sequences; on a card this waits for the values.
+
+    Raises:
+        ValueError: values that do not ascend from 0 to the number of tokens.
+    """
     ends: Sequence[int] = cu_seqlens.tolist()
+    if not torch.compiler.is_compiling():
+        _check_ends(ends, tokens)
     return [slice(a, b) for a, b in pairwise(ends)]
 
 

@@ -70,7 +70,7 @@ def attend(
         ends = check_packed(cu_seqlens, q, k)
         if packed is not None and q.numel() and len(ends) > 1:
             return packed(q, k, v, ends, causal=causal, scale=scale)
-        return _one_by_one(core, q, k, v, sequences(ends), causal, scale)
+        return _one_by_one(core, q, k, v, sequences(ends, q.shape[2]), causal, scale)
     if key_padding_mask is None:
         return _aligned(core, q, k, v, causal, scale, None)
     ignored = check_padding(key_padding_mask, k)[:, None, :, None]

@@ -21,6 +21,7 @@ from attention.state import State
 NAME = "linear-native"
 MOST_TOKENS = 16
 """More tokens are faster by chunks."""
+CPU = torch.device("cpu")
 LEAST_BYTES = 2**20
 """A smaller state stays in the cache of one core, and is updated before another one wakes up."""
 _PREPARED: dict[tuple[Any, ...], Callable[..., None]] = {}
@@ -43,7 +44,7 @@ def fits(q: Tensor, k: Tensor, v: Tensor, state: object) -> bool:
     S, z = state
     return (
         type(S) is Tensor is type(z)
-        and q.device.type == "cpu"
+        and q.device == S.device == z.device == CPU
         and q.shape[2] == k.shape[2] <= MOST_TOKENS
         and S.dtype is z.dtype is (torch.float64 if q.dtype is torch.float64 else torch.float32)
         and S.is_contiguous()
@@ -109,7 +110,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: floa
 
 def _check(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str) -> None:
     check_operands(NAME, STORAGE, q, k, v, plain=False, causal=True)
-    check_state(NAME, S, z, k, v)
+    check_state(NAME, S, z, k, v, ("the S of the state", "the z of the state"))
     get_feature_map(phi)
     if not (S.is_contiguous() and z.is_contiguous()):
         raise ValueError(f"{NAME} steps with a contiguous state; got strides {S.stride()} and {z.stride()}")
