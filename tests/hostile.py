@@ -95,11 +95,12 @@ WRITINGS = [f"benchmarks.analysis.{room}.writing" for room in ("report", "compar
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """Let commands draw no pictures, which take most of their time."""
+    """Let commands make no pictures and no page, which take most of their time."""
     with pytest.MonkeyPatch.context() as patching:
         for module in WRITINGS:
             # A module and a name: a dotted text would be looked up part by part, each time.
-            patching.setattr(import_module(module), "save_pictures", lambda *_: ([], []))
+            for name in ("save_pictures", "save_page"):
+                patching.setattr(import_module(module), name, lambda *_: ([], []))
         yield
 
 

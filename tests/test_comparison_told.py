@@ -162,7 +162,12 @@ def test_compare_exits_with_1_on_a_regression_and_writes_every_file(
     head = [str(file) for file in write(tmp_path, "head", small[1])]
     folder = tmp_path / "out"
     assert main(["compare", *base, "--against", *head, "-o", str(folder)]) == 1
-    assert {file.name for file in folder.iterdir()} == {"comparison.json", "comparison.png", "summary.md"}
+    assert {file.name for file in folder.iterdir()} == {
+        "report.html",
+        "comparison.json",
+        "comparison.png",
+        "summary.md",
+    }
     assert "2 cases compared: 2 slower" in capsys.readouterr().out
     assert main(["compare", *base, "--against", *head, "-o", str(folder), "--margin", "30%"]) == 0
     capsys.readouterr()

@@ -179,7 +179,12 @@ def test_history_writes_its_files_and_exits_with_1_on_a_step(
     since = f"{commit_id(16)[:7]} .. {commit_id(20)[:7]} (2025-01-21)"
     assert since in text and "slower: linear-chunked/causal" in text and "N = 512 to 2048" in text
     assert text.index(commit_id(25)[:7]) < text.index(since)
-    assert {path.name for path in output.iterdir()} == {"history.png", "history.csv", "history.json"}
+    assert {path.name for path in output.iterdir()} == {
+        "report.html",
+        "history.png",
+        "history.csv",
+        "history.json",
+    }
     table = pd.read_csv(output / "history.csv")
     times = table[(table["quantity"] == "time") & table["name"].str.startswith("linear")]
     assert len(times) == 27 * 6 and (times["low"] < times["value"]).all() and set(times["segment"]) == {0, 1}

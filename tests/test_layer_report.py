@@ -59,7 +59,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
 def test_the_report_of_a_layer_alone_has_one_picture_raw_data_and_no_warnings(report: Any) -> None:
     folder, _ = report
     assert {path.name for path in folder.iterdir()} == {
-        "self_attention_profiling.png", "profiling_results.npz",
+        "report.html", "self_attention_profiling.png", "profiling_results.npz",
         "complexity_analysis.csv", "summary.json", "summary.md",
     }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text())["warnings"] == []

@@ -35,7 +35,17 @@ print(*sorted(loaded & set(sys.argv[2:])))
 """
 
 ANALYSIS = "benchmarks.analysis"
-SHARED = {"conditions", "document", "output", "plots", "reading", "scaling", "serialization", "wording"}
+SHARED = {
+    "conditions",
+    "document",
+    "output",
+    "page",
+    "plots",
+    "reading",
+    "scaling",
+    "serialization",
+    "wording",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "conditions": {"reading", "scaling", "wording"},
     "document": set(),
@@ -43,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reading": {"serialization"},
     "serialization": set(),
     "wording": {"reading"},
+    "page": {"document", "plots", "reading", "serialization", "wording"},
     "plots": {"wording"},
     "scaling": {"serialization", "wording"},
     "comparison": SHARED,

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.analysis.comparison.conclusions import Comparison
+from benchmarks.analysis.comparison.page import comparison_page
 from benchmarks.analysis.comparison.picture import comparison_picture
 from benchmarks.analysis.comparison.regression import MARGIN, compare
 from benchmarks.analysis.comparison.text import sections
 from benchmarks.analysis.document import as_markdown, as_text
 from benchmarks.analysis.output import replacing_files, try_folder, written_section
+from benchmarks.analysis.page.rendering import save_page
 from benchmarks.analysis.plots.saving import save_pictures
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.serialization import json_text
@@ -38,7 +40,7 @@ def write_comparison(
     noise: float | None = None,
     format: str = "text",
 ) -> WrittenComparison:
-    """Read two sets of runs, compare them, and write comparison.json, comparison.png and summary.md.
+    """Read two sets of runs, compare them, and write its page, object, picture and summary.
 
     Args:
         base_files: JSON files of the runs compared with.
@@ -59,10 +61,15 @@ def write_comparison(
         drawings = {"comparison.png": lambda: comparison_picture(comparison)}
         pictures, failed = save_pictures(drawings, place)
         comparison = replace(comparison, warnings=[*comparison.warnings, *(f"{one}." for one in failed)])
-        parts, json = sections(comparison), json_text(comparison)
+        parts = sections(comparison)
+        page, unmade = save_page(lambda: comparison_page(comparison, parts), place)
+        if unmade:
+            comparison = replace(comparison, warnings=[*comparison.warnings, *(f"{one}." for one in unmade)])
+            parts = sections(comparison)
+        json = json_text(comparison)
         (place / "comparison.json").write_text(json, encoding="utf-8")
         (place / "summary.md").write_text(as_markdown(parts), encoding="utf-8")
-    files = [folder / name for name in ("comparison.json", "summary.md", *pictures)]
+    files = [folder / name for name in (*page, "comparison.json", "summary.md", *pictures)]
     texts = {
         "json": json,
         "markdown": as_markdown(parts),

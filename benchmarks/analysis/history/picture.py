@@ -124,7 +124,7 @@ def _draw(axes: Axes, one: Traced) -> None:
         axes.plot(
             places, np.full(len(places), edge), marker, color=MUTED, markersize=4, clip_on=False, zorder=3
         )
-    for color, place_0, place_1, value in _levels(one):
+    for color, place_0, place_1, value in levels(one):
         axes.plot(
             [place_0, place_1], [value, value], color=color, linewidth=2.4, solid_capstyle="butt", zorder=4
         )
@@ -153,7 +153,7 @@ def _limit(axes: Axes, one: Traced) -> None:
     axes.set_xlim(-0.5, len(one.timeline.revisions) - 0.5)
 
 
-def _levels(one: Traced) -> Iterator[tuple[str, float, float, float]]:
+def levels(one: Traced) -> Iterator[tuple[str, float, float, float]]:
     """Colour, ends and height of each segment."""
     color = INK
     edges = [-0.5, *(place for _, place, _ in _steps(one)), one.line.places[-1] + 0.5]

@@ -26,12 +26,14 @@ from benchmarks.analysis.history.changes import (
 from benchmarks.analysis.history.conclusions import Baseline, DisturbedRun, History, MachineHistory
 from benchmarks.analysis.history.lines import Timeline, timelines
 from benchmarks.analysis.history.names import is_ceiling
+from benchmarks.analysis.history.page import history_page
 from benchmarks.analysis.history.picture import drawings
 from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.text import sections
 from benchmarks.analysis.history.traced import Traced
 from benchmarks.analysis.history.traces import MARGIN, trace
 from benchmarks.analysis.output import replacing_files, try_folder, written_section
+from benchmarks.analysis.page.rendering import save_page
 from benchmarks.analysis.plots.saving import save_pictures
 from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA, csv_text, json_text
 
@@ -75,11 +77,16 @@ def write_history(
     with replacing_files(folder, "history") as place:
         pictures, failed = save_pictures(drawings(traced), place)
         history = replace(history, left_out=[*history.left_out, *failed])
+        text = sections(history)
+        page, unmade = save_page(lambda: history_page(history, traced, text), place)
+        if unmade:
+            history = replace(history, left_out=[*history.left_out, *unmade])
+            text = sections(history)
         table = pd.DataFrame([row for one in chain(*traced) for row in _rows(one)], columns=COLUMNS)
         (place / "history.csv").write_text(csv_text(table), encoding="utf-8")
         (place / "history.json").write_text(json_text(history), encoding="utf-8")
-    files = [folder / name for name in (*pictures, "history.csv", "history.json")]
-    return WrittenHistory(as_text([*sections(history), written_section(files)]), files, worse(history))
+    files = [folder / name for name in (*page, *pictures, "history.csv", "history.json")]
+    return WrittenHistory(as_text([*text, written_section(files)]), files, worse(history))
 
 
 def worse(history: History) -> bool:

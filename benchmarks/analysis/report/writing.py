@@ -11,11 +11,13 @@ import pandas as pd
 
 from benchmarks.analysis.document import as_markdown, as_text
 from benchmarks.analysis.output import replacing_files, try_folder, written_section
+from benchmarks.analysis.page.rendering import save_page
 from benchmarks.analysis.plots.saving import save_pictures
 from benchmarks.analysis.reading.fields import AMOUNTS, OPTIONAL_AMOUNTS
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.functions import labelled
+from benchmarks.analysis.report.page.making import report_page
 from benchmarks.analysis.report.pictures.drawing import STEMS, drawings
 from benchmarks.analysis.report.raw import save_raw
 from benchmarks.analysis.report.summary import RunEffect, summarise
@@ -61,12 +63,16 @@ def write_report(
         pictures, failed = save_pictures(drawings(*labelled(summary, cases)), place)
         summary = replace(summary, warnings=[*summary.warnings, *(f"{one}." for one in failed)])
         text = sections(summary, cases)
+        page, unmade = save_page(lambda: report_page(*labelled(summary, cases), text), place)
+        if unmade:
+            summary = replace(summary, warnings=[*summary.warnings, *(f"{one}." for one in unmade)])
+            text = sections(summary, cases)
         raw = save_raw(records, place / "profiling_results.npz")
         tables = ("complexity_analysis.csv", "summary.json", "summary.md")
         (place / tables[0]).write_text(csv_text(_integers(cases)), encoding="utf-8")
         (place / tables[1]).write_text(json_text(summary), encoding="utf-8")
         (place / tables[2]).write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
-    files = [folder / name for name in (*pictures, *([raw.name] if raw else []), *tables)]
+        files = [folder / name for name in (*page, *pictures, *([raw.name] if raw else []), *tables)]
     _remove_pictures_of_before(folder, {file.name for file in files})
     measured = {one.kernel for one in summary.series}
     return Report(

@@ -56,7 +56,7 @@ class Speedup(NamedTuple):
 
 def speedup_picture(view: View) -> Figure | None:
     """Speedup of the first contenders over every baseline; None where no two kernels can be compared."""
-    speedups = {mode: list(_speedups(view, mode)) for mode in view.series}
+    speedups = {mode: list(speedups_of(view, mode)) for mode in view.series}
     shown = [mode for mode in view.series if speedups[mode]]
     if not shown:
         return None
@@ -79,7 +79,7 @@ def speedup_picture(view: View) -> Figure | None:
     return figure
 
 
-def _speedups(view: View, mode: str) -> Iterator[Speedup]:
+def speedups_of(view: View, mode: str) -> Iterator[Speedup]:
     """The first contenders over every baseline, then the textbook forms, at their common lengths.
 
     The first contenders are a user's own, else the one of the headline.

@@ -40,7 +40,7 @@ def theory_picture(view: View) -> Figure:
     panels[0][1].set_ylabel(f"median time ({what_bars_span(view)})")
     for mode, axes in panels:
         log_axis(axes, low, high, words=time_tick)
-        shown = _shown(view.series[mode], view.roles)
+        shown = shown_series(view.series[mode], view.roles)
         entries: list[tuple[Any, str]] = [_draw_law(axes, view, one) for one in shown]
         best, kernels = headline_kernel(view.series[mode], view.roles), [one.kernel for one in shown]
         pairs = [
@@ -63,7 +63,7 @@ MOST_SHOWN = 5
 """The most kernels of one panel; more lines would hide the laws."""
 
 
-def _shown(series: Sequence[Series], roles: Roles) -> list[Series]:
+def shown_series(series: Sequence[Series], roles: Roles) -> list[Series]:
     """A user's own kernels, the textbook forms, the best contender and baseline, and what bends."""
     baselines = [one for one in series if roles.is_baseline(one.kernel)]
     longest = max((one.seq_lens[-1] for one in baselines), default=0)
@@ -98,12 +98,15 @@ def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     lengths = np.geomspace(series.seq_lens[0], series.seq_lens[-1], 200)
     seconds = law.coefficients.seconds(lengths)
     axes.plot(lengths, seconds, color=look.color, linestyle=look.line, zorder=2)
+    growth = f"{sentences.growth(series.exponent)} ({series.exponent.firmness}){_by_bytes(series)}"
+    return legend_handle(look), f"{law_words(series, law)}\n{growth}"
+
+
+def law_words(series: Series, law: FittedLaw[Coefficients]) -> str:
+    """A law that was fitted to a series, and by how much it misses."""
     untenable = f", untenable, {series.laws_firmness}" if law.tenable is False else ""
     off = f"off by {100 * law.relative_error:.0f} %{untenable}"
-    words = f"{series.kernel}: {sentences.law(law.coefficients.terms)}  ({off})"
-    return legend_handle(
-        look
-    ), f"{words}\n{sentences.growth(series.exponent)} ({series.exponent.firmness}){_by_bytes(series)}"
+    return f"{series.kernel}: {sentences.law(law.coefficients.terms)}  ({off})"
 
 
 def _by_bytes(series: Series) -> str:
