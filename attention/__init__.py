@@ -2,10 +2,10 @@
 
 from attention import costs, kernels  # registers the kernels
 from attention.case import Case, make_inputs
+from attention.choosing import explain
 from attention.costs import Costs
 from attention.functional import (
     decay_attention,
-    explain,
     linear_attention,
     linear_attention_step,
     standard_attention,

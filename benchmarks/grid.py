@@ -12,7 +12,7 @@ import torch
 
 from attention import Case, get_kernel, list_kernels
 from attention.case import DTYPES, INFERENCE, MODES
-from attention.functional import choose
+from attention.choosing import choose
 from attention.kernels import BUILT_IN
 from attention.kernels.registry import FAMILIES, backends
 from benchmarks.selection import (

@@ -47,7 +47,7 @@ def _explicit(
 
 
 def _read_causal(q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
-    """Of queries ``[B, Hkv, G, N, D]`` numerators ``[..., Dv]``, normalisers ``[..., 1]``, the last state."""
+    """Causal numerators ``[B, Hkv, G, N, Dv]``, normalisers ``[..., 1]`` and last state of queries."""
     S = (k.unsqueeze(-1) * v.unsqueeze(-2)).cumsum(dim=-3)
     z = k.cumsum(dim=-2)
     if state is not None:
@@ -61,7 +61,7 @@ def _read_causal(q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[
 
 
 def _read(q: Tensor, k: Tensor, v: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
-    """The same, where every query sees all keys."""
+    """Numerators, normalisers ``[..., 1]`` and state of queries ``[B, Hkv, G, Nq, D]`` that see all keys."""
     S, z = k.mT @ v, k.sum(dim=-2)
     if state is not None:
         S, z = S + state.S, z + state.z

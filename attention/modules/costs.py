@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attention.case import Case
+from attention.choosing import choose
 from attention.costs import Costs
-from attention.functional import choose
 from attention.kernels.registry import get_kernel
 from attention.modules.heads import check_heads, resolve_kernel
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from attention.case import Case
+from attention.choosing import choose
 from attention.costs import Costs
-from attention.functional import choose, linear_attention, linear_attention_step, standard_attention
+from attention.functional import linear_attention, linear_attention_step, standard_attention
 from attention.inputs import AUTOCASTS, describe
 from attention.kernels.feature_maps import FeatureMap, get_feature_map
 from attention.kernels.registry import FAMILIES, Kernel, get_kernel, supports_everything

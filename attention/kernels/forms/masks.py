@@ -93,7 +93,7 @@ def hidden(
 
 
 def never_all(hidden: Tensor) -> Tensor:
-    """The same mask, in which a query that sees no key sees the first.
+    """A mask of hidden keys ``[..., Nq, Nk]``, in which a query that sees no key sees the first.
 
     Behind :func:`attention.kernels.forms.standard.attend` that key is one of zeros: the output is 0, where
     a softmax of nothing would be NaN.

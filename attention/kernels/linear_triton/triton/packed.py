@@ -31,7 +31,7 @@ def find_ends(cu_seqlens, ends, N, sequences, STEPS: tl.constexpr, ROWS: tl.cons
 
 @triton.jit
 def load_bounds(ends, chunk, N, REVERSE: tl.constexpr):
-    """Of each row the token from which on, in reverse up to which, it sees others."""
+    """The first token that each row of a chunk sees; in reverse the token behind the last that it sees."""
     at = ends + chunk.start + chunk.rows
     return tl.load(at + N if REVERSE else at, mask=chunk.rows < chunk.left, other=0)
 
