@@ -13,12 +13,15 @@ import numpy as np
 from benchmarks import commands
 from benchmarks.analysis.comparison.regression import MARGIN
 from benchmarks.analysis.comparison.writing import FORMATS
+from benchmarks.analysis.layout import LEAST_WIDTH, MOST_WIDTH, WIDTH
 from benchmarks.analysis.reading.texts import printable
 
 NO_VALUE = re.compile(r"--[^=]+=--|-[^-]=?--")
 """An option whose value argparse, here and in pytest, takes for the end of all options, and fails."""
 MOST = 10**6
 """The most runs or pairs that can be asked for."""
+WIDEST = 1000
+"""The most columns that can be asked for."""
 OTHER_EXIT_CODES = "2 wrong usage or input; 3 a fault of this suite"
 EXIT_CODES = (
     f"exit codes: 0 a report was written; 1 it was, but nothing had been measured; {OTHER_EXIT_CODES}"
@@ -84,6 +87,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _columns(text: str) -> int:
+    if not text.isdecimal() or not LEAST_WIDTH <= float(text) <= WIDEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of columns from {LEAST_WIDTH} to {WIDEST}")
+    return int(text)
+
+
 def _folder(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("an empty name is no folder")
@@ -142,6 +151,12 @@ def _parser(revisions: bool) -> argparse.ArgumentParser:
 def _add_output(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument(
         "-o", "--output", type=_folder, default=default, metavar="DIR", help="default: %(default)s"
+    )
+    command.add_argument(
+        "--width",
+        type=_columns,
+        metavar="N",
+        help=f"columns of the text; default: those of the terminal, at most {MOST_WIDTH}; of a file {WIDTH}",
     )
 
 

@@ -29,7 +29,8 @@ def report(options: argparse.Namespace, _: Sequence[str]) -> int:
     folder = Path(options.output)
     try_folder(folder, "report")
     with hold_folder(folder):
-        written = write_report(_recovered(options.files), folder, known_run_effect)
+        screen = console.screen(options.width)
+        written = write_report(_recovered(options.files), folder, known_run_effect, screen)
     console.write(written.text)
     return 0 if written.measured else 1
 
@@ -49,7 +50,8 @@ def run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
         files = carry_out(plan, lambda line: console.write(f"{printable(line)}\n"))
         if not files:
             raise InputError(f"no run was complete within the time limit; {folder} holds none")
-        written = write_report(files, folder / "report", known_run_effect)
+        screen = console.screen(options.width)
+        written = write_report(files, folder / "report", known_run_effect, screen)
     console.write(written.text)
     return 0 if written.measured else 1
 
@@ -60,7 +62,7 @@ def try_out(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     try_folder(folder, "report")
     with hold_folder(folder):
         file = measure_own(options.functions, options.against, pytest_options, folder, console.say)
-        written = write_report([file], folder, known_run_effect)
+        written = write_report([file], folder, known_run_effect, console.screen(options.width))
     console.write(written.text)
     return 0 if written.own_measured else 1
 
@@ -68,6 +70,7 @@ def try_out(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
 def compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     """Compare files, or revisions measured now; 1 where something became worse."""
     output, margin, format = Path(options.output), options.margin, options.format
+    screen = console.screen(options.width)
     try_folder(output, "comparison")
     with hold_folder(output):
         if options.rev:
@@ -78,11 +81,14 @@ def compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
                 output,
                 margin=margin,
                 format=format,
+                screen=screen,
                 say=console.say,
             )
         else:
             sides = _recovered(options.base), _recovered(options.against)
-            comparison = compare_files(*sides, output, margin=margin, format=format, say=console.say)
+            comparison = compare_files(
+                *sides, output, margin=margin, format=format, screen=screen, say=console.say
+            )
     console.write(comparison.text)
     return 1 if comparison.found.regressed else 0
 
@@ -92,6 +98,12 @@ def history(options: argparse.Namespace, _: Sequence[str]) -> int:
     folder = Path(options.output)
     try_folder(folder, "history")
     with hold_folder(folder):
-        written = write_history(options.storage, folder, baseline=options.baseline, margin=options.margin)
+        written = write_history(
+            options.storage,
+            folder,
+            baseline=options.baseline,
+            margin=options.margin,
+            screen=console.screen(options.width),
+        )
     console.write(written.text)
     return 1 if written.worse else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.analysis.comparison.noise_floor import NoiseFloor, share_of
 from benchmarks.analysis.comparison.writing import WrittenComparison, write_comparison
+from benchmarks.analysis.layout import Screen
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.run_file import read_run
@@ -28,6 +29,7 @@ def compare_files(
     margin: float,
     format: str,
     say: Callable[[str], None],
+    screen: Screen | None = None,
     paired: bool | None = None,
 ) -> WrittenComparison:
     """Compare files by a margin that is not below the known noise of their machine.
@@ -39,6 +41,7 @@ def compare_files(
         margin: The share by which times may differ and be called the same.
         format: Of the comparison's text.
         say: Takes a line about where the noise is known from.
+        screen: See `write_comparison`.
         paired: See `regression.compare`.
 
     Raises:
@@ -51,7 +54,9 @@ def compare_files(
             f"cases of {floor.date}; `compare --rev HEAD --rev HEAD` measures it again."
         )
     noise = floor.share if floor else None
-    return write_comparison(base, head, output, margin=margin, paired=paired, noise=noise, format=format)
+    return write_comparison(
+        base, head, output, margin=margin, paired=paired, noise=noise, format=format, screen=screen
+    )
 
 
 def compare_revisions(
@@ -63,6 +68,7 @@ def compare_revisions(
     margin: float,
     format: str,
     say: Callable[[str], None],
+    screen: Screen | None = None,
     root: Path = ROOT,
 ) -> WrittenComparison:
     """Measure two revisions in pairs of runs, and compare them.
@@ -77,6 +83,7 @@ def compare_revisions(
         margin: The share by which times may differ and be called the same.
         format: Of the comparison's text.
         say: Takes a line of progress.
+        screen: See `write_comparison`.
         root: The tree run from, in its repository; functions of a user's own in another repository are
             compared in the revisions of that one.
 
@@ -89,8 +96,10 @@ def compare_revisions(
     measure_pairs(plan, say, root)
     files = plan.files("base"), plan.files("head")
     if not plan.same_code:
-        return compare_files(*files, output, margin=margin, format=format, say=say, paired=True)
-    comparison = write_comparison(*files, output, margin=margin, paired=True, format=format)
+        return compare_files(
+            *files, output, margin=margin, format=format, say=say, screen=screen, paired=True
+        )
+    comparison = write_comparison(*files, output, margin=margin, paired=True, format=format, screen=screen)
     _remember_noise(plan, comparison, say)
     return comparison
 

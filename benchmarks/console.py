@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from typing import TextIO
 
+from benchmarks.analysis.layout import LEAST_WIDTH, MOST_WIDTH, WIDTH, Screen
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.texts import printable
+
+
+def screen(width: int | None = None) -> Screen:
+    """The terminal, or the file that the standard output goes to.
+
+    Args:
+        width: The columns asked for. Unless given they are those of the terminal, at most `MOST_WIDTH`, and
+            of a file `WIDTH`.
+    """
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    if width is None:
+        found = shutil.get_terminal_size((WIDTH, 0)).columns if terminal else WIDTH
+        width = min(MOST_WIDTH, max(LEAST_WIDTH, found))
+    return Screen(width, colors=terminal and not plain)
 
 
 def write(text: str) -> None:

@@ -4,25 +4,58 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-WIDTH = 120
+from benchmarks.analysis.layout import BOLD, INDENT, Screen, columns, facts, folded, wrapped
+
+MOST_LINES = 8
+"""Lines of the section that opens a text, whatever it says."""
+SHORT = 100
+"""Columns of a line of a command where no screen says how many."""
 
 
 @dataclass
 class Table:
-    """Rows of text under headers; the first column names the row, and stays where a table is split."""
+    """Rows of text under headers; the first column names the row, and stays where a table is split.
+
+    Attributes:
+        headers: The names of the columns.
+        rows: The cells of each row.
+        stacks: Of each row a heading that it shares with its neighbours, and its name below that: by these
+            a narrow screen shows what names a row.
+    """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
+    stacks: Sequence[tuple[str, str]] = ()
+
+
+class Verdict(NamedTuple):
+    """An answer in one line: what it is about, what was found, and how sure that is."""
+
+    subject: str
+    finding: str
+    sure: str = ""
+
+    def __str__(self) -> str:
+        sure = f" ({self.sure})" if self.sure else ""
+        return f"{self.subject[:1].upper()}{self.subject[1:]}: {self.finding}{sure}."
+
+
+class Command(tuple[str, ...]):
+    """A command that is to be copied: its words, of which an option and its value are one."""
+
+    def __str__(self) -> str:
+        return "\n".join(folded(self, SHORT))
 
 
 @dataclass
 class Section:
-    """A heading with sentences, commands, a table and notes to the table, each of which may be absent.
+    """A heading with verdicts, sentences, commands, a table and notes to the table, each of which may be absent.
 
-    A command is to be copied, so that it stays as it is.
+    The first section of a text, of level 1, opens it with at most `MOST_LINES` lines.
     """
 
     title: str
@@ -30,21 +63,43 @@ class Section:
     table: Table | None = None
     notes: Sequence[str] = field(default_factory=tuple)
     level: int = 2
-    commands: Sequence[str] = ()
+    commands: Sequence[Command] = ()
+    verdicts: Sequence[Verdict] = ()
 
 
-def as_text(sections: Sequence[Section]) -> str:
-    """Render for a terminal of 120 columns."""
-    blocks = []
-    for section in sections:
-        lines = [_wrap(section.title), *_underline(section)]
-        lines += [_wrap(sentence) for sentence in section.sentences]
-        lines += [f"\n{textwrap.indent(command, '    ')}" for command in section.commands]
-        if section.table:
-            lines += [_table_as_text(section.table)]
-        lines += [_wrap(note, "  ") for note in section.notes]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
+def as_text(sections: Sequence[Section], screen: Screen | None = None) -> str:
+    """Render for a screen, of `layout.WIDTH` columns without colours unless it is given."""
+    screen = screen or Screen()
+    blocks = [_opening(one, screen) if one.level == 1 else _block(one, screen) for one in sections]
+    return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
+
+
+def _opening(section: Section, screen: Screen) -> Iterator[str]:
+    """The lines that answer; a command for which no lines are left stays on one."""
+    lines = [screen.painted(wrapped(section.title, screen.width), BOLD)]
+    lines += facts(section.verdicts, screen)
+    lines += [wrapped(sentence, screen.width) for sentence in section.sentences]
+    yield from lines
+    for command in section.commands:
+        words = Command([f"surer: {command[0]}", *command[1:]])
+        found = folded(words, screen.width)
+        room = MOST_LINES - sum(1 + line.count("\n") for line in lines)
+        yield from found if len(found) <= room else [" ".join(words)]
+
+
+def _block(section: Section, screen: Screen) -> Iterator[str]:
+    title = wrapped(section.title, screen.width)
+    yield screen.painted(title, BOLD)
+    if section.level == 2:
+        yield "-" * min(len(section.title), screen.width)
+    yield from facts(section.verdicts, screen)
+    yield from (wrapped(sentence, screen.width) for sentence in section.sentences)
+    for command in section.commands:
+        lines = folded(command, screen.width - len(INDENT))
+        yield "\n" + textwrap.indent("\n".join(lines), INDENT)
+    if section.table:
+        yield from columns(section.table.headers, section.table.rows, section.table.stacks, screen.width)
+    yield from (wrapped(note, screen.width, "  ") for note in section.notes)
 
 
 def as_markdown(sections: Sequence[Section]) -> str:
@@ -52,48 +107,15 @@ def as_markdown(sections: Sequence[Section]) -> str:
     blocks = []
     for section in sections:
         blocks.append(f"{'#' * section.level} {_escape(section.title)}")
-        if section.sentences:
-            blocks.append("\n".join(_item(sentence) for sentence in section.sentences))
-        blocks += [_fenced(command) for command in section.commands]
+        told = [*map(str, section.verdicts), *section.sentences]
+        if told:
+            blocks.append("\n".join(_item(sentence) for sentence in told))
+        blocks += [_fenced(str(command)) for command in section.commands]
         if section.table and section.table.rows:
             blocks.append(_table_as_markdown(section.table))
         if section.notes:
             blocks.append("\n".join(_item(note) for note in section.notes))
     return "\n\n".join(blocks) + "\n"
-
-
-def _underline(section: Section) -> list[str]:
-    rule = {1: "=", 2: "-"}.get(section.level)
-    return [rule * min(len(section.title), WIDTH)] if rule else []
-
-
-def _wrap(sentence: str, indent: str = "") -> str:
-    # A number stays on one line with its name and its interval.
-    unbroken = re.sub(r"N = \d+( \[[^\]]*\])?", lambda found: found[0].replace(" ", "\xa0"), sentence)
-    lines = textwrap.fill(
-        unbroken, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
-    )
-    return lines.replace("\xa0", " ")
-
-
-def _table_as_text(table: Table) -> str:
-    """Columns side by side; those beyond the width follow below, beside the first column again."""
-    widths = [
-        max(len(row[column]) for row in [table.headers, *table.rows]) for column in range(len(table.headers))
-    ]
-    parts: list[list[int]] = [[]]
-    for column in range(1, len(widths)):
-        if parts[-1] and widths[0] + sum(widths[one] + 2 for one in [*parts[-1], column]) > WIDTH:
-            parts.append([])
-        parts[-1].append(column)
-    blocks = []
-    for part in parts:
-        lines = [
-            row[0].ljust(widths[0]) + "".join("  " + row[column].rjust(widths[column]) for column in part)
-            for row in [table.headers, *table.rows]
-        ]
-        blocks.append("\n".join(line.rstrip() for line in lines))
-    return "\n\n".join(blocks)
 
 
 def _table_as_markdown(table: Table) -> str:

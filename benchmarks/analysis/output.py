@@ -64,8 +64,9 @@ def replacing_files(folder: Path, what: str) -> Iterator[Path]:
 
 
 def written_section(files: Sequence[Path]) -> Section:
-    """The section that names the files written."""
-    return Section("Written", [", ".join(printable(str(file)) for file in files)])
+    """The section that names the files written, which are in one folder."""
+    folder, names = printable(str(files[0].parent)), ", ".join(printable(file.name) for file in files)
+    return Section("Written", [f"In {folder}: {names}."])
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import Protocol
 
 from benchmarks.analysis.reading.setting import Setting
@@ -20,6 +21,9 @@ UNITS: tuple[tuple[float, str], ...] = (
 )  # fmt: skip
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 PHASE_WORDS = {"forward_backward": "forward and backward"}
+PURPOSES = {"forward_backward": "training"}
+MOST_FILES = 5
+"""The most files that are named; many runs of one experiment need no list."""
 
 
 class Placed(Protocol):
@@ -168,10 +172,47 @@ def what(setting: Setting) -> str:
     return f"{setting.mode} {phase(setting)}"
 
 
+def purpose(setting: Setting) -> str:
+    """A mode and what a model does in this phase: "causal training", "causal decode", "causal layer"."""
+    phase = PURPOSES.get(str(setting.phase), str(setting.phase))
+    queries = setting.query_len
+    if queries is not None and (phase, queries) != ("decode", 1):
+        phase += f" of {count(queries, 'token')}"
+    if setting.subject == "layer":
+        phase = f"layer {phase}".removesuffix(" forward")
+    return f"{setting.mode} {phase}"
+
+
+PLACE_PARTS: tuple[Callable[[Setting], str], ...] = (
+    lambda setting: str(setting.device),
+    lambda setting: setting.machine,
+    lambda setting: str(setting.dtype),
+    shape,
+    lambda setting: f"{setting.clock} clock",
+)
+"""The parts of where and with what was measured."""
+
+
+def telling(settings: Sequence[Setting]) -> Callable[[Setting], str]:
+    """Names the place of a setting by the parts in which these settings differ."""
+    parts = [part for part in PLACE_PARTS if len(set(map(part, settings))) > 1]
+    return lambda setting: " ".join(part(setting) for part in parts)
+
+
 def listed(names: Sequence[str], most: int = 3) -> str:
     """Names in a sentence: "a.json, b.json, c.json and 2 more"."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def files(names: Sequence[str]) -> str:
+    """Files in a sentence, their folder once: "3 files in runs: run-001.json, run-002.json, run-003.json"."""
+    paths = list(map(PurePath, names))
+    folders = {path.parent for path in paths}
+    (one, *others) = folders or {PurePath()}
+    where = f" in {one}" if not others and one != PurePath() else ""
+    shown = [path.name for path in paths] if where else list(names)
+    return f"{count(len(names), 'file')}{where}: {listed(shown, MOST_FILES)}"
 
 
 def ranges(lengths: Sequence[int]) -> str:

@@ -27,6 +27,7 @@ from benchmarks.analysis.comparison.naming import (
     share,
 )
 from benchmarks.analysis.document import Section, Table
+from benchmarks.analysis.reading.setting import Case
 
 MOST_ROWS, MOST_OPEN = 40, 10
 """Where tables are cut, and their inconclusive cases; comparison.json holds everything."""
@@ -83,8 +84,14 @@ def _times(comparison: Comparison, name: Namer) -> Iterator[Section]:
         notes.append("Inconclusive: not sure beyond the margin among so many cases; more runs tell.")
     if rows:
         notes.append("Times are geometric means over the units, so that the change is head over base.")
-        table = Table(["case", "base", "head", "change of the time", "verdict"], rows)
+        stacks = [_stacked(case.case, name) for case in listed]
+        table = Table(["case", "base", "head", "change of the time", "verdict"], rows, stacks)
         yield Section("Time", table=table, notes=notes if rest else notes[1:])
+
+
+def _stacked(case: Case, name: Namer) -> tuple[str, str]:
+    """The name of a case in two parts."""
+    return name(case.kernel, case.setting), "" if case.seq_len is None else f"N={case.seq_len}"
 
 
 def _counts(counts: Sequence[CountChange], name: Namer) -> Iterator[Section]:
@@ -104,7 +111,8 @@ def _counts(counts: Sequence[CountChange], name: Namer) -> Iterator[Section]:
             ]
             for row in rows[:MOST_ROWS]
         ]
-        table = Table(["case", "quantity", "base", "head", "change", "verdict"], cells)
+        stacks = [_stacked(row.case, name) for row in rows[:MOST_ROWS]]
+        table = Table(["case", "quantity", "base", "head", "change", "verdict"], cells, stacks)
         yield Section("Counts and bytes, which have no noise", table=table, notes=list(_cut(len(rows))))
 
 
@@ -150,7 +158,9 @@ def _shifts(comparison: Comparison, name: Namer) -> Iterator[Section]:
         + "."
     ]
     if cells:
-        table = Table(["", "base", "head", "shift", "verdict"], moved[:MOST_ROWS]) if moved else None
+        names = [row[0].partition(" against ") for row in moved[:MOST_ROWS]]
+        stacks = [(name, f"{against.lstrip()}{other}") for name, against, other in names]
+        table = Table(["", "base", "head", "shift", "verdict"], moved[:MOST_ROWS], stacks) if moved else None
         yield Section("Exponents and crossovers", table=table, notes=[*_cut(len(moved)), *notes])
 
 

@@ -12,6 +12,7 @@ from benchmarks.analysis.comparison.picture import comparison_picture
 from benchmarks.analysis.comparison.regression import MARGIN, compare
 from benchmarks.analysis.comparison.text import sections
 from benchmarks.analysis.document import as_markdown, as_text
+from benchmarks.analysis.layout import Screen
 from benchmarks.analysis.output import replacing_files, try_folder, written_section
 from benchmarks.analysis.page.rendering import save_page
 from benchmarks.analysis.plots.saving import save_pictures
@@ -39,6 +40,7 @@ def write_comparison(
     paired: bool | None = None,
     noise: float | None = None,
     format: str = "text",
+    screen: Screen | None = None,
 ) -> WrittenComparison:
     """Read two sets of runs, compare them, and write its page, object, picture and summary.
 
@@ -50,6 +52,7 @@ def write_comparison(
         paired: Whether the runs are pairs.
         noise: The known noise of this machine between equal commits.
         format: Of the text: one of `FORMATS`.
+        screen: What a plain text is shown on.
 
     Raises:
         InputError: The input cannot be used or compared, or the folder cannot be written.
@@ -73,6 +76,6 @@ def write_comparison(
     texts = {
         "json": json,
         "markdown": as_markdown(parts),
-        "text": as_text([*parts, written_section(files)]),
+        "text": as_text([*parts, written_section(files)], screen),
     }
     return WrittenComparison(texts[format], files, comparison)

@@ -32,6 +32,7 @@ from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.history.text import sections
 from benchmarks.analysis.history.traced import Traced
 from benchmarks.analysis.history.traces import MARGIN, trace
+from benchmarks.analysis.layout import Screen
 from benchmarks.analysis.output import replacing_files, try_folder, written_section
 from benchmarks.analysis.page.rendering import save_page
 from benchmarks.analysis.plots.saving import save_pictures
@@ -54,7 +55,12 @@ class WrittenHistory:
 
 
 def write_history(
-    storage: str | Path, folder: str | Path, *, baseline: str | None = None, margin: float = MARGIN
+    storage: str | Path,
+    folder: str | Path,
+    *,
+    baseline: str | None = None,
+    margin: float = MARGIN,
+    screen: Screen | None = None,
 ) -> WrittenHistory:
     """Read a storage folder, find the steps, and write everything into another folder.
 
@@ -64,6 +70,7 @@ def write_history(
         baseline: Beginning of the id of the commit whose level is the measure; without one, the level before
             the last step is.
         margin: The smallest step to be named, as a share.
+        screen: What the text is shown on.
 
     Raises:
         InputError: There are no runs, the baseline is not among them, or the folder cannot be written.
@@ -86,7 +93,7 @@ def write_history(
         (place / "history.csv").write_text(csv_text(table), encoding="utf-8")
         (place / "history.json").write_text(json_text(history), encoding="utf-8")
     files = [folder / name for name in (*page, *pictures, "history.csv", "history.json")]
-    return WrittenHistory(as_text([*text, written_section(files)]), files, worse(history))
+    return WrittenHistory(as_text([*text, written_section(files)], screen), files, worse(history))
 
 
 def worse(history: History) -> bool:

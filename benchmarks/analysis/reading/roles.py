@@ -35,9 +35,9 @@ class Roles:
         """The roles that runs give to their kernels, all of them together."""
         return cls.together(
             cls(
-                _words(run.facts.get("against"), ",") or BASELINES,
-                _words(run.facts.get("own"), ","),
-                _words(run.facts.get("own_options"), " "),
+                option_words(run.facts.get("against"), ",") or BASELINES,
+                option_words(run.facts.get("own"), ","),
+                option_words(run.facts.get("own_options"), " "),
             )
             for run in runs
         )
@@ -72,7 +72,7 @@ USUAL = Roles()
 """The roles that names alone give: all others against the kernels of standard attention."""
 
 
-def _words(value: object, separator: str) -> tuple[str, ...]:
+def option_words(value: object, separator: str) -> tuple[str, ...]:
     """The words of a text, of options as a shell takes them apart; none of what is no text."""
     if not isinstance(value, str) or len(value) > MOST_LETTERS:
         return ()

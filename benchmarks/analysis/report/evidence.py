@@ -108,7 +108,8 @@ def _speedups(pairs: Sequence[PairCrossover]) -> Table:
         ratios = dict(zip(pair.found.seq_lens, pair.found.ratios, strict=True))
         cells = ["-" if ratio is None else wording.times(ratio) for ratio in map(ratios.get, lengths)]
         rows.append([f"{pair.contender} over {pair.baseline}", *cells])
-    return Table(["", *(f"N={length}" for length in lengths)], rows)
+    stacks = [(f"{pair.contender} over", pair.baseline) for pair in pairs]
+    return Table(["", *(f"N={length}" for length in lengths)], rows, stacks)
 
 
 def _exponents(series: Sequence[Series]) -> Table:
@@ -153,7 +154,7 @@ def _allowances(series: Sequence[Series]) -> Iterator[str]:
 
 
 def _laws(series: Sequence[Series]) -> Table:
-    rows = []
+    rows, stacks = [], []
     for one in series:
         for name, law in one.laws.known.items():
             formula = law.formula + (" *" if name == one.best_law else "")
@@ -163,7 +164,8 @@ def _laws(series: Sequence[Series]) -> Table:
                 tenable += f" ({one.laws_firmness})"
             fit = sentences.law(law.coefficients.terms)
             rows.append([f"{one.kernel}: {formula}", tenable, error, r2, fit])
-    return Table(["", "", "error", "R²", "fit"], rows)
+            stacks.append((one.kernel, formula))
+    return Table(["", "", "error", "R²", "fit"], rows, stacks)
 
 
 def _about_laws(series: Sequence[Series]) -> Iterator[str]:

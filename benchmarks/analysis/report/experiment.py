@@ -28,9 +28,11 @@ def experiment(cases: pd.DataFrame, name: str) -> Section:
         "", "mean time ± s.e.", "rounds", "FLOPs theory", "counted", "ratio",
         "peak theory", "measured", "ratio",
     ]  # fmt: skip
-    rows = [_row(case) for _, case in cases.sort_values(["kernel", "seq_len"]).iterrows()]
+    ordered = [case for _, case in cases.sort_values(["kernel", "seq_len"]).iterrows()]
+    rows = list(map(_row, ordered))
+    stacks = [(str(case["kernel"]), f"N={case['seq_len']}") for case in ordered]
     notes = [ABOUT_ERRORS]
-    return Section(_title(cases, name), table=Table(headers, rows), notes=notes, level=3)
+    return Section(_title(cases, name), table=Table(headers, rows, stacks), notes=notes, level=3)
 
 
 def _title(cases: pd.DataFrame, name: str) -> str:

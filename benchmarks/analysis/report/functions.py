@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -36,12 +36,18 @@ def labelled(summary: Summary, cases: pd.DataFrame) -> tuple[Summary, pd.DataFra
 
     Every table and picture that is made of them therefore says it.
     """
-    unchecked = {one.kernel for one in summary.series if one.is_attention and not one.checked}
+    unchecked = _unchecked(summary)
+    return with_labels(summary), _labelled(cases, unchecked) if unchecked else cases
+
+
+def with_labels(summary: Summary) -> Summary:
+    """The summary alone, likewise."""
+    unchecked = _unchecked(summary)
     if not unchecked:
-        return summary, cases
+        return summary
 
     def label(kernel: str) -> str:
-        return kernel + UNCHECKED if kernel in unchecked else kernel
+        return _label(kernel, unchecked)
 
     def pair(one: PairCrossover) -> PairCrossover:
         return replace(one, contender=label(one.contender), baseline=label(one.baseline))
@@ -56,12 +62,22 @@ def labelled(summary: Summary, cases: pd.DataFrame) -> tuple[Summary, pd.DataFra
         crossovers=[pair(one) for one in summary.crossovers],
         contexts=[replace(one, phases=[phase(of) for of in one.phases]) for one in summary.contexts],
         runs=replace(summary.runs, roles=roles),
-        not_measured=_labelled(summary.not_measured, label),
-    ), _labelled(cases, label)
+        not_measured=_labelled(summary.not_measured, unchecked),
+    )
 
 
-def _labelled(rows: pd.DataFrame, label: Callable[[str], str]) -> pd.DataFrame:
-    return rows.assign(kernel=[label(kernel) for kernel in rows["kernel"]]) if len(rows) else rows
+def _unchecked(summary: Summary) -> set[str]:
+    return {one.kernel for one in summary.series if one.is_attention and not one.checked}
+
+
+def _label(kernel: str, unchecked: Container[str]) -> str:
+    return kernel + UNCHECKED if kernel in unchecked else kernel
+
+
+def _labelled(rows: pd.DataFrame, unchecked: Container[str]) -> pd.DataFrame:
+    if rows.empty:
+        return rows
+    return rows.assign(kernel=[_label(kernel, unchecked) for kernel in rows["kernel"]])
 
 
 def what_they_compute(summary: Summary) -> Iterator[Section]:

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.document import Section
+from benchmarks.analysis.document import Command, Section
+from benchmarks.analysis.reading.roles import Roles, option_words
 from benchmarks.analysis.reading.setting import Setting
-from benchmarks.analysis.report.conclusions import Summary
+from benchmarks.analysis.report.conclusions import PairCrossover, Runs, Summary
 from benchmarks.analysis.scaling.crossover import Crossover
+from benchmarks.analysis.scaling.firmness import FIRM_UNITS
 
 COARSE = 1.3
 """The ratio of neighbouring lengths above which lengths between them are worth measuring."""
 STEPS = 8
-"""Steps in which the lengths around a crossover are measured: of 128 tokens between 1024 and 2048."""
-SHORT = 100
-"""Columns of a line of a command."""
+"""Steps in which all lengths around a crossover are measured: of 128 tokens between 1024 and 2048 alone."""
 BENCHMARKS = {"operator": "test_attention", "layer": "test_self_attention"}
+USUAL = {"cpu": ("float32", "1x8x64"), "cuda": ("bfloat16", "4x8x64")}
+"""The dtype and the shape that a session takes on a device where its options name none."""
+RUN = "python -m benchmarks run"
 
 
 def next_steps(summary: Summary) -> Iterator[Section]:
     """A section for each kind of command; none where nothing would be surer."""
-    own = summary.roles.own_options if summary.roles.own else ()
     firmness = [pair.firmness for pair in summary.crossovers]
     firmness += [series.exponent.firmness for series in summary.series]
     if summary.runs.unit == "repetition" and "tentative" in firmness:
+        known = " Give this command the options of this run:" if _options(summary.runs) is None else ""
         yield Section(
             "To make firm what is tentative",
             [
                 "Six short runs, each a process of its own, take as long as one run of six repetitions, and "
-                "show what a run does. Give this command the options of this run:"
+                f"show what a run does.{known}"
             ],
-            commands=[_command("python -m benchmarks run -o runs/", *map(shlex.quote, own))],
+            commands=[more_runs(summary.runs)],
         )
     commands = [
-        _command(f"python -m benchmarks run -o finer-{number}/", *options)
-        for number, options in enumerate(_finer(summary), start=1)
+        Command([f"{RUN} -o finer-{number}/", *options])
+        for number, options in enumerate(_finer(summary.crossovers, summary.roles), start=1)
     ]
     if commands:
         yield Section(
@@ -52,34 +55,80 @@ def next_steps(summary: Summary) -> Iterator[Section]:
         )
 
 
-def _finer(summary: Summary) -> Iterator[list[str]]:
+def surer(summary: Summary, pairs: Sequence[PairCrossover]) -> Command | None:
+    """The command that does most for these crossovers in time; None where nothing would be surer.
+
+    More runs, where few of them leave one in doubt; else lengths around the one that is known worst.
+    """
+    runs = summary.runs
+    few = runs.unit != "run" or runs.units < FIRM_UNITS
+    if not pairs or (few and any(pair.firmness != "firm" for pair in pairs)):
+        return more_runs(runs) if runs.unit else None
+    for pair in sorted(pairs, key=lambda pair: -_relative_width(pair.found)):
+        for options in _finer([pair], summary.roles):
+            return Command([f"{RUN} -o finer/", *options])
+    return more_runs(runs) if any(pair.firmness != "firm" for pair in pairs) else None
+
+
+def more_runs(runs: Runs) -> Command:
+    """The command that measures the same cases in as many runs as show what a run does."""
+    options = _options(runs)
+    told = runs.roles.own_options if options is None else options
+    whole = [] if runs.unit != "run" else [f"--runs {2 * max(FIRM_UNITS, runs.units)}"]
+    folder = "more/" if whole else "runs/"
+    return Command([f"{RUN} -o {folder}", *whole, *map(shlex.quote, told)])
+
+
+def _options(runs: Runs) -> tuple[str, ...] | None:
+    """The options by which the cases of all files were chosen; None where they differ or are not known."""
+    texts = [file.run.get("options") for file in runs.files]
+    known = isinstance(texts[0], str) and len({str(text) for text in texts}) == 1 if texts else False
+    return option_words(texts[0], " ") if known else None
+
+
+def _relative_width(found: Crossover) -> float:
+    """How well a crossover is known: the width of its interval as a share of it; 0 where there is none."""
+    if found.n is None:
+        return 0.0
+    return ((found.high or found.n) - (found.low or found.n)) / found.n
+
+
+def _finer(crossovers: Iterable[PairCrossover], roles: Roles) -> Iterator[list[str]]:
     """The options that measure the lengths around each crossover in time between lengths far apart."""
-    roles = summary.roles
     around: dict[tuple[Setting, tuple[int, ...]], dict[str, None]] = {}
-    for pair in summary.crossovers:
+    for pair in crossovers:
         lengths = _around(pair.found) if pair.quantity == "time" else ()
         if lengths:
             kernels = {pair.contender: None, pair.baseline: None}
             around.setdefault((pair.setting, lengths), {}).update(kernels)
     for (setting, lengths), kernels in around.items():
-        heads = wording.heads(setting).removeprefix("H")
-        shape = f"{setting.batch}x{heads}x{setting.head_dim}"
-        queries = "tokens" if setting.phase == "decode" else "query-len"
-        plain = setting.query_len is None or (setting.phase, setting.query_len) == ("decode", 1)
-        wall = setting.device == "cuda" and setting.clock == "wall"
         yield [
             f"-k {BENCHMARKS[setting.subject]}",
             *(map(shlex.quote, roles.own_options) if not kernels.keys().isdisjoint(roles.own) else ()),
-            _option("device", setting.device),
-            _option("dtype", setting.dtype),
-            _option("shape", shape),
+            *_place(setting),
             _option("mode", setting.mode),
-            _option("phase", setting.phase),
-            *([] if plain else [_option(queries, str(setting.query_len))]),
-            *([_option("clock", "wall")] if wall else []),
+            *([] if setting.phase == "forward" else [_option("phase", setting.phase)]),
+            *_queries(setting),
+            *([_option("clock", "wall")] if setting.device == "cuda" and setting.clock == "wall" else []),
             *(_option("kernel", kernel) for kernel in kernels if kernel not in roles.own),
             _option("seq-len", ",".join(map(str, lengths))),
         ]
+
+
+def _place(setting: Setting) -> Iterator[str]:
+    """The device, and the dtype and shape as far as they are not what is measured there anyway."""
+    shape = f"{setting.batch}x{wording.heads(setting).removeprefix('H')}x{setting.head_dim}"
+    usual_dtype, usual_shape = USUAL.get(str(setting.device), ("", ""))
+    yield _option("device", setting.device)
+    if setting.dtype != usual_dtype:
+        yield _option("dtype", setting.dtype)
+    if shape != usual_shape or setting.phase == "decode":
+        yield _option("shape", shape)
+
+
+def _queries(setting: Setting) -> Iterator[str]:
+    if setting.query_len is not None and (setting.phase, setting.query_len) != ("decode", 1):
+        yield _option("tokens" if setting.phase == "decode" else "query-len", str(setting.query_len))
 
 
 def _option(name: str, value: str | None) -> str:
@@ -93,20 +142,14 @@ def _around(found: Crossover) -> tuple[int, ...]:
     if found.n is None:
         return ()
     least, most = found.low or found.n, found.high or found.n
+    gaps = [
+        (low, high)
+        for low, high in pairwise(found.seq_lens)
+        if low < most and least < high and high > COARSE * low
+    ]
+    steps = max(2, STEPS // max(1, len(gaps)))
     wanted: set[int] = set()
-    for low, high in pairwise(found.seq_lens):
-        if low < most and least < high and high > COARSE * low:
-            spaced = np.linspace if high <= 2 * low else np.geomspace
-            wanted.update(round(float(length)) for length in spaced(low, high, STEPS + 1))
+    for low, high in gaps:
+        spaced = np.linspace if high <= 2 * low else np.geomspace
+        wanted.update(round(float(length)) for length in spaced(low, high, steps + 1))
     return tuple(sorted(wanted))
-
-
-def _command(*parts: str) -> str:
-    """A command over several lines of a shell, each of them short."""
-    lines = [parts[0]]
-    for part in parts[1:]:
-        if len(lines[-1]) + 1 + len(part) > SHORT:
-            lines.append(f"    {part}")
-        else:
-            lines[-1] += f" {part}"
-    return " \\\n".join(lines)

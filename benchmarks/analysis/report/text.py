@@ -8,19 +8,18 @@ import pandas as pd
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
-from benchmarks.analysis.reading.roles import USUAL, role_words
+from benchmarks.analysis.reading.roles import USUAL
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate
 from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, headline_kernel
 from benchmarks.analysis.report.evidence import evidence
 from benchmarks.analysis.report.functions import labelled, what_they_compute
+from benchmarks.analysis.report.headline import headline
 from benchmarks.analysis.report.inference import inference
 from benchmarks.analysis.report.next_steps import next_steps
 from benchmarks.analysis.report.sentences import bend, growth, joined, predicate
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
 
-MOST_NAMES = 5
-"""The most files that are named; many runs of one experiment need no list."""
 QUANTITIES = {"time": "Time", "peak_bytes": "Peak memory"}
 
 
@@ -31,17 +30,18 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
         summary: What `summary.summarise` concluded.
         cases: What `cases.case_table` made of the same records.
     """
-    computed, following = what_they_compute(summary), next_steps(summary)
+    opening, computed, following = headline(summary), what_they_compute(summary), next_steps(summary)
     summary, cases = labelled(summary, cases)
     settings = list(dict.fromkeys(one.setting for one in summary.series if one.setting.mode))
     own = {one.setting for one in summary.series if one.kernel in summary.roles.own}
     settings.sort(key=lambda setting: (setting.subject != "operator", bool(own) and setting not in own))
     return [
-        _head(summary),
+        opening,
         *(_answer(summary, setting) for setting in settings),
         *inference(summary.contexts),
         *computed,
         *following,
+        *_ground(summary),
         _warned(summary),
         *_quality(summary),
         *_ceilings(summary.ceilings),
@@ -50,21 +50,10 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
     ]
 
 
-def _head(summary: Summary) -> Section:
-    names = [one.file for one in summary.runs.files]
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    files = f"From {wording.count(len(names), 'file')}: {', '.join(names[:MOST_NAMES])}{more}."
-    only_ceilings = summary.ceilings and not summary.series
-    title = "What the devices can do" if only_ceilings else _title(summary)
-    return Section(title, [files, *_units(summary.runs)], level=1)
-
-
-def _title(summary: Summary) -> str:
-    roles, pairs = summary.roles, [(pair.contender, pair.baseline) for pair in summary.crossovers]
-    if roles == USUAL and role_words(pairs) == ("linear", "standard"):
-        return "Linear against standard attention"
-    contenders = wording.listed(roles.own) if roles.own else "All kernels"
-    return f"{contenders} against {wording.listed(roles.against)}"
+def _ground(summary: Summary) -> Iterator[Section]:
+    """The section on the files, the unit of sampling, the intervals and how firm a conclusion is."""
+    files = wording.files([one.file for one in summary.runs.files])
+    yield Section("About these numbers", [f"From {files}.", *_units(summary.runs)])
 
 
 def _units(runs: Runs) -> Iterator[str]:
@@ -132,12 +121,13 @@ def _quality(summary: Summary) -> Iterator[Section]:
 
 def _ceilings(ceilings: Sequence[Ceiling]) -> Iterator[Section]:
     """The table of the copy bandwidth and the matrix rate of every device and dtype."""
-    rows = []
+    rows, stacks = [], []
     for one in ceilings:
-        where = f"{wording.machine(one)}, {one.dtype}, {one.clock} clock"
-        rows.append([where, _rate_cell(one.bytes_per_s, "B/s"), _rate_cell(one.flops_per_s, "FLOP/s")])
+        machine, how = wording.machine(one), f"{one.dtype}, {one.clock} clock"
+        stacks.append((machine, how))
+        rows.append([f"{machine}, {how}", _rate_cell(one.bytes_per_s, "B/s"), _rate_cell(one.flops_per_s, "FLOP/s")])
     if rows:
-        table = Table(["device", "copy bandwidth, read + written", "matrix rate"], rows)
+        table = Table(["device", "copy, read + written", "matrix rate"], rows, stacks)
         notes = [
             "Median over the units; in parentheses the lowest and the highest unit. The floor of a case is "
             "the larger of its least bytes / copy bandwidth and its FLOPs / matrix rate."

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.analysis.document import as_markdown, as_text
+from benchmarks.analysis.layout import Screen
 from benchmarks.analysis.output import replacing_files, try_folder, written_section
 from benchmarks.analysis.page.rendering import save_page
 from benchmarks.analysis.plots.saving import save_pictures
@@ -39,7 +40,10 @@ class Report:
 
 
 def write_report(
-    paths: Sequence[str | Path], folder: str | Path, known: RunEffect = lambda machine: None
+    paths: Sequence[str | Path],
+    folder: str | Path,
+    known: RunEffect = lambda machine: None,
+    screen: Screen | None = None,
 ) -> Report:
     """Read runs, conclude, and write everything into a folder.
 
@@ -47,6 +51,7 @@ def write_report(
         paths: JSON files of runs.
         folder: Where to write; made if it does not exist, files of an earlier report in it are replaced.
         known: The effect of a run that a machine is known to have: see `summary.summarise`.
+        screen: What the text is shown on.
 
     Returns:
         The console's text and the files written.
@@ -76,7 +81,7 @@ def write_report(
     _remove_pictures_of_before(folder, {file.name for file in files})
     measured = {one.kernel for one in summary.series}
     return Report(
-        as_text([*text, written_section(files)]),
+        as_text([*text, written_section(files)], screen),
         files,
         measured=len(records.rows) > 0,
         own_measured=not measured.isdisjoint(summary.roles.own),

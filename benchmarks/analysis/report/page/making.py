@@ -27,7 +27,7 @@ from benchmarks.analysis.report.page.tables import (
 from benchmarks.analysis.report.pictures.layers import LayerView, layer_views
 from benchmarks.analysis.report.pictures.views import views
 
-GROUND = ("Warnings", "Quality of the measurements", "Ceilings")
+GROUND = ("About these numbers", "Warnings", "Quality of the measurements", "Ceilings")
 """Sections that the console prints between the answer and the tables, and the page behind them."""
 
 

@@ -1,0 +1,143 @@
+"""What opens a report: the answer per mode and purpose, how sure it is, and the command that makes it surer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from benchmarks.analysis import wording
+from benchmarks.analysis.document import Section, Verdict
+from benchmarks.analysis.reading.roles import USUAL, Roles, role_words
+from benchmarks.analysis.reading.setting import Setting
+from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary, headline_kernel
+from benchmarks.analysis.report.functions import with_labels
+from benchmarks.analysis.report.inference import fastest_baseline
+from benchmarks.analysis.report.next_steps import surer
+from benchmarks.analysis.scaling.crossover import Crossover
+from benchmarks.analysis.scaling.firmness import FIRMNESS
+
+MOST_ROWS = 5
+"""Answers that leave lines for a title and a command; those beyond stand in the sections."""
+PURPOSES = ("forward", "forward_backward", "prefill", "decode")
+
+
+class Answer(NamedTuple):
+    """A contender in one setting, and its crossover in time with the fastest baseline, if there is one."""
+
+    setting: Setting
+    contender: str | None
+    pair: PairCrossover | None
+
+
+def headline(summary: Summary) -> Section:
+    """The section that opens a report."""
+    command = surer(summary, _pairs(_answers(summary)))
+    summary = with_labels(summary)
+    answers = _answers(summary)
+    if not answers:
+        title = "What the devices can do" if summary.ceilings else "Nothing was compared"
+        return Section(title, level=1)
+    commands = [command] if command else []
+    return Section(_title(summary, answers), verdicts=_verdicts(answers), commands=commands, level=1)
+
+
+def _pairs(answers: Sequence[Answer]) -> list[PairCrossover]:
+    return [one.pair for one in answers if one.pair]
+
+
+def _title(summary: Summary, answers: Sequence[Answer]) -> str:
+    roles, pairs = summary.roles, [(pair.contender, pair.baseline) for pair in _pairs(answers)]
+    usual = roles == USUAL and role_words(pairs) == ("linear", "standard")
+    contenders = wording.listed(roles.own) or ("Linear attention" if usual else "All kernels")
+    fastest = "the fastest standard kernel" if usual else f"the fastest of {wording.listed(roles.against)}"
+    baselines = list(dict.fromkeys(baseline for _, baseline in pairs))
+    if len(baselines) != 1:
+        return f"{contenders} against {fastest}"
+    return f"{contenders} against {baselines[0]}" + (f", {fastest}" if usual else "")
+
+
+def _answers(summary: Summary) -> list[Answer]:
+    """An answer for each setting of attention, and for each kernel of the user's own in it."""
+    settings = dict.fromkeys(one.setting for one in summary.series if one.is_attention)
+    found = [answer for setting in settings for answer in _of_setting(summary, setting)]
+    own = {one.setting for one in found if one.contender in summary.roles.own}
+
+    def order(one: Answer) -> tuple[bool, bool, int, bool]:
+        phase = str(one.setting.phase)
+        purpose = PURPOSES.index(phase) if phase in PURPOSES else len(PURPOSES)
+        others = bool(own) and one.setting not in own
+        return one.setting.subject != "operator", others, purpose, one.setting.mode != "causal"
+
+    return sorted(found, key=order)
+
+
+def _of_setting(summary: Summary, setting: Setting) -> Iterator[Answer]:
+    series, roles = [one for one in summary.series if one.setting == setting], summary.roles
+    baseline = fastest_baseline(series, roles)
+    pairs = {
+        pair.contender: pair
+        for pair in summary.crossovers
+        if (pair.setting, pair.quantity, pair.baseline) == (setting, "time", baseline)
+    }
+    for contender in _own(series, roles) or [headline_kernel(series, roles)]:
+        yield Answer(setting, contender, pairs.get(contender or ""))
+
+
+def _own(series: Sequence[Series], roles: Roles) -> list[str | None]:
+    return list(sorted((one.kernel for one in series if one.kernel in roles.own), key=roles.order))
+
+
+def _verdicts(answers: Sequence[Answer]) -> list[Verdict]:
+    """A line for each answer; where these are too many, one for all places of a mode and purpose."""
+    where = wording.telling([one.setting for one in answers])
+    groups = {(one.contender, one.setting): [one] for one in answers}
+    names = [", ".join(filter(None, [wording.purpose(one), where(one)])) for _, one in groups]
+    if len(groups) > MOST_ROWS:
+        merged: dict[str, list[Answer]] = {}
+        for one in answers:
+            merged.setdefault(wording.purpose(one.setting), []).append(one)
+        names, rows = list(merged), list(map(_verdict, merged, merged.values()))
+    else:
+        rows = list(map(_verdict, names, groups.values()))
+    if len(rows) > MOST_ROWS:
+        more = len(rows) - MOST_ROWS + 1
+        rows[MOST_ROWS - 1 :] = [Verdict("and", f"{more} more answers, which stand in the sections below")]
+    return rows
+
+
+def _verdict(name: str, answers: Sequence[Answer]) -> Verdict:
+    pairs = _pairs(answers)
+    if not pairs:
+        missing = "contender" if all(one.contender is None for one in answers) else "baseline"
+        return Verdict(name, f"nothing to compare, as no {missing} was measured", "open")
+    kernels = wording.listed(list(dict.fromkeys(pair.contender for pair in pairs)), most=2)
+    sure = max((pair.firmness for pair in pairs), key=FIRMNESS.index)
+    if len(pairs) == 1:
+        return Verdict(name, f"{kernels} {_ahead(pairs[0].found)}", sure)
+    return Verdict(name, f"{kernels} {_together([pair.found for pair in pairs])}", sure)
+
+
+def _ahead(found: Crossover) -> str:
+    """Where a contender is ahead, after its name."""
+    if found.lengths is None:
+        return "has no length in common with it"
+    if found.kind == "inside":
+        place = wording.interval(found.n, found.low, found.high, ".0f")
+        return f"ahead from N = {place}" if found.ahead_beyond == "contender" else f"ahead up to N = {place} only"
+    words = {"below": "ahead at every N", "above": "ahead at no N", "multiple": "ahead at some N only"}
+    return f"{words[found.kind]}, {' to '.join(map(str, dict.fromkeys(found.lengths)))}"
+
+
+def _together(several: Sequence[Crossover]) -> str:
+    """Where it is ahead in several settings."""
+    places = [one.n for one in several if one.n is not None and one.ahead_beyond == "contender"]
+    settings = wording.count(len(several), "setting")
+    if len(places) == len(several):
+        return f"ahead from N = {min(places):.0f} to {max(places):.0f}, in {settings}"
+    everywhere = sum(one.kind == "below" for one in several)
+    parts = [
+        f"at every length in {everywhere}" if everywhere else "",
+        f"from N = {min(places):.0f} to {max(places):.0f} in {len(places)}" if places else "",
+    ]
+    told = " and ".join(filter(None, parts))
+    return f"ahead {told} of {settings}" if told else f"ahead at none of the longest lengths of {settings}"
