@@ -89,7 +89,9 @@ def _count(text: str) -> int:
 
 def _columns(text: str) -> int:
     if not text.isdecimal() or not LEAST_WIDTH <= float(text) <= WIDEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of columns from {LEAST_WIDTH} to {WIDEST}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of columns from {LEAST_WIDTH} to {WIDEST}"
+        )
     return int(text)
 
 

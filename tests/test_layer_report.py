@@ -17,7 +17,8 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.document import WIDTH, as_text
+from benchmarks.analysis.document import as_text
+from benchmarks.analysis.layout import WIDTH
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.pictures.layers import layer_views

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.document import WIDTH, Section, Table, as_markdown, as_text
+from benchmarks.analysis.document import Section, Table, as_markdown, as_text
+from benchmarks.analysis.layout import WIDTH
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.summary import summarise

@@ -38,6 +38,7 @@ ANALYSIS = "benchmarks.analysis"
 SHARED = {
     "conditions",
     "document",
+    "layout",
     "output",
     "page",
     "plots",
@@ -48,7 +49,8 @@ SHARED = {
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "conditions": {"reading", "scaling", "wording"},
-    "document": set(),
+    "document": {"layout"},
+    "layout": set(),
     "output": {"document", "reading"},
     "reading": {"serialization"},
     "serialization": set(),

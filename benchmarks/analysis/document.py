@@ -53,7 +53,7 @@ class Command(tuple[str, ...]):
 
 @dataclass
 class Section:
-    """A heading with verdicts, sentences, commands, a table and notes to the table, each of which may be absent.
+    """A heading with verdicts, sentences, commands, a table and notes to it, each of which may be absent.
 
     The first section of a text, of level 1, opens it with at most `MOST_LINES` lines.
     """

@@ -165,5 +165,3 @@ def _one_below_the_other(
         yield wrapped(row[0].strip(), width, "  " if own else "")
         for header, cell in zip(cells[0][1:], row[1:], strict=True):
             yield wrapped(f"{header}: {cell}" if header else cell, width, INDENT)
-
-

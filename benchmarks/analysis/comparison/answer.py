@@ -1,7 +1,8 @@
-"""The answer of a comparison in sentences: what changed, and what that rests on."""
+"""The answer of a comparison: what changed, how sure that is, and what it rests on."""
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -10,8 +11,12 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.comparison.conclusions import Comparison, Ratio, SideSummary
 from benchmarks.analysis.comparison.naming import ORDER, QUANTITIES, change, commits, share
 from benchmarks.analysis.comparison.states import ALPHA, FARTHEST, chance
+from benchmarks.analysis.document import Command, Verdict
+from benchmarks.analysis.reading.roles import option_words
 from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 
+LEAST_PAIRS = 6
+"""Pairs of runs that leave less than 5 % to the states of processes."""
 NUMBER_WORDS = {"pair": "pair of runs measured in turn", "run": "run", "repetition": "repetition"}
 
 
@@ -44,30 +49,64 @@ def title(comparison: Comparison) -> str:
     return f"{cases} compared: {', '.join(parts) or ('no change found' if firm else 'nothing can be told')}"
 
 
-def answer(comparison: Comparison) -> Iterator[str]:
-    """The findings, a sentence each."""
-    margin, cases = share(comparison.margin), count_verdicts(comparison.cases)
-    words = {"same": f"the same within {margin}"}
+def verdicts(comparison: Comparison) -> Iterator[Verdict]:
+    """The findings, a line each."""
+    cases = count_verdicts(comparison.cases)
+    words = {"same": f"the same within {share(comparison.margin)}"}
     parts = [f"{cases[verdict]} {words.get(verdict, verdict)}" for verdict in ORDER if cases[verdict]]
     if parts:
-        yield f"Time: {', '.join(parts)}."
+        yield Verdict("time", ", ".join(parts), _firmness(comparison))
     for verdict in ("larger", "smaller"):
         rows = [row for row in comparison.counts if row.verdict == verdict]
         quantities = Counter(QUANTITIES[row.quantity][0] for row in rows)
         if quantities:
             where = ", ".join(f"{name} in {wording.count(n, 'case')}" for name, n in quantities.items())
-            yield f"{verdict.capitalize()}: {where}."
+            yield Verdict(verdict, where, "firm")
     outcomes = count_verdicts(comparison.outcomes)
     if outcomes["lost"]:
         lost = wording.count(outcomes["lost"], "case")
-        yield f"Lost: {lost} of the base that can no longer be measured."
+        yield Verdict("lost", f"{lost} of the base that can no longer be measured", "firm")
     moved = [count_verdicts(shifts)["moved"] for shifts in (comparison.exponents, comparison.crossovers)]
     if any(moved):
-        yield f"Moved: {wording.count(moved[0], 'exponent')} and {wording.count(moved[1], 'crossover')}."
-    yield from _everything(comparison)
+        found = f"{wording.count(moved[0], 'exponent')} and {wording.count(moved[1], 'crossover')}"
+        yield Verdict("moved", found, _firmness(comparison))
+    devices = dict.fromkeys(one.device for one in comparison.common if one.moved)
+    if devices:
+        yield Verdict(
+            "machine", f"all times moved alike on {' and '.join(devices)}: hardly the commit", "open"
+        )
 
 
-def _everything(comparison: Comparison) -> Iterator[str]:
+def _firmness(comparison: Comparison) -> str:
+    """How sure the verdicts on times are."""
+    if all(case.verdict == "inconclusive" for case in comparison.cases):
+        return "open"
+    return "tentative" if comparison.tentative or _few_runs(comparison) else "firm"
+
+
+def _few_runs(comparison: Comparison) -> bool:
+    units = comparison.units
+    by_states = float(chance(units.base + units.head))
+    return comparison.unit in ("pair", "run") and by_states > ALPHA
+
+
+def surer(comparison: Comparison) -> Iterator[Command]:
+    """The command that measures both commits again, in more pairs; none where nothing is in doubt.
+
+    And none where the runs do not tell their two commits, or were not of commits alone.
+    """
+    sides = (comparison.base, comparison.head)
+    found = [side.commits[0] for side in sides if len(side.commits) == 1 and not side.dirty]
+    names = [commit[:9] for commit in found if commit]
+    doubtful = any(case.verdict == "inconclusive" for case in comparison.cases)
+    if (doubtful or _firmness(comparison) != "firm") and len(set(names)) == len(sides):
+        pairs = max(LEAST_PAIRS, 2 * min(comparison.units.base, comparison.units.head))
+        options = map(shlex.quote, option_words(comparison.options, " "))
+        revisions = [f"--rev {shlex.quote(name)}" for name in names]
+        yield Command(["python -m benchmarks compare", *revisions, f"--pairs {pairs}", *options])
+
+
+def everything(comparison: Comparison) -> Iterator[str]:
     """Changes of all cases alike, which may not be the commit's."""
     for one in comparison.common:
         if one.moved:
@@ -111,11 +150,11 @@ def ground(comparison: Comparison) -> Iterator[str]:
     noise = comparison.noise
     known = f" (A/A noise here: {share(noise)})" if noise is not None else ""
     yield f"Margin {share(comparison.margin)}{known}: smaller changes raise no alarm."
-    by_states = float(chance(units.base + units.head))
-    if comparison.unit in ("pair", "run") and by_states > ALPHA:
+    if _few_runs(comparison):
+        odds = wording.percent(float(chance(units.base + units.head)))
         yield (
-            f"Few runs: in {wording.percent(by_states)} of such comparisons a case looks changed if its "
-            f"processes have two states. Only a change surely beyond {share(FARTHEST - 1)} raises an alarm."
+            f"Few runs: in {odds} of such comparisons a case looks changed if its processes have two "
+            f"states. Only a change surely beyond {share(FARTHEST - 1)} raises an alarm."
         )
     if comparison.tentative:
         yield (

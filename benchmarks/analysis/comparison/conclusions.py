@@ -231,6 +231,7 @@ class Comparison:
         controls: The ceilings.
         conditions: Sentences on conditions in which the sides differ, and which may explain a change.
         warnings: Sentences on records and pictures that are missing.
+        options: The options by which all runs chose their cases; None where they differ or are not known.
         regressed: Whether anything is slower, larger or lost.
     """
 
@@ -251,4 +252,5 @@ class Comparison:
     controls: list[CeilingChange]
     conditions: list[str]
     warnings: list[str]
+    options: str | None
     regressed: bool

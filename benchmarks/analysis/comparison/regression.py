@@ -16,6 +16,7 @@ from benchmarks.analysis.conditions.sides import name_differences
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.machines import differences
 from benchmarks.analysis.reading.records import Records
+from benchmarks.analysis.reading.run_info import common_options
 from benchmarks.analysis.serialization import CONCLUSIONS_SCHEMA
 
 MARGIN = 0.05
@@ -89,6 +90,7 @@ def compare(
         controls=[one for part in parts for one in find_controls(part)],
         conditions=name_differences(base, head),
         warnings=[*base.warnings, *head.warnings],
+        options=common_options([*base.runs, *head.runs]),
         regressed=not verdicts.isdisjoint(("slower", "larger", "lost")),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.comparison.answer import answer, count_verdicts, ground, title
+from benchmarks.analysis.comparison.answer import count_verdicts, everything, ground, surer, title, verdicts
 from benchmarks.analysis.comparison.conclusions import (
     Comparison,
     CountChange,
@@ -37,7 +37,13 @@ def sections(comparison: Comparison) -> list[Section]:
     """The whole text of what `regression.compare` found."""
     name = namer(comparison)
     return [
-        Section(title(comparison), [*answer(comparison), *ground(comparison)], level=1),
+        Section(
+            title(comparison),
+            verdicts=list(verdicts(comparison)),
+            commands=list(surer(comparison)),
+            level=1,
+        ),
+        Section("About this comparison", [*everything(comparison), *ground(comparison)]),
         *_warned(comparison),
         *_conditions(comparison),
         *_times(comparison, name),

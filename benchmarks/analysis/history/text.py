@@ -18,6 +18,7 @@ from benchmarks.analysis.history.conclusions import (
     Step,
 )
 from benchmarks.analysis.history.disturbed import capped, disturbances, label, quality
+from benchmarks.analysis.history.opening import opening
 
 MOST_PLACES = 12
 """Steps at older commits are counted only."""
@@ -35,7 +36,8 @@ QUANTITY_WORDS = {
 def sections(history: History) -> list[Section]:
     """The whole text of what `writing.conclude` concluded."""
     return [
-        _head(history),
+        opening(history),
+        _ground(history),
         *_machines(history),
         *_steps(history),
         *_baseline(history),
@@ -44,7 +46,7 @@ def sections(history: History) -> list[Section]:
     ]
 
 
-def _head(history: History) -> Section:
+def _ground(history: History) -> Section:
     sentences = []
     machines = history.machines
     for machine in machines:
@@ -64,7 +66,7 @@ def _head(history: History) -> Section:
         f"Steps of {wording.percent(history.margin)} or more, in exponents of {history.margin:g}, are "
         "named; of bytes and FLOPs any. Brackets hold 95 % intervals."
     )
-    return Section("History", sentences, level=1)
+    return Section("About this history", sentences)
 
 
 def _sight(machine: MachineHistory) -> Iterator[str]:

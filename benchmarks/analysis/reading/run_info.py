@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,6 +149,13 @@ def _text(value: Any) -> str | None:
 def _number(value: Any) -> float:
     """A count, a share or a reading of a sensor; NaN in the place of what can be none."""
     return float(value) if is_number(value) and 0 <= value <= MOST_READING else math.nan
+
+
+def common_options(runs: Sequence[RunInfo]) -> str | None:
+    """The options by which all of these runs chose their cases; None where they differ or are not known."""
+    texts = [run.facts.get("options") for run in runs]
+    first = texts[0] if texts else None
+    return first if isinstance(first, str) and all(text == first for text in texts) else None
 
 
 def moment(text: str | None) -> datetime | None:

@@ -178,6 +178,7 @@ class Runs:
         units: The most units of any setting.
         run_effect: The effect of a run on the log of each of its times, as a standard deviation, that is
             assumed where a single run measured a setting; None where several runs show it.
+        options: The options by which all runs chose their cases; None where they differ or are not known.
         roles: Which kernels are compared with which.
     """
 
@@ -186,6 +187,7 @@ class Runs:
     unit: Unit | Literal["mixed"] | None
     units: int
     run_effect: float | None
+    options: str | None
     roles: Roles = field(metadata=FLAT)
 
 

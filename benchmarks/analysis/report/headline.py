@@ -1,4 +1,4 @@
-"""What opens a report: the answer per mode and purpose, how sure it is, and the command that makes it surer."""
+"""What opens a report: the answer per mode and purpose, how sure it is, and the command to make it surer."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _of_setting(summary: Summary, setting: Setting) -> Iterator[Answer]:
 
 
 def _own(series: Sequence[Series], roles: Roles) -> list[str | None]:
-    return list(sorted((one.kernel for one in series if one.kernel in roles.own), key=roles.order))
+    return sorted((one.kernel for one in series if one.kernel in roles.own), key=roles.order)
 
 
 def _verdicts(answers: Sequence[Answer]) -> list[Verdict]:
@@ -123,7 +123,11 @@ def _ahead(found: Crossover) -> str:
         return "has no length in common with it"
     if found.kind == "inside":
         place = wording.interval(found.n, found.low, found.high, ".0f")
-        return f"ahead from N = {place}" if found.ahead_beyond == "contender" else f"ahead up to N = {place} only"
+        return (
+            f"ahead from N = {place}"
+            if found.ahead_beyond == "contender"
+            else f"ahead up to N = {place} only"
+        )
     words = {"below": "ahead at every N", "above": "ahead at no N", "multiple": "ahead at some N only"}
     return f"{words[found.kind]}, {' to '.join(map(str, dict.fromkeys(found.lengths)))}"
 

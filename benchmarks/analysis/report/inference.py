@@ -17,7 +17,6 @@ from benchmarks.analysis.report.conclusions import PairCrossover, Series, headli
 from benchmarks.analysis.report.contexts import Contexts, Phase
 from benchmarks.analysis.scaling.crossover import Crossover
 
-WORDS = {"forward_backward": "training"}
 ORDER = ("forward_backward", "forward", "prefill", "decode")
 ABOUT = (
     "Bytes are those of peak memory; in a decode those that are kept between calls, which follow from the "
@@ -154,7 +153,7 @@ def _from(found: Crossover) -> str:
 
 
 def _named(phase: Phase) -> str:
-    words = WORDS.get(phase.phase, phase.phase)
+    words = wording.PURPOSES.get(phase.phase, phase.phase)
     return words + ("" if phase.query_len in (None, 1) else f" of {phase.query_len} tokens")
 
 

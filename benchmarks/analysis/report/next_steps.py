@@ -80,10 +80,8 @@ def more_runs(runs: Runs) -> Command:
 
 
 def _options(runs: Runs) -> tuple[str, ...] | None:
-    """The options by which the cases of all files were chosen; None where they differ or are not known."""
-    texts = [file.run.get("options") for file in runs.files]
-    known = isinstance(texts[0], str) and len({str(text) for text in texts}) == 1 if texts else False
-    return option_words(texts[0], " ") if known else None
+    """The words of these options; None where they are not known."""
+    return None if runs.options is None else option_words(runs.options, " ")
 
 
 def _relative_width(found: Crossover) -> float:

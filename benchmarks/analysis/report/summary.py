@@ -13,6 +13,7 @@ from benchmarks.analysis.reading.fields import CEILING
 from benchmarks.analysis.reading.machines import Machine
 from benchmarks.analysis.reading.records import Records
 from benchmarks.analysis.reading.roles import Roles
+from benchmarks.analysis.reading.run_info import common_options
 from benchmarks.analysis.reading.setting import Setting, by_series, by_setting
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.caveats import name_caveats
@@ -178,5 +179,6 @@ def _runs(records: Records, run_effect: float | None, roles: Roles) -> Runs:
         unit="mixed" if len(units) > 1 else next(iter(units), None),
         units=max((group["unit"].nunique() for group in settings), default=0),
         run_effect=run_effect,
+        options=common_options(records.runs),
         roles=roles,
     )

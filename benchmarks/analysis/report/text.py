@@ -125,7 +125,9 @@ def _ceilings(ceilings: Sequence[Ceiling]) -> Iterator[Section]:
     for one in ceilings:
         machine, how = wording.machine(one), f"{one.dtype}, {one.clock} clock"
         stacks.append((machine, how))
-        rows.append([f"{machine}, {how}", _rate_cell(one.bytes_per_s, "B/s"), _rate_cell(one.flops_per_s, "FLOP/s")])
+        rows.append(
+            [f"{machine}, {how}", _rate_cell(one.bytes_per_s, "B/s"), _rate_cell(one.flops_per_s, "FLOP/s")]
+        )
     if rows:
         table = Table(["device", "copy, read + written", "matrix rate"], rows, stacks)
         notes = [
