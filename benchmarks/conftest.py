@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain
 from typing import IO, Any
@@ -16,7 +16,9 @@ import torch
 from attention import Case
 from attention.profiler import clock_name
 from benchmarks import provenance
+from benchmarks.analysis.layout import wrapped
 from benchmarks.apart import Apart, Measuring
+from benchmarks.closing import answer, asks_for_table, screen
 from benchmarks.grid import schedule, series_of
 from benchmarks.guard import Guard
 from benchmarks.ledger import Ledger
@@ -25,6 +27,7 @@ from benchmarks.machine.conditions import Watch, environment, seconds_since_star
 from benchmarks.measure import Measurer, device_name
 from benchmarks.options import (
     add_options,
+    asked_options,
     case_timeout,
     chosen_devices,
     known_seconds,
@@ -33,6 +36,7 @@ from benchmarks.options import (
     selected_cases,
 )
 from benchmarks.own.options import baselines, measured_own, own_kernels, own_options
+from benchmarks.progress import follow
 from benchmarks.provenance import RUN
 from benchmarks.saving import Saving
 from benchmarks.selection import PRESETS
@@ -42,6 +46,7 @@ from benchmarks.survival.journal import Journal
 from benchmarks.survival.writing import FINISHED, INTERRUPTED
 
 MEASURING = pytest.StashKey[Measuring]()
+MEASURER = pytest.StashKey[Measurer]()
 CASES = pytest.StashKey[dict[str, list[Case]]]()
 KNOWN = pytest.StashKey[dict[str, float]]()
 SAVING = pytest.StashKey[Saving]()
@@ -81,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "threads": torch.get_num_threads(),
         "isolated": config.getoption("isolate"),
         "own_options": shlex.join(own_options(config)),
+        "options": shlex.join([*asked_options(config), *own_options(config)]),
         "against": ",".join(baselines(config)),
         **provenance.pair_fields(config),
     }
@@ -103,7 +109,7 @@ def _measuring(config: pytest.Config, *, apart: bool) -> Measuring:
     watch = Watch(find_card if "cuda" in (chosen_devices(config) or present_devices()) else None)
     round_seconds = positive(config, "round_seconds", preset.round_seconds)
     timeout_s = positive(config, "case_timeout", case_timeout(round_seconds))
-    measurer = Measurer(
+    config.stash[MEASURER] = measurer = Measurer(
         ledger=ledger,
         clock=config.getoption("clock"),
         repetitions=run["repetitions"],
@@ -178,6 +184,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             selected.add(str(parameters["case"]))
     if selected and not config.stash[PIPES]:
         _begin(config)
+        follow(config, session.items, config.stash[MEASURER])
 
 
 def _begin(config: pytest.Config) -> None:
@@ -267,7 +274,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Any:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Any:
-    """Below pytest-benchmark's tables, and also when its comparison ends in a failure."""
+    """Below pytest-benchmark's tables, and also when its comparison ends in a failure.
+
+    These tables are shown to who asks for them; without one its comparison is made all the same.
+    """
+    if SAVING in config.stash and not asks_for_table(config.option.verbose, config.invocation_params.args):
+        config._benchmarksession.quiet = True  # type: ignore[attr-defined]
     try:
         return (yield)
     finally:
@@ -276,19 +288,28 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Any
 
 
 def _summarise(terminalreporter: Any, config: pytest.Config) -> None:
-    ledger = config.stash[MEASURING].ledger
-    rows = ledger.not_measured()
+    """The books, then the answer and the command for the whole report; who wants it quiet reads neither."""
+    shown = screen(terminalreporter)
     terminalreporter.section("attention")
+    for sentence in _books(config):
+        terminalreporter.line(wrapped(sentence, shown.width))
+    if not config.option.benchmark_quiet:
+        saving = config.stash[SAVING]
+        terminalreporter.line(f"\n{answer(saving.document, saving.file, shown)}")
+
+
+def _books(config: pytest.Config) -> Iterator[str]:
+    ledger, saving = config.stash[MEASURING].ledger, config.stash[SAVING]
+    rows = ledger.not_measured()
     if rows:
-        terminalreporter.line(f"{len(rows)} cases were not measured:")
+        yield f"{len(rows)} cases were not measured:"
     for row in sorted(rows, key=lambda row: (row["outcome"], row["key"])):
-        terminalreporter.line(f"  {row['outcome']:11}  {row['key']}: {row['reason']}")
-    for sentence in config.stash[SAVING].told:
-        terminalreporter.line(sentence)
+        yield f"  {row['outcome']:11}  {row['key']}: {row['reason']}"
+    yield from saving.told
     wall, share = timed_share(config)
     seed = config.stash[RUN]["seed"]
     series = len({series_of(ledger.cases[key]) for key in ledger.measured})
-    terminalreporter.line(
+    yield (
         f"{len(ledger.measured)} cases of {series} series measured in {wall:.0f} s, "
         f"{share:.0%} of it inside timed rounds; --shuffle-seed {seed} repeats the order"
     )

@@ -40,6 +40,10 @@ class Ledger:
         """Why the case was left out in an earlier repetition, if it was."""
         return self._left_out[case.key][1] if case.key in self._left_out else None
 
+    def left_out(self) -> list[Case]:
+        """The cases left out so far, the latest last."""
+        return [self.cases[key] for key in self._left_out]
+
     def row_left_out(self, case: Case) -> dict[str, Any] | None:
         """The record of a case that was left out, if it was."""
         if case.key not in self._left_out:

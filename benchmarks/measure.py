@@ -106,7 +106,7 @@ class Measurer:
         seconds, before_round = self._warm_up(call, case)
         benchmark.extra_info.update(self.record(case, repetition))
         # A stall in the warm-up shall not leave a short call with one round.
-        rounds = self._rounds(case, min(seconds, known or seconds), repetition)
+        rounds = self.rounds(case, min(seconds, known or seconds), repetition)
         benchmark.pedantic(call, setup=before_round, rounds=rounds)  # type: ignore[no-untyped-call]
         if benchmark.stats:
             # The median, not the warm-up: a stall in one call would leave out the longer lengths.
@@ -127,7 +127,8 @@ class Measurer:
     def _warm_up(self, call: Callable[[], object], case: Case) -> tuple[float, Callable[[], None] | None]:
         return warm_up(call, case.device, clock_name(case.device, self.clock))
 
-    def _rounds(self, case: Case, seconds: float, repetition: int) -> int:
+    def rounds(self, case: Case, seconds: float, repetition: int) -> int:
+        """How many rounds are timed of a case in one repetition, if a call takes so long."""
         if case.subject == "layer":
             so_far = [self.layer_rounds * done // self.repetitions for done in (repetition - 1, repetition)]
             return max(1, so_far[1] - so_far[0])

@@ -168,6 +168,25 @@ def add_options(parser: pytest.Parser) -> None:
     )
 
 
+CHOOSING = (
+    "grid", "device", "dtype", "kernel", "mode", "phase", "seq_len", "shape", "query_len", "tokens", "clock",
+    "case_seconds", "round_seconds", "case_timeout", "isolate",
+)  # fmt: skip
+"""The options that decide which cases are measured, and how; not how often."""
+
+
+def asked_options(config: pytest.Config) -> list[str]:
+    """The words by which another session chooses the same cases, but for a user's own functions."""
+    usual = {"grid": "default", "clock": "device"}
+    words = []
+    for name in CHOOSING:
+        given, option = config.getoption(name), f"--{name.replace('_', '-')}"
+        if given not in (None, False, usual.get(name)):
+            several = given if isinstance(given, list) else [given]
+            words += [option] if given is True else [f"{option}={one}" for one in several]
+    return [*words, *(["-k", config.option.keyword] if config.option.keyword else [])]
+
+
 def case_timeout(round_seconds: float) -> float:
     """Seconds after which a case is stopped, unless they are given."""
     return max(600.0, 20 * round_seconds)

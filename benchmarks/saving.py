@@ -30,11 +30,15 @@ class Saving:
 
     Attributes:
         told: Sentences about the files, for the end of the console's text.
+        document: The run, once it is finished.
+        file: Where it is; None where no file was asked for, or none could be written.
     """
 
     def __init__(self, config: pytest.Config, journal: Journal) -> None:
         """Nothing is tried yet."""
         self.told: list[str] = []
+        self.document: Document = {}
+        self.file: Path | None = None
         self._config, self._journal = config, journal
         self._session: Any = config._benchmarksession  # type: ignore[attr-defined]
         hook = config.hook
@@ -111,8 +115,9 @@ class Saving:
             Whether all is where it was asked for.
         """
         session, saved = self._session, [self._journal.trouble is None]
+        self.document = self._document(include_data=True)
         if session.json:
-            saved.append(self._write(self._document(include_data=True), _path(session.json)))
+            saved.append(self._write(self.document, _path(session.json)))
         if self._name:
             kept = self._document(include_data=session.save_data)
             if isinstance(session.storage, FileStorage):
@@ -151,10 +156,13 @@ class Saving:
             found = place(document, path)
         except OSError as error:
             elsewhere = write_elsewhere(document, path.name)
+            self.file = self.file or elsewhere
             where = f"so it is in {elsewhere}" if elsewhere else f"nor elsewhere; see {self._journal.path}"
             self.told.append(f"The run cannot be written to {path} ({error.strerror}), {where}.")
             return False
-        if found != path.resolve():
+        moved = found != path.resolve()
+        self.file = self.file or (found if moved else path)
+        if moved:
             self.told.append(f"{path} holds a run with cases that this one lacks; this one is in {found}.")
         else:
             self._session.logger.info(f"Wrote benchmark data in: {path}", purple=True)

@@ -16,7 +16,7 @@ from benchmarks.analysis.report.next_steps import surer
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.firmness import FIRMNESS
 
-MOST_ROWS = 5
+MOST_ROWS = 6
 """Answers that leave lines for a title and a command; those beyond stand in the sections."""
 PURPOSES = ("forward", "forward_backward", "prefill", "decode")
 
@@ -79,26 +79,24 @@ def _of_setting(summary: Summary, setting: Setting) -> Iterator[Answer]:
         for pair in summary.crossovers
         if (pair.setting, pair.quantity, pair.baseline) == (setting, "time", baseline)
     }
-    for contender in _own(series, roles) or [headline_kernel(series, roles)]:
+    contenders: list[str | None] = [*_own(series, roles)] or [headline_kernel(series, roles)]
+    for contender in contenders:
         yield Answer(setting, contender, pairs.get(contender or ""))
 
 
-def _own(series: Sequence[Series], roles: Roles) -> list[str | None]:
+def _own(series: Sequence[Series], roles: Roles) -> list[str]:
     return sorted((one.kernel for one in series if one.kernel in roles.own), key=roles.order)
 
 
 def _verdicts(answers: Sequence[Answer]) -> list[Verdict]:
     """A line for each answer; where these are too many, one for all places of a mode and purpose."""
     where = wording.telling([one.setting for one in answers])
-    groups = {(one.contender, one.setting): [one] for one in answers}
-    names = [", ".join(filter(None, [wording.purpose(one), where(one)])) for _, one in groups]
-    if len(groups) > MOST_ROWS:
-        merged: dict[str, list[Answer]] = {}
-        for one in answers:
-            merged.setdefault(wording.purpose(one.setting), []).append(one)
-        names, rows = list(merged), list(map(_verdict, merged, merged.values()))
-    else:
-        rows = list(map(_verdict, names, groups.values()))
+    alone, groups = len(answers) <= MOST_ROWS, dict[tuple[str, str | None], list[Answer]]()
+    for one in answers:
+        place = where(one.setting) if alone else ""
+        name = ", ".join(filter(None, [wording.purpose(one.setting), place]))
+        groups.setdefault((name, one.contender if alone else None), []).append(one)
+    rows = [_verdict(name, group) for (name, _), group in groups.items()]
     if len(rows) > MOST_ROWS:
         more = len(rows) - MOST_ROWS + 1
         rows[MOST_ROWS - 1 :] = [Verdict("and", f"{more} more answers, which stand in the sections below")]
