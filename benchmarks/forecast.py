@@ -14,9 +14,9 @@ Kind = Literal["first", "new", "again"]
 CALLS: dict[Kind, float] = {"first": 5.0, "new": 5.0, "again": 1.5}
 """Calls of a case that are not timed: a new one is checked, counted, its memory read, and warmed up."""
 SHARES: dict[Kind, tuple[tuple[Kind, float], ...]] = {
-    "first": (("new", 2.0), ("again", 8.0)),
-    "new": (("first", 0.5), ("again", 4.0)),
-    "again": (("new", 0.25), ("first", 0.12)),
+    "first": (("new", 1.8), ("again", 2.5)),
+    "new": (("first", 0.6), ("again", 1.6)),
+    "again": (("new", 0.6), ("first", 0.4)),
 }
 """What a kind of visit takes beside its calls, as a multiple of that of another, until one was seen."""
 

@@ -23,7 +23,7 @@ def follow(config: pytest.Config, items: Sequence[pytest.Item], measurer: Measur
     reporter = config.pluginmanager.getplugin("terminalreporter")
     visits = [visit for item in items for visit in _visit(item, measurer.ledger)]
     if reporter and len(visits) == len(items) and _is_quiet_terminal(config, reporter):
-        forecast = Forecast(visits, *_knowledge(measurer))
+        forecast = forecast_of(visits, measurer)
         config.pluginmanager.register(Progress(reporter, visits, measurer.ledger, forecast))
 
 
@@ -39,8 +39,8 @@ def _is_quiet_terminal(config: pytest.Config, reporter: Any) -> bool:
     return reporter.isatty() and reporter.verbosity <= 0 and not others and not config.getini("log_cli")
 
 
-def _knowledge(measurer: Measurer) -> tuple[Any, Any, Any]:
-    """What a forecast asks of the books of a run."""
+def forecast_of(visits: Sequence[Visit], measurer: Measurer) -> Forecast:
+    """The forecast of a schedule by what the books of its run know."""
     ledger = measurer.ledger
 
     def call_seconds(case: Case) -> float | None:
@@ -53,7 +53,7 @@ def _knowledge(measurer: Measurer) -> tuple[Any, Any, Any]:
         too_long = seconds is not None and seconds > measurer.round_seconds
         return ledger.reason_left_out(case) is not None or (too_long and case.key not in ledger.measured)
 
-    return call_seconds, measurer.rounds, is_left_out
+    return Forecast(visits, call_seconds, measurer.rounds, is_left_out)
 
 
 class Progress:

@@ -37,8 +37,12 @@ def headline(summary: Summary) -> Section:
     if not answers:
         title = "What the devices can do" if summary.ceilings else "Nothing was compared"
         return Section(title, level=1)
-    commands = [command] if command else []
-    return Section(_title(summary, answers), verdicts=_verdicts(answers), commands=commands, level=1)
+    return Section(
+        _title(summary, answers),
+        verdicts=[*_missing(summary, answers), *_verdicts(answers)],
+        commands=[command] if command else [],
+        level=1,
+    )
 
 
 def _pairs(answers: Sequence[Answer]) -> list[PairCrossover]:
@@ -47,8 +51,9 @@ def _pairs(answers: Sequence[Answer]) -> list[PairCrossover]:
 
 def _title(summary: Summary, answers: Sequence[Answer]) -> str:
     roles, pairs = summary.roles, [(pair.contender, pair.baseline) for pair in _pairs(answers)]
-    usual = roles == USUAL and role_words(pairs) == ("linear", "standard")
-    contenders = wording.listed(roles.own) or ("Linear attention" if usual else "All kernels")
+    usual = roles.against == USUAL.against and role_words(pairs) == ("linear", "standard")
+    own = [kernel for kernel in roles.own if any(one.contender == kernel for one in answers)]
+    contenders = wording.listed(own) or ("Linear attention" if usual else "All kernels")
     fastest = "the fastest standard kernel" if usual else f"the fastest of {wording.listed(roles.against)}"
     baselines = list(dict.fromkeys(baseline for _, baseline in pairs))
     if len(baselines) != 1:
@@ -86,6 +91,13 @@ def _of_setting(summary: Summary, setting: Setting) -> Iterator[Answer]:
 
 def _own(series: Sequence[Series], roles: Roles) -> list[str]:
     return sorted((one.kernel for one in series if one.kernel in roles.own), key=roles.order)
+
+
+def _missing(summary: Summary, answers: Sequence[Answer]) -> Iterator[Verdict]:
+    """The user's own kernels without any time, of which the sections tell why."""
+    for kernel in summary.roles.own:
+        if all(one.contender != kernel for one in answers):
+            yield Verdict(kernel, "not measured", "open")
 
 
 def _verdicts(answers: Sequence[Answer]) -> list[Verdict]:
