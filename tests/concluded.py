@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.document import as_text
+from benchmarks.analysis.layout import WIDTH, Screen
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import case_table
@@ -40,9 +41,10 @@ def conclude(*paths: Path) -> dict[str, Any]:
     return summary
 
 
-def console(*paths: Path) -> str:
+def console(*paths: Path, width: int = WIDTH) -> str:
+    """The text of a report on a screen of this width."""
     records = load(paths)
-    return as_text(sections(summarise(records), case_table(records)))
+    return as_text(sections(summarise(records), case_table(records)), Screen(width))
 
 
 def find(items: Sequence[Mapping[str, Any]], **fields: Any) -> Mapping[str, Any]:

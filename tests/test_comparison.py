@@ -130,7 +130,7 @@ def test_the_seconds_of_both_sides_belong_to_the_change(tmp_path: Path) -> None:
         for one in found.cases:
             assert one.base_s and one.head_s and one.change.ratio
             assert one.head_s / one.base_s == pytest.approx(one.change.ratio) and one.change.ratio < 1.01
-        assert "so that the change is head over base" in as_text(sections(found))
+        assert "so that the change is head over base" in " ".join(as_text(sections(found)).split())
 
 
 def test_the_sides_of_a_change_are_those_of_the_pairs_that_hold_both(tmp_path: Path) -> None:

@@ -88,8 +88,10 @@ def report(folder: Path, files: int, repetitions: int = 3) -> list[Section]:
 def test_every_conclusion_of_the_answer_has_its_mark_of_firmness(
     files: int, mark: str, tmp_path: Path
 ) -> None:
-    head, answer, *_ = report(tmp_path, files)
-    assert any(RULE in sentence for sentence in head.sentences)
+    opening, answer, *others = report(tmp_path, files)
+    (about,) = (one for one in others if one.title == "About these numbers")
+    assert any(RULE in sentence for sentence in about.sentences)
+    assert [one.sure for one in opening.verdicts] == [mark]
     time, memory, growth = answer.sentences
     assert time.startswith(f"Time ({mark}): linear-chunked beats standard-sdpa from N = ")
     assert memory.startswith("Peak memory (firm): ")
@@ -98,8 +100,9 @@ def test_every_conclusion_of_the_answer_has_its_mark_of_firmness(
 
 
 def test_conclusions_on_time_from_a_single_repetition_are_open_and_have_no_interval(tmp_path: Path) -> None:
-    head, answer, *_ = report(tmp_path, 1, repetitions=1)
-    assert not any("Brackets" in sentence for sentence in head.sentences)
+    opening, answer, *others = report(tmp_path, 1, repetitions=1)
+    assert not any("Brackets" in sentence for one in others for sentence in one.sentences)
+    assert [one.sure for one in opening.verdicts] == ["open"]
     assert [sentence.partition(":")[0] for sentence in answer.sentences] == [
         "Time (open)", "Peak memory (firm)", "Growth (open)",
     ]  # fmt: skip

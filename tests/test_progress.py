@@ -18,7 +18,7 @@ import pytest
 
 from attention import Case
 from benchmarks.closing import asks_for_table
-from benchmarks.forecast import CALLS, Forecast, Visit
+from benchmarks.forecast import CALLS, Forecast, Kind, Visit
 from benchmarks.grid import schedule, series_of
 from benchmarks.ledger import Ledger
 from benchmarks.measure import Measurer
@@ -33,7 +33,7 @@ SECONDS = {
     "linear-explicit": (3e-6, 1),
 }
 """The coefficient and the power of the time of a call of each kernel."""
-BESIDE = {"first": 0.9, "new": 0.35, "again": 0.2}
+BESIDE: dict[Kind, float] = {"first": 0.9, "new": 0.35, "again": 0.2}
 """Seconds beside the calls, of each kind of visit."""
 CASES = [Case(kernel, mode, n) for kernel, mode, n in product(SECONDS, ("causal", "bidirectional"), LENGTHS)]
 
@@ -53,7 +53,7 @@ def simulated(repetitions: int, seed: int) -> Iterator[tuple[Forecast, float]]:
             durations.append(0.01)
             known.append((case, None))
             continue
-        kind = "again" if case in seen else "new" if series_of(case) in seen else "first"
+        kind: Kind = "again" if case in seen else "new" if series_of(case) in seen else "first"
         seen |= {case, series_of(case)}
         # One call more or fewer than the forecast takes for granted, and the scatter of a shared machine.
         calls = CALLS[kind] * 1.2 + measurer.rounds(case, call, repetition)

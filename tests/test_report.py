@@ -63,7 +63,7 @@ def test_the_console_of_report_leads_with_the_crossover(report: Any) -> None:
     assert expected in text and text.index(expected) < text.index("Median time")
 
 
-def test_the_console_of_report_keeps_within_120_columns_and_loses_no_cell(tmp_path: Path) -> None:
+def test_the_console_of_report_keeps_within_80_columns_and_loses_no_cell(tmp_path: Path) -> None:
     records = load([crowded().write(tmp_path / "out.json")])
     parts = sections(summarise(records), case_table(records))
     text = as_text(parts)
@@ -207,7 +207,7 @@ def test_every_case_is_one_row_of_the_csv_measured_or_not(report: Any) -> None:
 
 def test_cells_of_cases_left_out_or_out_of_memory_say_so_with_reasons_below(tmp_path: Path) -> None:
     oom = ("standard-sdpa", "causal", 8192, "oom", "CUDA out of memory")
-    text = console(Run(LAWS, not_measured=[*LEFT_OUT, oom]).write(tmp_path / "out.json"))
+    text = console(Run(LAWS, not_measured=[*LEFT_OUT, oom]).write(tmp_path / "out.json"), width=120)
     causal = text.split("Median time")[2].splitlines()
     cells = {line.split()[0]: line for line in reversed(causal) if line.startswith("standard")}
     assert cells["standard-explicit"].endswith("left out: time") and cells["standard-sdpa"].endswith(" OOM")

@@ -72,7 +72,7 @@ def test_a_run_names_its_own_baselines(tmp_path: Path) -> None:
     assert {pair[0] for pair in pairs} == {"mine", "standard-explicit"}
     assert found["runs"]["against"] == ["linear-*", "standard-sdpa"] and found["runs"]["own"] == ["mine"]
     text = console(path)
-    assert text.startswith("mine against linear-*, standard-sdpa\n")
+    assert text.startswith("mine against the fastest of linear-*, standard-sdpa\n")
     assert "Speedup of contender over baseline" in text
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 WIDTH = 80
 """Columns of a screen that says nothing else."""
-MOST_WIDTH, LEAST_WIDTH = 120, 40
+MOST_WIDTH, LEAST_WIDTH = 120, 60
 """Longer lines are hard to read, and shorter ones hold no table."""
+LEAST_ROOM = 20
+"""Columns of a finding beside a long subject."""
 INDENT = "    "
 BOLD, RED, GREEN, YELLOW = 1, 31, 32, 33
 COLORS = {
@@ -42,7 +44,7 @@ class Screen:
 def wrapped(sentence: str, width: int, indent: str = "") -> str:
     """A sentence over lines of this width, all but the first one indented further."""
     # A number stays on one line with its name and its interval.
-    unbroken = re.sub(r"[Np] = [\d.]+( \[[^\]]*\])?", lambda found: found[0].replace(" ", "\xa0"), sentence)
+    unbroken = re.sub(r"[Np] ?= ?[\d.]+( \[[^\]]*\])?", lambda found: found[0].replace(" ", "\xa0"), sentence)
     lines = textwrap.fill(
         unbroken,
         width,
@@ -68,7 +70,7 @@ def folded(parts: Sequence[str], width: int) -> list[str]:
 def facts(rows: Sequence[tuple[str, str, str]], screen: Screen) -> Iterator[str]:
     """Rows of a subject, a finding and how sure it is, in columns; long findings over several lines."""
     first, last = (max((len(row[column]) for row in rows), default=0) for column in (0, 2))
-    room = max(LEAST_WIDTH // 2, screen.width - first - 2 - (last + 2 if last else 0))
+    room = max(LEAST_ROOM, screen.width - first - 2 - (last + 2 if last else 0))
     for subject, finding, sure in rows:
         lines = wrapped(finding, room).splitlines() or [""]
         second = min(room, max(len(row[1]) for row in rows))

@@ -215,6 +215,11 @@ def files(names: Sequence[str]) -> str:
     return f"{count(len(names), 'file')}{where}: {listed(shown, MOST_FILES)}"
 
 
+def ends(lengths: Sequence[int]) -> str:
+    """The shortest and the longest of ordered lengths: "256 to 8192", or "256" alone."""
+    return " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
+
+
 def ranges(lengths: Sequence[int]) -> str:
     """Lengths in short: "8192" or "256, 512" or "8192 to 131072"."""
     ordered = sorted(lengths)

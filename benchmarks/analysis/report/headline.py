@@ -119,7 +119,7 @@ def _verdict(name: str, answers: Sequence[Answer]) -> Verdict:
     pairs = _pairs(answers)
     if not pairs:
         missing = "contender" if all(one.contender is None for one in answers) else "baseline"
-        return Verdict(name, f"nothing to compare, as no {missing} was measured", "open")
+        return Verdict(name, f"no {missing} was measured", "open")
     kernels = wording.listed(list(dict.fromkeys(pair.contender for pair in pairs)), most=2)
     sure = max((pair.firmness for pair in pairs), key=FIRMNESS.index)
     if len(pairs) == 1:
@@ -132,26 +132,21 @@ def _ahead(found: Crossover) -> str:
     if found.lengths is None:
         return "has no length in common with it"
     if found.kind == "inside":
-        place = wording.interval(found.n, found.low, found.high, ".0f")
-        return (
-            f"ahead from N = {place}"
-            if found.ahead_beyond == "contender"
-            else f"ahead up to N = {place} only"
-        )
-    words = {"below": "ahead at every N", "above": "ahead at no N", "multiple": "ahead at some N only"}
-    return f"{words[found.kind]}, {' to '.join(map(str, dict.fromkeys(found.lengths)))}"
+        place = f"N={wording.interval(found.n, found.low, found.high, '.0f')}"
+        return f"wins from {place}" if found.ahead_beyond == "contender" else f"wins up to {place} only"
+    words = {"below": "wins at every N", "above": "wins at no N", "multiple": "wins at some N only"}
+    return f"{words[found.kind]}, {wording.ends(found.lengths)}"
 
 
 def _together(several: Sequence[Crossover]) -> str:
     """Where it is ahead in several settings."""
-    places = [one.n for one in several if one.n is not None and one.ahead_beyond == "contender"]
-    settings = wording.count(len(several), "setting")
-    if len(places) == len(several):
-        return f"ahead from N = {min(places):.0f} to {max(places):.0f}, in {settings}"
+    places = sorted({round(one.n) for one in several if one.n and one.ahead_beyond == "contender"})
+    inside = sum(one.n is not None and one.ahead_beyond == "contender" for one in several)
     everywhere = sum(one.kind == "below" for one in several)
-    parts = [
-        f"at every length in {everywhere}" if everywhere else "",
-        f"from N = {min(places):.0f} to {max(places):.0f} in {len(places)}" if places else "",
-    ]
-    told = " and ".join(filter(None, parts))
-    return f"ahead {told} of {settings}" if told else f"ahead at none of the longest lengths of {settings}"
+    settings, found = wording.count(len(several), "setting"), []
+    if everywhere:
+        found.append(f"at every N in {everywhere}")
+    if inside:
+        found.append(f"from N={wording.ends(places)} in {inside}")
+    told = " and ".join(found) or "at the longest N in none"
+    return f"wins {told} of {settings}"
