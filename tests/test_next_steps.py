@@ -45,7 +45,7 @@ def test_a_crossover_between_lengths_that_double_has_the_command_of_those_betwee
     for words in (
         "-k test_attention", "--device cuda", "--dtype float16", "--shape 2x8x64", "--mode causal",
         "--phase forward_backward", "--clock wall", "--kernel linear-chunked", "--kernel standard-sdpa",
-        "--seq-len 512,576,640,704,768,832,896,960,1024",
+        "--seq-len 512,640,768,896,1024,1280,1536,1792,2048",
     ):  # fmt: skip
         assert words in command
     assert all(len(line) < 110 for line in command.splitlines())
