@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,23 @@ def test_a_run_writes_every_case_of_every_repetition_with_the_whole_record(tmp_p
     assert "UNSERIALIZABLE" not in out.read_text()
     for benchmark in document["benchmarks"]:
         assert len(benchmark["stats"]["data"]) >= 3 and min(benchmark["stats"]["data"]) > 0
-    assert "of it inside timed rounds; --shuffle-seed 7 repeats the order" in text
+    assert "of it inside timed rounds; --shuffle-seed 7 repeats the order" in " ".join(text.split())
+    # The answer of this run in the place of pytest-benchmark's table, and the command for the rest.
+    lines = text.splitlines()
+    first = lines.index("Linear attention against standard-explicit, the fastest standard kernel")
+    assert lines[first + 1].startswith("causal forward  linear-explicit wins ")
+    assert f"report: python -m benchmarks report {out}" in lines[first + 1 :] and "Legend:" not in text
+    (surer,) = (line for line in lines if line.startswith("surer: "))
+    assert shlex.split(document["run"]["options"])[:2] == ["--device=cpu", "--kernel=standard-explicit"]
+    assert surer.startswith("surer: python -m benchmarks run -o runs/ --device=cpu")
+
+
+@pytest.mark.slow
+def test_the_table_of_pytest_benchmark_stands_above_the_answer_where_it_is_asked_for() -> None:
+    text = run(*TINY, "--benchmark-sort=median")
     # One table for each mode, phase and length shows its kernels side by side.
     assert text.count("benchmark 'causal-forward-N16-B1-H8-D64-float32-cpu': 4 tests") == 1
+    assert text.index("Legend:") < text.index("Linear attention against")
 
 
 @pytest.mark.slow
