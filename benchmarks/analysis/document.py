@@ -108,6 +108,7 @@ def as_markdown(sections: Sequence[Section]) -> str:
     for section in sections:
         blocks.append(f"{'#' * section.level} {_escape(section.title)}")
         told = [*map(str, section.verdicts), *section.sentences]
+        told += ["This command makes it surer:"] if section.level == 1 and section.commands else []
         if told:
             blocks.append("\n".join(_item(sentence) for sentence in told))
         blocks += [_fenced(str(command)) for command in section.commands]

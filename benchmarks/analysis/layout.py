@@ -69,11 +69,10 @@ def folded(parts: Sequence[str], width: int) -> list[str]:
 
 def facts(rows: Sequence[tuple[str, str, str]], screen: Screen) -> Iterator[str]:
     """Rows of a subject, a finding and how sure it is, in columns; long findings over several lines."""
-    first, last = (max((len(row[column]) for row in rows), default=0) for column in (0, 2))
-    room = max(LEAST_ROOM, screen.width - first - 2 - (last + 2 if last else 0))
+    first, second, last = (max((len(row[column]) for row in rows), default=0) for column in range(3))
+    second = min(second, max(LEAST_ROOM, screen.width - first - 2 - (last + 2 if last else 0)))
     for subject, finding, sure in rows:
-        lines = wrapped(finding, room).splitlines() or [""]
-        second = min(room, max(len(row[1]) for row in rows))
+        lines = wrapped(finding, second).splitlines() or [""]
         head = screen.painted(subject.ljust(first), COLORS.get(subject))
         yield f"{head}  {lines[0].ljust(second)}  {screen.painted(sure, COLORS.get(sure))}".rstrip()
         yield from (f"{' ' * (first + 2)}{line}" for line in lines[1:])
