@@ -122,6 +122,9 @@ def test_the_opening_is_cut_short_by_no_command_that_is_longer() -> None:
     command = Command(["python -m benchmarks run", *(f"--option {number}" for number in range(20))])
     lines = as_text([Section("Title", verdicts=verdicts, commands=[command], level=1)]).splitlines()
     assert len(lines) == MOST_LINES and lines[-1] == f"surer: {' '.join(command)}"
+    long = [Verdict(f"row {number}", "found " * 20, "firm") for number in range(6)]
+    lines = as_text([Section("Title", verdicts=long, commands=[command], level=1)]).splitlines()
+    assert len(lines) == MOST_LINES and all(line.endswith("..  firm") for line in lines[1:-1])
     few = as_text([Section("Title", verdicts=verdicts[:2], commands=[command], level=1)]).splitlines()
     assert max(map(len, few)) <= WIDTH and len(few) <= MOST_LINES
     assert "- Row 0: found (firm)." in as_markdown([Section("Title", verdicts=verdicts, level=1)])

@@ -55,7 +55,7 @@ class Command(tuple[str, ...]):
 class Section:
     """A heading with verdicts, sentences, commands, a table and notes to it, each of which may be absent.
 
-    The first section of a text, of level 1, opens it with at most `MOST_LINES` lines.
+    The first section of a text, of level 1, opens it with at most `MOST_LINES` lines: verdicts, a command.
     """
 
     title: str
@@ -75,16 +75,19 @@ def as_text(sections: Sequence[Section], screen: Screen | None = None) -> str:
 
 
 def _opening(section: Section, screen: Screen) -> Iterator[str]:
-    """The lines that answer; a command for which no lines are left stays on one."""
-    lines = [screen.painted(wrapped(section.title, screen.width), BOLD)]
-    lines += facts(section.verdicts, screen)
-    lines += [wrapped(sentence, screen.width) for sentence in section.sentences]
-    yield from lines
+    """The lines that answer; findings for which no lines are left are cut, and a command stays on one."""
+    title = wrapped(section.title, screen.width).splitlines()
+    room = MOST_LINES - len(title) - len(section.commands)
+    told = list(facts(section.verdicts, screen))
+    if len(told) > room:
+        told = list(facts(section.verdicts, screen, cut=True))
+    yield from (screen.painted(line, BOLD) for line in title)
+    yield from told
+    yield from (wrapped(sentence, screen.width) for sentence in section.sentences)
     for command in section.commands:
         words = Command([f"surer: {command[0]}", *command[1:]])
-        found = folded(words, screen.width)
-        room = MOST_LINES - sum(1 + line.count("\n") for line in lines)
-        yield from found if len(found) <= room else [" ".join(words)]
+        lines = folded(words, screen.width)
+        yield from lines if len(lines) <= 1 + room - len(told) else [" ".join(words)]
 
 
 def _block(section: Section, screen: Screen) -> Iterator[str]:

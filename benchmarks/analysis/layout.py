@@ -67,12 +67,13 @@ def folded(parts: Sequence[str], width: int) -> list[str]:
     return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
-def facts(rows: Sequence[tuple[str, str, str]], screen: Screen) -> Iterator[str]:
-    """Rows of a subject, a finding and how sure it is, in columns; long findings over several lines."""
+def facts(rows: Sequence[tuple[str, str, str]], screen: Screen, *, cut: bool = False) -> Iterator[str]:
+    """Rows of a subject, a finding and how sure it is, in columns; long findings over lines, or cut."""
     first, second, last = (max((len(row[column]) for row in rows), default=0) for column in range(3))
     second = min(second, max(LEAST_ROOM, screen.width - first - 2 - (last + 2 if last else 0)))
     for subject, finding, sure in rows:
-        lines = wrapped(finding, second).splitlines() or [""]
+        short = finding if len(finding) <= second else f"{finding[: second - 2]}.."
+        lines = [short] if cut else wrapped(finding, second).splitlines() or [""]
         head = screen.painted(subject.ljust(first), COLORS.get(subject))
         yield f"{head}  {lines[0].ljust(second)}  {screen.painted(sure, COLORS.get(sure))}".rstrip()
         yield from (f"{' ' * (first + 2)}{line}" for line in lines[1:])

@@ -60,8 +60,8 @@ def verdicts(comparison: Comparison) -> Iterator[Verdict]:
         rows = [row for row in comparison.counts if row.verdict == verdict]
         quantities = Counter(QUANTITIES[row.quantity][0] for row in rows)
         if quantities:
-            where = ", ".join(f"{name} in {wording.count(n, 'case')}" for name, n in quantities.items())
-            yield Verdict(verdict, where, "firm")
+            where = [f"{name} in {wording.count(n, 'case')}" for name, n in quantities.most_common()]
+            yield Verdict(verdict, wording.listed(where, most=2), "firm")
     outcomes = count_verdicts(comparison.outcomes)
     if outcomes["lost"]:
         lost = wording.count(outcomes["lost"], "case")
@@ -100,13 +100,15 @@ def surer(comparison: Comparison) -> Iterator[Command]:
     names = [commit[:9] for commit in found if commit]
     doubtful = any(case.verdict == "inconclusive" for case in comparison.cases)
     if (doubtful or _firmness(comparison) != "firm") and len(set(names)) == len(sides):
-        pairs = max(LEAST_PAIRS, 2 * min(comparison.units.base, comparison.units.head))
+        units = 0 if comparison.tentative else min(comparison.units.base, comparison.units.head)
         options = map(shlex.quote, option_words(comparison.options, " "))
         revisions = [f"--rev {shlex.quote(name)}" for name in names]
-        yield Command(["python -m benchmarks compare", *revisions, f"--pairs {pairs}", *options])
+        yield Command(
+            ["python -m benchmarks compare", *revisions, f"--pairs {max(LEAST_PAIRS, 2 * units)}", *options]
+        )
 
 
-def everything(comparison: Comparison) -> Iterator[str]:
+def common_changes(comparison: Comparison) -> Iterator[str]:
     """Changes of all cases alike, which may not be the commit's."""
     for one in comparison.common:
         if one.moved:

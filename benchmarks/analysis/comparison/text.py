@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.comparison.answer import count_verdicts, everything, ground, surer, title, verdicts
+from benchmarks.analysis.comparison.answer import (
+    common_changes,
+    count_verdicts,
+    ground,
+    surer,
+    title,
+    verdicts,
+)
 from benchmarks.analysis.comparison.conclusions import (
     Comparison,
     CountChange,
@@ -30,7 +37,7 @@ from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.reading.setting import Case
 
 MOST_ROWS, MOST_OPEN = 40, 10
-"""Where tables are cut, and their inconclusive cases; comparison.json holds everything."""
+"""Where tables are cut, and their inconclusive cases; comparison.json holds common_changes."""
 
 
 def sections(comparison: Comparison) -> list[Section]:
@@ -43,7 +50,7 @@ def sections(comparison: Comparison) -> list[Section]:
             commands=list(surer(comparison)),
             level=1,
         ),
-        Section("About this comparison", [*everything(comparison), *ground(comparison)]),
+        Section("About this comparison", [*common_changes(comparison), *ground(comparison)]),
         *_warned(comparison),
         *_conditions(comparison),
         *_times(comparison, name),
