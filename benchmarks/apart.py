@@ -23,6 +23,7 @@ class Apart:
     Attributes:
         journal: Takes what the worker's would.
         stop: Whether a signal asked this process to end.
+        once_s: See `Guard`; 0 where the worker did not tell it.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Apart:
         self.worker, self.ledger, self.watch = worker, ledger, watch
         self.round_seconds, self.timeout_s = round_seconds, timeout_s
         self.journal, self.stop = Journal(), Stop(patient=True)
+        self.once_s = 0.0
         self._replay = Replay()
 
     def timer(self, device: str) -> Callable[[], Any]:
@@ -81,6 +83,7 @@ class Apart:
                 pytest.fail(entry["text"], pytrace=False)
             return
         self.journal.append(entry)
+        self.once_s = float(entry.get("once_s", 0.0))
         self.watch.readings += entry.get("readings", ())
         if row := entry.get("left_out"):
             self.ledger.leave_out(case, row["outcome"], row["reason"])

@@ -184,7 +184,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             selected.add(str(parameters["case"]))
     if selected and not config.stash[PIPES]:
         _begin(config)
-        follow(config, session.items, config.stash[MEASURER])
+        follow(config, session.items, config.stash[MEASURER], config.stash[MEASURING])
 
 
 def _begin(config: pytest.Config) -> None:

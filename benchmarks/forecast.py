@@ -14,9 +14,9 @@ Kind = Literal["first", "new", "again"]
 CALLS: dict[Kind, float] = {"first": 5.0, "new": 5.0, "again": 1.5}
 """Calls of a case that are not timed: a new one is checked, counted, its memory read, and warmed up."""
 SHARES: dict[Kind, tuple[tuple[Kind, float], ...]] = {
-    "first": (("new", 1.8), ("again", 2.5)),
-    "new": (("first", 0.6), ("again", 1.6)),
-    "again": (("new", 0.6), ("first", 0.4)),
+    "first": (("new", 2.0), ("again", 4.0)),
+    "new": (("first", 0.5), ("again", 2.5)),
+    "again": (("new", 0.4), ("first", 0.2)),
 }
 """What a kind of visit takes beside its calls, as a multiple of that of another, until one was seen."""
 
@@ -58,8 +58,13 @@ class Forecast:
         self._again: dict[Case, list[float]] = defaultdict(list)
         self.done = 0
 
-    def finish(self, seconds: float) -> None:
-        """The next visit of the schedule is over, and took so long."""
+    def finish(self, seconds: float, once_s: float) -> None:
+        """The next visit of the schedule is over.
+
+        Args:
+            seconds: How long it took.
+            once_s: Those of them that no further visit of the case will take.
+        """
         visit, kind = self._visits[self.done], self._kinds[self.done]
         call = self._call_seconds(visit.case)
         # The first one of all waits for what is imported, or for a worker to start.
@@ -67,6 +72,9 @@ class Forecast:
             self._beside[kind].append(max(0.0, seconds - self._of_calls(visit, kind, call)))
             if kind == "again":
                 self._again[visit.case].append(seconds)
+            elif once_s:
+                beside = seconds - once_s - self._of_calls(visit, "again", call)
+                self._beside["again"].append(max(0.0, beside))
         self.done += 1
 
     def left(self) -> float | None:

@@ -40,6 +40,11 @@ class Guard:
         self.journal, self.stop = Journal(), Stop(patient=True)
         self._written = 0
 
+    @property
+    def once_s(self) -> float:
+        """Seconds of the last case that went into what no repetition of it does again."""
+        return self.measurer.once_s
+
     def measure(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:
         """Measure a case once, or skip it with the reason that the ledger then holds.
 
@@ -102,6 +107,7 @@ class Guard:
             "benchmark": timed.as_dict(include_data=True) if timed else None,
             "left_out": self.ledger.row_left_out(case),
             "readings": self._unwritten(),
+            "once_s": self.once_s,
         })  # fmt: skip
 
     def _unwritten(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from time import perf_counter
 from typing import Any
 
 import cpuinfo
@@ -39,7 +40,11 @@ def device_name(device: str) -> str:
 
 @dataclass
 class Measurer:
-    """How the cases of one run are timed, and what was learned of each."""
+    """How the cases of one run are timed, and what was learned of each.
+
+    Attributes:
+        once_s: Seconds of the last case that went into what no repetition of it does again.
+    """
 
     ledger: Ledger
     clock: str
@@ -49,6 +54,7 @@ class Measurer:
     round_seconds: float
 
     def __post_init__(self) -> None:
+        self.once_s = 0.0
         self._computed: dict[Case, Computed] = {}
         self._read: dict[str, dict[str, Any]] = {}
 
@@ -63,7 +69,9 @@ class Measurer:
             AssertionError: Its results are wrong.
             Exception: Whatever the kernel raises.
         """
+        began = perf_counter()
         self._check(case)
+        self.once_s = perf_counter() - began
         reason = self.ledger.refuse(case, self.round_seconds)
         if not reason:
             self._time(benchmark, case, repetition)
@@ -100,7 +108,9 @@ class Measurer:
 
     def _time(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:
         if case.key not in self._read:
+            began = perf_counter()
             self._read[case.key] = self._look_at(case)
+            self.once_s += perf_counter() - began
         call = prepare(case)
         known = self.ledger.seconds_of(case)
         seconds, before_round = self._warm_up(call, case)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from attention import Case
+from benchmarks.apart import Measuring
 from benchmarks.forecast import Forecast, Visit
 from benchmarks.ledger import Ledger
 from benchmarks.measure import Measurer
@@ -18,13 +19,15 @@ RECOMPUTED_S = 0.5
 """Seconds between two forecasts, so that a grid of many cases costs no time."""
 
 
-def follow(config: pytest.Config, items: Sequence[pytest.Item], measurer: Measurer) -> None:
+def follow(
+    config: pytest.Config, items: Sequence[pytest.Item], measurer: Measurer, measuring: Measuring
+) -> None:
     """Show the line in place of pytest's dots, where there is a terminal and nothing else writes to it."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
     visits = [visit for item in items for visit in _visit(item, measurer.ledger)]
     if reporter and len(visits) == len(items) and _is_quiet_terminal(config, reporter):
         forecast = forecast_of(visits, measurer)
-        config.pluginmanager.register(Progress(reporter, visits, measurer.ledger, forecast))
+        config.pluginmanager.register(Progress(reporter, visits, measuring, forecast))
 
 
 def _visit(item: pytest.Item, ledger: Ledger) -> Iterator[Visit]:
@@ -63,7 +66,7 @@ class Progress:
         self,
         reporter: Any,
         visits: Sequence[Visit],
-        ledger: Ledger,
+        measuring: Measuring,
         forecast: Forecast,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,11 +75,11 @@ class Progress:
         Args:
             reporter: pytest's own writer to the terminal.
             visits: The cases in their order.
-            ledger: The books of the run, which tell what was left out.
+            measuring: Measures them, and keeps the books of the run.
             forecast: Tells how much is left.
             clock: Seconds of a clock that nobody sets.
         """
-        self._reporter, self._visits, self._ledger, self._forecast = reporter, visits, ledger, forecast
+        self._reporter, self._visits, self._measuring, self._forecast = reporter, visits, measuring, forecast
         self._clock, self._began = clock, clock()
         self._left: tuple[float, float | None] = -RECOMPUTED_S, None
         self._running = False
@@ -98,7 +101,7 @@ class Progress:
         try:
             return (yield)
         finally:
-            self._forecast.finish(self._clock() - began)
+            self._forecast.finish(self._clock() - began, self._measuring.once_s)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self) -> Generator[None, Any, tuple[Any, ...]]:
@@ -112,7 +115,7 @@ class Progress:
         place = f"{min(self._forecast.done + 1, total):>{len(str(total))}}/{total}"
         left = self._seconds_left(now)
         times = f"{clock_words(now)} elapsed" + ("" if left is None else f", {clock_words(left)} left")
-        gone = self._ledger.left_out()
+        gone = self._measuring.ledger.left_out()
         out = f", {len(gone)} left out" if gone else ""
         ends = f"{place}  ", f"  {times}{out}"
         room = width - sum(map(len, ends))
