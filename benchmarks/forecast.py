@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -19,6 +19,10 @@ SHARES: dict[Kind, tuple[tuple[Kind, float], ...]] = {
     "again": (("new", 0.4), ("first", 0.2)),
 }
 """What a kind of visit takes beside its calls, as a multiple of that of another, until one was seen."""
+
+
+RECENT = 24
+"""Visits of a kind that tell what the next ones take: what else the machine does comes and goes."""
 
 
 class Visit(NamedTuple):
@@ -54,7 +58,7 @@ class Forecast:
         self._call_seconds, self._rounds, self._is_left_out = call_seconds, rounds, is_left_out
         self._kinds = _kinds(visits)
         self._visits = list(visits)
-        self._beside: dict[Kind, list[float]] = defaultdict(list)
+        self._beside: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._again: dict[Case, list[float]] = defaultdict(list)
         self.done = 0
 
