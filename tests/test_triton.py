@@ -116,7 +116,7 @@ def test_linear_triton_does_not_depend_on_segments_being_added_up_or_scanned(
 ) -> None:
     """Results are equal for one segment, three added up by each program, and three scanned."""
     results = []
-    for least, folded in ((1024, 32), (64, 32), (64, 0)):
+    for least, folded in ((1024, 2**17), (64, 2**17), (64, 0)):
         set_rules(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
         q, k, v = inputs(device, (1, 1, 130, 16))
         out = linear_triton(q, k, v, causal=mode == "causal")

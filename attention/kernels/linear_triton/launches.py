@@ -15,7 +15,7 @@ from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.passes import Passes
 from attention.kernels.triton_common.plan import Plan
 
-SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
+SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 64, 32, 4
 ENDS_ROWS, ENDS_WARPS = 512, 4
 Sums = tuple[Tensor, Tensor]
 """S and z."""
@@ -145,23 +145,23 @@ class Launches(Passes, ABC):
             return State(*sums, *initial, ends, sums[0].shape[1], scanned=False)
         segments = self.plan.segments if reverse else self.plan.key_segments
         prefixes = self.sums_of_segments(segments + 1)
-        for partial, start, prefix in zip(sums, initial, prefixes, strict=True):
-            self._scan(partial, start, prefix, count, segments, reverse=reverse)
+        self._scan(sums, initial, prefixes, count, segments, reverse=reverse)
         return State(*prefixes, None, None, ends, segments, scanned=True)
 
     def _scan(
-        self, partial: Tensor, start: Tensor | None, prefix: Tensor, count: int, segments: int, *,
-        reverse: bool,
-    ) -> None:  # fmt: skip
-        width, given = prefix[0, 0].numel(), start is not None
-        blocks = -(-width // SCAN_WIDTH)
+        self, sums: Sums, initial: OptionalSums, prefixes: Sums, count: int, segments: int, *, reverse: bool
+    ) -> None:
+        S0, z0 = initial
+        given = S0 is not None and z0 is not None
 
         def new() -> Launch:
             from attention.kernels.linear_triton.triton.passes import scan
 
-            values = (width, blocks, segments, count, given, reverse, SCAN_ROWS, SCAN_WIDTH)
-            programs = self.plan.all_key_heads * blocks
+            D, E = self.plan.key_width, self.plan.value_width
+            blocks, blocks_z = -(-D * E // SCAN_WIDTH), -(-D // SCAN_WIDTH)
+            values = (D * E, D, blocks, blocks_z, segments, count, given, reverse, SCAN_ROWS, SCAN_WIDTH)
+            programs = self.plan.all_key_heads * (blocks + blocks_z)
             return Launch(scan, programs, [], values, SCAN_WARPS, lasting=self.plan.aligned)
 
-        tensors = [partial, prefix, prefix if start is None else start]
-        self.launch(("scan", width, count, given, reverse), tensors, new)
+        first = prefixes if S0 is None or z0 is None else (S0, z0)
+        self.launch(("scan", count, given, reverse), [*sums, *prefixes, *first], new)

@@ -26,8 +26,8 @@ PROGRAMS = 2
 """Programs a multiprocessor: as many as are resident, so that all start at once and none comes late."""
 LEAST_TOKENS = 256
 """Tokens of the shortest segment: its state, written and read, shall not cost more than its tokens."""
-FOLDED = 32
-"""Up to so many segments each program adds up the states before its own; more are scanned first."""
+FOLDED = 2**17
+"""Elements of the states before its own that each program adds up; more are scanned first."""
 DESCRIBED = 2**18
 """From so many tokens of all heads on, the copy engine moves tiles: to describe them takes the host 20 us."""
 GLUON_WIDTH = 128
@@ -137,9 +137,9 @@ class Plan:
     def scanned(self, count: int) -> bool:
         """Whether so many sums are scanned, or each program adds up those that it needs.
 
-        Of packed sequences it needs those of one sequence.
+        Each head of a group would add them up. Of packed sequences it needs those of one sequence.
         """
-        return scanned(count) and not self.packed
+        return not self.packed and scanned(count * self.group, self.attend_tiles())
 
     def slots(self, count: int) -> int:
         """Slots for the sums of ``count`` segments: scanned ones stand before, between and after segments."""
@@ -241,12 +241,17 @@ def gluon_tiles() -> Tiles:
     return Tiles(GLUON_WIDTH, GLUON_WIDTH, GLUON_WIDTH, 1, 8, 2)
 
 
-@lru_cache(maxsize=1024)
 def triton_tiles(held: int, split: int, narrow: bool) -> Tiles:
     """Tiles of a Triton pass that holds all of the width ``held``, and blocks of the width ``split``.
 
     Operands of float32 fill the shared memory twice as fast as ``narrow`` ones of two bytes.
     """
+    # A width may be a symbol of torch's compiler: tiles are of one width.
+    return _triton_tiles(int(held), int(split), narrow)
+
+
+@lru_cache(maxsize=1024)
+def _triton_tiles(held: int, split: int, narrow: bool) -> Tiles:
     held, block = padded(held), min(padded(split), 64)
     C = 64 if narrow and held <= 128 else 32 if narrow or held <= 128 else 16
     small = narrow and held <= 64
@@ -258,9 +263,9 @@ def padded(width: int) -> int:
     return max(16, 1 << (width - 1).bit_length())
 
 
-def scanned(count: int) -> bool:
-    """Whether so many sums are scanned, or each program adds up those before its own."""
-    return count > FOLDED
+def scanned(count: int, walk: Tiles) -> bool:
+    """Whether so many sums of a walk are scanned, or each program adds up those before its own."""
+    return count * walk.held * walk.block > FOLDED
 
 
 def gluon_serves(width: int, value_width: int, dtype: torch.dtype, device: torch.device) -> bool:
