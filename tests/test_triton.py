@@ -111,6 +111,24 @@ def test_gradients_of_linear_triton_reach_the_parameters_of_a_callable_feature_m
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_call_after_one_of_the_same_tensor_thrice_takes_its_own_three(mode: str, device: str) -> None:
+    """What a first call launched is launched again: of its one tensor a later call has three."""
+    q, k, v = inputs(device)
+    attend = partial(linear_triton, causal=mode == "causal")
+    same = q.detach().clone()
+    attend(same, same, same)
+    same.requires_grad_()
+    attend(same, same, same).sum().backward()
+    expected = linear_reference(q, k, v, causal=mode == "causal")
+    of_expected = torch.autograd.grad(expected, (q, k, v), torch.ones_like(expected))
+    with torch.no_grad():
+        assert relative_error(attend(q, k, v), expected) < TOLERANCES[torch.float32][0]
+    out = attend(q, k, v)
+    found = torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+    assert gradient_error(found, of_expected) < TOLERANCES[torch.float32][1]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_linear_triton_does_not_depend_on_segments_being_added_up_or_scanned(
     mode: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

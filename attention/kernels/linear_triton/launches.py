@@ -66,9 +66,9 @@ class Launches(Passes, ABC):
     A pass walks over segments of queries, in ``reverse`` over those of keys; ``ends`` are of `ends_of`.
     """
 
-    def __init__(self, plan: Plan, causal: bool, phi: str, precision: str, eps: float) -> None:
+    def __init__(self, plan: Plan, phi: str, precision: str, eps: float) -> None:
         super().__init__(plan, phi, precision)
-        self.causal, self.eps, self.group = causal, eps, plan.group
+        self.causal, self.eps, self.group = plan.causal, eps, plan.group
 
     def walked(self, *, reverse: bool) -> tuple[int, ...]:
         """H, N, D, E, segments and their tokens, of queries or in reverse of keys, as a pass takes them."""
@@ -107,7 +107,7 @@ class Launches(Passes, ABC):
         if cu_seqlens is None:
             return None
         tokens, sequences = self.plan.tokens, len(cu_seqlens) - 1
-        ends = torch.empty(2, tokens, dtype=torch.int32, device=self.plan.device)
+        ends = self.empty(2, tokens, dtype=torch.int32)
 
         def new() -> Launch:
             from attention.kernels.linear_triton.triton.passes import find_ends
@@ -127,7 +127,7 @@ class Launches(Passes, ABC):
 
     def of_groups(self, *shape: int) -> Tensor:
         """Float32 of this shape for each head of keys."""
-        return torch.empty(self.plan.all_key_heads, *shape, dtype=torch.float32, device=self.plan.device)
+        return self.empty(self.plan.all_key_heads, *shape)
 
     def before(
         self, k: Tensor, v: Tensor, initial: OptionalSums, count: int, ends: Tensor | None = None

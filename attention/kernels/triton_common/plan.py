@@ -22,8 +22,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """The dtypes of its tensors."""
 PRECISIONS = ("ieee", "tf32x3", "tf32")
 """How products of float32 operands are computed."""
-PROGRAMS = 2
-"""Programs a multiprocessor: as many as are resident, so that all start at once and none comes late."""
+PROGRAMS = {32: 8, 128: 2, 256: 1}
+"""Programs a multiprocessor, up to each width: as many as are resident, so that none comes late."""
 LEAST_TOKENS = 256
 """Tokens of the shortest segment: its state, written and read, shall not cost more than its tokens."""
 FOLDED = 2**17
@@ -56,7 +56,7 @@ class Plan:
         batch, heads, tokens, key_width, value_width: B, Hq, Nq, D and Dv.
         kv_heads, keys: Hkv and Nk.
         device: of all tensors.
-        narrow: whether the operands of matrix products are bfloat16; else they are float32.
+        dtype: of q, k and v.
         aligned: whether all tensors begin at multiples of 16 bytes, which Triton's compiler makes use of.
         described: whether descriptors move the tiles, by the card's copy engine; else pointers do.
         gluon: whether the Gluon passes serve the call; else Triton's do.
@@ -64,6 +64,7 @@ class Plan:
         segment_tokens: of each but the last, a multiple of those of a chunk.
         key_segments, key_segment_tokens: the same of keys.
         packed: whether sequences stand one behind another, and sums end where a sequence does.
+        causal: whether a walk goes on with its state from chunk to chunk.
     """
 
     batch: int
@@ -74,7 +75,7 @@ class Plan:
     key_width: int
     value_width: int
     device: torch.device
-    narrow: bool
+    dtype: torch.dtype
     aligned: bool
     described: bool
     gluon: bool
@@ -83,6 +84,12 @@ class Plan:
     key_segments: int
     key_segment_tokens: int
     packed: bool
+    causal: bool
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the operands of matrix products are bfloat16; else they are float32."""
+        return self.dtype == torch.bfloat16
 
     @property
     def all_heads(self) -> int:
@@ -119,20 +126,22 @@ class Plan:
         return tiles
 
     def _tiles(self, held: int, split: int, reverse: bool) -> Tiles:
-        return gluon_tiles() if self.in_gluon(reverse=reverse) else triton_tiles(held, split, self.narrow)
+        if self.in_gluon(reverse=reverse):
+            return gluon_tiles()
+        return triton_tiles(held, split, self.dtype, self.causal)
 
-    def summed(self, *, causal: bool, final: bool) -> int:
+    def summed(self, *, final: bool) -> int:
         """How many segments are summed before the walk: the last only where all or the end is asked for.
 
         Of packed sequences that see all of themselves there are two sums of each.
         """
-        if self.packed and not causal:
+        if self.packed and not self.causal:
             return 2 * self.key_segments
-        return self.key_segments if final or not causal else max(0, self.key_segments - 1)
+        return self.key_segments if final or not self.causal else max(0, self.key_segments - 1)
 
-    def gradients_summed(self, *, causal: bool) -> int:
+    def gradients_summed(self) -> int:
         """How many segments are summed in a backward."""
-        return 2 * self.segments if self.packed and not causal else self.segments
+        return 2 * self.segments if self.packed and not self.causal else self.segments
 
     def scanned(self, count: int) -> bool:
         """Whether so many sums are scanned, or each program adds up those that it needs.
@@ -154,6 +163,7 @@ def make_plan(
     *,
     gluon: bool = True,
     packed: bool = False,
+    causal: bool = True,
 ) -> Plan:
     """The plan of one call.
 
@@ -164,6 +174,7 @@ def make_plan(
         aligned: whether all of these begin at multiples of 16 bytes.
         gluon: whether the kernel has passes in Gluon.
         packed: whether sequences stand one behind another, for which no pass in Gluon is written.
+        causal: whether a query sees only the keys up to its own.
 
     Raises:
         ValueError: tensors of several devices.
@@ -185,12 +196,14 @@ def make_plan(
     # forward, and a compiler those of the call to come.
     # A group of heads is one sequence to the pass that sums keys.
     wide = widths and moved(strides[:3])
-    size, count = cut(tokens, batch * kv_heads, device, gluon=wide)
-    key_size, key_count = cut(keys, batch * kv_heads, device, gluon=wide)
+    # A Gluon pass fills the shared memory of a multiprocessor with one program.
+    programs, chunk = (1, GLUON_WIDTH) if wide else (resident(width, value_width, dtype), 64)
+    size, count = cut(tokens, batch * kv_heads, device, programs, chunk)
+    key_size, key_count = cut(keys, batch * kv_heads, device, programs, chunk)
     described = aligned and moved(strides)
     return Plan(
-        batch, heads, kv_heads, tokens, keys, width, value_width, device, dtype == torch.bfloat16,
-        aligned, described, widths and described, count, size, key_count, key_size, packed,
+        batch, heads, kv_heads, tokens, keys, width, value_width, device, dtype,
+        aligned, described, widths and described, count, size, key_count, key_size, packed, causal,
     )  # fmt: skip
 
 
@@ -202,12 +215,15 @@ def plan_of(
     *,
     gluon: bool = True,
     packed: bool = False,
+    causal: bool = True,
 ) -> Plan:
     """The plan of a call on these tensors; those that a compiler makes, without memory, count as aligned."""
     given = [q, k, v, *[x for x in others if x is not None]]
     layouts = tuple([(x.device, x.dtype, x.stride()) for x in given])
     fake = any(x.untyped_storage().device.type == "meta" for x in given)
-    return make_plan(q.shape, v.shape, layouts, fake or begin_aligned(given), gluon=gluon, packed=packed)
+    return make_plan(
+        q.shape, v.shape, layouts, fake or begin_aligned(given), gluon=gluon, packed=packed, causal=causal
+    )
 
 
 def begin_aligned(tensors: list[Tensor]) -> bool:
@@ -224,12 +240,18 @@ def begin_aligned(tensors: list[Tensor]) -> bool:
     return sum([address % 16 for address in addresses]) == 0
 
 
-def cut(tokens: int, heads: int, device: torch.device, *, gluon: bool) -> tuple[int, int]:
-    """Tokens of a segment, and how many segments.
+def resident(width: int, value_width: int, dtype: torch.dtype) -> int:
+    """Programs of Triton's passes a multiprocessor; operands of float32 leave room for two of any width."""
+    if dtype != torch.bfloat16:
+        return PROGRAMS[128]
+    return next(count for widest, count in PROGRAMS.items() if max(width, value_width) <= widest)
 
-    A Gluon pass fills the shared memory of a multiprocessor with one program.
+
+def cut(tokens: int, heads: int, device: torch.device, programs: int, chunk: int) -> tuple[int, int]:
+    """Tokens of a segment, a multiple of those of a chunk, and how many segments.
+
+    All heads together have so many ``programs`` a multiprocessor.
     """
-    programs, chunk = (1, GLUON_WIDTH) if gluon else (PROGRAMS, 64)
     wanted = max(1, programs * card.multiprocessors(device) // max(1, heads))
     size = max(LEAST_TOKENS, -(-tokens // wanted))
     size = -(-size // chunk) * chunk
@@ -241,21 +263,25 @@ def gluon_tiles() -> Tiles:
     return Tiles(GLUON_WIDTH, GLUON_WIDTH, GLUON_WIDTH, 1, 8, 2)
 
 
-def triton_tiles(held: int, split: int, narrow: bool) -> Tiles:
-    """Tiles of a Triton pass that holds all of the width ``held``, and blocks of the width ``split``.
-
-    Operands of float32 fill the shared memory twice as fast as ``narrow`` ones of two bytes.
-    """
+def triton_tiles(held: int, split: int, dtype: torch.dtype, causal: bool) -> Tiles:
+    """Tiles of a Triton pass that holds all of the width ``held``, and blocks of the width ``split``."""
     # A width may be a symbol of torch's compiler: tiles are of one width.
-    return _triton_tiles(int(held), int(split), narrow)
+    return _triton_tiles(int(held), int(split), dtype, causal)
 
 
 @lru_cache(maxsize=1024)
-def _triton_tiles(held: int, split: int, narrow: bool) -> Tiles:
+def _triton_tiles(held: int, split: int, dtype: torch.dtype, causal: bool) -> Tiles:
     held, block = padded(held), min(padded(split), 64)
-    C = 64 if narrow and held <= 128 else 32 if narrow or held <= 128 else 16
-    small = narrow and held <= 64
-    return Tiles(C, held, block, -(-split // block), 4 if held <= 128 else 8, 3 if small else 2)
+    blocks, small = -(-split // block), held <= 64
+    if dtype == torch.bfloat16:
+        if max(held, block) <= 32:  # one warp holds a state, and waits for no other
+            return Tiles(32, held, block, blocks, 1, 3)
+        return Tiles(64, held, block, blocks, 4, 3 if small else 2)
+    # Operands of float32 fill the shared memory twice as fast. A walk of three products for one, in tf32x3,
+    # has registers for 32 tokens.
+    if small:
+        return Tiles(32 if causal and dtype == torch.float32 else 64, held, block, blocks, 4, 3)
+    return Tiles(32 if held <= 128 else 16, held, block, blocks, 4 if held <= 128 else 8, 2)
 
 
 def padded(width: int) -> int:
