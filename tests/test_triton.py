@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention import Case, State
+from attention import Case, State, linear_attention, linear_attention_step, remembered
 from attention.case import MODES
 from attention.kernels.linear_explicit import linear_explicit
 from attention.kernels.linear_triton.kernel import linear_triton
@@ -126,6 +126,47 @@ def test_a_call_after_one_of_the_same_tensor_thrice_takes_its_own_three(mode: st
     out = attend(q, k, v)
     found = torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
     assert gradient_error(found, of_expected) < TOLERANCES[torch.float32][1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_remembered_call_equals_the_first_and_refuses_what_the_first_would(
+    mode: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "DEVICES", [device])
+    attend = partial(linear_attention, causal=mode == "causal", backend="triton")
+    for seed in range(3):
+        q, k, v = (torch.roll(x.detach(), seed, 2) for x in inputs(device))
+        assert relative_error(attend(q, k, v), linear_reference(q, k, v, causal=mode == "causal")) < 1e-5
+        assert len(remembered._CALLS) == 1
+    before = attend(q, k, v)
+    assert torch.equal(attend(q.mT.contiguous().mT, k, v), before)
+    for misfit in (q.double(), q.expand(2, -1, -1, -1), q.to_sparse(), None):
+        with pytest.raises((TypeError, ValueError)):
+            attend(misfit, k, v)
+    with pytest.raises(TypeError):
+        attend(q, k, v, eps="1e-6")
+    q.requires_grad_()
+    assert attend(q, k, v).requires_grad and len(remembered._CALLS) == 1
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_remembered_steps_equal_a_prefill(
+    in_place: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "DEVICES", [device])
+    x = [each.detach() for each in inputs(device)]
+    expected = linear_reference(*x, causal=True)
+    state = State.empty(1, 1, 16, 16, device=device)
+    for t in range(5):
+        before = state
+        step = (each[:, :, t : t + 1].clone() for each in x)
+        out, state = linear_attention_step(*step, state, in_place=in_place, backend="triton")
+        assert (state.S is before.S) == in_place
+        assert relative_error(out, expected[:, :, t : t + 1]) < 1e-5
+    assert len(remembered._CALLS) == 1
+    version = state.S._version
+    linear_attention_step(*(each[:, :, :1].clone() for each in x), state, in_place=True, backend="triton")
+    assert state.S._version == version + 1
 
 
 @pytest.mark.parametrize("mode", MODES)
