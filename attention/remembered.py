@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.tensors import differentiated
-from attention.torch_internals import needs_dispatcher
+from attention.torch_internals import needs_dispatcher, transformed
 
 Again = Callable[..., Any]
 """Makes a call again on tensors that are like those of the call which it was prepared for."""
@@ -29,16 +29,15 @@ _CALLS: dict[Key, Again] = {}
 def key_of(backend: str, tensors: tuple[Tensor, ...], *options: object) -> Key | None:
     """What the checks and the kernel of a call follow from; None of a call that needs a look at more.
 
-    That is: one that a compiler traces, a mode or a profiler observes, or autocast changes; one of which
-    derivatives may be wanted; tensors of a subclass, without strides, or not aligned; options that are not
-    bool, float or str.
+    That is: one that a compiler traces, a mode or a profiler observes, or that autocast or a transform
+    changes; tensors of a subclass, without strides, or not aligned; options that are not bool, float or str.
     """
     if torch.compiler.is_compiling() or {type(x) for x in tensors} != {Tensor}:
         return None
     device = tensors[0].device
     if device.type not in DEVICES or not PLAIN.issuperset(map(type, options)):
         return None
-    if torch.is_autocast_enabled(device.type) or differentiated(*tensors) or needs_dispatcher(*tensors):
+    if torch.is_autocast_enabled(device.type) or transformed() or needs_dispatcher(*tensors):
         return None
     try:
         bits = 0
@@ -50,7 +49,7 @@ def key_of(backend: str, tensors: tuple[Tensor, ...], *options: object) -> Key |
         alike = tuple([(x.shape, x.stride(), x.dtype) for x in tensors])
     except RuntimeError:  # neither a sparse nor a nested tensor has an address and strides
         return None
-    return (backend, device, alike, *options)
+    return (backend, device, alike, differentiated(*tensors), *options)
 
 
 def recalled(key: Key | None) -> Again | None:

@@ -145,8 +145,24 @@ def test_a_remembered_call_equals_the_first_and_refuses_what_the_first_would(
             attend(misfit, k, v)
     with pytest.raises(TypeError):
         attend(q, k, v, eps="1e-6")
-    q.requires_grad_()
-    assert attend(q, k, v).requires_grad and len(remembered._CALLS) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_remembered_call_has_the_first_and_second_gradients_of_the_recurrence(
+    mode: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "DEVICES", [device])
+    x = inputs(device)
+
+    def gradients(out: Tensor) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(out, x, torch.ones_like(out), create_graph=True)
+        return *first, torch.autograd.grad(first[0].square().sum(), x[2])[0]
+
+    expected = gradients(linear_reference(*x, causal=mode == "causal"))
+    for _ in range(3):
+        out = linear_attention(*x, causal=mode == "causal", backend="triton")
+        assert gradient_error(gradients(out), expected) < TOLERANCES[torch.float32][1]
+    assert len(remembered._CALLS) == 1
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -154,19 +170,23 @@ def test_remembered_steps_equal_a_prefill(
     in_place: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remembered, "DEVICES", [device])
-    x = [each.detach() for each in inputs(device)]
-    expected = linear_reference(*x, causal=True)
+    q, k, v = (each.detach() for each in inputs(device))
+
+    def token(t: int) -> tuple[Tensor, Tensor, Tensor]:
+        return q[:, :, t : t + 1].clone(), k[:, :, t : t + 1].clone(), v[:, :, t : t + 1].clone()
+
+    take = partial(linear_attention_step, in_place=in_place, backend="triton")
+    expected = linear_reference(q, k, v, causal=True)
     state = State.empty(1, 1, 16, 16, device=device)
     for t in range(5):
         before = state
-        step = (each[:, :, t : t + 1].clone() for each in x)
-        out, state = linear_attention_step(*step, state, in_place=in_place, backend="triton")
+        out, state = take(*token(t), state)
         assert (state.S is before.S) == in_place
         assert relative_error(out, expected[:, :, t : t + 1]) < 1e-5
     assert len(remembered._CALLS) == 1
     version = state.S._version
-    linear_attention_step(*(each[:, :, :1].clone() for each in x), state, in_place=True, backend="triton")
-    assert state.S._version == version + 1
+    take(*token(0), state)
+    assert state.S._version == version + in_place
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -12,6 +12,7 @@ from attention.kernels.forms.linear import LinearOptions, attend, by_key_heads, 
 from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.operator import (
     repeated_inference,
+    repeated_training,
     triton_differentiable,
     triton_forward,
     triton_from_state,
@@ -146,14 +147,15 @@ def _prepared(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: floa
     """How a call on tensors like these is repeated, with no look at them, or None where one is needed."""
     if not _rows(q, k, v) or q.shape[2] != k.shape[2]:
         return None
-    return repeated_inference(q, k, v, causal, phi, eps, PRECISION[q.dtype])
+    repeated = repeated_training if differentiated(q, k, v) else repeated_inference
+    return repeated(q, k, v, causal, phi, eps, PRECISION[q.dtype])
 
 
 def _prepared_step(
     q: Tensor, k: Tensor, v: Tensor, state: State, phi: str, eps: float, in_place: bool
 ) -> Any:
     """How a step on tensors like these is repeated, with no look at them, or None where one is needed."""
-    if not _rows(q, k, v) or not serves_step(q, k, *state):
+    if differentiated(q, k, v, *state) or not _rows(q, k, v) or not serves_step(q, k, *state):
         return None
     return repeated_step(q, k, v, state, phi, eps, in_place)
 

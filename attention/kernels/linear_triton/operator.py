@@ -290,6 +290,43 @@ triton_differentiable = differentiable(
 )
 
 
+class Again(torch.autograd.Function):
+    """A call like an earlier one, with its gradients, while no transform of torch's is active."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Launches, options: tuple[Any, ...], *x: Tensor) -> Tensor:
+        q, _, v = x
+        out = contiguous_output(q, v)
+        ctx.save_for_backward(*x, out, *run.taped("forward", (*x, out), _keep)[:3])
+        ctx.options = options
+        ctx.set_materialize_grads(False)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, do: Tensor | None) -> tuple[Tensor | None, ...]:
+        if do is None:
+            return (None,) * 5
+        gradients: Operator = triton_differentiable.gradients  # type: ignore[attr-defined]
+        return None, None, *gradients(do, *ctx.saved_tensors, *ctx.options)
+
+
+_again = fast_apply(Again)
+
+
+def repeated_training(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The operator of aligned tensors like these, with its gradients, with no look at them."""
+    run = launches(q, k, v, causal, phi, precision, eps=eps)
+    options = causal, phi, eps, precision, None
+
+    def again(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out: Tensor = _again(run, options, q, k, v)
+        return out
+
+    return again
+
+
 class FromState(torch.autograd.Function):
     """The operator from an initial state to a final one, with its gradients."""
 
