@@ -111,6 +111,22 @@ def test_gradients_of_linear_triton_reach_the_parameters_of_a_callable_feature_m
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("of_q", "of_k", "of_v"), [(30, 30, 1), (1, 1, 2e4), (1e3, 1e3, 1e3), (0.01, 1e3, 1e-2), (1e4, 0.01, 1)]
+)
+def test_float16_of_any_size_gives_what_float64_gives(
+    of_q: float, of_k: float, of_v: float, mode: str, device: str
+) -> None:
+    """Scores and sums pass the largest float16, 65504, and its smallest."""
+    x = (each.detach() * size for each, size in zip(inputs(device), (of_q, of_k, of_v), strict=True))
+    q, k, v = (each.clamp(-6e4, 6e4).half() for each in x)
+    out = linear_triton(q, k, v, causal=mode == "causal")
+    assert (
+        relative_error(out, linear_reference(q, k, v, causal=mode == "causal")) < TOLERANCES[torch.float16][0]
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_call_after_one_of_the_same_tensor_thrice_takes_its_own_three(mode: str, device: str) -> None:
     """What a first call launched is launched again: of its one tensor a later call has three."""
     q, k, v = inputs(device)

@@ -60,7 +60,7 @@ def plan_of_case(case: Case) -> Plan:
         for heads, n, width in sizes
     )
     shape, _, of_values = ((case.batch, *size) for size in sizes)
-    return make_plan(shape, of_values, layouts, aligned=True, causal=case.causal)
+    return make_plan(shape, of_values, layouts, aligned=True, causal=case.causal, half=True)
 
 
 def of_all_heads(plan: Plan, found: tuple[Terms, Terms]) -> dict[str, int]:

@@ -24,7 +24,7 @@ from attention.kernels.tensors import (
     contiguous_output,
     unit_stride,
 )
-from attention.kernels.triton_common.checks import check_call, check_reach
+from attention.kernels.triton_common.checks import check_call, check_reach, in_halves
 from attention.kernels.triton_common.plan import begin_aligned, make_plan, plan_of
 from attention.torch_internals import fast_apply
 
@@ -78,7 +78,15 @@ def launches(
         check_call(NAME, q, k, v, phi, precision, plain=False)
         check_packed(q, k, causal, cu_seqlens)
         layouts = tuple([layout[1:] for layout in alike])
-        plan = make_plan(q.shape, v.shape, layouts, aligned, packed=packed is not None, causal=causal)
+        plan = make_plan(
+            q.shape,
+            v.shape,
+            layouts,
+            aligned,
+            packed=packed is not None,
+            causal=causal,
+            half=in_halves(precision),
+        )
         if packed and not causal:  # a descriptor knows nothing of the ends of sequences
             plan = replace(plan, described=False)
         check_reach(NAME, plan, layouts)
@@ -185,7 +193,7 @@ def _(
     check_call(NAME, q, k, v, phi, precision, plain=False)
     check_packed(q, k, causal, cu_seqlens)
     check_device(NAME, q, S0, z0)
-    plan = plan_of(q, k, v, packed=cu_seqlens is not None, causal=causal)
+    plan = plan_of(q, k, v, packed=cu_seqlens is not None, causal=causal, half=in_halves(precision))
     count = plan.summed(final=final)
     slots, D, E = plan.slots(count), plan.key_width, plan.value_width
 
@@ -384,7 +392,7 @@ def _inference_macs(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str,
     cu_seqlens: Tensor | None,
 ) -> dict[str, int]:  # fmt: skip
-    plan = plan_of(q, k, v, packed=cu_seqlens is not None, causal=causal)
+    plan = plan_of(q, k, v, packed=cu_seqlens is not None, causal=causal, half=in_halves(precision))
     return of_all_heads(plan, forward_terms(plan))
 
 
@@ -392,13 +400,15 @@ def _forward_macs(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
     causal: bool, phi: str, eps: float, precision: str, cu_seqlens: Tensor | None, final: bool, keep: bool,
 ) -> dict[str, int]:  # fmt: skip
-    plan = plan_of(q, k, v, (S0, z0), packed=cu_seqlens is not None, causal=causal)
+    plan = plan_of(q, k, v, (S0, z0), packed=cu_seqlens is not None, causal=causal, half=in_halves(precision))
     return of_all_heads(plan, forward_terms(plan, final=final))
 
 
 def _backward_macs(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:
-    *others, causal, _phi, _precision, cu_seqlens, _final = rest
-    plan = plan_of(q, k, v, (do, *others), packed=cu_seqlens is not None, causal=causal)
+    *others, causal, _phi, precision, cu_seqlens, _final = rest
+    plan = plan_of(
+        q, k, v, (do, *others), packed=cu_seqlens is not None, causal=causal, half=in_halves(precision)
+    )
     return of_all_heads(plan, backward_terms(plan))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention.kernels.tensors import dtype_name
 from attention.kernels.triton_common.launch import Launch, Repeat
 from attention.kernels.triton_common.plan import Plan, Tiles
 from attention.kernels.triton_common.tape import Tape
@@ -76,7 +77,7 @@ class Passes:
         from triton import language as tl
 
         plan = self.plan
-        operand = tl.bfloat16 if plan.narrow else tl.float32
+        operand = getattr(tl, dtype_name(t.operand))
         edges = (tokens % t.C != 0, plan.key_width % tile[0] != 0, plan.value_width % tile[1] != 0)
         constants = (
             self.phi, operand, self.precision, t.C, *tile, t.blocks, t.num_stages, plan.described, *edges

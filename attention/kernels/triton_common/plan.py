@@ -38,7 +38,10 @@ Layout = tuple[torch.device, torch.dtype, Strides]
 
 
 class Tiles(NamedTuple):
-    """Tiles of a pass on chunks of ``C`` tokens: a program holds all of one width, a block of the other."""
+    """Tiles of a pass on chunks of ``C`` tokens: a program holds all of one width, a block of the other.
+
+    ``operand``: dtype of the operands of matrix products.
+    """
 
     C: int
     held: int
@@ -46,6 +49,7 @@ class Tiles(NamedTuple):
     blocks: int
     num_warps: int
     num_stages: int
+    operand: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Plan:
         kv_heads, keys: Hkv and Nk.
         device: of all tensors.
         dtype: of q, k and v.
+        half: whether a forward of float16 has operands of float16, which its passes must scale.
         aligned: whether all tensors begin at multiples of 16 bytes, which Triton's compiler makes use of.
         described: whether descriptors move the tiles, by the card's copy engine; else pointers do.
         gluon: whether the Gluon passes serve the call; else Triton's do.
@@ -76,6 +81,7 @@ class Plan:
     value_width: int
     device: torch.device
     dtype: torch.dtype
+    half: bool
     aligned: bool
     described: bool
     gluon: bool
@@ -90,6 +96,12 @@ class Plan:
     def narrow(self) -> bool:
         """Whether the operands of matrix products are bfloat16; else they are float32."""
         return self.dtype == torch.bfloat16
+
+    def operand(self, *, reverse: bool) -> torch.dtype:
+        """Of matrix products in a pass; one of a backward goes in reverse, or is ``differentiate``."""
+        if self.half and not reverse:
+            return torch.float16
+        return torch.bfloat16 if self.narrow else torch.float32
 
     @property
     def all_heads(self) -> int:
@@ -120,15 +132,16 @@ class Plan:
 
     def differentiate_tiles(self, *, reverse: bool = False) -> Tiles:
         """Tiles of the pass that makes dq and dk; it holds all of Dv."""
-        tiles = self._tiles(self.value_width, self.key_width, reverse)
+        tiles = self._tiles(self.value_width, self.key_width, reverse, back=True)
         if self.described and not self.in_gluon(reverse=reverse) and tiles.held <= 128:
             return tiles._replace(num_stages=3)  # a program fills a multiprocessor with two as well
         return tiles
 
-    def _tiles(self, held: int, split: int, reverse: bool) -> Tiles:
+    def _tiles(self, held: int, split: int, reverse: bool, back: bool = False) -> Tiles:
         if self.in_gluon(reverse=reverse):
             return gluon_tiles()
-        return triton_tiles(held, split, self.dtype, self.causal)
+        operand = self.operand(reverse=reverse or back)
+        return triton_tiles(held, split, self.dtype, operand, self.causal)
 
     def summed(self, *, final: bool) -> int:
         """How many segments are summed before the walk: the last only where all or the end is asked for.
@@ -164,6 +177,7 @@ def make_plan(
     gluon: bool = True,
     packed: bool = False,
     causal: bool = True,
+    half: bool = False,
 ) -> Plan:
     """The plan of one call.
 
@@ -175,6 +189,7 @@ def make_plan(
         gluon: whether the kernel has passes in Gluon.
         packed: whether sequences stand one behind another, for which no pass in Gluon is written.
         causal: whether a query sees only the keys up to its own.
+        half: whether the kernel has a forward of float16 for operands of that dtype.
 
     Raises:
         ValueError: tensors of several devices.
@@ -201,9 +216,10 @@ def make_plan(
     size, count = cut(tokens, batch * kv_heads, device, programs, chunk)
     key_size, key_count = cut(keys, batch * kv_heads, device, programs, chunk)
     described = aligned and moved(strides)
+    halves = half and dtype == torch.float16 and (causal or not packed)
     return Plan(
         batch, heads, kv_heads, tokens, keys, width, value_width, device, dtype,
-        aligned, described, widths and described, count, size, key_count, key_size, packed, causal,
+        halves, aligned, described, widths and described, count, size, key_count, key_size, packed, causal,
     )  # fmt: skip
 
 
@@ -216,13 +232,21 @@ def plan_of(
     gluon: bool = True,
     packed: bool = False,
     causal: bool = True,
+    half: bool = False,
 ) -> Plan:
     """The plan of a call on these tensors; those that a compiler makes, without memory, count as aligned."""
     given = [q, k, v, *[x for x in others if x is not None]]
     layouts = tuple([(x.device, x.dtype, x.stride()) for x in given])
     fake = any(x.untyped_storage().device.type == "meta" for x in given)
     return make_plan(
-        q.shape, v.shape, layouts, fake or begin_aligned(given), gluon=gluon, packed=packed, causal=causal
+        q.shape,
+        v.shape,
+        layouts,
+        fake or begin_aligned(given),
+        gluon=gluon,
+        packed=packed,
+        causal=causal,
+        half=half,
     )
 
 
@@ -260,28 +284,30 @@ def cut(tokens: int, heads: int, device: torch.device, programs: int, chunk: int
 
 def gluon_tiles() -> Tiles:
     """Tiles of a Gluon pass, which holds all of both widths."""
-    return Tiles(GLUON_WIDTH, GLUON_WIDTH, GLUON_WIDTH, 1, 8, 2)
+    return Tiles(GLUON_WIDTH, GLUON_WIDTH, GLUON_WIDTH, 1, 8, 2, torch.bfloat16)
 
 
-def triton_tiles(held: int, split: int, dtype: torch.dtype, causal: bool) -> Tiles:
+def triton_tiles(held: int, split: int, dtype: torch.dtype, operand: torch.dtype, causal: bool) -> Tiles:
     """Tiles of a Triton pass that holds all of the width ``held``, and blocks of the width ``split``."""
     # A width may be a symbol of torch's compiler: tiles are of one width.
-    return _triton_tiles(int(held), int(split), dtype, causal)
+    return _triton_tiles(int(held), int(split), dtype, operand, causal)
 
 
 @lru_cache(maxsize=1024)
-def _triton_tiles(held: int, split: int, dtype: torch.dtype, causal: bool) -> Tiles:
+def _triton_tiles(held: int, split: int, dtype: torch.dtype, operand: torch.dtype, causal: bool) -> Tiles:
     held, block = padded(held), min(padded(split), 64)
     blocks, small = -(-split // block), held <= 64
-    if dtype == torch.bfloat16:
+    if operand != torch.float32:
         if max(held, block) <= 32:  # one warp holds a state, and waits for no other
-            return Tiles(32, held, block, blocks, 1, 3)
-        return Tiles(64, held, block, blocks, 4, 3 if small else 2)
+            return Tiles(32, held, block, blocks, 1, 3, operand)
+        return Tiles(64, held, block, blocks, 4, 3 if small else 2, operand)
     # Operands of float32 fill the shared memory twice as fast. A walk of three products for one, in tf32x3,
     # has registers for 32 tokens.
     if small:
-        return Tiles(32 if causal and dtype == torch.float32 else 64, held, block, blocks, 4, 3)
-    return Tiles(32 if held <= 128 else 16, held, block, blocks, 4 if held <= 128 else 8, 2)
+        return Tiles(32 if causal and dtype == torch.float32 else 64, held, block, blocks, 4, 3, operand)
+    if held <= 128:
+        return Tiles(32, held, block, blocks, 4, 2, operand)
+    return Tiles(16, held, block, blocks, 8, 2, operand)
 
 
 def padded(width: int) -> int:

@@ -57,6 +57,20 @@ def slope(x, MAP: tl.constexpr):
 
 
 @triton.jit
+def in_range(x, T: tl.constexpr):
+    """X [rows, columns] as an operand of dtype T, and what its rows are to be multiplied by.
+
+    float16 holds no sums, so that its rows are divided by their largest elements; other dtypes hold them.
+    """
+    if tl.float16 == T:
+        largest = tl.max(tl.abs(x), 1)
+        largest = tl.where(largest > 0, largest, 1.0)
+        return (x / largest[:, None]).to(T), largest
+    else:
+        return x.to(T), None
+
+
+@triton.jit
 def fold(x):
     """Partial sums of rows: of every sixteenth, which one thread holds."""
     return tl.sum(tl.reshape(x, [x.shape[0] // 16, 16, x.shape[1]]), 0)
