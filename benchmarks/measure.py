@@ -14,6 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from attention import Case, Costs, get_kernel
 from attention.kernels.registry import NONE
 from attention.profiler import CLOCKS, Counted, clock_name, peak_memory, try_count_flops, warm_up
+from attention.profiler.clock import Runway
 from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
 from benchmarks.computed import Candidate, Computed, compute_long, compute_short
 from benchmarks.grid import series_of
@@ -25,6 +26,9 @@ from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare
 # and another repetition of it says more than another round. Beyond some hundred the rounds of one
 # repetition say nothing new, since they are not independent.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200
+# What precedes each round on a card may take this share of the time for a case: it can be many times as long
+# as a short call, or as one of many small kernels, which the host enqueues for longer than they take.
+RUNWAY_SHARE = 0.15
 # Crosses the chunks of every chunked kernel, 512 tokens at most, and ends inside one.
 CHECK_SEQ_LEN = 600
 
@@ -106,7 +110,8 @@ class Measurer:
         seconds, before_round = self._warm_up(call, case)
         benchmark.extra_info.update(self.record(case, repetition))
         # A stall in the warm-up shall not leave a short call with one round.
-        rounds = self._rounds(case, min(seconds, known or seconds), repetition)
+        runway = before_round.seconds if isinstance(before_round, Runway) else 0.0
+        rounds = self._rounds(case, min(seconds, known or seconds), repetition, runway)
         benchmark.pedantic(call, setup=before_round, rounds=rounds)  # type: ignore[no-untyped-call]
         if benchmark.stats:
             # The median, not the warm-up: a stall in one call would leave out the longer lengths.
@@ -127,12 +132,13 @@ class Measurer:
     def _warm_up(self, call: Callable[[], object], case: Case) -> tuple[float, Callable[[], None] | None]:
         return warm_up(call, case.device, clock_name(case.device, self.clock))
 
-    def _rounds(self, case: Case, seconds: float, repetition: int) -> int:
+    def _rounds(self, case: Case, seconds: float, repetition: int, runway: float = 0.0) -> int:
         if case.subject == "layer":
             so_far = [self.layer_rounds * done // self.repetitions for done in (repetition - 1, repetition)]
             return max(1, so_far[1] - so_far[0])
         least = 1 if seconds > LONG_ROUND_S else LEAST_ROUNDS
-        return max(least, min(MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-9))))
+        most = min(MOST_ROUNDS, RUNWAY_SHARE * self.case_seconds / max(runway, 1e-9))
+        return max(least, int(min(most, self.case_seconds / max(seconds, 1e-9))))
 
     def record(self, case: Case, repetition: int) -> dict[str, Any]:
         """The flat JSON scalars that stand beside the times of a case."""

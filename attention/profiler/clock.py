@@ -90,6 +90,7 @@ class Runway:
     is repeated until the device is busy for longer than the host needs to enqueue the call, so
     that the call's kernels follow each other without waiting for the host. A call that synchronises
     inside cannot be run ahead of; its time then holds the launches after the synchronisation.
+    ``seconds``: how long it takes.
     """
 
     def __init__(self, clock: str) -> None:
@@ -97,6 +98,7 @@ class Runway:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         self._buffer = torch.empty(4 * properties.L2_cache_size, dtype=torch.uint8, device="cuda")
         self._fills = 1
+        self.seconds = 0.0
         self._left: list[float] = []
 
     def learn(self, call: Callable[[], object]) -> float:
@@ -111,9 +113,10 @@ class Runway:
         enqueued = perf_counter() - began
         seconds = cuda_device() - start
         self._left.append(_host_seconds(torch.cuda.synchronize))
+        fill = after_fill - before_fill
         if self._clock == "device":
-            runway = RUNWAY_FACTOR * enqueued + RUNWAY_SECONDS
-            self._fills = 1 + int(runway / (after_fill - before_fill))
+            self._fills = 1 + int((RUNWAY_FACTOR * enqueued + RUNWAY_SECONDS) / fill)
+        self.seconds = self._fills * fill
         return seconds
 
     def refuse_other_streams(self, seconds: float) -> None:
