@@ -58,16 +58,18 @@ def slope(x, MAP: tl.constexpr):
 
 @triton.jit
 def in_range(x, T: tl.constexpr):
-    """X [rows, columns] as an operand of dtype T, and what its rows are to be multiplied by.
-
-    float16 holds no sums, so that its rows are divided by their largest elements; other dtypes hold them.
-    """
+    """X [rows, columns] as an operand of dtype T; of float16, which holds no sums, divided by its sizes."""
     if tl.float16 == T:
-        largest = tl.max(tl.abs(x), 1)
-        largest = tl.where(largest > 0, largest, 1.0)
-        return (x / largest[:, None]).to(T), largest
+        return (x / sizes(x)[:, None]).to(T)
     else:
-        return x.to(T), None
+        return x.to(T)
+
+
+@triton.jit
+def sizes(x):
+    """The largest element of each row, 1 where all are 0."""
+    largest = tl.max(tl.abs(x), 1)
+    return tl.where(largest > 0, largest, 1.0)
 
 
 @triton.jit

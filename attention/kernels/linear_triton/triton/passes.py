@@ -43,6 +43,7 @@ from attention.kernels.triton_common.tiles import (
     moved_to,
     of_head,
     seen,
+    sizes,
     slope,
     store_rows,
     store_tile,
@@ -103,9 +104,11 @@ def attend(
     for i in tl.range(0, chunks * LOOP, num_stages=STAGES):
         j = i % LOOP
         chunk = chunk_of(walk, i // LOOP, chunks, N, C, REVERSE)
-        before, of_before = in_range(state, T)
+        before = in_range(state, T)
         if not REVERSE:
-            total, of_total = in_range(z_sum, T)
+            total = in_range(z_sum, T)
+        if tl.float16 == T:
+            of_before, of_total = sizes(state), sizes(z_sum)
         mask = ahead
         if PACKED:
             bounds, edge = load_bounds(ends, chunk, N, REVERSE), load_edge(ends, chunk, N, C, REVERSE)
@@ -137,10 +140,15 @@ def attend(
         if PAD_D and MAP == "elu":
             # Beyond D keys are mapped to 1.
             phi = tl.where(d.numbers[None, :] < D, phi, 0.0)
-        left_hand, of_rows = in_range(phi, T)
+        left_hand = in_range(phi, T)
+        if tl.float16 == T:
+            of_rows = sizes(phi)
         if CAUSAL:
             scores = tl.dot(left_hand, tl.trans(right_hand), input_precision=PRECISION)
-            scores, of_scores = in_range(tl.where(mask, scores, 0.0), T)
+            scores = tl.where(mask, scores, 0.0)
+            if tl.float16 == T:
+                of_scores = sizes(scores)
+            scores = in_range(scores, T)
         if LOOP == 1 or j == 0:
             result = tl.dot(left_hand, tl.trans(before), input_precision=PRECISION)
             if tl.float16 == T:
