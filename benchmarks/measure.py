@@ -209,12 +209,9 @@ def _untimed(prepared: Prepared, case: Case) -> dict[str, Any]:
     }
 
 
-NOT_ASKED = Energy(None, reason="it was not asked for: --energy measures it")
-
-
 def _energy(call: Callable[[], object], case: Case, *, asked: bool) -> dict[str, Any]:
-    """Energy of a call in a pass of its own, or why it is not known."""
-    found = measure_energy(call, find_meter(case.device), case.device) if asked else NOT_ASKED
+    """Energy of a call in a pass of its own, or why it is not known although it was asked for."""
+    found = measure_energy(call, find_meter(case.device), case.device) if asked else Energy(None)
     return {
         "energy_j": found.joules,
         "energy_error_j": found.error,

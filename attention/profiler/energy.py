@@ -29,7 +29,7 @@ RAMP_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy of one call, in joules; None, with the reason, where it cannot be told.
+    """Energy of one call, in joules; None, with the reason, where it was asked for and cannot be told.
 
     Attributes:
         joules: All that the device took, divided by the calls: what it draws when idle is part of it.

@@ -17,7 +17,7 @@ from attention.profiler.energy import Energy, find_meter, measure_energy
 from attention.profiler.flops import try_count_flops
 from attention.profiler.memory import peak_memory
 
-NOT_ASKED = Energy(None, reason="it was not asked for: energy=True measures it")
+NOT_ASKED = Energy(None)
 
 
 @dataclass(frozen=True)

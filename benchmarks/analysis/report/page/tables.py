@@ -12,14 +12,16 @@ from benchmarks.analysis.page.content import Cell, Grid
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.cases import spread
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary
-from benchmarks.analysis.report.page.amounts import ENERGY, bytes_words, joules
+from benchmarks.analysis.report.energies import ENERGY, OF_TOKEN
+from benchmarks.analysis.report.page.amounts import bytes_words
 from benchmarks.analysis.report.page.points import interval_words, known, number
 
 AMOUNTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "flops": ("FLOPs", lambda value: wording.amount(value, "FLOP")),
     "min_bytes": ("least bytes", bytes_words),
     "peak_bytes": ("peak memory", bytes_words),
-    ENERGY: ("energy", joules),
+    ENERGY: ("energy", wording.joules),
+    OF_TOKEN: ("energy a token", wording.joules),
 }
 """Columns of amounts, with their names and words."""
 
@@ -63,7 +65,7 @@ def _times(case: pd.Series) -> Iterator[Cell]:
 
 def crossovers_grid(pairs: Sequence[PairCrossover]) -> Iterator[Grid]:
     """A row for each pair of a contender and a baseline, in time and in memory; none without any."""
-    words = {"time": "time", "peak_bytes": "peak memory"}
+    words = {"time": "time", "peak_bytes": "peak memory", ENERGY: "energy"}
     rows = [
         [
             Cell(pair.contender),
