@@ -48,10 +48,7 @@ def compare_energies(parts: Sequence[Stratum], margin: float) -> list[EnergyChan
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     """Log joules per unit (rows) and case (columns); repetitions of a single run repeat its one reading."""
-    known_rows = _known(rows)
-    if rows["run"].nunique() == 1:
-        known_rows = known_rows.assign(unit=0)
-    joules = known_rows.groupby(["unit", "case"], sort=False)[ENERGY].median().unstack("case")
+    joules = _known(rows).groupby(["unit", "case"], sort=False)[ENERGY].median().unstack("case")
     return joules.apply(np.log)
 
 
