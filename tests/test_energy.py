@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from attention import profile
 from attention.profiler import counters, energy
 from attention.profiler.counters import CounterError, find_counter, nvml_counter, rapl_counter
 from attention.profiler.energy import Energy, Meter, find_meter, measure_energy
@@ -153,6 +154,22 @@ def test_the_reason_for_no_meter_is_the_reason_for_no_energy(monkeypatch: pytest
     find_meter.cache_clear()
     assert measure_energy(lambda: None, find_meter("cpu"), "cpu") == Energy(None, reason="no counter here")
     find_meter.cache_clear()
+
+
+def test_a_profile_holds_the_energy_that_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(0.02)
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        device.call()
+        return x
+
+    meters = {"cpu": device.meter()}
+    monkeypatch.setattr(sys.modules["attention.profiler.profile"], "find_meter", meters.__getitem__)
+    found = profile(call, torch.ones(1), rounds=1, energy=True)
+    assert found.energy.joules == pytest.approx(WORKING_W * device.call_s, abs=found.energy.error)
+    assert found.asdict()["energy_j"] == found.energy.joules and str(found).split()[-1].startswith("35")
+    without = profile(call, torch.ones(1), rounds=1)
+    assert without.energy == Energy(None) and str(without).split()[-1] == "-"
 
 
 # --- RAPL ----------------------------------------------------------------------------------------------

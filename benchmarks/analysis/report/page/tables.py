@@ -85,6 +85,7 @@ def crossovers_grid(pairs: Sequence[PairCrossover]) -> Iterator[Grid]:
 
 def exponents_grid(series: Sequence[Series]) -> Iterator[Grid]:
     """A row for each series with its exponents; none without any."""
+    energy = ["p of energy"] if any(one.energy_exponent for one in series) else []
     rows = [
         [
             Cell(one.kernel),
@@ -96,6 +97,7 @@ def exponents_grid(series: Sequence[Series]) -> Iterator[Grid]:
             Cell(one.exponent.firmness),
             _number(one.flops_exponent),
             _number(one.peak_bytes_exponent),
+            *(_number(one.energy_exponent.value if one.energy_exponent else None) for _ in energy),
             Cell(wording.seconds(one.overhead_s), known(one.overhead_s)),
         ]
         for one in series
@@ -108,6 +110,7 @@ def exponents_grid(series: Sequence[Series]) -> Iterator[Grid]:
         "how firm",
         "p of FLOPs",
         "p of memory",
+        *energy,
         "overhead",
     ]
     if rows:
