@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.analysis import wording
@@ -52,9 +53,10 @@ def of_case(rows: pd.DataFrame) -> Mapping[str, float]:
     runs = pd.to_numeric(rows[ENERGY]).astype(float).groupby(rows["run"]).median()
     errors = pd.to_numeric(rows[ERROR]).astype(float) if ERROR in rows else pd.Series(dtype=float)
     joules = float(runs.median())
+    between = float(runs.max() - runs.min()) / 2 if len(runs) > 1 else math.nan
     return {
         ENERGY: joules,
-        ERROR: max(float(errors.median()), float(runs.max() - runs.min()) / 2),
+        ERROR: float(np.fmax(errors.median(), between)),
         OF_TOKEN: joules / tokens(first),
     }
 
