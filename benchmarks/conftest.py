@@ -21,7 +21,7 @@ from benchmarks.grid import schedule, series_of
 from benchmarks.guard import Guard
 from benchmarks.ledger import Ledger
 from benchmarks.machine.cards import find_card
-from benchmarks.machine.conditions import Watch, environment, seconds_since_start
+from benchmarks.machine.conditions import Watch, environment, idle_power, seconds_since_start
 from benchmarks.measure import Measurer, device_name
 from benchmarks.options import (
     add_options,
@@ -110,6 +110,7 @@ def _measuring(config: pytest.Config, *, apart: bool) -> Measuring:
         layer_rounds=int(positive(config, "layer_rounds", 20)),
         case_seconds=positive(config, "case_seconds", preset.case_seconds),
         round_seconds=round_seconds,
+        energy=config.getoption("energy"),
     )
     if not apart:
         return Guard(measurer, watch, timeout_s)
@@ -186,6 +187,8 @@ def _begin(config: pytest.Config) -> None:
     # The driver belongs to the machine also where only its CPU is measured.
     find = measuring.watch.find_card or (find_card if "cuda" in present_devices() else None)
     run.update(environment(find() if find else None))
+    if config.getoption("energy"):
+        run.update(idle_power(chosen_devices(config) or present_devices()))
     cases = measuring.ledger.cases
     saving = Saving(config, measuring.journal)
     saving.begin(run, {key: _placed(config, cases[key].fields()) for key in measuring.ledger.selected})

@@ -1,4 +1,4 @@
-"""How one case is measured: checked against the oracle, its memory read, then timed round by round."""
+"""How one case is measured: checked against the oracle, its memory read, timed, and its energy read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case, Costs, get_kernel
 from attention.kernels.registry import NONE
-from attention.profiler import CLOCKS, Counted, clock_name, peak_memory, try_count_flops, warm_up
+from attention.profiler import (
+    CLOCKS,
+    Counted,
+    Energy,
+    clock_name,
+    find_meter,
+    measure_energy,
+    peak_memory,
+    try_count_flops,
+    warm_up,
+)
 from attention.profiler.clock import Runway
 from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
 from benchmarks.computed import Candidate, Computed, compute_long, compute_short
@@ -51,6 +61,7 @@ class Measurer:
     layer_rounds: int
     case_seconds: float
     round_seconds: float
+    energy: bool = False
 
     def __post_init__(self) -> None:
         self._computed: dict[Case, Computed] = {}
@@ -103,7 +114,8 @@ class Measurer:
             self.ledger.learn_bytes(short, peak_memory(call, short.device).tensor_bytes)
 
     def _time(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:
-        if case.key not in self._read:
+        first = case.key not in self._read
+        if first:
             self._read[case.key] = self._look_at(case)
         call = prepare(case)
         known = self.ledger.seconds_of(case)
@@ -117,6 +129,9 @@ class Measurer:
             # The median, not the warm-up: a stall in one call would leave out the longer lengths.
             self.ledger.learn_seconds(case, benchmark.stats.stats.median)
             self.ledger.measured.add(case.key)
+        if first:  # after the rounds, because it warms the device up
+            self._read[case.key] |= _energy(call, case, asked=self.energy)
+            benchmark.extra_info.update(self._read[case.key])
 
     def _look_at(self, case: Case) -> dict[str, Any]:
         """What is known of a case before it is timed.
@@ -197,6 +212,17 @@ def _untimed(prepared: Prepared, case: Case) -> dict[str, Any]:
         "peak_rss_bytes": peak.rss_bytes,
         "counted_flops": counted[-1].flops,
         **_amounts(SUBJECTS[case.subject].costs(case), counted[-1], prepared.min_bytes),
+    }
+
+
+def _energy(call: Callable[[], object], case: Case, *, asked: bool) -> dict[str, Any]:
+    """Energy of a call in a pass of its own, or why it is not known although it was asked for."""
+    found = measure_energy(call, find_meter(case.device), case.device) if asked else Energy(None)
+    return {
+        "energy_j": found.joules,
+        "energy_error_j": found.error,
+        "energy_call_s": found.call_s,
+        "energy_unknown": found.reason,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,6 +147,12 @@ def add_options(parser: pytest.Parser) -> None:
         choices=("device", "wall"),
         default="device",
         help="CUDA: device leaves launch latency out, wall holds it. A CPU has wall only. Default: device.",
+    )
+    add(
+        "--energy",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="Measure the energy of each case once, in a pass of its own of half a second to some seconds.",
     )
     add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 0.3.")
     add(

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.comparison.conclusions import Comparison, Ratio, SideSummary
-from benchmarks.analysis.comparison.naming import ORDER, QUANTITIES, change, commits, share
+from benchmarks.analysis.comparison.naming import ENERGY_ORDER, ORDER, QUANTITIES, change, commits, share
 from benchmarks.analysis.comparison.states import ALPHA, FARTHEST, chance
 from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 
@@ -51,6 +51,10 @@ def answer(comparison: Comparison) -> Iterator[str]:
     parts = [f"{cases[verdict]} {words.get(verdict, verdict)}" for verdict in ORDER if cases[verdict]]
     if parts:
         yield f"Time: {', '.join(parts)}."
+    energies = count_verdicts(comparison.energies)
+    parts = [f"{energies[one]} {words.get(one, one)}" for one in ENERGY_ORDER if energies[one]]
+    if parts:
+        yield f"Energy: {', '.join(parts)}."
     for verdict in ("larger", "smaller"):
         rows = [row for row in comparison.counts if row.verdict == verdict]
         quantities = Counter(QUANTITIES[row.quantity][0] for row in rows)

@@ -13,6 +13,7 @@ import pandas as pd
 from benchmarks.analysis.reading.records import Records, as_frame
 from benchmarks.analysis.reading.setting import CASE, SETTING, Setting
 from benchmarks.analysis.report.ceilings import find_ceilings
+from benchmarks.analysis.report.energies import of_case
 from benchmarks.analysis.report.floors import FLOOR, with_floors
 from benchmarks.analysis.scaling.units import Floats, student_interval
 
@@ -102,6 +103,7 @@ def _measured_case(rows: pd.DataFrame) -> dict[str, object]:
         "repetitions": len(repetitions),
         "units": len(units),
         "outcome": "measured",
+        **of_case(rows),
     }
     if first["subject"] == "layer":
         # Quartiles in the place of missing rounds have another mean.

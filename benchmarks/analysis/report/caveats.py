@@ -45,6 +45,7 @@ def name_caveats(
         *_precisions(records.rows, crossovers),
         *_borrowed_costs(records.rows),
         *_unknown_flops(records.rows),
+        *_unknown_energy(records.rows),
         *_missing(records.rows, roles),
         *_without_ceilings(series, ceilings),
         *_of_crossovers(crossovers),
@@ -152,6 +153,13 @@ def _unknown_flops(rows: pd.DataFrame) -> Iterator[str]:
     told = rows.dropna(subset="flops_unknown")
     for (kernel, reason), _ in told.groupby(["kernel", "flops_unknown"]):
         yield f"The FLOPs of {kernel} are not known: {str(reason).rstrip('.')}."
+
+
+def _unknown_energy(rows: pd.DataFrame) -> Iterator[str]:
+    """Why energy is not known that was asked for."""
+    if "energy_unknown" in rows:
+        for (device, reason), _ in rows.groupby(["device", "energy_unknown"]):
+            yield f"The energy of calls on {device} is not known: {str(reason).rstrip('.')}."
 
 
 def _missing(rows: pd.DataFrame, roles: Roles) -> Iterator[str]:

@@ -21,7 +21,7 @@ from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
 
 MOST_NAMES = 5
 """The most files that are named; many runs of one experiment need no list."""
-QUANTITIES = {"time": "Time", "peak_bytes": "Peak memory"}
+QUANTITIES = {"time": "Time", "peak_bytes": "Peak memory", "energy_j": "Energy"}
 
 
 def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:

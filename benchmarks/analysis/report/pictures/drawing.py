@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.analysis.plots.saving import Drawing
 from benchmarks.analysis.report.conclusions import Summary
 from benchmarks.analysis.report.pictures.decode import decode_picture, decode_views
+from benchmarks.analysis.report.pictures.energy import energy_picture
 from benchmarks.analysis.report.pictures.layers import layer_views
 from benchmarks.analysis.report.pictures.memory import memory_picture
 from benchmarks.analysis.report.pictures.profiling import profiling_picture
@@ -26,6 +27,7 @@ OF_OPERATORS: dict[str, Callable[[View], Figure | None]] = {
     "speedup_analysis": speedup_picture,
     "theoretical_vs_empirical": theory_picture,
     "memory_scaling": memory_picture,
+    "energy_scaling": energy_picture,
     "roofline": roofline_picture,
 }
 
