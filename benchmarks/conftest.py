@@ -27,6 +27,7 @@ from benchmarks.options import (
     add_options,
     case_timeout,
     chosen_devices,
+    fixed_rounds,
     known_seconds,
     positive,
     present_devices,
@@ -75,7 +76,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = {
         "grid": config.getoption("grid"),
         "seed": secrets.randbelow(2**31) if seed is None else seed,
-        "repetitions": int(positive(config, "repetitions", preset.repetitions)),
+        "repetitions": (repetitions := int(positive(config, "repetitions", preset.repetitions))),
+        "rounds": fixed_rounds(config, preset, repetitions).get("operator"),
+        "warmup": int(positive(config, "warmup", preset.warmup or 0)) or None,
         "clock": config.getoption("clock"),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -107,7 +110,8 @@ def _measuring(config: pytest.Config, *, apart: bool) -> Measuring:
         ledger=ledger,
         clock=config.getoption("clock"),
         repetitions=run["repetitions"],
-        layer_rounds=int(positive(config, "layer_rounds", 20)),
+        rounds=fixed_rounds(config, preset, run["repetitions"]),
+        warmup=run["warmup"],
         case_seconds=positive(config, "case_seconds", preset.case_seconds),
         round_seconds=round_seconds,
     )
