@@ -22,8 +22,8 @@ ABOUT_ERRORS = (
     "tables."
 )
 ABOUT_PROCESS = (
-    "process: by how much the resident memory of the whole process (RSS) grew. It uses again what it held "
-    "already, and may so grow by less than the tensors take."
+    "process: by how much the resident memory of the whole process (RSS) grew, in pages. Where it uses again "
+    "what it held already, it grows by less than the tensors take."
 )
 
 
