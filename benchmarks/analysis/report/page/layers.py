@@ -21,10 +21,10 @@ PANELS = (
 )
 UNITS = {TIME: "s", MEMORY: "B", FLOPS: "FLOP"}
 ABOUT = {
-    MEMORY: "Dashes are predictions; dots are the memory of the whole process, or lengths not measured.",
-    FLOPS: "Dashes are the FLOPs that torch counted; dots are lengths that were not measured.",
+    MEMORY: "Dashes without a line are predictions; dotted lines are the memory of the whole process (RSS), "
+    "and the predictions of lengths that were not measured.",
+    FLOPS: "Dashes without a line are the FLOPs that torch counted; dotted lines are lengths not measured.",
 }
-DOTTED = (0, (1, 1.5))
 SAYS = ("N", "mean time ± s.e.", "s.d.", "rounds", "peak memory, predicted", "FLOPs, counted")
 
 
@@ -71,7 +71,7 @@ def _lines(view: LayerView, curve: Curve, x: str, y: str) -> Iterator[Line]:
             if (value := known(case[field]))
         ]
         if found:
-            look = Look(curve.look.color, ".", DOTTED)
+            look = Look(curve.look.color, curve.look.marker, (0, (1, 1.5)))
             yield Line(f"{name}, {words}", look, found, (curve.kernel,), filled=False)
 
 

@@ -45,7 +45,7 @@ BESIDE = {MEMORY: "predicted_peak_bytes", FLOPS: "counted_flops"}
 PROCESS = "peak_rss_bytes"
 OF_PROCESS: Style = {"linestyle": ":", "linewidth": 1.2, "marker": ".", "markersize": 5}
 """The line of the memory of the whole process, beside that of the tensors."""
-IN_THEORY: Style = {"linestyle": (0, (1, 1.5)), "linewidth": 1.2, "markerfacecolor": "white"}
+IN_THEORY: Style = {"linestyle": (0, (4, 2)), "linewidth": 1.2, "markerfacecolor": "white"}
 """The line of what was not measured, and is known from its closed form."""
 
 
@@ -107,7 +107,7 @@ def _draw(axes: Axes, view: LayerView, x: str, y: str) -> None:
             for label in reason_at_end(curve.left_out, _end(curve), curve.look.color):
                 labeller.write(label)
     # Over the last decade only: across four of them the guides would cross all lines.
-    start = view.lengths[-1] / 10
+    start = max((length for at, _ in lines for length in at), default=0) / 10
     points = [point for line in lines for point in zip(*line, strict=True) if point[0] >= start]
     if points and len(view.lengths) > 1:
         steep = max(points, key=lambda point: point[1] / point[0] ** 2)
