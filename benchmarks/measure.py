@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -30,7 +30,7 @@ from benchmarks.computed import Candidate, Computed, compute_long, compute_short
 from benchmarks.grid import series_of
 from benchmarks.inference import kept_bytes
 from benchmarks.ledger import Ledger
-from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare
+from benchmarks.subjects import SUBJECTS, Prepared, in_theory, precision_of, prepare
 
 # Three rounds give a median that one stall does not move; a long call spans many stalls by itself,
 # and another repetition of it says more than another round. Beyond some hundred the rounds of one
@@ -53,12 +53,23 @@ def device_name(device: str) -> str:
 
 @dataclass
 class Measurer:
-    """How the cases of one run are timed, and what was learned of each."""
+    """How the cases of one run are timed, and what was learned of each.
+
+    Attributes:
+        ledger: The books of the run.
+        clock: The clock asked for, "device" or "wall".
+        repetitions: How often the whole grid is measured.
+        rounds: The rounds of each case over all repetitions, by subject; of others `case_seconds` decides.
+        warmup: Untimed calls before the rounds; None leaves them to the time that a call takes.
+        case_seconds: The time for one case of one repetition.
+        round_seconds: A case that is predicted to take longer a round is left out.
+    """
 
     ledger: Ledger
     clock: str
     repetitions: int
-    layer_rounds: int
+    rounds: Mapping[str, int]
+    warmup: int | None
     case_seconds: float
     round_seconds: float
     energy: bool = False
@@ -119,7 +130,7 @@ class Measurer:
             self._read[case.key] = self._look_at(case)
         call = prepare(case)
         known = self.ledger.seconds_of(case)
-        seconds, before_round = self._warm_up(call, case)
+        seconds, before_round = self._warm_up(call, case, self.warmup)
         benchmark.extra_info.update(self.record(case, repetition))
         # A stall in the warm-up shall not leave a short call with one round.
         runway = before_round.seconds if isinstance(before_round, Runway) else 0.0
@@ -144,12 +155,14 @@ class Measurer:
         self.ledger.learn_bytes(case, untimed["peak_bytes"])
         return {**_function(case, found, short.nearest), **untimed}
 
-    def _warm_up(self, call: Callable[[], object], case: Case) -> tuple[float, Callable[[], None] | None]:
-        return warm_up(call, case.device, clock_name(case.device, self.clock))
+    def _warm_up(
+        self, call: Callable[[], object], case: Case, calls: int | None = None
+    ) -> tuple[float, Callable[[], None] | None]:
+        return warm_up(call, case.device, clock_name(case.device, self.clock), calls)
 
     def _rounds(self, case: Case, seconds: float, repetition: int, runway: float = 0.0) -> int:
-        if case.subject == "layer":
-            so_far = [self.layer_rounds * done // self.repetitions for done in (repetition - 1, repetition)]
+        if rounds := self.rounds.get(case.subject):
+            so_far = [rounds * done // self.repetitions for done in (repetition - 1, repetition)]
             return max(1, so_far[1] - so_far[0])
         least = 1 if seconds > LONG_ROUND_S else LEAST_ROUNDS
         most = min(MOST_ROUNDS, RUNWAY_SHARE * self.case_seconds / max(runway, 1e-9))
@@ -229,14 +242,7 @@ def _energy(call: Callable[[], object], case: Case, *, asked: bool) -> dict[str,
 def _amounts(costs: Costs | None, counted: Counted, min_bytes: int) -> dict[str, Any]:
     """FLOPs and bytes in closed form, or as they were counted."""
     if costs:
-        return {
-            "flops": costs.flops,
-            "macs": costs.macs,
-            "useful_flops": costs.useful_flops,
-            "countable_flops": costs.countable_flops,
-            "min_bytes": costs.min_bytes,
-            "predicted_peak_bytes": costs.peak_bytes,
-        }
+        return in_theory(costs)
     flops = counted.flops or None
     reason = None if flops else counted.reason or "torch's counter finds no matrix product in it"
     return {

@@ -15,7 +15,7 @@ SECONDS = 0.3
 @pytest.mark.parametrize("seconds", [1e-6, 1e-4, 2e-3, 0.05])
 @pytest.mark.parametrize("runway", [0.0, 1e-4, 4e-4, 0.05])
 def test_rounds_and_what_precedes_them_stay_within_the_time_for_a_case(seconds: float, runway: float) -> None:
-    measurer = Measurer(Ledger([CASE]), "device", 1, 20, SECONDS, 2.0)
+    measurer = Measurer(Ledger([CASE]), "device", 1, {}, None, SECONDS, 2.0)
     rounds = measurer._rounds(CASE, seconds, 1, runway)
     assert LEAST_ROUNDS <= rounds <= MOST_ROUNDS
     if rounds > LEAST_ROUNDS:

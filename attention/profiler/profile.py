@@ -43,8 +43,8 @@ class Profile:
     energy: Energy = NOT_ASKED
 
     _columns: ClassVar[tuple[tuple[str, int], ...]] = (
-        ("device", 6), ("clock", 6), ("rounds", 6), ("median ms", 10), ("mean ms", 10), ("± s.e.", 8),
-        ("GFLOP", 9), ("GFLOP/s", 9), ("GB/s", 8), ("peak MB", 9), ("RSS MB", 8),
+        ("device", 6), ("clock", 6), ("rounds", 6), ("median ms", 9), ("mean ms", 9), ("± s.e.", 8),
+        ("s.d.", 8), ("GFLOP", 9), ("GFLOP/s", 9), ("GB/s", 8), ("peak MB", 9), ("RSS MB", 8),
         ("mJ", 8),
     )  # fmt: skip
 
@@ -57,10 +57,14 @@ class Profile:
         return statistics.fmean(self.times_s)
 
     @property
+    def standard_deviation_s(self) -> float:
+        """Sample standard deviation of the rounds; nan for 1."""
+        return statistics.stdev(self.times_s) if len(self.times_s) > 1 else math.nan
+
+    @property
     def standard_error_s(self) -> float:
         """Standard error of the mean, as if rounds were independent, which they are not quite; nan for 1."""
-        rounds = len(self.times_s)
-        return statistics.stdev(self.times_s) / math.sqrt(rounds) if rounds > 1 else math.nan
+        return self.standard_deviation_s / math.sqrt(len(self.times_s))
 
     @property
     def flops_per_s(self) -> float | None:
@@ -74,13 +78,14 @@ class Profile:
 
     def asdict(self) -> dict[str, str | int | float | None]:
         """JSON scalars: the fields and the figures derived from them, but for the single rounds."""
-        error = self.standard_error_s
+        deviation, error = self.standard_deviation_s, self.standard_error_s
         return {
             "device": self.device,
             "clock": self.clock,
             "rounds": len(self.times_s),
             "median_s": self.median_s,
             "mean_s": self.mean_s,
+            "standard_deviation_s": None if math.isnan(deviation) else deviation,
             "standard_error_s": None if math.isnan(error) else error,
             "flops": self.flops,
             "flops_per_s": self.flops_per_s,
@@ -110,6 +115,7 @@ class Profile:
             f"{self.median_s * 1e3:.4g}",
             f"{self.mean_s * 1e3:.4g}",
             f"{self.standard_error_s * 1e3:.2g}",
+            f"{self.standard_deviation_s * 1e3:.2g}",
             _in(1e9, self.flops),
             _in(1e9, self.flops_per_s),
             f"{self.bytes_per_s / 1e9:.4g}",

@@ -168,11 +168,12 @@ def _missing(rows: pd.DataFrame, roles: Roles) -> Iterator[str]:
     for setting, without_modes in by_setting(in_any_mode):
         group = rows.loc[without_modes.index]
         where = f"{wording.phase(setting)} on {wording.place(setting)}"
-        if setting.subject == "operator" and setting.phase in IN_BOTH_MODES:
-            for mode in sorted(BOTH_MODES - set(group["mode"])):
-                yield f"No {mode} case was measured, {where}."
-        for missing in _roles_missing(group, roles):
-            yield f"No {missing} was measured, {where}: there is nothing to compare with."
+        if setting.subject == "operator":  # a layer is an experiment also with a single kernel
+            if setting.phase in IN_BOTH_MODES:
+                for mode in sorted(BOTH_MODES - set(group["mode"])):
+                    yield f"No {mode} case was measured, {where}."
+            for missing in _roles_missing(group, roles):
+                yield f"No {missing} was measured, {where}: there is nothing to compare with."
         if group["seq_len"].nunique() < 3:
             found = ", ".join(str(length) for length in sorted(group["seq_len"].unique()))
             yield f"Only N = {found} was measured, {where}: exponents and fits need 3 lengths."

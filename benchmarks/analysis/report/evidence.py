@@ -41,7 +41,7 @@ def evidence(summary: Summary, cases: pd.DataFrame, setting: Setting) -> Iterato
     name = wording.what(setting)
     yield Section(f"{name.capitalize()} on {wording.place(setting)}: the numbers")
     if setting.subject == "layer":
-        yield experiment(ours, name)
+        yield from experiment(ours, name)
     else:
         yield Section(f"Median time and its spread, {name}", table=_medians(ours), level=3)
     pairs = [pair for pair in summary.crossovers if pair.setting == setting and pair.quantity == "time"]
