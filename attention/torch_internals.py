@@ -81,12 +81,12 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or not _CAN_TELL or _function_mode():  # type: ignore[misc]
         return True
-    device, keys = tensors[0].device, _thread_keys()  # type: ignore[misc]
+    device, keys = tensors[0].device, _thread_keys().raw_repr()  # type: ignore[misc]
     for x in tensors:
         if type(x) is not Tensor or x.device != device:
             return True
-        keys = keys | _tensor_keys(x)  # type: ignore[misc]
-    return bool(keys.raw_repr() & FOREIGN_KEYS or _profiling())  # type: ignore[misc]
+        keys |= _tensor_keys(x).raw_repr()  # type: ignore[misc]
+    return bool(keys & FOREIGN_KEYS or _profiling())  # type: ignore[misc]
 
 
 def default_device() -> torch.device | None:

@@ -23,13 +23,14 @@ from benchmarks.grid import schedule, series_of
 from benchmarks.guard import Guard
 from benchmarks.ledger import Ledger
 from benchmarks.machine.cards import find_card
-from benchmarks.machine.conditions import Watch, environment, seconds_since_start
+from benchmarks.machine.conditions import Watch, environment, idle_power, seconds_since_start
 from benchmarks.measure import Measurer, device_name
 from benchmarks.options import (
     add_options,
     asked_options,
     case_timeout,
     chosen_devices,
+    fixed_rounds,
     known_seconds,
     positive,
     present_devices,
@@ -80,7 +81,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = {
         "grid": config.getoption("grid"),
         "seed": secrets.randbelow(2**31) if seed is None else seed,
-        "repetitions": int(positive(config, "repetitions", preset.repetitions)),
+        "repetitions": (repetitions := int(positive(config, "repetitions", preset.repetitions))),
+        "rounds": fixed_rounds(config, preset, repetitions).get("operator"),
+        "warmup": int(positive(config, "warmup", preset.warmup or 0)) or None,
         "clock": config.getoption("clock"),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -113,9 +116,11 @@ def _measuring(config: pytest.Config, *, apart: bool) -> Measuring:
         ledger=ledger,
         clock=config.getoption("clock"),
         repetitions=run["repetitions"],
-        layer_rounds=int(positive(config, "layer_rounds", 20)),
+        rounds=fixed_rounds(config, preset, run["repetitions"]),
+        warmup=run["warmup"],
         case_seconds=positive(config, "case_seconds", preset.case_seconds),
         round_seconds=round_seconds,
+        energy=config.getoption("energy"),
     )
     if not apart:
         return Guard(measurer, watch, timeout_s)
@@ -193,6 +198,8 @@ def _begin(config: pytest.Config) -> None:
     # The driver belongs to the machine also where only its CPU is measured.
     find = measuring.watch.find_card or (find_card if "cuda" in present_devices() else None)
     run.update(environment(find() if find else None))
+    if config.getoption("energy"):
+        run.update(idle_power(chosen_devices(config) or present_devices()))
     cases = measuring.ledger.cases
     saving = Saving(config, measuring.journal)
     saving.begin(run, {key: _placed(config, cases[key].fields()) for key in measuring.ledger.selected})

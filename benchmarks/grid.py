@@ -17,11 +17,13 @@ from attention.kernels import BUILT_IN
 from attention.kernels.registry import FAMILIES, backends
 from benchmarks.selection import (
     DECODE_CONTEXT,
-    DEFAULT_DTYPE,
-    ON_CUDA,
+    HEAD_DIM,
+    HEADS,
     Preset,
     Selection,
+    Shape,
     doublings,
+    dtypes_of,
     forms_of,
     refuse_misfits,
 )
@@ -56,7 +58,7 @@ def build_cases(selection: Selection) -> list[Case]:
     cases = []
     for device in selection.devices:
         for kernel in _kernels(selection, device):
-            for dtype in selection.dtypes or (DEFAULT_DTYPE[device],):
+            for dtype in dtypes_of(selection, device):
                 for phase in selection.phases or selection.preset.phases:
                     for shape, queries, mode in forms_of(selection, device, phase):
                         batch, heads, head_dim, kv_heads = shape
@@ -83,7 +85,8 @@ def _kernels(selection: Selection, device: str) -> list[str]:
     if selection.kernels:
         others = select_kernels(selection.kernels)
     else:
-        patterns = selection.preset.kernels + (ON_CUDA if device == "cuda" else ())
+        preset = selection.preset
+        patterns = preset.kernels + (preset.kernels_on_cuda if device == "cuda" else ())
         others = [name for name in select_kernels(patterns) if serves(name, device)]
         others = [name for name in others if name not in BUILT_IN or _plain(name)]
     return list(dict.fromkeys([*selection.own, *others]))
@@ -106,25 +109,28 @@ def build_layer_cases(selection: Selection) -> list[Case]:
     A layer has as many heads of keys as of queries, and as many queries as keys; it is measured in no phase
     of inference.
 
-    Its kernels are what "standard" and "linear" stand for on the device; the explicit forms, which at
-    N = 10000 take seconds a call and gigabytes, are measured with --kernel.
+    Its kernels are those of the preset, else what "standard" and "linear" stand for on the device; the
+    explicit forms, which at N = 10000 take seconds a call and gigabytes, are measured with --kernel.
     """
-    phases = [one for one in selection.phases or selection.preset.phases if one not in INFERENCE]
+    preset = selection.preset
+    phases = [one for one in selection.phases or preset.phases if one not in INFERENCE]
     shapes = selection.shapes and [shape for shape in selection.shapes if not shape.kv_heads]
-    if not selection.preset.layer_seq_lens or not phases or shapes == [] or selection.query_lens:
+    if not preset.layer_seq_lens or not phases or shapes == [] or selection.query_lens:
         return []
+    if shapes is None and preset.layer_batch:
+        shapes = [Shape(preset.layer_batch, HEADS, HEAD_DIM)]
     layers = replace(
         selection,
         phases=phases,
         shapes=shapes,
         tokens=None,
         modes=selection.modes or ("bidirectional",),
-        seq_lens=selection.seq_lens or selection.preset.layer_seq_lens,
+        seq_lens=selection.seq_lens or preset.layer_seq_lens,
     )
     cases = []
     for device in selection.devices:
         plain = (Case(f"{family}-auto", "bidirectional", 0, device=device) for family in FAMILIES)
-        kernels = selection.kernels or [choose(case).name for case in plain]
+        kernels = selection.kernels or preset.layer_kernels or [choose(case).name for case in plain]
         cases += build_cases(replace(layers, devices=[device], kernels=kernels))
     return [replace(case, subject="layer") for case in cases]
 
@@ -136,7 +142,7 @@ def build_ceilings(selection: Selection) -> list[Case]:
     """
     cases = []
     for device in selection.devices:
-        dtypes = list(selection.dtypes or (DEFAULT_DTYPE[device],))
+        dtypes = list(dtypes_of(selection, device))
         if device == "cpu" and not {"bfloat16", "float16"}.isdisjoint(dtypes):
             dtypes.append("float32")
         cases += [case for dtype in dict.fromkeys(dtypes) for case in ceiling_cases(device, dtype)]
@@ -147,6 +153,8 @@ def _seq_lens(preset: Preset, series: Case) -> tuple[int, ...]:
     """Longer lengths on cards that hold them, and for the linear kernels as far as memory goes."""
     if series.phase == "decode" and preset.grows_on_cuda:
         return doublings(preset.seq_lens[0], DECODE_CONTEXT[series.device])
+    if series.device == "cuda" and preset.seq_lens_on_cuda:
+        return preset.seq_lens_on_cuda
     if series.device != "cuda" or not preset.grows_on_cuda:
         return preset.seq_lens
     card = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory

@@ -12,7 +12,7 @@ from attention import Case
 from benchmarks.grid import series_of
 from benchmarks.machine.memory import free_bytes
 from benchmarks.predictions import extrapolate
-from benchmarks.subjects import SUBJECTS, input_bytes
+from benchmarks.subjects import SUBJECTS, in_theory, input_bytes
 from benchmarks.survival.journal import NOT_REACHED
 
 MOST_RECORDED = 2**63 - 1
@@ -27,6 +27,7 @@ class Ledger:
         self.selected: set[str] = set()
         self.measured: set[str] = set()
         self._left_out: dict[str, tuple[str, str]] = {}
+        self._in_theory: dict[str, dict[str, int]] = {}
         self._seconds: dict[Case, dict[int, float]] = defaultdict(dict)
         self._bytes: dict[Case, dict[int, float]] = defaultdict(dict)
         self._first_seconds: dict[Case, dict[int, float]] = defaultdict(dict)
@@ -49,7 +50,8 @@ class Ledger:
         if case.key not in self._left_out:
             return None
         outcome, reason = self._left_out[case.key]
-        return {**case.fields(), "outcome": outcome, "reason": reason}
+        known = self._in_theory.get(case.key, {})
+        return {**case.fields(), **known, "outcome": outcome, "reason": reason}
 
     def longest(self, case: Case) -> int:
         """The longest length selected of the case's series."""
@@ -128,12 +130,16 @@ class Ledger:
         unsupported = SUBJECTS[case.subject].supports(case)
         if unsupported:
             return self.leave_out(case, "unsupported", unsupported)
+        costs = SUBJECTS[case.subject].costs(case)
+        amounts = in_theory(costs) if costs else {}
+        recordable = max(amounts.values(), default=0) <= MOST_RECORDED
+        if recordable:
+            self._in_theory[case.key] = amounts
         needed, free = self.predict_bytes(case), free_bytes(case.device)
         if needed > free:
             reason = f"predicted to need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
             return self.leave_out(case, "over_memory", reason)
-        costs = SUBJECTS[case.subject].costs(case)
-        if costs and max(costs.flops, costs.min_bytes, costs.peak_bytes) > MOST_RECORDED:
+        if not recordable:
             raise ValueError(
                 "its costs are beyond 2^63 - 1, which is more than any case takes that can be run"
             )
@@ -150,10 +156,7 @@ class Ledger:
 
     def not_measured(self) -> list[dict[str, Any]]:
         """The record of the cases that were selected and not measured, and of those that failed."""
-        rows = [
-            {**self.cases[key].fields(), "outcome": outcome, "reason": reason}
-            for key, (outcome, reason) in self._left_out.items()
-        ]
+        rows = [row for key in self._left_out if (row := self.row_left_out(self.cases[key]))]
         never_reached = self.never_reached()
         rows += [
             {**case.fields(), "outcome": "failed", "reason": NOT_REACHED}

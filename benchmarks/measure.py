@@ -1,8 +1,8 @@
-"""How one case is measured: checked against the oracle, its memory read, then timed round by round."""
+"""How one case is measured: checked against the oracle, its memory read, timed, and its energy read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from time import perf_counter
@@ -14,18 +14,32 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from attention import Case, Costs, get_kernel
 from attention.kernels.registry import NONE
-from attention.profiler import CLOCKS, Counted, clock_name, peak_memory, try_count_flops, warm_up
+from attention.profiler import (
+    CLOCKS,
+    Counted,
+    Energy,
+    clock_name,
+    find_meter,
+    measure_energy,
+    peak_memory,
+    try_count_flops,
+    warm_up,
+)
+from attention.profiler.clock import Runway
 from benchmarks.analysis.reading.fields import LONG_ROUND_S, SCHEMA
 from benchmarks.computed import Candidate, Computed, compute_long, compute_short
 from benchmarks.grid import series_of
 from benchmarks.inference import kept_bytes
 from benchmarks.ledger import Ledger
-from benchmarks.subjects import SUBJECTS, Prepared, precision_of, prepare
+from benchmarks.subjects import SUBJECTS, Prepared, in_theory, precision_of, prepare
 
 # Three rounds give a median that one stall does not move; a long call spans many stalls by itself,
 # and another repetition of it says more than another round. Beyond some hundred the rounds of one
 # repetition say nothing new, since they are not independent.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 200
+# What precedes each round on a card may take this share of the time for a case: it can be many times as long
+# as a short call, or as one of many small kernels, which the host enqueues for longer than they take.
+RUNWAY_SHARE = 0.15
 # Crosses the chunks of every chunked kernel, 512 tokens at most, and ends inside one.
 CHECK_SEQ_LEN = 600
 
@@ -43,15 +57,24 @@ class Measurer:
     """How the cases of one run are timed, and what was learned of each.
 
     Attributes:
+        ledger: The books of the run.
+        clock: The clock asked for, "device" or "wall".
+        repetitions: How often the whole grid is measured.
+        rounds: The rounds of each case over all repetitions, by subject; of others `case_seconds` decides.
+        warmup: Untimed calls before the rounds; None leaves them to the time that a call takes.
+        case_seconds: The time for one case of one repetition.
+        round_seconds: A case that is predicted to take longer a round is left out.
         once_s: Seconds of the last case that went into what no repetition of it does again.
     """
 
     ledger: Ledger
     clock: str
     repetitions: int
-    layer_rounds: int
+    rounds: Mapping[str, int]
+    warmup: int | None
     case_seconds: float
     round_seconds: float
+    energy: bool = False
 
     def __post_init__(self) -> None:
         self.once_s = 0.0
@@ -107,21 +130,28 @@ class Measurer:
             self.ledger.learn_bytes(short, peak_memory(call, short.device).tensor_bytes)
 
     def _time(self, benchmark: BenchmarkFixture, case: Case, repetition: int) -> None:
-        if case.key not in self._read:
+        first = case.key not in self._read
+        if first:
             began = perf_counter()
             self._read[case.key] = self._look_at(case)
             self.once_s += perf_counter() - began
         call = prepare(case)
         known = self.ledger.seconds_of(case)
-        seconds, before_round = self._warm_up(call, case)
+        seconds, before_round = self._warm_up(call, case, self.warmup)
         benchmark.extra_info.update(self.record(case, repetition))
         # A stall in the warm-up shall not leave a short call with one round.
-        rounds = self.rounds(case, min(seconds, known or seconds), repetition)
+        runway = before_round.seconds if isinstance(before_round, Runway) else 0.0
+        rounds = self.planned_rounds(case, min(seconds, known or seconds), repetition, runway)
         benchmark.pedantic(call, setup=before_round, rounds=rounds)  # type: ignore[no-untyped-call]
         if benchmark.stats:
             # The median, not the warm-up: a stall in one call would leave out the longer lengths.
             self.ledger.learn_seconds(case, benchmark.stats.stats.median)
             self.ledger.measured.add(case.key)
+        if first:  # after the rounds, because it warms the device up
+            began = perf_counter()
+            self._read[case.key] |= _energy(call, case, asked=self.energy)
+            self.once_s += perf_counter() - began
+            benchmark.extra_info.update(self._read[case.key])
 
     def _look_at(self, case: Case) -> dict[str, Any]:
         """What is known of a case before it is timed.
@@ -134,16 +164,19 @@ class Measurer:
         self.ledger.learn_bytes(case, untimed["peak_bytes"])
         return {**_function(case, found, short.nearest), **untimed}
 
-    def _warm_up(self, call: Callable[[], object], case: Case) -> tuple[float, Callable[[], None] | None]:
-        return warm_up(call, case.device, clock_name(case.device, self.clock))
+    def _warm_up(
+        self, call: Callable[[], object], case: Case, calls: int | None = None
+    ) -> tuple[float, Callable[[], None] | None]:
+        return warm_up(call, case.device, clock_name(case.device, self.clock), calls)
 
-    def rounds(self, case: Case, seconds: float, repetition: int) -> int:
+    def planned_rounds(self, case: Case, seconds: float, repetition: int, runway: float = 0.0) -> int:
         """How many rounds are timed of a case in one repetition, if a call takes so long."""
-        if case.subject == "layer":
-            so_far = [self.layer_rounds * done // self.repetitions for done in (repetition - 1, repetition)]
+        if rounds := self.rounds.get(case.subject):
+            so_far = [rounds * done // self.repetitions for done in (repetition - 1, repetition)]
             return max(1, so_far[1] - so_far[0])
         least = 1 if seconds > LONG_ROUND_S else LEAST_ROUNDS
-        return max(least, min(MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-9))))
+        most = min(MOST_ROUNDS, RUNWAY_SHARE * self.case_seconds / max(runway, 1e-9))
+        return max(least, int(min(most, self.case_seconds / max(seconds, 1e-9))))
 
     def record(self, case: Case, repetition: int) -> dict[str, Any]:
         """The flat JSON scalars that stand beside the times of a case."""
@@ -205,17 +238,21 @@ def _untimed(prepared: Prepared, case: Case) -> dict[str, Any]:
     }
 
 
+def _energy(call: Callable[[], object], case: Case, *, asked: bool) -> dict[str, Any]:
+    """Energy of a call in a pass of its own, or why it is not known although it was asked for."""
+    found = measure_energy(call, find_meter(case.device), case.device) if asked else Energy(None)
+    return {
+        "energy_j": found.joules,
+        "energy_error_j": found.error,
+        "energy_call_s": found.call_s,
+        "energy_unknown": found.reason,
+    }
+
+
 def _amounts(costs: Costs | None, counted: Counted, min_bytes: int) -> dict[str, Any]:
     """FLOPs and bytes in closed form, or as they were counted."""
     if costs:
-        return {
-            "flops": costs.flops,
-            "macs": costs.macs,
-            "useful_flops": costs.useful_flops,
-            "countable_flops": costs.countable_flops,
-            "min_bytes": costs.min_bytes,
-            "predicted_peak_bytes": costs.peak_bytes,
-        }
+        return in_theory(costs)
     flops = counted.flops or None
     reason = None if flops else counted.reason or "torch's counter finds no matrix product in it"
     return {

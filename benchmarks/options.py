@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from benchmarks.grid import (
     build_layer_cases,
 )
 from benchmarks.own.options import add_own_options, in_modes_of
-from benchmarks.selection import PRESETS, Selection, Shape
+from benchmarks.selection import PRESETS, Preset, Selection, Shape
 
 EVERY = (*PHASES, *INFERENCE)
 MOST = 1e6
@@ -99,7 +100,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--grid",
         choices=tuple(PRESETS),
         default="default",
-        help="How much to measure: smoke (seconds), default (minutes), full (every kernel and phase).",
+        help="How much to measure: smoke (seconds), seed (the two experiments of a class, minutes), "
+        "default (minutes), full (every kernel and phase).",
     )
     add(
         "--kernel",
@@ -147,7 +149,27 @@ def add_options(parser: pytest.Parser) -> None:
         default="device",
         help="CUDA: device leaves launch latency out, wall holds it. A CPU has wall only. Default: device.",
     )
+    add(
+        "--energy",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="Measure the energy of each case once, in a pass of its own of half a second to some seconds.",
+    )
     add("--case-seconds", type=float, metavar="S", help="Time for one case of one repetition. Default: 0.3.")
+    add(
+        "--rounds",
+        type=int,
+        metavar="R",
+        help="Rounds of each case of the operator, spread over the repetitions. "
+        "Default: those that --case-seconds allows; 10 with --grid seed.",
+    )
+    add(
+        "--warmup",
+        type=int,
+        metavar="W",
+        help="Untimed calls before the rounds of a case, in each repetition. "
+        "Default: 4 on CUDA, 2 on a CPU, 1 if it takes over 0.1 s; 3 with --grid seed.",
+    )
     add(
         "--round-seconds",
         type=float,
@@ -171,6 +193,7 @@ def add_options(parser: pytest.Parser) -> None:
 CHOOSING = (
     "grid", "device", "dtype", "kernel", "mode", "phase", "seq_len", "shape", "query_len", "tokens", "clock",
     "case_seconds", "round_seconds", "case_timeout", "isolate",
+    "rounds", "warmup", "energy",
 )  # fmt: skip
 """The options that decide which cases are measured, and how; not how often."""
 
@@ -206,6 +229,23 @@ def positive(config: pytest.Config, option: str, default: float) -> float:
             f"--{option.replace('_', '-')} must be above 0 and at most {MOST:.0e}, got {value}"
         )
     return float(value)
+
+
+def fixed_rounds(config: pytest.Config, preset: Preset, repetitions: int) -> dict[str, int]:
+    """The rounds of a case over all repetitions, by the subjects where no time decides on them.
+
+    Raises:
+        pytest.UsageError: Fewer rounds than repetitions.
+    """
+    found = {"layer": int(positive(config, "layer_rounds", 20))}
+    by_time = config.getoption("case_seconds") is not None
+    rounds = int(positive(config, "rounds", 0 if by_time else preset.rounds or 0))
+    if 0 < rounds < repetitions:
+        raise pytest.UsageError(
+            f"{rounds} rounds of a case cannot be spread over {repetitions} repetitions; give --rounds "
+            f"{repetitions} or more, or --repetitions {rounds} or fewer"
+        )
+    return found | ({"operator": rounds} if rounds else {})
 
 
 def _lengths(config: pytest.Config, option: str, example: str = "256,512") -> list[int] | None:

@@ -59,7 +59,7 @@ def forecast_of(visits: Sequence[Visit], measurer: Measurer) -> Forecast:
         too_long = seconds is not None and seconds > measurer.round_seconds
         return ledger.reason_left_out(case) is not None or (too_long and case.key not in ledger.measured)
 
-    return Forecast(visits, call_seconds, measurer.rounds, is_left_out)
+    return Forecast(visits, call_seconds, measurer.planned_rounds, is_left_out)
 
 
 def _guess(case: Case) -> float | None:

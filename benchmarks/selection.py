@@ -37,7 +37,11 @@ def doublings(first: int, last: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Preset:
-    """The cases of a ``--grid``; every part can be overridden by its own option."""
+    """The cases of a ``--grid``; every part can be overridden by its own option.
+
+    Without ``dtype``, ``batch``, ``layer_batch`` or ``layer_kernels`` the device decides; without ``rounds``
+    and ``warmup`` the time that a call takes.
+    """
 
     seq_lens: tuple[int, ...]
     kernels: tuple[str, ...]
@@ -47,14 +51,20 @@ class Preset:
     case_seconds: float
     round_seconds: float
     grows_on_cuda: bool
+    # torch picks one of its fused backends for standard-sdpa; cuDNN's is the fastest on recent
+    # cards and is not always the one picked, so it stands beside it where there is a GPU.
+    kernels_on_cuda: tuple[str, ...] = ("standard-sdpa-cudnn",)
+    seq_lens_on_cuda: tuple[int, ...] = ()
+    dtype: str | None = None
+    batch: int | None = None
+    layer_batch: int | None = None
+    layer_kernels: tuple[str, ...] = ()
+    rounds: int | None = None
+    warmup: int | None = None
 
 
-# torch picks one of its fused backends for standard-sdpa; cuDNN's is the fastest on recent
-# cards and is not always the one picked, so it stands beside it where there is a GPU.
 _UNPINNED = ("standard-explicit", "standard-sdpa", "linear-*")
 _FASTEST = ("standard-sdpa", "linear-native", "linear-triton")
-ON_CUDA = ("standard-sdpa-cudnn",)
-
 _DECADES = (10, 100, 1000, 10000)
 
 PRESETS = {
@@ -62,6 +72,26 @@ PRESETS = {
     "default": Preset(doublings(256, 8192), _UNPINNED, _DECADES, ("forward",), 6, 0.3, 2.0, True),
     "try": Preset(doublings(256, 4096), _FASTEST, (), ("forward",), 3, 0.1, 1.0, True),
     "full": Preset(doublings(64, 16384), ("*",), _DECADES, PHASES, 5, 1.0, 20.0, True),
+    # The two experiments that the field teaches with. Rounds are in three repetitions, because an interval
+    # needs three, and a repetition of the shortest experiment needs three rounds.
+    "seed": Preset(
+        doublings(256, 8192),
+        ("standard-explicit", "linear-explicit"),
+        _DECADES,
+        ("forward",),
+        repetitions=3,
+        case_seconds=0.3,
+        round_seconds=5.0,
+        grows_on_cuda=False,
+        kernels_on_cuda=(),
+        seq_lens_on_cuda=doublings(256, 32768),
+        dtype="float32",
+        batch=4,
+        layer_batch=1,
+        layer_kernels=("standard-explicit",),
+        rounds=10,
+        warmup=3,
+    ),
 }
 
 
@@ -111,6 +141,10 @@ def forms_of(selection: Selection, device: str, phase: str) -> Iterator[tuple[Sh
         queries, modes = selection.tokens or (1,), ("causal",)
     elif phase == "prefill":
         modes = modes or ("causal",)
-    return product(
-        shapes or [Shape(DEFAULT_BATCH[device], HEADS, HEAD_DIM)], queries or (None,), modes or MODES
-    )
+    batch = selection.preset.batch or DEFAULT_BATCH[device]
+    return product(shapes or [Shape(batch, HEADS, HEAD_DIM)], queries or (None,), modes or MODES)
+
+
+def dtypes_of(selection: Selection, device: str) -> Sequence[str]:
+    """The dtypes on a device."""
+    return selection.dtypes or (selection.preset.dtype or DEFAULT_DTYPE[device],)

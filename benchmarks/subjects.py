@@ -60,6 +60,18 @@ def precision_of(case: Case) -> str:
     return case.dtype if case.subject == "ceiling" else get_kernel(case.kernel).precision_of(case.dtype)
 
 
+def in_theory(costs: Costs) -> dict[str, int]:
+    """The fields of a record that follow from closed forms, whether its case is measured or not."""
+    return {
+        "flops": costs.flops,
+        "macs": costs.macs,
+        "useful_flops": costs.useful_flops,
+        "countable_flops": costs.countable_flops,
+        "min_bytes": costs.min_bytes,
+        "predicted_peak_bytes": costs.peak_bytes,
+    }
+
+
 def input_bytes(case: Case) -> int:
     """Inputs, the gradient that enters a backward, and a state that is read and written."""
     d, dv = case.head_dim, case.value_dim

@@ -22,7 +22,7 @@ NOISE = Noise(0.01, 0.01, 0.02)
 
 PLAIN_FILES = {
     "complexity_scaling.png", "speedup_analysis.png", "theoretical_vs_empirical.png", "memory_scaling.png",
-    "complexity_analysis.csv", "summary.json", "summary.md", "report.html",
+    "complexity_analysis.csv", "complexity_analysis_wide.csv", "summary.json", "summary.md", "report.html",
 }  # fmt: skip
 
 LAWS = {

@@ -12,6 +12,7 @@ from attention.kernels.linear_triton import operator as linear
 from attention.kernels.linear_triton import step
 from attention.kernels.linear_triton.kernel import linear_triton
 from attention.kernels.triton_common import plan
+from attention.remembered import forget_calls
 from attention.state import State
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -46,3 +47,4 @@ def forget_every_launch() -> None:
     for operator in (linear, decay):
         operator.forget_launches()
     step.forget_steps()
+    forget_calls()

@@ -163,7 +163,7 @@ def test_linear_decay_triton_does_not_depend_on_segments_being_added_up_or_scann
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
-    for least, folded in ((1024, 32), (64, 32), (64, 0)):
+    for least, folded in ((1024, 2**17), (64, 2**17), (64, 0)):
         set_rules(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
         q, k, v, g = x = inputs(device, 130)
         out = linear_decay_triton(q, k, v, g=g)
@@ -182,7 +182,7 @@ def test_no_uninitialised_memory_reaches_a_result_of_linear_decay_triton_and_bit
         out = linear_decay_triton(q, k, v, g=g)
         return [out, *torch.autograd.grad(out.square().sum(), x)]
 
-    for folded in (32, 0):
+    for folded in (2**17, 0):
         set_rules(monkeypatch, FOLDED=folded)
         clean = results()
         torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN

@@ -209,7 +209,7 @@ def test_gluon_costs_count_scores_once_in_chunks_of_128() -> None:
 
 @pytest.mark.usefixtures("planned")
 def test_gluon_segments_are_whole_chunks_of_one_program_a_multiprocessor() -> None:
-    size, parts = triton_plan.cut(100_000, 16, torch.device("cuda"), gluon=True)
+    size, parts = triton_plan.cut(100_000, 16, torch.device("cuda"), 1, 128)
     assert size % 128 == 0 and 100_000 <= size * parts < 100_000 + size
     assert 16 * parts <= card_at_hand.MULTIPROCESSORS
 

@@ -17,6 +17,7 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 
 from benchmarks.__main__ import main
+from benchmarks.analysis import wording
 from benchmarks.analysis.document import as_text
 from benchmarks.analysis.layout import MOST_WIDTH, Screen
 from benchmarks.analysis.reading.records import load
@@ -117,7 +118,9 @@ def test_mean_and_standard_error_of_a_layer_case_are_those_of_all_rounds(tmp_pat
     assert cases.loc["standard-sdpa", "rounds_mean_s"] == pytest.approx(4e-3)
     assert cases.loc["standard-sdpa", "rounds_stderr_s"] == pytest.approx(error)
     text = console(path)
-    assert "4.00 ± 1.1 ms       6" in text and "5.00 ± 0 ms       6" in text
+    assert cases.loc["standard-sdpa", "rounds_std_s"] == pytest.approx(error * math.sqrt(6))
+    lines = {" ".join(line.split()[2:9]) for line in text.splitlines()}
+    assert {"4.00 ± 1.1 ms 2.61 ms 6", "5.00 ± 0 ms 0 s 6"} <= lines
     assert "not independent" in " ".join(text.split())
 
 
@@ -139,21 +142,23 @@ def test_the_layer_table_holds_measured_and_predicted_costs_with_their_ratio(tmp
             one["extra_info"]["predicted_peak_bytes"] = None
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
-    rows = {
-        line.split()[0]: line.split() for line in reversed(console(path).splitlines()) if "N=100 " in line
-    }
-    flops, counted, ratio = rows["linear-chunked"][7], rows["linear-chunked"][9], rows["linear-chunked"][11]
-    assert float(counted) / float(flops) == pytest.approx(1.25, rel=0.01) and ratio == "1.250"
-    assert rows["linear-chunked"][12] == "-" and rows["linear-chunked"][-1] == "-"
-    assert rows["standard-sdpa"][11] == "1.000" and rows["standard-sdpa"][-1] == "1.000"
+    records = load([path])
+    parts = {part.title.partition(",")[0]: part for part in sections(summarise(records), case_table(records))}
+    tables = [parts[name].table for name in ("Time and FLOPs", "Peak memory")]
+    times, peaks = ({row[0].split()[0]: row for row in table.rows} for table in tables if table)
+    flops, counted, ratio = times["linear-chunked"][4:]
+    assert float(counted.split()[0]) / float(flops.split()[0]) == pytest.approx(1.25, rel=0.01)
+    assert ratio == "1.250" and times["standard-sdpa"][-1] == "1.000"
+    assert peaks["linear-chunked"][1::2] == ["-", "-"] and peaks["standard-sdpa"][3] == "1.000"
+    assert peaks["linear-chunked"][-1] == wording.amount(3 * 4 * 8 * 100 * 64, "B")  # of the process
     text = " ".join(console(path).split())
     assert "linear-chunked: counted / closed-form FLOPs is 1.250 at N = 100." in text
 
 
 def test_a_length_left_out_of_the_layer_table_says_so_in_its_row_and_why_below(tmp_path: Path) -> None:
     text = console(replace(LAYER, not_measured=[GONE]).write(tmp_path / "out.json"))
-    (row,) = [line for line in text.splitlines() if line.startswith("standard-sdpa N=10000")]
-    assert row.split()[2:5] == ["left", "out:", "memory"]
+    row, peaks = (line for line in text.splitlines() if line.startswith("standard-sdpa N=10000"))
+    assert row.split()[2:] == ["left", "out:", "memory", *"-----"] and peaks.split()[2:] == [*"----"]
     assert "of the layer, N = 10000 (left out: memory): predicted to need 6.4 GB." in text
     assert max(map(len, text.splitlines())) <= MOST_WIDTH
 

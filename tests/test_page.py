@@ -159,7 +159,7 @@ def test_energy_is_a_plot_and_a_column_where_it_was_measured(tmp_path: Path, pag
     with without_pictures():
         writing.write_report([path], tmp_path / "out")
     found = Parsed(tmp_path / "out" / "report.html")
-    assert "energy" in found.texts and "0.0123 J" in found.texts
+    assert "energy" in found.texts and "12.3 mJ" in found.texts
     assert any(text.startswith("Energy") for text in found.texts)
     assert "energy" not in page.texts
 

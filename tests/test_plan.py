@@ -97,21 +97,21 @@ def test_counted_flops_follow_the_plan_of_the_launched_passes(
 ) -> None:
     x, causal = inputs(*misaligned), mode == "causal"
     inference, forward, backward = counted(x, causal)
-    ahead, behind = plan_of(x["q"], x["k"], x["v"]), plan_of(x["q"], x["k"], x["v"], (x["do"],))
+    ahead, behind = (plan_of(x["q"], x["k"], x["v"], others, causal=causal) for others in ((), (x["do"],)))
     languages = ["gluon" if one.gluon else "triton" for one in (ahead, behind)]
     assert languages == [
         "triton" if misaligned not in ((), ("do",)) else "gluon",
         "triton" if misaligned else "gluon",
     ]
     assert {name.split(".")[3] for name in hopper} == set(languages)
-    assert inference == forward == expected(ahead, forward_terms(ahead, causal))
-    assert backward == expected(behind, backward_terms(behind, causal))
+    assert inference == forward == expected(ahead, forward_terms(ahead))
+    assert backward == expected(behind, backward_terms(behind))
 
 
 def test_a_plan_of_misaligned_wide_tensors_computes_scores_in_each_block_of_the_values() -> None:
     """Aligned wide tensors compute scores once, misaligned ones once in each block of the values."""
     aligned, misaligned = (plan_of(x["q"], x["k"], x["v"]) for x in (inputs(), inputs("k")))
-    once, twice = (forward_terms(one, causal=True)[0] for one in (aligned, misaligned))
+    once, twice = (forward_terms(one)[0] for one in (aligned, misaligned))
     assert once["scores"] == once["weighted_values"]
     assert twice["scores"] == 2 * twice["weighted_values"]
 
@@ -140,7 +140,7 @@ def test_a_plan_of_fake_tensors_equals_that_of_aligned_tensors() -> None:
 def test_costs_of_a_case_follow_from_the_plan_of_contiguous_inputs(mode: str) -> None:
     case = Case("linear-triton", mode, TOKENS, "forward", "cpu", "bfloat16", 1, 2, WIDTH)
     x, causal = inputs(), mode == "causal"
-    planned = plan_of(x["q"], x["k"], x["v"])
+    planned = plan_of(x["q"], x["k"], x["v"], causal=causal)
     assert plan_of_case(case) == planned
     inference, _, backward = counted(x, causal)
     assert triton_costs(case).countable_flops == inference

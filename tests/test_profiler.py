@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,6 +116,15 @@ def test_the_resident_set_counts_memory_that_no_tensor_holds() -> None:
     assert peak.rss_after_bytes < peak.rss_peak_bytes - 150 * 2**20
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory as they like")
+def test_the_resident_set_grows_by_the_tensors_of_a_call_also_where_freed_memory_would_do() -> None:
+    torch.ones(30 * 2**18)  # 30 MiB: once they were freed, glibc keeps what is less
+    call = prepare(Case("standard-explicit", "bidirectional", 100, subject="layer"))
+    peak_memory(call, "cpu")  # the first one sets up torch's profiler
+    peak = peak_memory(call, "cpu")
+    assert peak.tensor_bytes and peak.rss_bytes and peak.rss_bytes > 0.5 * peak.tensor_bytes
+
+
 def test_flops_of_matrix_products_are_two_a_multiply_add(device: str) -> None:
     a, b = torch.ones(30, 40, device=device, requires_grad=True), torch.ones(40, 50, device=device)
     assert count_flops(lambda: a @ b) == 2 * 30 * 40 * 50
@@ -148,10 +158,11 @@ def test_a_profile_holds_every_round_with_counts_median_and_rates(device: str) -
     assert measured.clock == ("device" if device == "cuda" else "wall")
 
 
-def test_mean_median_and_standard_error_are_those_of_the_rounds() -> None:
+def test_mean_median_deviation_and_standard_error_are_those_of_the_rounds() -> None:
     known = replace(profile(vector, 1, rounds=1, device="cpu"), times_s=(1.0, 2.0, 3.0, 6.0))
     assert (known.mean_s, known.median_s) == (3.0, 2.5)
     # Sample variance (4 + 1 + 0 + 9) / 3, over 4 rounds.
+    assert known.standard_deviation_s == pytest.approx((14 / 3) ** 0.5)
     assert known.standard_error_s == pytest.approx((14 / 3 / 4) ** 0.5)
     assert replace(known, times_s=(1.0,)).asdict()["standard_error_s"] is None
 

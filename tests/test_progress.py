@@ -46,7 +46,7 @@ def simulated(repetitions: int, seed: int, beside: dict[Kind, float]) -> Iterato
     """A session whose visits take random times; yields its forecast and the true time left before each."""
     ledger = Ledger(CASES)
     ledger.selected = {case.key for case in CASES}
-    measurer = Measurer(ledger, "device", repetitions, 20, 0.3, 2.0)
+    measurer = Measurer(ledger, "device", repetitions, {"layer": 20}, None, 0.3, 2.0)
     visits = [Visit(*one) for one in schedule(CASES, repetitions, seed)]
     random, forecast = np.random.default_rng(seed), forecast_of(visits, measurer)
     seen, durations, known = set[Case](), list[tuple[float, float]](), list[tuple[Case, float | None]]()
@@ -61,7 +61,9 @@ def simulated(repetitions: int, seed: int, beside: dict[Kind, float]) -> Iterato
         seen |= {case, series_of(case)}
         # More calls than the forecast takes for granted, and the scatter of a shared machine.
         scatter = float(np.exp(random.normal(0, 0.3)))
-        again = beside["again"] + call * (1.2 * CALLS["again"] + measurer.rounds(case, call, repetition))
+        again = beside["again"] + call * (
+            1.2 * CALLS["again"] + measurer.planned_rounds(case, call, repetition)
+        )
         once = beside[kind] - beside["again"] + 1.2 * call * (CALLS[kind] - CALLS["again"])
         durations.append(((again + once) * scatter, once * scatter))
         known.append((case, call))

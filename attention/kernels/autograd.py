@@ -174,6 +174,7 @@ def differentiable(
         return *found, *(None,) * (ctx.given - count)
 
     torch.library.register_autograd(operator, differentiate, setup_context=keep)
+    output.gradients = gradients  # type: ignore[attr-defined]
     return output
 
 

@@ -52,8 +52,17 @@ def clock_name(device: str, asked: str) -> str:
     return asked if (device, asked) in CLOCKS else "wall"
 
 
-def warm_up(call: Callable[[], object], device: str, clock: str) -> tuple[float, Callable[[], None] | None]:
+def warm_up(
+    call: Callable[[], object], device: str, clock: str, calls: int | None = None
+) -> tuple[float, Callable[[], None] | None]:
     """Warm a call up for timing.
+
+    Args:
+        call: What is to be timed.
+        device: "cpu" or "cuda".
+        clock: "device" or "wall".
+        calls: How often it is called; unless given, four times on CUDA, and on a CPU twice, once where it is
+            long.
 
     Returns:
         About how many seconds a call takes, and what is to be done before each timed round.
@@ -63,10 +72,14 @@ def warm_up(call: Callable[[], object], device: str, clock: str) -> tuple[float,
     """
     if device == "cuda":
         runway = Runway(clock)
-        call()
-        learned = [runway.learn(call) for _ in range(3)]
+        calls = calls or 4
+        for _ in range(calls - 3):
+            call()
+        learned = [runway.learn(call) for _ in range(min(calls, 3))]
         runway.refuse_other_streams(learned[-1])
         return learned[-1], runway
+    if calls:
+        return [_host_seconds(call) for _ in range(calls)][-1], None
     seconds = _host_seconds(call)
     # A long call is hardly slower cold, and a second one would take the time of a round.
     return (seconds if seconds > LONG_CALL_SECONDS else _host_seconds(call)), None
@@ -90,6 +103,7 @@ class Runway:
     is repeated until the device is busy for longer than the host needs to enqueue the call, so
     that the call's kernels follow each other without waiting for the host. A call that synchronises
     inside cannot be run ahead of; its time then holds the launches after the synchronisation.
+    ``seconds``: how long it takes.
     """
 
     def __init__(self, clock: str) -> None:
@@ -97,6 +111,7 @@ class Runway:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         self._buffer = torch.empty(4 * properties.L2_cache_size, dtype=torch.uint8, device="cuda")
         self._fills = 1
+        self.seconds = 0.0
         self._left: list[float] = []
 
     def learn(self, call: Callable[[], object]) -> float:
@@ -111,9 +126,10 @@ class Runway:
         enqueued = perf_counter() - began
         seconds = cuda_device() - start
         self._left.append(_host_seconds(torch.cuda.synchronize))
+        fill = after_fill - before_fill
         if self._clock == "device":
-            runway = RUNWAY_FACTOR * enqueued + RUNWAY_SECONDS
-            self._fills = 1 + int(runway / (after_fill - before_fill))
+            self._fills = 1 + int((RUNWAY_FACTOR * enqueued + RUNWAY_SECONDS) / fill)
+        self.seconds = self._fills * fill
         return seconds
 
     def refuse_other_streams(self, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import warnings
@@ -42,7 +43,8 @@ def peak_memory(call: Callable[[], object], device: str) -> Peak:
     CUDA: the peak of torch's allocator, after one call that lets libraries allocate workspaces that
     stay. CPU: the running sum of torch's own allocation events, which is exact and repeatable, and
     sees views, in-place work, the backward and what an operator allocates inside; beside it the
-    resident set, sampled each millisecond, which sees other libraries and the threads too.
+    resident set, sampled each millisecond, which sees other libraries and the threads too. What was freed
+    before is returned to the system first, where the C library is glibc: its use would not be seen again.
 
     torch has one profiler for a process, at which threads take turns. Where another profile holds it, around
     this call or within it, the events are not known: ``tensor_bytes`` is None, with a warning.
@@ -108,10 +110,18 @@ def _call(call: Callable[[], object], reason: str) -> str:
     return reason
 
 
+def _return_freed() -> None:
+    """Have the C library return to the system what was freed, as glibc can, so that using it again shows."""
+    trim = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
 class _ResidentSet(AbstractContextManager["_ResidentSet"]):
     """Samples the resident set of this process in a thread."""
 
     def __enter__(self) -> _ResidentSet:
+        _return_freed()
         self._process = psutil.Process()
         self.before = self.peak = self.after = self._now()
         self._stop = threading.Event()

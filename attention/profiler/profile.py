@@ -1,4 +1,4 @@
-"""profile(): time, FLOPs and memory of one call, each by its own method."""
+"""profile(): time, FLOPs, memory and energy of one call, each by its own method."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import math
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from attention.profiler.clock import CLOCKS, clock_name, warm_up
+from attention.profiler.energy import Energy, find_meter, measure_energy
 from attention.profiler.flops import try_count_flops
 from attention.profiler.memory import peak_memory
+
+NOT_ASKED = Energy(None)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Time, FLOPs and memory of a call. It prints as a row of the table that :meth:`header` heads.
+    """Time, FLOPs, memory and energy of a call. It prints as a row of the table that :meth:`header` heads.
 
     ``times_s`` are the rounds in seconds; ``flops`` counted, two a multiply-add, None where torch's counter
     cannot follow the call; ``min_bytes`` the
     tensors given read once and the ones returned written once; ``peak_bytes`` the most memory held
-    above the inputs; ``rss_*`` the resident set of the process (None on CUDA). None is unknown.
+    above the inputs; ``rss_*`` the resident set of the process (None on CUDA); ``energy`` what the device
+    took, if it was asked for. None is unknown.
     """
 
     device: str
@@ -36,10 +40,12 @@ class Profile:
     rss_before_bytes: int | None
     rss_peak_bytes: int | None
     rss_after_bytes: int | None
+    energy: Energy = NOT_ASKED
 
     _columns: ClassVar[tuple[tuple[str, int], ...]] = (
-        ("device", 6), ("clock", 6), ("rounds", 6), ("median ms", 10), ("mean ms", 10), ("± s.e.", 8),
-        ("GFLOP", 9), ("GFLOP/s", 9), ("GB/s", 8), ("peak MB", 9), ("RSS MB", 8),
+        ("device", 6), ("clock", 6), ("rounds", 6), ("median ms", 9), ("mean ms", 9), ("± s.e.", 8),
+        ("s.d.", 8), ("GFLOP", 9), ("GFLOP/s", 9), ("GB/s", 8), ("peak MB", 9), ("RSS MB", 8),
+        ("mJ", 8),
     )  # fmt: skip
 
     @property
@@ -51,10 +57,14 @@ class Profile:
         return statistics.fmean(self.times_s)
 
     @property
+    def standard_deviation_s(self) -> float:
+        """Sample standard deviation of the rounds; nan for 1."""
+        return statistics.stdev(self.times_s) if len(self.times_s) > 1 else math.nan
+
+    @property
     def standard_error_s(self) -> float:
         """Standard error of the mean, as if rounds were independent, which they are not quite; nan for 1."""
-        rounds = len(self.times_s)
-        return statistics.stdev(self.times_s) / math.sqrt(rounds) if rounds > 1 else math.nan
+        return self.standard_deviation_s / math.sqrt(len(self.times_s))
 
     @property
     def flops_per_s(self) -> float | None:
@@ -68,13 +78,14 @@ class Profile:
 
     def asdict(self) -> dict[str, str | int | float | None]:
         """JSON scalars: the fields and the figures derived from them, but for the single rounds."""
-        error = self.standard_error_s
+        deviation, error = self.standard_deviation_s, self.standard_error_s
         return {
             "device": self.device,
             "clock": self.clock,
             "rounds": len(self.times_s),
             "median_s": self.median_s,
             "mean_s": self.mean_s,
+            "standard_deviation_s": None if math.isnan(deviation) else deviation,
             "standard_error_s": None if math.isnan(error) else error,
             "flops": self.flops,
             "flops_per_s": self.flops_per_s,
@@ -84,6 +95,10 @@ class Profile:
             "rss_before_bytes": self.rss_before_bytes,
             "rss_peak_bytes": self.rss_peak_bytes,
             "rss_after_bytes": self.rss_after_bytes,
+            "energy_j": self.energy.joules,
+            "energy_error_j": self.energy.error,
+            "energy_call_s": self.energy.call_s,
+            "energy_unknown": self.energy.reason,
         }
 
     @classmethod
@@ -100,11 +115,13 @@ class Profile:
             f"{self.median_s * 1e3:.4g}",
             f"{self.mean_s * 1e3:.4g}",
             f"{self.standard_error_s * 1e3:.2g}",
+            f"{self.standard_deviation_s * 1e3:.2g}",
             _in(1e9, self.flops),
             _in(1e9, self.flops_per_s),
             f"{self.bytes_per_s / 1e9:.4g}",
             _in(1e6, self.peak_bytes),
             _in(1e6, grown),
+            _in(1e-3, self.energy.joules),
         )
         return "  ".join(f"{value:>{width}}" for value, (_, width) in zip(values, self._columns, strict=True))
 
@@ -121,6 +138,7 @@ def profile(
     rounds: int = 20,
     warmup: int = 3,
     clock: str = "device",
+    energy: bool = False,
 ) -> Profile:
     """Measure ``fn(*args)``.
 
@@ -135,6 +153,8 @@ def profile(
         rounds: timed calls, at least 1.
         warmup: calls before the rounds, at least 1, besides those that read FLOPs and memory.
         clock: ``device`` or ``wall``.
+        energy: whether to measure energy as well, after the rounds, in half a second to some seconds: see
+            `energy.measure_energy`. Where the device has no counter, ``energy.reason`` says so.
 
     Raises:
         TypeError: what is to be measured cannot be called, a count is no integer, or a device no name.
@@ -153,7 +173,10 @@ def profile(
         asked = f"{where.type!r} and {clock!r}"
         raise ValueError(f"device must be cpu or cuda and clock device or wall, got {asked}")
     with torch.cuda.device(where) if where.type == "cuda" else nullcontext():
-        return _measured(lambda: fn(*args), args, where.type, clock_name(where.type, clock), rounds, warmup)
+        found = _measured(lambda: fn(*args), args, where.type, clock_name(where.type, clock), rounds, warmup)
+        if not energy:
+            return found
+        return replace(found, energy=measure_energy(lambda: fn(*args), find_meter(str(where)), where.type))
 
 
 def _device(asked: str | torch.device | None, args: tuple[Any, ...]) -> torch.device:

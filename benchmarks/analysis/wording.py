@@ -59,6 +59,16 @@ def seconds_tick(value: float) -> str:
     return f"{float(digits(value / scale)):g} {unit}"
 
 
+def joules(value: float | None) -> str:
+    """An energy in its natural unit with three digits: "4.45 J", "12.0 mJ"."""
+    return seconds(value).replace("s", "J")  # with the same prefixes
+
+
+def joules_tick(value: float) -> str:
+    """An energy at a tick of an axis, without idle zeros: "30 mJ"."""
+    return seconds_tick(value).replace("s", "J")
+
+
 def _unit_of_time(value: float) -> tuple[float, str]:
     """The unit in which a time has one to three digits before the point, in seconds and by name."""
     if value == 0:

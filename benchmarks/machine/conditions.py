@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import torch
 
+from attention.profiler import find_meter
 from benchmarks.analysis.reading.machines import usable_cores
 from benchmarks.machine.cards import FACTS, READINGS, Card
 from benchmarks.machine.cgroups import Group, groups
@@ -124,6 +125,21 @@ def environment(card: Card | None = None) -> dict[str, Any]:
         "governor": governor(),
         "on_battery": on_battery(),
         **(card(FACTS) if card else {sensor.field: None for sensor in FACTS}),
+    }
+
+
+IDLE_POWER = {"cpu": "cpu_idle_w", "cuda": "gpu_idle_w"}
+
+
+def idle_power(devices: Sequence[str]) -> dict[str, float | None]:
+    """Watts that each of these devices draws at rest; None where no counter tells it.
+
+    Each is watched for half a second to some seconds, after a second of rest.
+    """
+    meters = {device: find_meter(device) for device in devices}
+    return {
+        IDLE_POWER[device]: None if isinstance(meter, str) else meter.idle_w
+        for device, meter in meters.items()
     }
 
 

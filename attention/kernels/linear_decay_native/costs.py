@@ -12,7 +12,7 @@ from attention.costs import Costs, add
 from attention.kernels.gates import decay_costs
 from attention.kernels.native import plan
 
-PROGRAM = Path(__file__).parent / "linear_decay_native.cpp"
+PROGRAM = str(Path(__file__).parent / "linear_decay_native.cpp")
 
 
 def native_costs(case: Case) -> Costs:

@@ -42,7 +42,7 @@ def sums_dtype(plan: Plan) -> torch.dtype:
 def kept_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
     """Shapes of what a forward keeps for its backward."""
     count, heads = plan.segments - 1, plan.all_heads
-    slots = count + 1 if scanned(count) else count
+    slots = count + 1 if scanned(count, decay_tiles(plan).attend) else count
     return {
         "sums": (heads, plan.tokens),
         "S": (heads, slots, plan.value_width, plan.key_width),

@@ -10,7 +10,7 @@ from attention.case import Case
 from attention.costs import Costs, Sizes, add, costs_of
 from attention.kernels.native import plan
 
-PROGRAM = Path(__file__).parent / "linear_native.cpp"
+PROGRAM = str(Path(__file__).parent / "linear_native.cpp")
 
 
 def native_costs(case: Case) -> Costs:

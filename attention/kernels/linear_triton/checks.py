@@ -48,16 +48,14 @@ def check_packed(q: Tensor, k: Tensor, causal: bool, cu_seqlens: Tensor | None) 
         )
 
 
-def check_others(
-    plan: Plan, causal: bool, final: bool, v: Tensor, others: Iterable[tuple[str, Tensor | None]]
-) -> None:
+def check_others(plan: Plan, final: bool, v: Tensor, others: Iterable[tuple[str, Tensor | None]]) -> None:
     """Refuse what else an operator was given, unless it is what the operators themselves return.
 
     Raises:
         ValueError: another shape, dtype, device or stride.
     """
     heads, D, E = plan.all_key_heads, plan.key_width, plan.value_width
-    count = plan.summed(causal=causal, final=final)
+    count = plan.summed(final=final)
     slots = plan.slots(count)
     sums = {
         "inv": (plan.all_heads, plan.tokens), "S": (heads, slots, D, E), "z": (heads, slots, D),

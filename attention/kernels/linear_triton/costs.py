@@ -29,18 +29,18 @@ def triton_costs(case: Case) -> Costs:
     """
     plan = plan_of_case(case)
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
-    terms, of_keys = forward_terms(plan, case.causal)
+    terms, of_keys = forward_terms(plan)
     walk = plan.attend_tiles()
     masked = masked_chunk_scores(n, walk.C) * (walk.blocks * d + dv)
     if case.backward:
-        back, back_of_keys = backward_terms(plan, case.causal)
+        back, back_of_keys = backward_terms(plan)
         terms, of_keys = add(terms, back), add(of_keys, back_of_keys)
         walk = plan.attend_tiles(reverse=True)
         masked += masked_chunk_scores(n, walk.C) * (walk.blocks * d + dv)
         for reverse in (False, True):
             walk = plan.differentiate_tiles(reverse=reverse)
             masked += masked_chunk_scores(n, walk.C) * (walk.blocks * dv + d)
-    count = plan.summed(causal=case.causal, final=False)
+    count = plan.summed(final=False)
     kept = plan.key_segments + (plan.slots(count) if plan.scanned(count) else 0) if count else 0
     sums = plan.segments + (plan.segments + 1 if plan.scanned(plan.segments) else 0)
     tokens, states = (2 * n, kept + sums) if case.backward else (0, kept)
@@ -60,7 +60,7 @@ def plan_of_case(case: Case) -> Plan:
         for heads, n, width in sizes
     )
     shape, _, of_values = ((case.batch, *size) for size in sizes)
-    return make_plan(shape, of_values, layouts, aligned=True)
+    return make_plan(shape, of_values, layouts, aligned=True, causal=case.causal, half=True)
 
 
 def of_all_heads(plan: Plan, found: tuple[Terms, Terms]) -> dict[str, int]:
@@ -68,29 +68,31 @@ def of_all_heads(plan: Plan, found: tuple[Terms, Terms]) -> dict[str, int]:
     return {**times(plan.all_heads, found[0]), **times(plan.all_key_heads, found[1])}
 
 
-def forward_terms(plan: Plan, causal: bool, *, final: bool = False) -> tuple[dict[str, int], dict[str, int]]:
+def forward_terms(plan: Plan, *, final: bool = False) -> tuple[dict[str, int], dict[str, int]]:
     """MACs of one head of queries, causal once more S, QK' and AV; of one of keys: S of each segment.
 
     ``final``: the state after the last token is wanted.
     """
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
-    before = plan.keys if final or not causal else max(0, plan.key_segments - 1) * plan.key_segment_tokens
+    before = (
+        plan.keys if final or not plan.causal else max(0, plan.key_segments - 1) * plan.key_segment_tokens
+    )
     terms = {"readout": n * d * dv, "normaliser": n * d}
-    if causal:
+    if plan.causal:
         walk = plan.attend_tiles()
         scores = chunk_scores(n, walk.C)
         terms |= {"states": n * d * dv, "scores": walk.blocks * scores * d, "weighted_values": scores * dv}
     return terms, {"sums": before * d * dv}
 
 
-def backward_terms(plan: Plan, causal: bool) -> tuple[dict[str, int], dict[str, int]]:
+def backward_terms(plan: Plan) -> tuple[dict[str, int], dict[str, int]]:
     """MACs of one head of queries: U += q'do, do S'; causal S once, U twice more, and scores.
 
     Of one of keys: v U', computed once for each head that shares them where causal, and k U.
     """
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
     terms = {"gradient_sums": n * d * dv, "readout": n * d * dv}
-    if causal:
+    if plan.causal:
         ahead, back = plan.differentiate_tiles(), plan.differentiate_tiles(reverse=True)
         dv_walk = plan.attend_tiles(reverse=True)
         keys = chunk_scores(n, dv_walk.C)
@@ -98,4 +100,4 @@ def backward_terms(plan: Plan, causal: bool) -> tuple[dict[str, int], dict[str, 
         terms["states"] = 3 * n * d * dv
         terms["scores"] = dv_walk.blocks * keys * d + (ahead.blocks * values + back.blocks * values_back) * dv
         terms["weighted_values"] = keys * dv + (values + values_back) * d
-    return terms, {"key_readout": (1 + (plan.group if causal else 1)) * plan.keys * d * dv}
+    return terms, {"key_readout": (1 + (plan.group if plan.causal else 1)) * plan.keys * d * dv}

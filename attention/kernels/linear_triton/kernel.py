@@ -11,15 +11,22 @@ from attention.kernels.forms.costs import of_forms
 from attention.kernels.forms.linear import LinearOptions, attend, by_key_heads, check_step, step_of
 from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.operator import (
+    repeated_inference,
+    repeated_training,
     triton_differentiable,
     triton_forward,
     triton_from_state,
     triton_inference,
 )
-from attention.kernels.linear_triton.step import serves_step, triton_step, triton_step_in_place
+from attention.kernels.linear_triton.step import (
+    repeated_step,
+    serves_step,
+    triton_step,
+    triton_step_in_place,
+)
 from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import checked, dense, differentiated, unit_stride
-from attention.kernels.triton_common.checks import served_precision, supports
+from attention.kernels.triton_common.checks import PRECISION, served_precision, supports
 from attention.state import State
 
 NAME = "linear-triton"
@@ -132,6 +139,29 @@ def _without_keys(
     return out.flatten(1, 2).to(v.dtype), State(S, z)
 
 
+def _rows(*tensors: Tensor) -> bool:
+    return all(x.stride(-1) == 1 and x.numel() for x in tensors)
+
+
+def _prepared(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float) -> Any:
+    """How a call on tensors like these is repeated, with no look at them, or None where one is needed."""
+    if not _rows(q, k, v) or q.shape[2] != k.shape[2]:
+        return None
+    repeated = repeated_training if differentiated(q, k, v) else repeated_inference
+    return repeated(q, k, v, causal, phi, eps, PRECISION[q.dtype])
+
+
+def _prepared_step(
+    q: Tensor, k: Tensor, v: Tensor, state: State, phi: str, eps: float, in_place: bool
+) -> Any:
+    """How a step on tensors like these is repeated, with no look at them, or None where one is needed."""
+    if differentiated(q, k, v, *state) or not _rows(q, k, v) or not serves_step(q, k, *state):
+        return None
+    return repeated_step(q, k, v, state, phi, eps, in_place)
+
+
+linear_triton.unchecked.prepared = _prepared  # type: ignore[attr-defined]
+linear_triton_step.prepared = _prepared_step  # type: ignore[attr-defined]
 register_kernel(
     NAME, linear_triton, costs=of_forms(triton_costs, steps=True), supports=supports, step=linear_triton_step
 )

@@ -15,7 +15,7 @@ from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.passes import Passes
 from attention.kernels.triton_common.plan import Plan
 
-SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 16, 64, 4
+SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 64, 32, 4
 ENDS_ROWS, ENDS_WARPS = 512, 4
 Sums = tuple[Tensor, Tensor]
 """S and z."""
@@ -66,9 +66,9 @@ class Launches(Passes, ABC):
     A pass walks over segments of queries, in ``reverse`` over those of keys; ``ends`` are of `ends_of`.
     """
 
-    def __init__(self, plan: Plan, causal: bool, phi: str, precision: str, eps: float) -> None:
+    def __init__(self, plan: Plan, phi: str, precision: str, eps: float) -> None:
         super().__init__(plan, phi, precision)
-        self.causal, self.eps, self.group = causal, eps, plan.group
+        self.causal, self.eps, self.group = plan.causal, eps, plan.group
 
     def walked(self, *, reverse: bool) -> tuple[int, ...]:
         """H, N, D, E, segments and their tokens, of queries or in reverse of keys, as a pass takes them."""
@@ -107,7 +107,7 @@ class Launches(Passes, ABC):
         if cu_seqlens is None:
             return None
         tokens, sequences = self.plan.tokens, len(cu_seqlens) - 1
-        ends = torch.empty(2, tokens, dtype=torch.int32, device=self.plan.device)
+        ends = self.empty(2, tokens, dtype=torch.int32)
 
         def new() -> Launch:
             from attention.kernels.linear_triton.triton.passes import find_ends
@@ -127,7 +127,7 @@ class Launches(Passes, ABC):
 
     def of_groups(self, *shape: int) -> Tensor:
         """Float32 of this shape for each head of keys."""
-        return torch.empty(self.plan.all_key_heads, *shape, dtype=torch.float32, device=self.plan.device)
+        return self.empty(self.plan.all_key_heads, *shape)
 
     def before(
         self, k: Tensor, v: Tensor, initial: OptionalSums, count: int, ends: Tensor | None = None
@@ -145,23 +145,23 @@ class Launches(Passes, ABC):
             return State(*sums, *initial, ends, sums[0].shape[1], scanned=False)
         segments = self.plan.segments if reverse else self.plan.key_segments
         prefixes = self.sums_of_segments(segments + 1)
-        for partial, start, prefix in zip(sums, initial, prefixes, strict=True):
-            self._scan(partial, start, prefix, count, segments, reverse=reverse)
+        self._scan(sums, initial, prefixes, count, segments, reverse=reverse)
         return State(*prefixes, None, None, ends, segments, scanned=True)
 
     def _scan(
-        self, partial: Tensor, start: Tensor | None, prefix: Tensor, count: int, segments: int, *,
-        reverse: bool,
-    ) -> None:  # fmt: skip
-        width, given = prefix[0, 0].numel(), start is not None
-        blocks = -(-width // SCAN_WIDTH)
+        self, sums: Sums, initial: OptionalSums, prefixes: Sums, count: int, segments: int, *, reverse: bool
+    ) -> None:
+        S0, z0 = initial
+        given = S0 is not None and z0 is not None
 
         def new() -> Launch:
             from attention.kernels.linear_triton.triton.passes import scan
 
-            values = (width, blocks, segments, count, given, reverse, SCAN_ROWS, SCAN_WIDTH)
-            programs = self.plan.all_key_heads * blocks
+            D, E = self.plan.key_width, self.plan.value_width
+            blocks, blocks_z = -(-D * E // SCAN_WIDTH), -(-D // SCAN_WIDTH)
+            values = (D * E, D, blocks, blocks_z, segments, count, given, reverse, SCAN_ROWS, SCAN_WIDTH)
+            programs = self.plan.all_key_heads * (blocks + blocks_z)
             return Launch(scan, programs, [], values, SCAN_WARPS, lasting=self.plan.aligned)
 
-        tensors = [partial, prefix, prefix if start is None else start]
-        self.launch(("scan", width, count, given, reverse), tensors, new)
+        first = prefixes if S0 is None or z0 is None else (S0, z0)
+        self.launch(("scan", count, given, reverse), [*sums, *prefixes, *first], new)

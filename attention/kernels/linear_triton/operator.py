@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from attention.kernels.tensors import (
     contiguous_output,
     unit_stride,
 )
-from attention.kernels.triton_common.checks import check_call, check_reach
+from attention.kernels.triton_common.checks import check_call, check_reach, in_halves
 from attention.kernels.triton_common.plan import begin_aligned, make_plan, plan_of
 from attention.torch_internals import fast_apply
 
@@ -78,12 +78,20 @@ def launches(
         check_call(NAME, q, k, v, phi, precision, plain=False)
         check_packed(q, k, causal, cu_seqlens)
         layouts = tuple([layout[1:] for layout in alike])
-        plan = make_plan(q.shape, v.shape, layouts, aligned, packed=packed is not None)
+        plan = make_plan(
+            q.shape,
+            v.shape,
+            layouts,
+            aligned,
+            packed=packed is not None,
+            causal=causal,
+            half=in_halves(precision),
+        )
         if packed and not causal:  # a descriptor knows nothing of the ends of sequences
             plan = replace(plan, described=False)
         check_reach(NAME, plan, layouts)
-        check_others(plan, causal, final, v, zip(names, others, strict=False))
-        found = (GluonLaunches if plan.gluon else TritonLaunches)(plan, causal, phi, precision, eps)
+        check_others(plan, final, v, zip(names, others, strict=False))
+        found = (GluonLaunches if plan.gluon else TritonLaunches)(plan, phi, precision, eps)
         if len(_LAUNCHES) >= MOST_LAUNCHES:
             _LAUNCHES.clear()
         _LAUNCHES[key] = found
@@ -97,10 +105,34 @@ def triton_inference(
 ) -> Tensor:  # fmt: skip
     """The output alone: a short sequence cannot wait for what a backward or a continuation would want."""
     run = launches(q, k, v, causal, phi, precision, eps=eps, cu_seqlens=cu_seqlens)
-    out, ends = contiguous_output(q, v), None if cu_seqlens is None else run.ends_of(cu_seqlens)
-    state = run.before(k, v, (None, None), run.plan.summed(causal=causal, final=False), ends)
-    run.attend(q, k, v, out, out, state, reverse=False)
+    out = contiguous_output(q, v)
+    if cu_seqlens is None:
+        run.taped("inference", (q, k, v, out), _infer)
+    else:  # they may have to be copied
+        _infer(run, q, k, v, out, cu_seqlens)
     return out
+
+
+def repeated_inference(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The operator of aligned tensors like these, with no look at them."""
+    run = launches(q, k, v, causal, phi, precision, eps=eps)
+
+    def again(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = contiguous_output(q, v)
+        run.taped("inference", (q, k, v, out), _infer)
+        return out
+
+    return again
+
+
+def _infer(
+    run: Launches, q: Tensor, k: Tensor, v: Tensor, out: Tensor, cu_seqlens: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    state = run.before(k, v, (None, None), run.plan.summed(final=False), run.ends_of(cu_seqlens))
+    run.attend(q, k, v, out, out, state, reverse=False)
+    return ()
 
 
 @torch.library.register_fake("attention::linear_triton_inference")  # type: ignore[untyped-decorator]
@@ -129,13 +161,28 @@ def triton_forward(
         cu_seqlens=cu_seqlens,
     )  # fmt: skip
     out = contiguous_output(q, v)
-    count = run.plan.summed(causal=causal, final=final)
-    state = run.before(k, v, (S0, z0), count, run.ends_of(cu_seqlens))
+    if keep and not final and S0 is None and cu_seqlens is None:
+        inv, S, z, last_S, last_z = run.taped("forward", (q, k, v, out), _keep)
+        return out, inv, S, z, last_S, last_z
+    state = run.before(k, v, (S0, z0), run.plan.summed(final=final), run.ends_of(cu_seqlens))
+    kept = _attend(run, q, k, v, out, state, keep)
+    last = (x.clone() for x in state.total(reverse=False)) if final else (run.of_groups(0), run.of_groups(0))
+    return out, *kept, *last
+
+
+def _keep(run: Launches, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> tuple[Tensor, ...]:
+    state = run.before(k, v, (None, None), run.plan.summed(final=False))
+    return *_attend(run, q, k, v, out, state, keep=True), run.of_groups(0), run.of_groups(0)
+
+
+def _attend(
+    run: Launches, q: Tensor, k: Tensor, v: Tensor, out: Tensor, state: State, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fills ``out``; inverse normalisers, S and z, empty unless they are to ``keep``."""
     inv = run.buffer(run.plan.tokens if keep else 0)
     run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
-    sums = (x if x is not None and keep else run.of_groups(0) for x in state[:2])
-    last = (x.clone() for x in state.total(reverse=False)) if final else (run.of_groups(0), run.of_groups(0))
-    return out, inv, *sums, *last
+    S, z = (x if x is not None and keep else run.of_groups(0) for x in state[:2])
+    return inv, S, z
 
 
 @torch.library.register_fake("attention::linear_triton")  # type: ignore[untyped-decorator]
@@ -146,8 +193,8 @@ def _(
     check_call(NAME, q, k, v, phi, precision, plain=False)
     check_packed(q, k, causal, cu_seqlens)
     check_device(NAME, q, S0, z0)
-    plan = plan_of(q, k, v, packed=cu_seqlens is not None)
-    count = plan.summed(causal=causal, final=final)
+    plan = plan_of(q, k, v, packed=cu_seqlens is not None, causal=causal, half=in_halves(precision))
+    count = plan.summed(final=final)
     slots, D, E = plan.slots(count), plan.key_width, plan.value_width
 
     def empty(*shape: int) -> Tensor:
@@ -172,23 +219,40 @@ def triton_gradients(
         q, k, v, causal, phi, precision, final=final, others=others, names=KEPT, cu_seqlens=cu_seqlens
     )
     dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
-    minus_delta, ends = torch.empty_like(inv), run.ends_of(cu_seqlens)
-    plan = run.plan
-    count = plan.summed(causal=causal, final=final)
-    scanned = plan.scanned(count)
-    initial: OptionalSums = (None, None) if scanned else (S0, z0)
-    kept: OptionalSums = (S, z) if count else (None, None)
-    slots = plan.key_segments if scanned else plan.slots(count)
-    before = State(*kept, *initial, ends, slots, scanned)
-    gradient_sums = run.gradient_states(q, do, out, inv, minus_delta, ends)
-    behind = run.gather(gradient_sums, (dS, dz), gradient_sums[0].shape[1], ends, reverse=True)
-    run.differentiate(do, v, q, k, dq, (inv, minus_delta), before, reverse=False)
-    run.differentiate(v, do, k, q, dk, (inv, minus_delta), behind, reverse=True)
-    run.attend(k, q, do, dv, inv, behind, reverse=True)
+    tensors = do, q, k, v, out, inv, S, z, dq, dk, dv
+    if S0 is None and not final and cu_seqlens is None:
+        dS0, dz0 = run.taped("backward", tensors, _without_end)
+        return dq, dk, dv, dS0, dz0
+    behind = _differentiate(run, tensors, (S0, z0), (dS, dz), run.ends_of(cu_seqlens), final)
     if S0 is None:
         return dq, dk, dv, run.of_groups(0), run.of_groups(0)
     dS0, dz0 = (x.clone() for x in behind.total(reverse=True))
     return dq, dk, dv, dS0, dz0
+
+
+def _without_end(run: Launches, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    _differentiate(run, tensors, (None, None), (None, None), None, False)
+    return run.of_groups(0), run.of_groups(0)
+
+
+def _differentiate(
+    run: Launches, tensors: Sequence[Tensor], first: OptionalSums, last: OptionalSums, ends: Tensor | None,
+    final: bool,
+) -> State:  # fmt: skip
+    """Fills dq, dk and dv; the gradients of the states behind each segment of keys."""
+    (do, q, k, v, out, inv, S, z, dq, dk, dv), plan = tensors, run.plan
+    minus_delta = run.buffer(plan.tokens)
+    count = plan.summed(final=final)
+    scanned = plan.scanned(count)
+    kept: OptionalSums = (S, z) if count else (None, None)
+    slots = plan.key_segments if scanned else plan.slots(count)
+    before = State(*kept, *((None, None) if scanned else first), ends, slots, scanned)
+    gradient_sums = run.gradient_states(q, do, out, inv, minus_delta, ends)
+    behind = run.gather(gradient_sums, last, gradient_sums[0].shape[1], ends, reverse=True)
+    run.differentiate(do, v, q, k, dq, (inv, minus_delta), before, reverse=False)
+    run.differentiate(v, do, k, q, dk, (inv, minus_delta), behind, reverse=True)
+    run.attend(k, q, do, dv, inv, behind, reverse=True)
+    return behind
 
 
 @torch.library.register_fake("attention::linear_triton_backward")  # type: ignore[untyped-decorator]
@@ -232,6 +296,43 @@ triton_differentiable = differentiable(
     batch_dims=(0, 0, 0, 0),
     function=_function,
 )
+
+
+class Again(torch.autograd.Function):
+    """A call like an earlier one, with its gradients, while no transform of torch's is active."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Launches, options: tuple[Any, ...], *x: Tensor) -> Tensor:
+        q, _, v = x
+        out = contiguous_output(q, v)
+        ctx.save_for_backward(*x, out, *run.taped("forward", (*x, out), _keep)[:3])
+        ctx.options = options
+        ctx.set_materialize_grads(False)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, do: Tensor | None) -> tuple[Tensor | None, ...]:
+        if do is None:
+            return (None,) * 5
+        gradients: Operator = triton_differentiable.gradients  # type: ignore[attr-defined]
+        return None, None, *gradients(do, *ctx.saved_tensors, *ctx.options)
+
+
+_again = fast_apply(Again)
+
+
+def repeated_training(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The operator of aligned tensors like these, with its gradients, with no look at them."""
+    run = launches(q, k, v, causal, phi, precision, eps=eps)
+    options = causal, phi, eps, precision, None
+
+    def again(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out: Tensor = _again(run, options, q, k, v)
+        return out
+
+    return again
 
 
 class FromState(torch.autograd.Function):
@@ -291,22 +392,24 @@ def _inference_macs(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str,
     cu_seqlens: Tensor | None,
 ) -> dict[str, int]:  # fmt: skip
-    plan = plan_of(q, k, v, packed=cu_seqlens is not None)
-    return of_all_heads(plan, forward_terms(plan, causal))
+    plan = plan_of(q, k, v, packed=cu_seqlens is not None, causal=causal, half=in_halves(precision))
+    return of_all_heads(plan, forward_terms(plan))
 
 
 def _forward_macs(
     q: Tensor, k: Tensor, v: Tensor, S0: Tensor | None, z0: Tensor | None,
     causal: bool, phi: str, eps: float, precision: str, cu_seqlens: Tensor | None, final: bool, keep: bool,
 ) -> dict[str, int]:  # fmt: skip
-    plan = plan_of(q, k, v, (S0, z0), packed=cu_seqlens is not None)
-    return of_all_heads(plan, forward_terms(plan, causal, final=final))
+    plan = plan_of(q, k, v, (S0, z0), packed=cu_seqlens is not None, causal=causal, half=in_halves(precision))
+    return of_all_heads(plan, forward_terms(plan, final=final))
 
 
 def _backward_macs(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:
-    *others, causal, _phi, _precision, cu_seqlens, _final = rest
-    plan = plan_of(q, k, v, (do, *others), packed=cu_seqlens is not None)
-    return of_all_heads(plan, backward_terms(plan, causal))
+    *others, causal, _phi, precision, cu_seqlens, _final = rest
+    plan = plan_of(
+        q, k, v, (do, *others), packed=cu_seqlens is not None, causal=causal, half=in_halves(precision)
+    )
+    return of_all_heads(plan, backward_terms(plan))
 
 
 counts_macs("linear_triton_inference", _inference_macs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from attention.kernels.triton_common.card import multiprocessors
 from attention.kernels.triton_common.checks import PRECISION, check_call
 from attention.kernels.triton_common.launch import Launch, Repeat
 from attention.kernels.triton_common.plan import begin_aligned, padded
+from attention.state import State
 
 MOST_ROWS = 64
 """Tokens times heads of a group: the code of one launch computes each by itself."""
@@ -66,23 +68,47 @@ def triton_step_in_place(
     return _launch(q, k, v, (S, z, S, z), phi, eps)
 
 
+def repeated_step(
+    q: Tensor, k: Tensor, v: Tensor, state: State, phi: str, eps: float, in_place: bool
+) -> Callable[[Tensor, Tensor, Tensor, State], tuple[Tensor, State]] | None:
+    """A step on tensors that are aligned and like these, with no look at them; None before the first one."""
+    launch = _STEPS.get(_key(q, k, v, *state, phi, eps))
+    if launch is None:
+        return None
+
+    def again(q: Tensor, k: Tensor, v: Tensor, state: State) -> tuple[Tensor, State]:
+        out, new = contiguous_output(q, v), state
+        if in_place:
+            increment_version(state)
+        else:
+            new = State(*map(torch.empty_like, state))
+        launch([q, k, v, out, *state, *new])
+        return out, new
+
+    return again
+
+
 def _launch(q: Tensor, k: Tensor, v: Tensor, states: tuple[Tensor, ...], phi: str, eps: float) -> Tensor:
     S, z = states[:2]
     out = contiguous_output(q, v)
-    aligned = begin_aligned([q, k, v, S, z])
-    key = (
-        q.shape, k.shape, v.shape, S.shape, q.stride(), k.stride(), v.stride(), q.dtype, q.device, z.device,
-        phi, eps, aligned,
-    )  # fmt: skip
+    key = _key(q, k, v, S, z, phi, eps)
     again = _STEPS.get(key)
     if again is None:
         if len(_STEPS) >= MOST_STEPS:
             _STEPS.clear()
         _check(q, k, v, S, z, phi)
-        _STEPS[key] = _new(q, k, v, phi, eps, aligned).first([q, k, v, out, *states])
+        _STEPS[key] = _new(q, k, v, phi, eps, aligned=key[-1]).first([q, k, v, out, *states])
     else:
         again([q, k, v, out, *states])
     return out
+
+
+def _key(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str, eps: float) -> tuple[Any, ...]:
+    """What a launch depends on; whether all tensors are aligned stands last."""
+    return (
+        q.shape, k.shape, v.shape, S.shape, q.stride(), k.stride(), v.stride(), q.dtype, q.device, z.device,
+        phi, eps, begin_aligned([q, k, v, S, z]),
+    )  # fmt: skip
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor, phi: str) -> None:

@@ -102,7 +102,7 @@ Addresses = ctypes.c_void_p * 8
 
 
 def call(
-    program: Path, tensors: Mapping[str, Tensor], buffers: Mapping[str, Tensor], parts: int, scratch: int,
+    program: str, tensors: Mapping[str, Tensor], buffers: Mapping[str, Tensor], parts: int, scratch: int,
     phi: str, *, backward: bool, causal: bool = True, eps: float = 0.0, query_parts: int | None = None,
     states: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> None:  # fmt: skip
@@ -139,7 +139,7 @@ def call(
 
 
 def prepared_step(
-    program: Path, tensors: Mapping[str, Tensor], phi: str, eps: float, threads: int
+    program: str, tensors: Mapping[str, Tensor], phi: str, eps: float, threads: int
 ) -> Callable[..., None]:
     """A program's step of tensors of these shapes and strides, to be called with their ``Addresses``."""
     given = Call(**{name: Strided.of(x) for name, x in tensors.items()})
@@ -154,7 +154,7 @@ def _size(given: Call, q: Tensor, v: Tensor) -> None:
     given.key_width, given.group = q.shape[3], q.shape[1] // max(1, v.shape[1])
 
 
-def native(program: Path, dtype: torch.dtype) -> Native:
+def native(program: str, dtype: torch.dtype) -> Native:
     """The compiled function of a program, called with a ``Call`` and whether gradients are wanted.
 
     Raises:
@@ -162,11 +162,11 @@ def native(program: Path, dtype: torch.dtype) -> Native:
     """
     function, reason = _loaded(program, STORAGE[dtype], os.environ.get("CXX"))
     if function is None:
-        raise RuntimeError(f"{_name(program)}: {reason}")
+        raise RuntimeError(f"{_name(Path(program))}: {reason}")
     return function
 
 
-def refusal(program: Path, device: str, dtype: torch.dtype) -> str | None:
+def refusal(program: str, device: str, dtype: torch.dtype) -> str | None:
     """The reason why a program does not serve this device and dtype here, or None where it does."""
     if device != "cpu":
         return f"it is compiled for CPUs, and the case is on {device}"
@@ -176,18 +176,21 @@ def refusal(program: Path, device: str, dtype: torch.dtype) -> str | None:
 
 
 @constant_when_compiled
-def missing(program: Path, dtype: torch.dtype) -> str | None:
-    """The reason why this dtype has no library here, or None where it has one."""
+def missing(program: str, dtype: torch.dtype) -> str | None:
+    """The reason why this dtype has no library here, or None where it has one.
+
+    A program is a string: torch 2.11's compiler takes a path for no constant.
+    """
     return _loaded(program, STORAGE[dtype], os.environ.get("CXX"))[1]
 
 
 @lru_cache(maxsize=32)
-def _loaded(program: Path, storage: str, wanted: str | None) -> tuple[Native | None, str | None]:
+def _loaded(source: str, storage: str, wanted: str | None) -> tuple[Native | None, str | None]:
     """The function, or the reason why there is none, for the rest of the process.
 
     A refusal holds as long: were it asked anew, ``auto`` could change its kernel within one measurement.
     """
-    name = wanted or "the C++ compiler"
+    program, name = Path(source), wanted or "the C++ compiler"
     try:
         compiler = chosen_compiler(wanted)
         name = compiler[0]

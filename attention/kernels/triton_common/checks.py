@@ -32,6 +32,11 @@ def supports(case: Case) -> str | None:
     return _refusal(case.device, case.torch_dtype, max(case.head_dim, case.value_dim))
 
 
+def in_halves(precision: str) -> bool:
+    """Whether operands of float16 will do: they have as many digits as those of tf32."""
+    return precision == PRECISION[torch.float16]
+
+
 def served_precision(kernel: str, q: Tensor, v: Tensor, precision: str | None) -> str:
     """The precision of products that was asked for, or else the default of the dtype.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.triton_common.card import interpreted
-from attention.torch_internals import direct_launch
+from attention.torch_internals import DirectLaunch, direct_launch
 
 Repeat = Callable[[list[Tensor]], None]
 """Launches a compiled pass on other tensors of the same plan."""
@@ -52,15 +52,16 @@ class Launch:
         direct = direct_launch(compiled, self.programs, self.values) if self.lasting and compiled else None
         if direct is None:
             return self.public
-        moved = len(self.tiles)
+        if not self.tiles:
+            return DirectRepeat(direct, self)
 
         def again(tensors: list[Tensor]) -> None:
             device = tensors[0].device.index
             if device != torch.cuda.current_device():
                 with torch.cuda.device(device):
                     return again(tensors)
-            pointers = self._descriptors(tensors) if moved else []
-            if not direct(device, pointers + [x.data_ptr() for x in tensors[moved:]]):
+            addresses = [x.data_ptr() for x in tensors[len(self.tiles) :]]
+            if not direct(device, self._descriptors(tensors) + addresses):
                 self.public(tensors)
             return None
 
@@ -88,3 +89,20 @@ class Launch:
         from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
 
         return [GluonDescriptor(*each, self.layout) for each in moved]
+
+
+@dataclass(frozen=True)
+class DirectRepeat:
+    """A pass that reads pointers alone, launched again past Triton, on a device and addresses."""
+
+    direct: DirectLaunch
+    launch: Launch
+
+    def __call__(self, tensors: list[Tensor]) -> None:
+        device = tensors[0].device.index
+        if device != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                return self(tensors)
+        if not self.direct(device, [x.data_ptr() for x in tensors]):
+            self.launch.public(tensors)
+        return None

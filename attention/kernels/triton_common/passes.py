@@ -5,14 +5,17 @@ Triton is imported at the first launch: where it is missing, the kernel says so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attention.kernels.tensors import dtype_name
 from attention.kernels.triton_common.launch import Launch, Repeat
 from attention.kernels.triton_common.plan import Plan, Tiles
+from attention.kernels.triton_common.tape import Tape
 
 
 class Passes:
@@ -24,18 +27,44 @@ class Passes:
             plan.heads, plan.tokens, plan.key_width, plan.value_width, plan.segments, plan.segment_tokens
         )  # fmt: skip
         self._compiled: dict[tuple[Any, ...], Repeat] = {}
+        self._tapes: dict[Hashable, Tape] = {}
+        self._tape: Tape | None = None
+
+    def taped(
+        self, name: Hashable, given: Sequence[Tensor], walk: Callable[..., Sequence[Tensor]]
+    ) -> Sequence[Tensor]:
+        """What ``walk(passes, *given)`` returns, which launches passes and makes buffers by them alone.
+
+        The launches of the first call of this name are made again in later ones.
+        """
+        tape = self._tapes.get(name)
+        if tape is not None:
+            return tape.replay(given)
+        recorder = copy(self)  # another thread may record, too
+        recorder._tape = tape = Tape(given)
+        results = walk(recorder, *tape.given)
+        tape.end(results)
+        self._tapes[name] = tape
+        return results
 
     def launch(self, key: tuple[Any, ...], tensors: list[Tensor], new: Callable[[], Launch]) -> None:
         """Launch the pass of this key: its name and its switches. ``new`` makes the first launch."""
         again = self._compiled.get(key)
         if again is None:
-            self._compiled[key] = new().first(tensors)
+            again = self._compiled[key] = new().first(tensors)
         else:
             again(tensors)
+        if self._tape is not None:
+            self._tape.launch(again, tensors)
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A buffer of this shape."""
+        x = torch.empty(shape, dtype=dtype, device=self.plan.device)
+        return x if self._tape is None else self._tape.buffer(x)
 
     def buffer(self, *shape: int) -> Tensor:
         """Float32 of this shape for each head."""
-        return torch.empty(self.plan.all_heads, *shape, dtype=torch.float32, device=self.plan.device)
+        return self.empty(self.plan.all_heads, *shape)
 
     def in_triton(
         self, kernel: Any, parts: int, t: Tiles, tile: tuple[int, int], widths: tuple[int, ...],
@@ -48,7 +77,7 @@ class Passes:
         from triton import language as tl
 
         plan = self.plan
-        operand = tl.bfloat16 if plan.narrow else tl.float32
+        operand = getattr(tl, dtype_name(t.operand))
         edges = (tokens % t.C != 0, plan.key_width % tile[0] != 0, plan.value_width % tile[1] != 0)
         constants = (
             self.phi, operand, self.precision, t.C, *tile, t.blocks, t.num_stages, plan.described, *edges

@@ -22,12 +22,12 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """The dtypes of its tensors."""
 PRECISIONS = ("ieee", "tf32x3", "tf32")
 """How products of float32 operands are computed."""
-PROGRAMS = 2
-"""Programs a multiprocessor: as many as are resident, so that all start at once and none comes late."""
+PROGRAMS = {32: 8, 128: 2, 256: 1}
+"""Programs a multiprocessor, up to each width: as many as are resident, so that none comes late."""
 LEAST_TOKENS = 256
 """Tokens of the shortest segment: its state, written and read, shall not cost more than its tokens."""
-FOLDED = 32
-"""Up to so many segments each program adds up the states before its own; more are scanned first."""
+FOLDED = 2**17
+"""Elements of the states before its own that each program adds up; more are scanned first."""
 DESCRIBED = 2**18
 """From so many tokens of all heads on, the copy engine moves tiles: to describe them takes the host 20 us."""
 GLUON_WIDTH = 128
@@ -38,7 +38,10 @@ Layout = tuple[torch.device, torch.dtype, Strides]
 
 
 class Tiles(NamedTuple):
-    """Tiles of a pass on chunks of ``C`` tokens: a program holds all of one width, a block of the other."""
+    """Tiles of a pass on chunks of ``C`` tokens: a program holds all of one width, a block of the other.
+
+    ``operand``: dtype of the operands of matrix products.
+    """
 
     C: int
     held: int
@@ -46,6 +49,7 @@ class Tiles(NamedTuple):
     blocks: int
     num_warps: int
     num_stages: int
+    operand: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Plan:
         batch, heads, tokens, key_width, value_width: B, Hq, Nq, D and Dv.
         kv_heads, keys: Hkv and Nk.
         device: of all tensors.
-        narrow: whether the operands of matrix products are bfloat16; else they are float32.
+        dtype: of q, k and v.
+        half: whether a forward of float16 has operands of float16, which its passes must scale.
         aligned: whether all tensors begin at multiples of 16 bytes, which Triton's compiler makes use of.
         described: whether descriptors move the tiles, by the card's copy engine; else pointers do.
         gluon: whether the Gluon passes serve the call; else Triton's do.
@@ -64,6 +69,7 @@ class Plan:
         segment_tokens: of each but the last, a multiple of those of a chunk.
         key_segments, key_segment_tokens: the same of keys.
         packed: whether sequences stand one behind another, and sums end where a sequence does.
+        causal: whether a walk goes on with its state from chunk to chunk.
     """
 
     batch: int
@@ -74,7 +80,8 @@ class Plan:
     key_width: int
     value_width: int
     device: torch.device
-    narrow: bool
+    dtype: torch.dtype
+    half: bool
     aligned: bool
     described: bool
     gluon: bool
@@ -83,6 +90,18 @@ class Plan:
     key_segments: int
     key_segment_tokens: int
     packed: bool
+    causal: bool
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the operands of matrix products are bfloat16; else they are float32."""
+        return self.dtype == torch.bfloat16
+
+    def operand(self, *, reverse: bool) -> torch.dtype:
+        """Of matrix products in a pass; one of a backward goes in reverse, or is ``differentiate``."""
+        if self.half and not reverse:
+            return torch.float16
+        return torch.bfloat16 if self.narrow else torch.float32
 
     @property
     def all_heads(self) -> int:
@@ -113,33 +132,36 @@ class Plan:
 
     def differentiate_tiles(self, *, reverse: bool = False) -> Tiles:
         """Tiles of the pass that makes dq and dk; it holds all of Dv."""
-        tiles = self._tiles(self.value_width, self.key_width, reverse)
+        tiles = self._tiles(self.value_width, self.key_width, reverse, back=True)
         if self.described and not self.in_gluon(reverse=reverse) and tiles.held <= 128:
             return tiles._replace(num_stages=3)  # a program fills a multiprocessor with two as well
         return tiles
 
-    def _tiles(self, held: int, split: int, reverse: bool) -> Tiles:
-        return gluon_tiles() if self.in_gluon(reverse=reverse) else triton_tiles(held, split, self.narrow)
+    def _tiles(self, held: int, split: int, reverse: bool, back: bool = False) -> Tiles:
+        if self.in_gluon(reverse=reverse):
+            return gluon_tiles()
+        operand = self.operand(reverse=reverse or back)
+        return triton_tiles(held, split, self.dtype, operand, self.causal)
 
-    def summed(self, *, causal: bool, final: bool) -> int:
+    def summed(self, *, final: bool) -> int:
         """How many segments are summed before the walk: the last only where all or the end is asked for.
 
         Of packed sequences that see all of themselves there are two sums of each.
         """
-        if self.packed and not causal:
+        if self.packed and not self.causal:
             return 2 * self.key_segments
-        return self.key_segments if final or not causal else max(0, self.key_segments - 1)
+        return self.key_segments if final or not self.causal else max(0, self.key_segments - 1)
 
-    def gradients_summed(self, *, causal: bool) -> int:
+    def gradients_summed(self) -> int:
         """How many segments are summed in a backward."""
-        return 2 * self.segments if self.packed and not causal else self.segments
+        return 2 * self.segments if self.packed and not self.causal else self.segments
 
     def scanned(self, count: int) -> bool:
         """Whether so many sums are scanned, or each program adds up those that it needs.
 
-        Of packed sequences it needs those of one sequence.
+        Each head of a group would add them up. Of packed sequences it needs those of one sequence.
         """
-        return scanned(count) and not self.packed
+        return not self.packed and scanned(count * self.group, self.attend_tiles())
 
     def slots(self, count: int) -> int:
         """Slots for the sums of ``count`` segments: scanned ones stand before, between and after segments."""
@@ -154,6 +176,8 @@ def make_plan(
     *,
     gluon: bool = True,
     packed: bool = False,
+    causal: bool = True,
+    half: bool = False,
 ) -> Plan:
     """The plan of one call.
 
@@ -164,6 +188,8 @@ def make_plan(
         aligned: whether all of these begin at multiples of 16 bytes.
         gluon: whether the kernel has passes in Gluon.
         packed: whether sequences stand one behind another, for which no pass in Gluon is written.
+        causal: whether a query sees only the keys up to its own.
+        half: whether the kernel has a forward of float16 for operands of that dtype.
 
     Raises:
         ValueError: tensors of several devices.
@@ -185,12 +211,15 @@ def make_plan(
     # forward, and a compiler those of the call to come.
     # A group of heads is one sequence to the pass that sums keys.
     wide = widths and moved(strides[:3])
-    size, count = cut(tokens, batch * kv_heads, device, gluon=wide)
-    key_size, key_count = cut(keys, batch * kv_heads, device, gluon=wide)
+    # A Gluon pass fills the shared memory of a multiprocessor with one program.
+    programs, chunk = (1, GLUON_WIDTH) if wide else (resident(width, value_width, dtype), 64)
+    size, count = cut(tokens, batch * kv_heads, device, programs, chunk)
+    key_size, key_count = cut(keys, batch * kv_heads, device, programs, chunk)
     described = aligned and moved(strides)
+    halves = half and dtype == torch.float16 and (causal or not packed)
     return Plan(
-        batch, heads, kv_heads, tokens, keys, width, value_width, device, dtype == torch.bfloat16,
-        aligned, described, widths and described, count, size, key_count, key_size, packed,
+        batch, heads, kv_heads, tokens, keys, width, value_width, device, dtype,
+        halves, aligned, described, widths and described, count, size, key_count, key_size, packed, causal,
     )  # fmt: skip
 
 
@@ -202,12 +231,23 @@ def plan_of(
     *,
     gluon: bool = True,
     packed: bool = False,
+    causal: bool = True,
+    half: bool = False,
 ) -> Plan:
     """The plan of a call on these tensors; those that a compiler makes, without memory, count as aligned."""
     given = [q, k, v, *[x for x in others if x is not None]]
     layouts = tuple([(x.device, x.dtype, x.stride()) for x in given])
     fake = any(x.untyped_storage().device.type == "meta" for x in given)
-    return make_plan(q.shape, v.shape, layouts, fake or begin_aligned(given), gluon=gluon, packed=packed)
+    return make_plan(
+        q.shape,
+        v.shape,
+        layouts,
+        fake or begin_aligned(given),
+        gluon=gluon,
+        packed=packed,
+        causal=causal,
+        half=half,
+    )
 
 
 def begin_aligned(tensors: list[Tensor]) -> bool:
@@ -224,12 +264,18 @@ def begin_aligned(tensors: list[Tensor]) -> bool:
     return sum([address % 16 for address in addresses]) == 0
 
 
-def cut(tokens: int, heads: int, device: torch.device, *, gluon: bool) -> tuple[int, int]:
-    """Tokens of a segment, and how many segments.
+def resident(width: int, value_width: int, dtype: torch.dtype) -> int:
+    """Programs of Triton's passes a multiprocessor; operands of float32 leave room for two of any width."""
+    if dtype != torch.bfloat16:
+        return PROGRAMS[128]
+    return next(count for widest, count in PROGRAMS.items() if max(width, value_width) <= widest)
 
-    A Gluon pass fills the shared memory of a multiprocessor with one program.
+
+def cut(tokens: int, heads: int, device: torch.device, programs: int, chunk: int) -> tuple[int, int]:
+    """Tokens of a segment, a multiple of those of a chunk, and how many segments.
+
+    All heads together have so many ``programs`` a multiprocessor.
     """
-    programs, chunk = (1, GLUON_WIDTH) if gluon else (PROGRAMS, 64)
     wanted = max(1, programs * card.multiprocessors(device) // max(1, heads))
     size = max(LEAST_TOKENS, -(-tokens // wanted))
     size = -(-size // chunk) * chunk
@@ -238,19 +284,30 @@ def cut(tokens: int, heads: int, device: torch.device, *, gluon: bool) -> tuple[
 
 def gluon_tiles() -> Tiles:
     """Tiles of a Gluon pass, which holds all of both widths."""
-    return Tiles(GLUON_WIDTH, GLUON_WIDTH, GLUON_WIDTH, 1, 8, 2)
+    return Tiles(GLUON_WIDTH, GLUON_WIDTH, GLUON_WIDTH, 1, 8, 2, torch.bfloat16)
+
+
+def triton_tiles(held: int, split: int, dtype: torch.dtype, operand: torch.dtype, causal: bool) -> Tiles:
+    """Tiles of a Triton pass that holds all of the width ``held``, and blocks of the width ``split``."""
+    # A width may be a symbol of torch's compiler: tiles are of one width.
+    return _triton_tiles(int(held), int(split), dtype, operand, causal)
 
 
 @lru_cache(maxsize=1024)
-def triton_tiles(held: int, split: int, narrow: bool) -> Tiles:
-    """Tiles of a Triton pass that holds all of the width ``held``, and blocks of the width ``split``.
-
-    Operands of float32 fill the shared memory twice as fast as ``narrow`` ones of two bytes.
-    """
+def _triton_tiles(held: int, split: int, dtype: torch.dtype, operand: torch.dtype, causal: bool) -> Tiles:
     held, block = padded(held), min(padded(split), 64)
-    C = 64 if narrow and held <= 128 else 32 if narrow or held <= 128 else 16
-    small = narrow and held <= 64
-    return Tiles(C, held, block, -(-split // block), 4 if held <= 128 else 8, 3 if small else 2)
+    blocks, small = -(-split // block), held <= 64
+    if operand != torch.float32:
+        if max(held, block) <= 32:  # one warp holds a state, and waits for no other
+            return Tiles(32, held, block, blocks, 1, 3, operand)
+        return Tiles(64, held, block, blocks, 4, 3 if small else 2, operand)
+    # Operands of float32 fill the shared memory twice as fast. A walk of three products for one, in tf32x3,
+    # has registers for 32 tokens.
+    if small:
+        return Tiles(32 if causal and dtype == torch.float32 else 64, held, block, blocks, 4, 3, operand)
+    if held <= 128:
+        return Tiles(32, held, block, blocks, 4, 2, operand)
+    return Tiles(16, held, block, blocks, 8, 2, operand)
 
 
 def padded(width: int) -> int:
@@ -258,9 +315,9 @@ def padded(width: int) -> int:
     return max(16, 1 << (width - 1).bit_length())
 
 
-def scanned(count: int) -> bool:
-    """Whether so many sums are scanned, or each program adds up those before its own."""
-    return count > FOLDED
+def scanned(count: int, walk: Tiles) -> bool:
+    """Whether so many sums of a walk are scanned, or each program adds up those before its own."""
+    return count * walk.held * walk.block > FOLDED
 
 
 def gluon_serves(width: int, value_width: int, dtype: torch.dtype, device: torch.device) -> bool:

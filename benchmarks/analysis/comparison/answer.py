@@ -9,7 +9,7 @@ from typing import Protocol
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.comparison.conclusions import Comparison, Ratio, SideSummary
-from benchmarks.analysis.comparison.naming import ORDER, QUANTITIES, change, commits, share
+from benchmarks.analysis.comparison.naming import ENERGY_ORDER, ORDER, QUANTITIES, change, commits, share
 from benchmarks.analysis.comparison.states import ALPHA, FARTHEST, chance
 from benchmarks.analysis.document import Command, Verdict
 from benchmarks.analysis.reading.roles import option_words
@@ -56,12 +56,11 @@ def verdicts(comparison: Comparison) -> Iterator[Verdict]:
     parts = [f"{cases[verdict]} {words.get(verdict, verdict)}" for verdict in ORDER if cases[verdict]]
     if parts:
         yield Verdict("time", ", ".join(parts), _firmness(comparison))
-    for verdict in ("larger", "smaller"):
-        rows = [row for row in comparison.counts if row.verdict == verdict]
-        quantities = Counter(QUANTITIES[row.quantity][0] for row in rows)
-        if quantities:
-            where = [f"{name} in {wording.count(n, 'case')}" for name, n in quantities.most_common()]
-            yield Verdict(verdict, wording.listed(where, most=2), "firm")
+    energies = count_verdicts(comparison.energies)
+    parts = [f"{energies[one]} {words.get(one, one)}" for one in ENERGY_ORDER if energies[one]]
+    if parts:
+        yield Verdict("energy", ", ".join(parts), _firmness(comparison))
+    yield from _sizes(comparison)
     outcomes = count_verdicts(comparison.outcomes)
     if outcomes["lost"]:
         lost = wording.count(outcomes["lost"], "case")
@@ -75,6 +74,21 @@ def verdicts(comparison: Comparison) -> Iterator[Verdict]:
         yield Verdict(
             "machine", f"all times moved alike on {' and '.join(devices)}: hardly the commit", "open"
         )
+
+
+def _sizes(comparison: Comparison) -> Iterator[Verdict]:
+    """Counts and bytes that grew or shrank, in one line."""
+    found = {}
+    for verdict in ("larger", "smaller"):
+        rows = [row for row in comparison.counts if row.verdict == verdict]
+        quantities = Counter(QUANTITIES[row.quantity][0] for row in rows)
+        where = [f"{name} in {wording.count(n, 'case')}" for name, n in quantities.most_common()]
+        if where:
+            found[verdict] = wording.listed(where, most=2)
+    if len(found) == 2:
+        found = {"larger": f"{found['larger']}; smaller: {found['smaller']}"}
+    for verdict, words in found.items():
+        yield Verdict(verdict, words, "firm")
 
 
 def _firmness(comparison: Comparison) -> str:

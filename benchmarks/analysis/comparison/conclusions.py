@@ -11,6 +11,7 @@ from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.serialization import FLAT
 
 TimeVerdict = Literal["slower", "faster", "same", "inconclusive"]
+EnergyVerdict = Literal["larger", "smaller", "same", "inconclusive"]
 CountVerdict = Literal["larger", "smaller"]
 OutcomeVerdict = Literal["lost", "left out", "gained", "vanished", "new", "incomparable"]
 ShiftVerdict = Literal["moved", "unchanged", "inconclusive"]
@@ -49,6 +50,19 @@ class CaseChange:
     change: Ratio = field(metadata=FLAT)
     p: float | None
     verdict: TimeVerdict
+
+
+@dataclass(frozen=True)
+class EnergyChange:
+    """The energy of a call of one case on both sides, in joules, as `CaseChange` has its time."""
+
+    key: str
+    case: Case = field(metadata=FLAT)
+    base_j: float | None
+    head_j: float | None
+    change: Ratio = field(metadata=FLAT)
+    p: float | None
+    verdict: EnergyVerdict
 
 
 @dataclass(frozen=True)
@@ -223,6 +237,7 @@ class Comparison:
         base: The runs compared with.
         head: The runs compared.
         cases: Every case measured on both sides.
+        energies: Every case of which both sides know the energy; no verdict on it is a regression.
         counts: Every count that differs.
         outcomes: Every case that was not measured on both sides alike.
         exponents: Every exponent of both sides.
@@ -244,6 +259,7 @@ class Comparison:
     base: SideSummary
     head: SideSummary
     cases: list[CaseChange]
+    energies: list[EnergyChange]
     counts: list[CountChange]
     outcomes: list[OutcomeChange]
     exponents: list[ExponentShift]

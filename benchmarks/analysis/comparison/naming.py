@@ -9,6 +9,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.comparison.conclusions import (
     CaseChange,
     Comparison,
+    EnergyVerdict,
     OutcomeVerdict,
     Ratio,
     SideSummary,
@@ -18,6 +19,8 @@ from benchmarks.analysis.reading.setting import Setting
 
 ORDER: tuple[TimeVerdict, ...] = ("slower", "faster", "inconclusive", "same")
 """Verdicts on time, what is worth reading first."""
+ENERGY_ORDER: tuple[EnergyVerdict, ...] = ("larger", "smaller", "inconclusive", "same")
+"""Verdicts on energy, likewise."""
 QUANTITIES = {
     "flops": ("FLOPs", "FLOP"),
     "macs": ("MACs", "MAC"),

@@ -36,7 +36,7 @@ def comparison_page(comparison: Comparison, text: Sequence[Section]) -> Page:
         text[:1],
         tabs,
         ground=text[1:],
-        grids=[*_counts(comparison), *_outcomes(comparison), _sides(comparison)],
+        grids=[*_energies(comparison), *_counts(comparison), *_outcomes(comparison), _sides(comparison)],
         records=[json_value(case) for _, case in numbered],
     )
 
@@ -107,6 +107,23 @@ def _case(case: Case) -> Iterator[Cell]:
     yield Cell(case.kernel)
     yield Cell(str(case.setting.mode))
     yield Cell("-" if case.seq_len is None else str(case.seq_len), case.seq_len)
+
+
+def _energies(comparison: Comparison) -> Iterator[Grid]:
+    rows = [
+        [
+            *_case(one.case),
+            Cell(wording.phase(one.case.setting)),
+            Cell(wording.joules(one.base_j), one.base_j),
+            Cell(wording.joules(one.head_j), one.head_j),
+            Cell(change(one.change), one.change.ratio),
+            Cell(one.verdict),
+        ]
+        for one in comparison.energies
+    ]
+    if rows:
+        headers = ["kernel", "mode", "N", "phase", "base", "head", "change of the energy", "verdict"]
+        yield Grid("Energy of a call", headers, rows)
 
 
 def _counts(comparison: Comparison) -> Iterator[Grid]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.analysis.comparison.conclusions import Comparison, SideSummary, UnitCounts
 from benchmarks.analysis.comparison.counts import compare_counts, compare_outcomes
+from benchmarks.analysis.comparison.energies import compare_energies
 from benchmarks.analysis.comparison.judging import (
     find_common,
     find_controls,
@@ -82,6 +83,7 @@ def compare(
         base=_summary(before, name_quality(base)),
         head=_summary(after, name_quality(head)),
         cases=cases,
+        energies=compare_energies(parts, wide),
         counts=counts,
         outcomes=outcomes,
         exponents=exponents,

@@ -54,6 +54,7 @@ def sections(comparison: Comparison) -> list[Section]:
         *_warned(comparison),
         *_conditions(comparison),
         *_times(comparison, name),
+        *_energies(comparison, name),
         *_counts(comparison.counts, name),
         *_shifts(comparison, name),
         *_uncompared(comparison.outcomes, name),
@@ -100,6 +101,27 @@ def _times(comparison: Comparison, name: Namer) -> Iterator[Section]:
         stacks = [_stacked(case.case, name) for case in listed]
         table = Table(["case", "base", "head", "change of the time", "verdict"], rows, stacks)
         yield Section("Time", table=table, notes=notes if rest else notes[1:])
+
+
+def _energies(comparison: Comparison, name: Namer) -> Iterator[Section]:
+    """The energies that changed, the largest changes first; the rest is counted."""
+    changed = [one for one in comparison.energies if one.verdict in ("larger", "smaller")]
+    changed.sort(key=lambda one: (one.verdict, -abs((one.change.ratio or 1) - 1)))
+    rows = [
+        [
+            name(one.case.kernel, one.case.setting, one.case.seq_len),
+            wording.joules(one.base_j),
+            wording.joules(one.head_j),
+            change(one.change),
+            one.verdict,
+        ]
+        for one in changed[:MOST_ROWS]
+    ]
+    if rows:
+        notes = ["Energy alone raises no alarm: how often its verdicts are right has not been simulated."]
+        stacks = [_stacked(one.case, name) for one in changed[:MOST_ROWS]]
+        table = Table(["case", "base", "head", "change of the energy", "verdict"], rows, stacks)
+        yield Section("Energy of a call", table=table, notes=[*notes, *_cut(len(changed))])
 
 
 def _stacked(case: Case, name: Namer) -> tuple[str, str]:

@@ -14,12 +14,13 @@ SCHEMA = 1
 TEXTS = ("key", "kernel", "family", "mode", "phase", "device", "device_name", "dtype", "clock")
 INTEGERS = ("batch", "heads", "seq_len", "head_dim", "repetition")
 AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
-OPTIONAL_TEXTS = ("precision", "state_changed", "reference", "nearest", "flops_unknown")
+OPTIONAL_TEXTS = ("precision", "state_changed", "reference", "nearest", "flops_unknown", "energy_unknown")
 OPTIONAL_INTEGERS = ("value_dim", "embed_dim", "kv_heads", "query_len")
 OPTIONAL_AMOUNTS = (
     "counted_flops", "countable_flops", "predicted_peak_bytes", "reference_error", "cache_bytes",
+    "energy_j", "energy_error_j", "energy_call_s",
 )  # fmt: skip
-SENTENCES = ("state_changed", "nearest", "flops_unknown")
+SENTENCES = ("state_changed", "nearest", "flops_unknown", "energy_unknown")
 """Texts of any length."""
 FUNCTIONS = {"standard": "softmax attention", "linear": "linear attention with elu + 1"}
 """What kernels of these families compute, to which those of older records were held as well."""
@@ -35,7 +36,7 @@ LEFT_OUT = (
 )  # fmt: skip
 MADE_HERE = (
     "seconds", "median_s", "rounds", "file", "run", "machine", "unit", "unit_kind", "case", "asked",
-    "outcome", "reason",
+    "outcome", "reason", "energy_per_token_j",
 )  # fmt: skip
 """Columns that the analysis adds to the fields of a record, which therefore may have none of these names."""
 FAMILIES = ("standard", "linear")

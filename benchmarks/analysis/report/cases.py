@@ -13,6 +13,7 @@ import pandas as pd
 from benchmarks.analysis.reading.records import Records, as_frame
 from benchmarks.analysis.reading.setting import CASE, SETTING, Setting
 from benchmarks.analysis.report.ceilings import find_ceilings
+from benchmarks.analysis.report.energies import of_case
 from benchmarks.analysis.report.floors import FLOOR, with_floors
 from benchmarks.analysis.scaling.units import Floats, student_interval
 
@@ -24,7 +25,8 @@ class Times:
     Attributes:
         median_s: Median of the unit values, each the median of its repetitions' medians.
         mean_s: Mean of the unit values.
-        stderr_s: Standard error of that mean, NaN for one unit.
+        std_s: Standard deviation of the unit values, NaN for one unit.
+        stderr_s: Standard error of their mean, likewise.
         interval_low_s: Lower end of Student's 95 % interval of the geometric mean, NaN for one unit.
         interval_high_s: Upper end of it, likewise.
         unit_low_s: The smallest unit value.
@@ -36,6 +38,7 @@ class Times:
 
     median_s: float
     mean_s: float
+    std_s: float
     stderr_s: float
     interval_low_s: float
     interval_high_s: float
@@ -53,13 +56,13 @@ class Times:
         """The times of a case by its unit values and all its rounds."""
         _, *ends = student_interval(np.log(units))
         interval = [math.nan if end is None else math.exp(end) for end in ends]
-        times = [np.median(units), np.mean(units), standard_error(units), *interval, units.min(), units.max()]
+        times = [np.median(units), np.mean(units), *scatter(units), *interval, units.min(), units.max()]
         times += [rounds.min(), *np.quantile(rounds, [0.05, 0.25, 0.75, 0.95]), rounds.max()]
         return cls(*map(float, times))
 
 
 TIMES = [field.name for field in fields(Times)]
-OVER_ROUNDS = ["rounds_mean_s", "rounds_stderr_s"]
+OVER_ROUNDS = ["rounds_mean_s", "rounds_std_s", "rounds_stderr_s"]
 COUNTS = ["rounds", "repetitions", "units"]
 OF_ONE_ROW = ["repetition", "file", "run", "unit", "seconds", "median_s", "rounds"]
 
@@ -68,10 +71,10 @@ def case_table(records: Records) -> pd.DataFrame:
     """One row per case over all files.
 
     Returns:
-        Every record field, then those of `Times`; of layers also `rounds_mean_s` and `rounds_stderr_s`, mean
-        and standard error as if all rounds were independent; then `rounds`, `repetitions`, `units`, what
-        `floors.with_floors` adds, `unit_kind`, `outcome` and `reason`. `outcome` is "measured" or that of
-        `not_measured`.
+        Every record field, then those of `Times`; then `rounds_mean_s`, `rounds_std_s`, `rounds_stderr_s`,
+        mean, standard deviation and standard error as if all rounds were independent; then `rounds`,
+        `repetitions`, `units`, what `floors.with_floors` adds, `unit_kind`, `outcome` and `reason`. `outcome`
+        is "measured" or that of `not_measured`.
     """
     if records.rows.empty:
         measured = []
@@ -79,8 +82,7 @@ def case_table(records: Records) -> pd.DataFrame:
         groups = records.rows.groupby(list(CASE), dropna=False, sort=False)
         measured = [_measured_case(rows) for _, rows in groups]
     cases = as_frame([*measured, *records.not_measured.to_dict("records")])
-    over_rounds = [name for name in OVER_ROUNDS if name in cases]
-    last = [*TIMES, *over_rounds, *COUNTS, *FLOOR, "unit_kind", "outcome", "reason"]
+    last = [*TIMES, *OVER_ROUNDS, *COUNTS, *FLOOR, "unit_kind", "outcome", "reason"]
     known = [column for column in cases.columns if column not in last]
     by_place = [field for field in SETTING if field not in ("subject", "mode", "phase")]
     by_kernel = ["phase", "mode", "family", "kernel", "seq_len"]
@@ -95,25 +97,24 @@ def _measured_case(rows: pd.DataFrame) -> dict[str, object]:
     units = repetitions.groupby("unit").median().to_numpy(dtype=float)
     rounds = np.concatenate(rows["seconds"].to_list())
     count, first = int(rows["rounds"].sum()), rows.iloc[0]
-    case = {
+    # Quartiles in the place of missing rounds have another mean.
+    over_rounds = [np.mean(rounds), *scatter(rounds)] if rounds.size == count else [math.nan] * 3
+    return {
         **{str(name): value for name, value in first.items() if name not in OF_ONE_ROW},
         **vars(Times.of(units, rounds)),
+        **dict(zip(OVER_ROUNDS, map(float, over_rounds), strict=True)),
         "rounds": count,
         "repetitions": len(repetitions),
         "units": len(units),
         "outcome": "measured",
+        **of_case(rows),
     }
-    if first["subject"] == "layer":
-        # Quartiles in the place of missing rounds have another mean.
-        kept = rounds.size == count
-        case["rounds_mean_s"] = float(np.mean(rounds)) if kept else math.nan
-        case["rounds_stderr_s"] = standard_error(rounds) if kept else math.nan
-    return case
 
 
-def standard_error(values: Floats) -> float:
-    """The standard error of the mean of independent values; NaN for a single one."""
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+def scatter(values: Floats) -> tuple[float, float]:
+    """Standard deviation of independent values, and standard error of their mean; NaN for a single one."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return deviation, deviation / math.sqrt(len(values))
 
 
 def agreeing(cases: pd.DataFrame, setting: Setting, names: Sequence[str] = SETTING) -> pd.DataFrame:

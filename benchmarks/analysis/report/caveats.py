@@ -45,6 +45,7 @@ def name_caveats(
         *_precisions(records.rows, crossovers),
         *_borrowed_costs(records.rows),
         *_unknown_flops(records.rows),
+        *_unknown_energy(records.rows),
         *_missing(records.rows, roles),
         *_without_ceilings(series, ceilings),
         *_of_crossovers(crossovers),
@@ -154,17 +155,25 @@ def _unknown_flops(rows: pd.DataFrame) -> Iterator[str]:
         yield f"The FLOPs of {kernel} are not known: {str(reason).rstrip('.')}."
 
 
+def _unknown_energy(rows: pd.DataFrame) -> Iterator[str]:
+    """Why energy is not known that was asked for."""
+    if "energy_unknown" in rows:
+        for (device, reason), _ in rows.groupby(["device", "energy_unknown"]):
+            yield f"The energy of calls on {device} is not known: {str(reason).rstrip('.')}."
+
+
 def _missing(rows: pd.DataFrame, roles: Roles) -> Iterator[str]:
     """Modes, kernels, lengths and units that must be measured before there is something to compare."""
     in_any_mode = attention(rows).assign(mode=None)
     for setting, without_modes in by_setting(in_any_mode):
         group = rows.loc[without_modes.index]
         where = f"{wording.phase(setting)} on {wording.place(setting)}"
-        if setting.subject == "operator" and setting.phase in IN_BOTH_MODES:
-            for mode in sorted(BOTH_MODES - set(group["mode"])):
-                yield f"No {mode} case was measured, {where}."
-        for missing in _roles_missing(group, roles):
-            yield f"No {missing} was measured, {where}: there is nothing to compare with."
+        if setting.subject == "operator":  # a layer is an experiment also with a single kernel
+            if setting.phase in IN_BOTH_MODES:
+                for mode in sorted(BOTH_MODES - set(group["mode"])):
+                    yield f"No {mode} case was measured, {where}."
+            for missing in _roles_missing(group, roles):
+                yield f"No {missing} was measured, {where}: there is nothing to compare with."
         if group["seq_len"].nunique() < 3:
             found = ", ".join(str(length) for length in sorted(group["seq_len"].unique()))
             yield f"Only N = {found} was measured, {where}: exponents and fits need 3 lengths."

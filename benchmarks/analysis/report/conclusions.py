@@ -21,7 +21,7 @@ from benchmarks.analysis.scaling.firmness import Firmness, Unit
 from benchmarks.analysis.scaling.fitted import Laws
 from benchmarks.analysis.serialization import FLAT
 
-Quantity = Literal["time", "peak_bytes"]
+Quantity = Literal["time", "peak_bytes", "energy_j"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class Series:
         flops_exponent: Exponent of its FLOPs, None where they are not known at two lengths.
         min_bytes_exponent: Exponent of the bytes that it reads and writes at least, likewise.
         peak_bytes_exponent: Exponent of its peak memory, likewise.
+        energy_j: Joules of a call at each length; empty where none is known.
+        energy_exponent: How its energy grows, with the run as the unit; None likewise.
         cache_bytes: Bytes that are kept of each context between two calls; empty where nothing is.
         cache_bytes_exponent: Exponent of these.
         laws: What it says of the laws of growth.
@@ -100,6 +102,8 @@ class Series:
     flops_exponent: float | None
     min_bytes_exponent: float | None
     peak_bytes_exponent: float | None
+    energy_j: list[float | None]
+    energy_exponent: RatedExponent | None
     cache_bytes: list[float | None]
     cache_bytes_exponent: float | None
     laws: Laws
@@ -119,7 +123,7 @@ class Series:
 
 @dataclass(frozen=True)
 class PairCrossover:
-    """The crossover of a contender and a baseline in one setting, in time or in peak memory."""
+    """The crossover of a contender and a baseline in one setting, in time, peak memory or energy."""
 
     contender: str
     baseline: str

@@ -14,6 +14,7 @@ from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.cases import agreeing, spread
 from benchmarks.analysis.report.ceilings import ceiling_of
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary
+from benchmarks.analysis.report.energies import energies
 from benchmarks.analysis.report.experiment import agreement, experiment
 from benchmarks.analysis.report.floors import notes_on_shares, share_words
 from benchmarks.analysis.scaling.exclusion import TEXTURE
@@ -40,7 +41,7 @@ def evidence(summary: Summary, cases: pd.DataFrame, setting: Setting) -> Iterato
     name = wording.what(setting)
     yield Section(f"{name.capitalize()} on {wording.place(setting)}: the numbers")
     if setting.subject == "layer":
-        yield experiment(ours, name)
+        yield from experiment(ours, name)
     else:
         yield Section(f"Median time and its spread, {name}", table=_medians(ours), level=3)
     pairs = [pair for pair in summary.crossovers if pair.setting == setting and pair.quantity == "time"]
@@ -54,6 +55,7 @@ def evidence(summary: Summary, cases: pd.DataFrame, setting: Setting) -> Iterato
     if ceiling:
         notes = list(notes_on_shares(ours, ceiling))
         yield Section(f"Share of the floor, {name}", table=_shares(ours), notes=notes, level=3)
+    yield from energies(ours, setting, summary.runs.files)
     exponents, notes = _exponents(series), [*_open(series), *_allowances(series), *agreement(ours)]
     yield Section(f"Exponent p of t ~ N^p, {name}", table=exponents, notes=notes, level=3)
     laws, notes = _laws(series), list(_about_laws(series))
@@ -115,8 +117,10 @@ def _speedups(pairs: Sequence[PairCrossover]) -> Table:
 def _exponents(series: Sequence[Series]) -> Table:
     kept = any(one.cache_bytes for one in series)
     bytes_kept = ["least bytes", "bytes kept"] if kept else []
+    energy = ["energy"] if any(one.energy_exponent for one in series) else []
     headers = [
-        "kernel", "p", "verdict", "window", "FLOPs", *bytes_kept, "peak bytes", "overhead", "local slopes",
+        "kernel", "p", "verdict", "window", "FLOPs", *bytes_kept, "peak bytes", *energy, "overhead",
+        "local slopes",
     ]  # fmt: skip
     rows = []
     for one in series:
@@ -130,10 +134,16 @@ def _exponents(series: Sequence[Series]) -> Table:
             *([wording.interval(x, None, None) for x in (one.min_bytes_exponent, one.cache_bytes_exponent)]
               if kept else []),
             wording.interval(one.peak_bytes_exponent, None, None),
+            *([_energy_exponent(one)] if energy else []),
             wording.seconds(one.overhead_s),
             " ".join(map(wording.slope, one.local_slopes)) or "-",
         ])  # fmt: skip
     return Table(headers, rows)
+
+
+def _energy_exponent(series: Series) -> str:
+    p = series.energy_exponent
+    return "-" if p is None else wording.interval(p.value, p.low, p.high)
 
 
 def _open(series: Sequence[Series]) -> list[str]:

@@ -17,51 +17,66 @@ THEORY = (
 """A measured quantity, its theory, and their ratio in words."""
 
 ABOUT_ERRORS = (
-    "s.e. is the standard error over all rounds. Rounds of one process are not independent, so it is too "
-    "small to compare by; what compares are the brackets of the other tables."
+    "s.e. and s.d. are the standard error and the standard deviation over all rounds. Rounds of one process "
+    "are not independent, so s.e. is too small to compare by; what compares are the brackets of the other "
+    "tables."
+)
+ABOUT_PROCESS = (
+    "process: by how much the resident memory of the whole process (RSS) grew, in pages. Where it uses again "
+    "what it held already, it grows by less than the tensors take."
 )
 
 
-def experiment(cases: pd.DataFrame, name: str) -> Section:
-    """Mean time with its standard error over rounds, FLOPs and peak memory of each case of one setting."""
-    headers = [
-        "", "mean time ± s.e.", "rounds", "FLOPs theory", "counted", "ratio",
-        "peak theory", "measured", "ratio",
-    ]  # fmt: skip
+def experiment(cases: pd.DataFrame, name: str) -> Iterator[Section]:
+    """Two tables of the cases of one setting: mean time over rounds and FLOPs, and peak memory."""
     ordered = [case for _, case in cases.sort_values(["kernel", "seq_len"]).iterrows()]
-    rows = list(map(_row, ordered))
+    name += _width(cases)
     stacks = [(str(case["kernel"]), f"N={case['seq_len']}") for case in ordered]
-    notes = [ABOUT_ERRORS]
-    return Section(_title(cases, name), table=Table(headers, rows, stacks), notes=notes, level=3)
+    headers = ["", "mean time ± s.e.", "s.d.", "rounds", "FLOPs theory", "counted", "ratio"]
+    times = Table(headers, [[_label(case), *_times(case), *_flops(case)] for case in ordered], stacks)
+    yield Section(f"Time and FLOPs, {name}", table=times, notes=[ABOUT_ERRORS], level=3)
+    process = [_number(case, "peak_rss_bytes") for case in ordered]
+    known = not all(map(math.isnan, process))
+    rows = [[_label(case), *_peaks(case)] for case in ordered]
+    if known:
+        rows = [[*row, wording.amount(grew, "B")] for row, grew in zip(rows, process, strict=True)]
+    headers = ["", "peak theory", "measured", "ratio", *(["process"] if known else [])]
+    notes = [ABOUT_PROCESS] if known else []
+    yield Section(f"Peak memory, {name}", table=Table(headers, rows, stacks), notes=notes, level=3)
 
 
-def _title(cases: pd.DataFrame, name: str) -> str:
+def _width(cases: pd.DataFrame) -> str:
     widths = list(cases["embed_dim"].dropna().unique()) if "embed_dim" in cases else []
-    width = f", d_model {widths[0]}" if len(widths) == 1 else ""
-    return f"Time, FLOPs and memory, {name}{width}"
+    return f", d_model {widths[0]}" if len(widths) == 1 else ""
 
 
-def _row(case: pd.Series) -> list[str]:
-    label = f"{case['kernel']} N={case['seq_len']}"
+def _label(case: pd.Series) -> str:
+    return f"{case['kernel']} N={case['seq_len']}"
+
+
+def _times(case: pd.Series) -> list[str]:
     if case["outcome"] != "measured":
-        return [label, wording.OUTCOME_WORDS[case["outcome"]], *["-"] * 7]
-    row = [label, _mean_cell(case), f"{case['rounds']:.0f}"]
+        return [wording.OUTCOME_WORDS[case["outcome"]], "-", "-"]
+    rounds = f"{case['rounds']:.0f}"
+    if math.isnan(case["rounds_mean_s"]):
+        return ["rounds not kept", "-", rounds]
+    mean = wording.mean(case["rounds_mean_s"], case["rounds_stderr_s"])
+    return [mean, wording.seconds(case["rounds_std_s"]), rounds]
+
+
+def _flops(case: pd.Series) -> list[str]:
     flops, counted = _number(case, "flops"), _number(case, "counted_flops")
+    return [wording.amount(flops, "FLOP"), wording.amount(counted, "FLOP"), _ratio_cell(counted, flops)]
+
+
+def _peaks(case: pd.Series) -> list[str]:
     predicted, peak = _number(case, "predicted_peak_bytes"), _number(case, "peak_bytes")
-    row += [wording.amount(flops, "FLOP"), wording.amount(counted, "FLOP"), _ratio_cell(counted, flops)]
-    row += [wording.amount(predicted, "B"), wording.amount(peak, "B"), _ratio_cell(peak, predicted)]
-    return row
+    return [wording.amount(predicted, "B"), wording.amount(peak, "B"), _ratio_cell(peak, predicted)]
 
 
 def _number(case: pd.Series, field: str) -> float:
     value = case.get(field)
     return math.nan if value is None or pd.isna(value) else float(value)
-
-
-def _mean_cell(case: pd.Series) -> str:
-    if math.isnan(case["rounds_mean_s"]):
-        return "rounds not kept"
-    return wording.mean(case["rounds_mean_s"], case["rounds_stderr_s"])
 
 
 def _ratio_cell(measured: float, theory: float) -> str:

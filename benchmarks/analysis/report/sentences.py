@@ -11,7 +11,11 @@ from benchmarks.analysis.scaling.bends import Bend
 from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.forms import Term
 
-VERBS = {"time": ("beats", "is faster than"), "peak_bytes": ("needs less memory than",) * 2}
+VERBS = {
+    "time": ("beats", "is faster than"),
+    "peak_bytes": ("needs less memory than",) * 2,
+    "energy_j": ("takes less energy than",) * 2,
+}
 """How a contender is ahead of a baseline, from some length on and up to some length."""
 
 

@@ -27,6 +27,7 @@ from benchmarks.analysis.report.conclusions import (
     Series,
     Summary,
 )
+from benchmarks.analysis.report.energies import ENERGY, energy_exponent, energy_table
 from benchmarks.analysis.report.functions import functions
 from benchmarks.analysis.report.inference import find_contexts
 from benchmarks.analysis.scaling.crossover import find_crossover
@@ -92,10 +93,9 @@ def _series(
 ) -> Series:
     table = unit_table(rows)
     lengths, medians = table.columns.to_numpy(dtype=float), np.asarray(table.median(), dtype=float)
-    amounts = [name for name in ("flops", "min_bytes", "peak_bytes", "cache_bytes") if name in rows]
+    amounts = [name for name in ("flops", "min_bytes", "peak_bytes", "cache_bytes", ENERGY) if name in rows]
     counts = rows[["seq_len"]].join(rows[amounts].astype(float)).groupby("seq_len").median()
-    kept = counts["cache_bytes"].to_numpy() if "cache_bytes" in counts else np.empty(0)
-    kept = kept if np.isfinite(kept).any() else np.empty(0)
+    kept, joules = _known(counts, "cache_bytes"), _known(counts, ENERGY)
     unit, flops_exponent = _unit(rows), count_exponent(lengths, counts["flops"].to_numpy())
     exponent = estimate_exponent(table, flops_exponent, unseen)
     laws, best = compare_laws(table, unseen, _useful_flops(rows))
@@ -117,12 +117,20 @@ def _series(
         flops_exponent=flops_exponent,
         min_bytes_exponent=count_exponent(lengths, counts["min_bytes"].to_numpy()),
         peak_bytes_exponent=count_exponent(lengths, counts["peak_bytes"].to_numpy()),
+        energy_j=numbers(joules),
+        energy_exponent=energy_exponent(energy_table(rows), unit, unseen) if joules.size else None,
         cache_bytes=numbers(kept),
         cache_bytes_exponent=count_exponent(lengths, kept) if kept.size else None,
         laws=laws,
         laws_firmness=of_units(exponent.units, unit),
         best_law=best,
     )
+
+
+def _known(counts: pd.DataFrame, name: str) -> np.ndarray:
+    """An amount at each length; empty where it is known at none."""
+    amounts = counts[name].to_numpy() if name in counts else np.empty(0)
+    return amounts if np.isfinite(amounts).any() else np.empty(0)
 
 
 def _useful_flops(rows: pd.DataFrame) -> pd.Series:
@@ -146,6 +154,7 @@ def _crossovers(setting: Setting, rows: pd.DataFrame, roles: Roles, unseen: floa
     unit = _unit(rows)
     # Bytes are exact: they need no units, and one row says it all.
     known = rows.astype({"peak_bytes": float}).query("peak_bytes > 0").assign(unit=0)
+    joules = {kernel: energy_table(group) for kernel, group in rows.groupby("kernel")}
     peaks = {kernel: unit_table(group, "peak_bytes") for kernel, group in known.groupby("kernel")}
     for pair in roles.pairs(map(str, times)):
         ours, theirs = pair
@@ -155,6 +164,9 @@ def _crossovers(setting: Setting, rows: pd.DataFrame, roles: Roles, unseen: floa
             memory = find_crossover(peaks[ours], peaks[theirs], exact=True)
             firmness = of_crossover(memory, unit, exact=True)
             yield PairCrossover(*pair, setting, "peak_bytes", memory, firmness)
+        if joules[ours].size and joules[theirs].size:
+            energy = find_crossover(joules[ours], joules[theirs], unseen=unseen)
+            yield PairCrossover(*pair, setting, ENERGY, energy, of_crossover(energy, unit))
 
 
 def _runs(records: Records, run_effect: float | None, roles: Roles) -> Runs:

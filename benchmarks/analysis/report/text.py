@@ -20,7 +20,7 @@ from benchmarks.analysis.report.next_steps import next_steps
 from benchmarks.analysis.report.sentences import bend, growth, joined, predicate
 from benchmarks.analysis.scaling.firmness import FIRMNESS, RULE
 
-QUANTITIES = {"time": "Time", "peak_bytes": "Peak memory"}
+QUANTITIES = {"time": "Time", "peak_bytes": "Peak memory", "energy_j": "Energy"}
 
 
 def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:

@@ -23,6 +23,8 @@ from benchmarks.analysis.report.pictures.drawing import STEMS, drawings
 from benchmarks.analysis.report.raw import save_raw
 from benchmarks.analysis.report.summary import RunEffect, summarise
 from benchmarks.analysis.report.text import sections
+from benchmarks.analysis.report.wide import STEM as WIDE
+from benchmarks.analysis.report.wide import wide_tables
 from benchmarks.analysis.serialization import csv_text, json_text
 
 
@@ -74,11 +76,14 @@ def write_report(
             text = sections(summary, cases)
         raw = save_raw(records, place / "profiling_results.npz")
         tables = ("complexity_analysis.csv", "summary.json", "summary.md")
-        (place / tables[0]).write_text(csv_text(_integers(cases)), encoding="utf-8")
+        wide = wide_tables(summary, cases)
+        for name, table in {tables[0]: _integers(cases), **wide}.items():
+            (place / name).write_text(csv_text(table), encoding="utf-8")
         (place / tables[1]).write_text(json_text(summary), encoding="utf-8")
         (place / tables[2]).write_text(as_markdown(text) + _gallery(pictures), encoding="utf-8")
-        files = [folder / name for name in (*page, *pictures, *([raw.name] if raw else []), *tables)]
-    _remove_pictures_of_before(folder, {file.name for file in files})
+        names = (*page, *pictures, *([raw.name] if raw else []), tables[0], *wide, *tables[1:])
+        files = [folder / name for name in names]
+    _remove_files_of_before(folder, {file.name for file in files})
     measured = {one.kernel for one in summary.series}
     return Report(
         as_text([*text, written_section(files)], screen),
@@ -88,10 +93,10 @@ def write_report(
     )
 
 
-def _remove_pictures_of_before(folder: Path, written: Collection[str]) -> None:
-    """Pictures of an earlier report that this one does not have would be taken for its own."""
-    for file in folder.glob("*.png"):
-        if file.name not in written and file.stem.partition("-")[0] in STEMS:
+def _remove_files_of_before(folder: Path, written: Collection[str]) -> None:
+    """Pictures and wide tables of an earlier report would be taken for those of this one, which has none."""
+    for file in (*folder.glob("*.png"), *folder.glob(f"{WIDE}*.csv")):
+        if file.name not in written and file.stem.partition("-")[0] in (*STEMS, WIDE):
             with suppress(OSError):
                 file.unlink()
 

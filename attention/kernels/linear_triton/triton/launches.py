@@ -24,7 +24,7 @@ class TritonLaunches(Launches):
     def gradient_states(
         self, x: Tensor, y: Tensor, out: Tensor, inv: Tensor, minus_delta: Tensor, ends: Tensor | None
     ) -> Sums:
-        count = self.plan.gradients_summed(causal=self.causal)
+        count = self.plan.gradients_summed()
         S, z = self.sums_of_segments(count)
         self._states([x, y, out, inv, minus_delta, S, z], count, ends, gradient=True)
         return S, z

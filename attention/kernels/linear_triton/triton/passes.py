@@ -10,8 +10,9 @@ GROUP heads of queries share one of keys, and one state. Forward and dq have a p
 and dv take them in turn at each chunk, and add them up. PACKED, a sequence may begin within a chunk: scores
 and rows of the state before it are masked, and the state behind holds the last sequence of the chunk alone.
 
-T is the dtype of the operands of matrix products: bfloat16 for bfloat16, else float32 (float16 sums
-would overflow). All sums are float32. Rows are 64-bit offsets, so that B H N D may pass 2^31.
+T is the dtype of the operands of matrix products: bfloat16 for bfloat16, else float32, but float16 in the
+forward of float16: there a sum would overflow, so that each row of an operand is divided by its largest
+element first. All sums are float32. Rows are 64-bit offsets, so that B H N D may pass 2^31.
 """
 
 # Types are those of Triton's compiler.
@@ -35,12 +36,14 @@ from attention.kernels.triton_common.tiles import (
     chunk_of,
     features,
     fold,
+    in_range,
     load_rows,
     load_tile,
     moved,
     moved_to,
     of_head,
     seen,
+    sizes,
     slope,
     store_rows,
     store_tile,
@@ -101,9 +104,11 @@ def attend(
     for i in tl.range(0, chunks * LOOP, num_stages=STAGES):
         j = i % LOOP
         chunk = chunk_of(walk, i // LOOP, chunks, N, C, REVERSE)
-        before = state.to(T)
+        before = in_range(state, T)
         if not REVERSE:
-            total = z_sum.to(T)
+            total = in_range(z_sum, T)
+        if tl.float16 == T:
+            of_before, of_total = sizes(state), sizes(z_sum)
         mask = ahead
         if PACKED:
             bounds, edge = load_bounds(ends, chunk, N, REVERSE), load_edge(ends, chunk, N, C, REVERSE)
@@ -135,16 +140,30 @@ def attend(
         if PAD_D and MAP == "elu":
             # Beyond D keys are mapped to 1.
             phi = tl.where(d.numbers[None, :] < D, phi, 0.0)
-        left_hand = phi.to(T)
+        left_hand = in_range(phi, T)
+        if tl.float16 == T:
+            of_rows = sizes(phi)
         if CAUSAL:
             scores = tl.dot(left_hand, tl.trans(right_hand), input_precision=PRECISION)
-            scores = tl.where(mask, scores, 0.0).to(T)
+            scores = tl.where(mask, scores, 0.0)
+            if tl.float16 == T:
+                of_scores = sizes(scores)
+            scores = in_range(scores, T)
         if LOOP == 1 or j == 0:
             result = tl.dot(left_hand, tl.trans(before), input_precision=PRECISION)
+            if tl.float16 == T:
+                result *= of_before[None, :]
+                if CAUSAL:
+                    result /= of_scores[:, None]
             if PACKED:
                 result = tl.where(reached, result, 0.0)
         if not REVERSE:
             norm = tl.dot(left_hand, tl.trans(total), input_precision=PRECISION)
+            if tl.float16 == T:
+                norm *= of_total[None, :]
+                if CAUSAL:
+                    norm /= of_scores[:, None]
+                    of_rows *= of_scores
             if PACKED:
                 norm = tl.where(reached, norm, 0.0)
 
@@ -157,8 +176,13 @@ def attend(
 
         # The output, normalised.
         if not REVERSE:
-            norm = 1.0 / (tl.sum(norm, 1) + eps)
-            result *= norm[:, None]
+            if tl.float16 == T:
+                norm = 1.0 / (tl.sum(norm, 1) + eps / of_rows)
+                result *= norm[:, None]
+                norm /= of_rows
+            else:
+                norm = 1.0 / (tl.sum(norm, 1) + eps)
+                result *= norm[:, None]
             if KEEP and walk.block == 0:
                 store_rows(inv + walk.sequence * N, norm, chunk, RAGGED)
         if LOOP == 1 or j == LOOP - 1:

@@ -109,16 +109,22 @@ def states(
 
 @triton.jit
 def scan(
-    partial, prefix, initial, L, blocks, segments, positions,
+    S, z, S_before, z_before, S0, z0, L, D, blocks, blocks_z, segments, positions,
     INITIAL: tl.constexpr, REVERSE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Sums of segments into the sums before each: slot s of ``segments`` + 1 holds those of all j < s.
 
     In reverse slot s holds those of all j >= s. ``positions`` segments have a sum, counted from where
-    the scan begins. One program a sequence and WIDTH of its L columns.
+    the scan begins. One program a sequence and WIDTH of the L columns of S, in ``blocks``, or of the D of z.
     """
-    head = (tl.program_id(0) // blocks).to(tl.int64)
-    columns = (tl.program_id(0) % blocks) * WIDTH + tl.arange(0, WIDTH)
+    head = (tl.program_id(0) // (blocks + blocks_z)).to(tl.int64)
+    block = tl.program_id(0) % (blocks + blocks_z)
+    partial, prefix, initial = S, S_before, S0
+    if block >= blocks:
+        partial, prefix, initial = z, z_before, z0
+        block -= blocks
+        L = D
+    columns = block * WIDTH + tl.arange(0, WIDTH)
     exists = columns < L
     partial += head * segments * L
     prefix += head * (segments + 1) * L

@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.page.content import Axis, Chart, Line, Point
+from benchmarks.analysis.report.energies import ENERGY, ERROR
 from benchmarks.analysis.report.page.points import PREDICTED, known, length_axis, number, plain
 from benchmarks.analysis.report.pictures.memory import numbers
 from benchmarks.analysis.report.pictures.views import View
-
-ENERGY = "energy_j"
-"""The field of the joules of a call, which older files lack."""
 
 
 def memory_chart(view: View, mode: str) -> Chart | None:
@@ -32,12 +30,12 @@ def memory_chart(view: View, mode: str) -> Chart | None:
 
 def energy_chart(view: View, mode: str) -> Chart | None:
     """Energy of a call over length; None where it was not measured."""
-    lines = _lines(view, mode, ENERGY, None, joules)
+    lines = _lines(view, mode, ENERGY, None, wording.joules, ERROR)
     if not lines:
         return None
     return Chart(
         f"Energy over sequence length, {mode}",
-        "Joules of one call.",
+        "Joules of one call; bars are their error.",
         length_axis(view.lengths, decode=view.is_decode),
         Axis("energy of a call", "J"),
         lines,
@@ -65,16 +63,16 @@ def bytes_words(value: float | None) -> str:
     return wording.amount(value, "B")
 
 
-def joules(value: float | None) -> str:
-    """Joules in words: "0.0123 J"."""
-    return "-" if value is None else f"{wording.digits(value)} J"
-
-
 def _lines(
-    view: View, mode: str, field: str, theory: str | None, words: Callable[[float | None], str]
+    view: View,
+    mode: str,
+    field: str,
+    theory: str | None,
+    words: Callable[[float | None], str],
+    error: str | None = None,
 ) -> list[Line]:
-    """A line for each kernel, and marks of what theory says of it."""
-    fields = (field, theory) if theory else (field,)
+    """A line for each kernel, with its errors, and marks of what theory says of it."""
+    fields = [name for name in (field, theory, error) if name]
     cases = numbers(view.measured[view.measured["mode"] == mode], *fields).sort_values("seq_len")
     lines = []
     for kernel, look in view.looks.items():
@@ -85,7 +83,9 @@ def _lines(
                 continue
             n = float(case["seq_len"])
             says = (str(case["seq_len"]), words(value), *([words(expected)] if theory else []))
-            measured.append(Point(n, value, says, record=number(index)))
+            off = known(case[error]) if error else None
+            low, high = (None, None) if off is None else (value - off, value + off)
+            measured.append(Point(n, value, says, low, high, number(index)))
             if expected:
                 predicted.append(Point(n, expected, says, record=number(index)))
         if measured:

@@ -11,7 +11,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.page.content import Axis, Band, Chart, Line, Point
 from benchmarks.analysis.plots.looks import FULL, Look
 from benchmarks.analysis.report import sentences
-from benchmarks.analysis.report.conclusions import headline_kernel
+from benchmarks.analysis.report.conclusions import Series, headline_kernel
 from benchmarks.analysis.report.page.amounts import energy_chart, kept_chart, memory_chart
 from benchmarks.analysis.report.page.points import (
     OF_TIMES,
@@ -26,10 +26,19 @@ from benchmarks.analysis.report.page.points import (
     time_points,
 )
 from benchmarks.analysis.report.pictures.canvas import what_bars_span
+from benchmarks.analysis.report.pictures.compared import LINES, speedups_of
 from benchmarks.analysis.report.pictures.memory import numbers
-from benchmarks.analysis.report.pictures.speedup import LINES, speedups_of
-from benchmarks.analysis.report.pictures.theory import law_of_theory, law_words, shown_series
+from benchmarks.analysis.report.pictures.theory import (
+    BEYOND,
+    EXTRAPOLATED,
+    EXTRAPOLATED_WORDS,
+    law_of_theory,
+    law_words,
+    shown_series,
+)
 from benchmarks.analysis.report.pictures.views import View
+from benchmarks.analysis.scaling.fitted import FittedLaw
+from benchmarks.analysis.scaling.forms import Coefficients
 
 FITTED = 40
 """Points of a fitted law: enough for its bend, on a logarithmic axis."""
@@ -108,11 +117,9 @@ def _theory(view: View, mode: str) -> Chart:
             continue
         lines.append(Line(line.name, line.look, line.points, line.kernels, joined=False))
         if law:
-            at = np.geomspace(series.seq_lens[0], series.seq_lens[-1], FITTED)
-            fit = zip(at.tolist(), law.coefficients.seconds(at).tolist(), strict=True)
-            points = [Point(x, y) for x, y in fit if y > 0]
-            lines.append(Line(f"law of {line.name}", plain(line.look), points, line.kernels))
+            lines += _fit(line, series, law)
             notes.append(f"{law_words(series, law)}; {sentences.growth(series.exponent)}.")
+    notes += [f"Short dashes are {EXTRAPOLATED_WORDS}."] if notes else []
     best = headline_kernel(view.series[mode], view.roles)
     bands = []
     for pair in view.crossovers:
@@ -132,6 +139,19 @@ def _theory(view: View, mode: str) -> Chart:
         bands,
         notes,
     )
+
+
+def _fit(line: Line, series: Series, law: FittedLaw[Coefficients]) -> Iterator[Line]:
+    """A law over the measured lengths, and a little beyond them."""
+    first, last = series.seq_lens[0], series.seq_lens[-1]
+    beyond = Look(line.look.color, "", EXTRAPOLATED["linestyle"])
+    for name, look, start, end in (
+        (f"law of {line.name}", plain(line.look), first, last),
+        (f"law of {line.name}, extrapolated", beyond, last, BEYOND * last),
+    ):
+        at = np.geomspace(start, end, FITTED)
+        fit = zip(at.tolist(), law.coefficients.seconds(at).tolist(), strict=True)
+        yield Line(name, look, [Point(x, y) for x, y in fit if y > 0], line.kernels)
 
 
 def _roofline(view: View, mode: str) -> Chart | None:

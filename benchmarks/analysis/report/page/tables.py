@@ -12,14 +12,16 @@ from benchmarks.analysis.page.content import Cell, Grid
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.cases import spread
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary
-from benchmarks.analysis.report.page.amounts import ENERGY, bytes_words, joules
+from benchmarks.analysis.report.energies import ENERGY, OF_TOKEN
+from benchmarks.analysis.report.page.amounts import bytes_words
 from benchmarks.analysis.report.page.points import interval_words, known, number
 
 AMOUNTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "flops": ("FLOPs", lambda value: wording.amount(value, "FLOP")),
     "min_bytes": ("least bytes", bytes_words),
     "peak_bytes": ("peak memory", bytes_words),
-    ENERGY: ("energy", joules),
+    ENERGY: ("energy", wording.joules),
+    OF_TOKEN: ("energy a token", wording.joules),
 }
 """Columns of amounts, with their names and words."""
 
@@ -63,7 +65,7 @@ def _times(case: pd.Series) -> Iterator[Cell]:
 
 def crossovers_grid(pairs: Sequence[PairCrossover]) -> Iterator[Grid]:
     """A row for each pair of a contender and a baseline, in time and in memory; none without any."""
-    words = {"time": "time", "peak_bytes": "peak memory"}
+    words = {"time": "time", "peak_bytes": "peak memory", ENERGY: "energy"}
     rows = [
         [
             Cell(pair.contender),
@@ -83,6 +85,7 @@ def crossovers_grid(pairs: Sequence[PairCrossover]) -> Iterator[Grid]:
 
 def exponents_grid(series: Sequence[Series]) -> Iterator[Grid]:
     """A row for each series with its exponents; none without any."""
+    energy = ["p of energy"] if any(one.energy_exponent for one in series) else []
     rows = [
         [
             Cell(one.kernel),
@@ -94,6 +97,7 @@ def exponents_grid(series: Sequence[Series]) -> Iterator[Grid]:
             Cell(one.exponent.firmness),
             _number(one.flops_exponent),
             _number(one.peak_bytes_exponent),
+            *(_number(one.energy_exponent.value if one.energy_exponent else None) for _ in energy),
             Cell(wording.seconds(one.overhead_s), known(one.overhead_s)),
         ]
         for one in series
@@ -106,6 +110,7 @@ def exponents_grid(series: Sequence[Series]) -> Iterator[Grid]:
         "how firm",
         "p of FLOPs",
         "p of memory",
+        *energy,
         "overhead",
     ]
     if rows:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.analysis.plots.saving import Drawing
 from benchmarks.analysis.report.conclusions import Summary
 from benchmarks.analysis.report.pictures.decode import decode_picture, decode_views
+from benchmarks.analysis.report.pictures.energy import energy_picture
 from benchmarks.analysis.report.pictures.layers import layer_views
 from benchmarks.analysis.report.pictures.memory import memory_picture
 from benchmarks.analysis.report.pictures.profiling import profiling_picture
@@ -26,6 +27,7 @@ OF_OPERATORS: dict[str, Callable[[View], Figure | None]] = {
     "speedup_analysis": speedup_picture,
     "theoretical_vs_empirical": theory_picture,
     "memory_scaling": memory_picture,
+    "energy_scaling": energy_picture,
     "roofline": roofline_picture,
 }
 
@@ -50,16 +52,17 @@ def drawings(summary: Summary, cases: pd.DataFrame) -> dict[str, Drawing]:
     found: dict[str, Drawing] = {}
     of_operators = views(summary, cases)
     for suffix, several in decode_views([view for _, view in of_operators]):
-        found[_free_name(f"{OF_DECODES}{suffix}", found)] = partial(decode_picture, several)
+        found[free_name(f"{OF_DECODES}{suffix}", found)] = partial(decode_picture, several)
     for suffix, view in of_operators:
         for name, draw in OF_OPERATORS.items():
-            found[_free_name(f"{name}{suffix}", found)] = partial(draw, view)
+            found[free_name(f"{name}{suffix}", found)] = partial(draw, view)
     for suffix, layer in layer_views(cases):
-        found[_free_name(f"{OF_LAYERS}{suffix}", found)] = partial(profiling_picture, layer)
+        found[free_name(f"{OF_LAYERS}{suffix}", found)] = partial(profiling_picture, layer)
     return found
 
 
-def _free_name(stem: str, taken: Container[str]) -> str:
-    """The name of a file that no other picture has: devices may differ in what no name of a file shows."""
+def free_name(stem: str, taken: Container[str], ending: str = "png") -> str:
+    """The name of a file that no other has: devices may differ in what no name of a file shows."""
     stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
-    return next(f"{one}.png" for one in stems if f"{one}.png" not in taken)
+    names = (f"{one}.{ending}" for one in stems)
+    return next(name for name in names if name not in taken)

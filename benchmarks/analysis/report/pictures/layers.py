@@ -18,7 +18,10 @@ COMBINATION = ("phase", "mode", "heads", "head_dim", "value_dim")
 """Fields in which everything inside one picture agrees."""
 ENVIRONMENT = ("device", "device_name", "machine", "dtype", "clock", "batch")
 """Fields that tell lines of one kernel apart."""
-NUMBERS = ("flops", "counted_flops", "peak_bytes", "predicted_peak_bytes", "rounds_mean_s", "rounds_stderr_s")
+NUMBERS = (
+    "flops", "counted_flops", "peak_bytes", "predicted_peak_bytes", "peak_rss_bytes", "rounds_mean_s",
+    "rounds_std_s", "rounds_stderr_s",
+)  # fmt: skip
 FILLS: tuple[Style, ...] = (
     {"markersize": 5.5},
     {"markersize": 9.5, "markerfacecolor": "white", "linewidth": 1.2, "markeredgewidth": 1.4},
@@ -37,6 +40,12 @@ class Curve:
     look: Look
     cases: pd.DataFrame
     left_out: pd.DataFrame
+
+    @property
+    def in_theory(self) -> pd.DataFrame:
+        """The cases left out whose FLOPs are known nevertheless, behind the last measured one."""
+        known = self.left_out[self.left_out["flops"] > 0]
+        return pd.concat([self.cases.tail(1), known]).sort_values("seq_len") if len(known) else known
 
     @property
     def drawn(self) -> Style:
@@ -58,8 +67,9 @@ class LayerView:
 
     @property
     def lengths(self) -> list[int]:
-        """All measured lengths."""
-        return sorted({int(length) for curve in self.curves for length in curve.cases["seq_len"]})
+        """All lengths that were measured, or of which theory tells the FLOPs."""
+        shown = (cases for curve in self.curves for cases in (curve.cases, curve.in_theory))
+        return sorted({int(length) for cases in shown for length in cases["seq_len"]})
 
     @property
     def subtitle(self) -> str:

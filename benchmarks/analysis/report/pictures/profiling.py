@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.looks import Style
 from benchmarks.analysis.plots.style import (
     INK,
     MUTED,
@@ -40,6 +42,11 @@ Line = tuple[list[float], list[float]]
 TIME, MEMORY, FLOPS = "rounds_mean_s", "peak_bytes", "flops"
 BESIDE = {MEMORY: "predicted_peak_bytes", FLOPS: "counted_flops"}
 """Columns marked beside a line: the prediction of a measured quantity, or the count of a predicted one."""
+PROCESS = "peak_rss_bytes"
+OF_PROCESS: Style = {"linestyle": ":", "linewidth": 1.2, "marker": ".", "markersize": 5}
+"""The line of the memory of the whole process, beside that of the tensors."""
+IN_THEORY: Style = {"linestyle": (0, (4, 2)), "linewidth": 1.2, "markerfacecolor": "white"}
+"""The line of what was not measured, and is known from its closed form."""
 
 
 def flops_tick(value: float) -> str:
@@ -77,16 +84,21 @@ def profiling_picture(view: LayerView) -> Figure:
 
 
 def _range(view: LayerView, field: str) -> tuple[float, float]:
-    names = [field, BESIDE.get(field, field)]
-    values = pd.concat([curve.cases[name] for curve in view.curves for name in names])
+    tables = [table for curve in view.curves for table in (curve.cases, curve.in_theory)]
+    values = pd.concat([table[name] for table in tables for name in (field, BESIDE.get(field, field))])
     values = values[values > 0]
-    return (values.min() / 3, values.max() * 3) if len(values) else (1, 10)
+    if values.empty:
+        return 1, 10
+    # A process grows by a page or by none where it uses again what it held: that sets no lower end.
+    process = max(table[PROCESS].max() for table in tables) if field == MEMORY else 0.0
+    return values.min() / 3, float(np.fmax(values.max(), process)) * 3
 
 
 def _draw(axes: Axes, view: LayerView, x: str, y: str) -> None:
     """One panel: the lines, why they end, and guides."""
     lines = [line for curve in view.curves for line in _draw_curve(axes, curve, x, y)]
-    labeller = Labeller(axes, lines)
+    more = [line for curve in view.curves for line in _draw_more(axes, curve, x, y)]
+    labeller = Labeller(axes, [*lines, *more])
     if x == FLOPS:
         _rates(axes, labeller, lines)
         return
@@ -95,7 +107,7 @@ def _draw(axes: Axes, view: LayerView, x: str, y: str) -> None:
             for label in reason_at_end(curve.left_out, _end(curve), curve.look.color):
                 labeller.write(label)
     # Over the last decade only: across four of them the guides would cross all lines.
-    start = view.lengths[-1] / 10
+    start = max((length for at, _ in lines for length in at), default=0) / 10
     points = [point for line in lines for point in zip(*line, strict=True) if point[0] >= start]
     if points and len(view.lengths) > 1:
         steep = max(points, key=lambda point: point[1] / point[0] ** 2)
@@ -115,6 +127,24 @@ def _draw_curve(axes: Axes, curve: Curve, x: str, y: str) -> Iterator[Line]:
     if y == TIME:
         mark_floors(axes, at, values, cases["floor_verdict"])
     yield list(at), list(values)
+
+
+def _draw_more(axes: Axes, curve: Curve, x: str, y: str) -> Iterator[Line]:
+    """Draw the memory of the process, and what is known of lengths that were left out."""
+    if x == FLOPS or y == TIME:
+        return
+    if y == MEMORY:
+        grown = curve.cases[curve.cases[PROCESS] > 0]
+        yield _plot(axes, grown[x], grown[PROCESS], {"color": curve.look.color, **OF_PROCESS})
+    field = BESIDE[y] if y == MEMORY else y
+    gone = curve.in_theory
+    yield _plot(axes, gone[x], gone[field], {**curve.drawn, **IN_THEORY, "zorder": 2})
+
+
+def _plot(axes: Axes, x: pd.Series, y: pd.Series, style: Style) -> Line:
+    at, values = x.astype(float).to_list(), y.to_list()
+    axes.plot(at, values, **style)
+    return at, values
 
 
 def _end(curve: Curve) -> tuple[float, float]:
@@ -152,4 +182,8 @@ def _legend(view: LayerView) -> dict[str, Line2D]:
     known = [words[column] for column in words if cases[column].notna().any()]
     if known:
         handles[", ".join(known)] = theory_handle()
+    if (cases[PROCESS] > 0).any():
+        handles["memory of the whole process (RSS)"] = Line2D([], [], color=MUTED, **OF_PROCESS)
+    if any(len(curve.in_theory) for curve in view.curves):
+        handles["not measured, known in theory"] = Line2D([], [], color=MUTED, marker="o", **IN_THEORY)
     return {**handles, **floor_handles(cases["floor_verdict"])}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
+from benchmarks.analysis.plots.looks import Style
 from benchmarks.analysis.plots.style import (
-    FLOOR_MARKS,
     INK,
     MUTED,
     floor_handles,
@@ -22,36 +25,15 @@ from benchmarks.analysis.plots.style import (
     mark_floors,
 )
 from benchmarks.analysis.reading.roles import role_words
-from benchmarks.analysis.report.conclusions import headline_kernel
 from benchmarks.analysis.report.pictures.canvas import make_panels
+from benchmarks.analysis.report.pictures.compared import LINES, Speedup, speedups_of, verdict_of
 from benchmarks.analysis.report.pictures.views import View
 
-LINES = ("-", "--", "-.")
-"""The lines of the first contenders."""
-TEXTBOOK = ("linear-explicit", "standard-explicit")
 FEW_LINES = 3
 """With up to so many lines every point can carry its value; with more, only the outermost lines can."""
-
-
-class Speedup(NamedTuple):
-    """One line of the picture, in the colour of its baseline; where all have the same, of its contender."""
-
-    contender: str
-    baseline: str
-    line: str
-    colored_by: str
-    lengths: list[int]
-    ratios: list[float]
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it is of the first contender, whose lines are full."""
-        return self.line == LINES[0]
-
-    def up_to(self, length: int) -> float:
-        """The ratio at the longest length that is not beyond this one."""
-        points = zip(self.lengths, self.ratios, strict=True)
-        return max((point for point in points if point[0] <= length), default=(0, 0.0))[1]
+MOST_BARS = 12
+"""The most bars of a panel whose labels stand side by side."""
+OPAQUE = 0.85
 
 
 def speedup_picture(view: View) -> Figure | None:
@@ -68,40 +50,17 @@ def speedup_picture(view: View) -> Figure | None:
     figure, panels = make_panels(view, title, lengths, modes=shown)
     ratios = [1.0, *(ratio for one in everything for ratio in one.ratios)]
     panels[0][1].set_ylabel(f"time of {baseline} / time of {contender} (geometric mean over the units)")
-    legend_below(figure, _legend(view, everything), 4)
+    barred = _fit_bars([speedups[mode] for mode in shown])
+    legend_below(figure, _legend_of_bars(view, everything) if barred else _legend(view, everything), 4)
     for mode, axes in panels:
         log_axis(axes, min(ratios) / 2.2, max(ratios) * 2.2, words=lambda value: f"{value:g}x")
         names = list(dict.fromkeys(one.contender for one in speedups[mode] if one.line in LINES))
         axes.set_title(f"{mode}: speedup of {wording.listed(names)}", loc="left", color=INK)
-        _draw_break_even(axes, contender, baseline)
+        bar_above = barred and speedups[mode][0].ratios[-1] > 1
+        _draw_break_even(axes, contender, baseline, words_below=bar_above)
     for mode, axes in panels:
-        _draw_speedups(axes, view, mode, speedups[mode])
+        (_draw_bars if barred else _draw_speedups)(axes, view, mode, speedups[mode])
     return figure
-
-
-def speedups_of(view: View, mode: str) -> Iterator[Speedup]:
-    """The first contenders over every baseline, then the textbook forms, at their common lengths.
-
-    The first contenders are a user's own, else the one of the headline.
-    """
-    pairs = [pair for pair in view.crossovers if (pair.setting.mode, pair.quantity) == (mode, "time")]
-    compared = {pair.contender for pair in pairs}
-    own = [kernel for kernel in view.roles.own if kernel in compared]
-    one_baseline = len({pair.baseline for pair in pairs}) == 1
-    first = headline_kernel(view.series[mode], view.roles)
-    lines = dict(zip(own or ([first] if first else []), LINES, strict=False))
-    pairs.sort(key=lambda pair: pair.contender not in lines)
-    for pair in pairs:
-        known = {
-            length: ratio
-            for length, ratio in zip(pair.found.seq_lens, pair.found.ratios, strict=True)
-            if ratio is not None
-        }
-        textbook = not view.roles.own and (pair.contender, pair.baseline) == TEXTBOOK
-        line = lines.get(pair.contender, ":" if textbook else None)
-        if known and line:
-            by = pair.contender if one_baseline and own else pair.baseline
-            yield Speedup(pair.contender, pair.baseline, line, by, list(known), list(known.values()))
 
 
 def _legend(view: View, speedups: Sequence[Speedup]) -> dict[str, Line2D]:
@@ -120,7 +79,7 @@ def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup
     for one in speedups:
         look = {**view.looks[one.colored_by].drawn, "linestyle": one.line}
         axes.plot(one.lengths, one.ratios, **look, zorder=3)
-        mark_floors(axes, one.lengths, one.ratios, [_verdict(view, mode, one, n) for n in one.lengths])
+        mark_floors(axes, one.lengths, one.ratios, [verdict_of(view, mode, one, n) for n in one.lengths])
     reached = min(one.lengths[-1] for one in speedups)
     labelled = sorted(speedups, key=lambda one: -one.up_to(reached))
     if len(speedups) > FEW_LINES:
@@ -137,15 +96,45 @@ def _draw_speedups(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup
             )
 
 
-def _verdict(view: View, mode: str, pair: Speedup, length: int) -> str | None:
-    """The worse of the verdicts that the floors give both sides of a ratio."""
-    cases = view.measured
-    ours = (cases["mode"] == mode) & cases["kernel"].isin([pair.contender, pair.baseline])
-    found = set(cases.loc[ours & (cases["seq_len"] == length), "floor_verdict"])
-    return next((verdict for verdict in reversed(list(FLOOR_MARKS)) if verdict in found), None)
+def _fit_bars(panels: Sequence[Sequence[Speedup]]) -> bool:
+    """Whether each panel compares a single pair, at lengths that leave room for a bar and its label."""
+    return all(len(speedups) == 1 for speedups in panels) and all(
+        log(one.lengths[-1] / one.lengths[0]) <= log(_step(one.lengths)) * (MOST_BARS - 1)
+        for (one,) in panels
+    )
 
 
-def _draw_break_even(axes: Axes, contender: str, baseline: str) -> None:
+def _step(lengths: Sequence[int]) -> float:
+    """The least ratio of neighbouring lengths."""
+    return min((after / before for before, after in pairwise(lengths)), default=2.0)
+
+
+def _draw_bars(axes: Axes, view: View, mode: str, speedups: Sequence[Speedup]) -> None:
+    """A bar from the break-even to each ratio, in the colour of the faster kernel, with its label."""
+    for one in speedups:
+        half = _step(one.lengths) ** 0.3
+        for length, ratio in zip(one.lengths, one.ratios, strict=True):
+            faster = one.contender if ratio >= 1 else one.baseline
+            left, width = length / half, length * (half - 1 / half)
+            color = view.looks[faster].color
+            axes.bar(left, ratio - 1, width, 1, align="edge", color=color, alpha=OPAQUE, zorder=3)
+            axes.annotate(
+                wording.times(ratio), (length, ratio), (0, 7 if ratio >= 1 else -7),
+                textcoords="offset points", ha="center", va="center", fontsize=8, color=INK, zorder=6,
+            )  # fmt: skip
+        mark_floors(axes, one.lengths, one.ratios, [verdict_of(view, mode, one, n) for n in one.lengths])
+
+
+def _legend_of_bars(view: View, speedups: Sequence[Speedup]) -> dict[str, Any]:
+    won = {
+        **{one.contender: None for one in speedups if max(one.ratios) >= 1},
+        **{one.baseline: None for one in speedups if min(one.ratios) < 1},
+    }
+    handles = {f"{kernel} is faster": Patch(color=view.looks[kernel].color, alpha=OPAQUE) for kernel in won}
+    return {**handles, **floor_handles(view.measured["floor_verdict"])}
+
+
+def _draw_break_even(axes: Axes, contender: str, baseline: str, *, words_below: bool) -> None:
     axes.axhspan(axes.get_ylim()[0], 1, color="#f5f5f5", zorder=0)
     axes.axhline(1, color=INK, linewidth=1, zorder=2)
     axes.text(
@@ -154,7 +143,8 @@ def _draw_break_even(axes: Axes, contender: str, baseline: str) -> None:
     axes.text(
         0.985, 0.025, f"↓ {baseline} is faster", transform=axes.transAxes, ha="right", fontsize=9, color=MUTED
     )  # fmt: skip
+    place: Style = {"xytext": (0, -4), "va": "top"} if words_below else {"xytext": (0, 3)}
     axes.annotate(
-        "break-even", (0.99, 1), (0, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-        ha="right", fontsize=8, color=INK,
+        "break-even", (0.99, 1), xycoords=axes.get_yaxis_transform(), textcoords="offset points", ha="right",
+        fontsize=8, color=INK, **place,
     )  # fmt: skip

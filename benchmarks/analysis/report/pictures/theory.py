@@ -14,7 +14,8 @@ from matplotlib.patches import Patch
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.plots.labels import Label, Labeller
-from benchmarks.analysis.plots.style import INK, floor_handles, legend_handle, log_axis
+from benchmarks.analysis.plots.looks import Style
+from benchmarks.analysis.plots.style import INK, MUTED, floor_handles, legend_handle, log_axis
 from benchmarks.analysis.reading.roles import Roles
 from benchmarks.analysis.report import sentences
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, headline_kernel
@@ -50,6 +51,8 @@ def theory_picture(view: View) -> Figure:
             and pair.baseline in kernels
         ]
         entries += [_crossover_entry(view, pair) for pair in pairs]
+        if any(map(law_of_theory, shown)):
+            entries.append((Line2D([], [], color=MUTED, **EXTRAPOLATED), EXTRAPOLATED_WORDS))
         cases = view.measured[view.measured["mode"] == mode]
         entries += [(handle, words) for words, handle in floor_handles(cases["floor_verdict"]).items()]
         axes.legend(
@@ -59,6 +62,10 @@ def theory_picture(view: View) -> Figure:
     return figure
 
 
+BEYOND = 1.2
+"""How far fits are drawn beyond the longest length of their series, as a factor."""
+EXTRAPOLATED: Style = {"linestyle": (0, (2, 2)), "linewidth": 1.1, "alpha": 0.8}
+EXTRAPOLATED_WORDS = f"extrapolated, to {BEYOND:g} times the longest N"
 MOST_SHOWN = 5
 """The most kernels of one panel; more lines would hide the laws."""
 
@@ -95,9 +102,11 @@ def _draw_law(axes: Axes, view: View, series: Series) -> tuple[Line2D, str]:
     draw_times(axes, view, series, linestyle="none")
     if law is None:
         return legend_handle(look, linestyle="none"), f"{series.kernel}: too few lengths for a fit"
-    lengths = np.geomspace(series.seq_lens[0], series.seq_lens[-1], 200)
-    seconds = law.coefficients.seconds(lengths)
-    axes.plot(lengths, seconds, color=look.color, linestyle=look.line, zorder=2)
+    first, last = series.seq_lens[0], series.seq_lens[-1]
+    measured: Style = {"linestyle": look.line}
+    for start, end, style in ((first, last, measured), (last, BEYOND * last, EXTRAPOLATED)):
+        lengths = np.geomspace(start, end, 200)
+        axes.plot(lengths, law.coefficients.seconds(lengths), color=look.color, **style, zorder=2)
     growth = f"{sentences.growth(series.exponent)} ({series.exponent.firmness}){_by_bytes(series)}"
     return legend_handle(look), f"{law_words(series, law)}\n{growth}"
 
