@@ -55,11 +55,11 @@ def verdicts(comparison: Comparison) -> Iterator[Verdict]:
     words = {"same": f"the same within {share(comparison.margin)}"}
     parts = [f"{cases[verdict]} {words.get(verdict, verdict)}" for verdict in ORDER if cases[verdict]]
     if parts:
-        yield Verdict("time", ", ".join(parts), _firmness(comparison))
+        yield Verdict("time", ", ".join(parts), _firmness(comparison, comparison.cases))
     energies = count_verdicts(comparison.energies)
     parts = [f"{energies[one]} {words.get(one, one)}" for one in ENERGY_ORDER if energies[one]]
     if parts:
-        yield Verdict("energy", ", ".join(parts), _firmness(comparison))
+        yield Verdict("energy", ", ".join(parts), _firmness(comparison, comparison.energies))
     yield from _sizes(comparison)
     outcomes = count_verdicts(comparison.outcomes)
     if outcomes["lost"]:
@@ -68,7 +68,7 @@ def verdicts(comparison: Comparison) -> Iterator[Verdict]:
     moved = [count_verdicts(shifts)["moved"] for shifts in (comparison.exponents, comparison.crossovers)]
     if any(moved):
         found = f"{wording.count(moved[0], 'exponent')} and {wording.count(moved[1], 'crossover')}"
-        yield Verdict("moved", found, _firmness(comparison))
+        yield Verdict("moved", found, _firmness(comparison, comparison.cases))
     devices = dict.fromkeys(one.device for one in comparison.common if one.moved)
     if devices:
         yield Verdict(
@@ -91,9 +91,9 @@ def _sizes(comparison: Comparison) -> Iterator[Verdict]:
         yield Verdict(verdict, words, "firm")
 
 
-def _firmness(comparison: Comparison) -> str:
-    """How sure the verdicts on times are."""
-    if all(case.verdict == "inconclusive" for case in comparison.cases):
+def _firmness(comparison: Comparison, rows: Sequence[Judged]) -> str:
+    """How sure the verdicts of these rows are."""
+    if all(row.verdict == "inconclusive" for row in rows):
         return "open"
     return "tentative" if comparison.tentative or _few_runs(comparison) else "firm"
 
@@ -113,7 +113,7 @@ def surer(comparison: Comparison) -> Iterator[Command]:
     found = [side.commits[0] for side in sides if len(side.commits) == 1 and not side.dirty]
     names = [commit[:9] for commit in found if commit]
     doubtful = any(case.verdict == "inconclusive" for case in comparison.cases)
-    if (doubtful or _firmness(comparison) != "firm") and len(set(names)) == len(sides):
+    if (doubtful or _firmness(comparison, comparison.cases) != "firm") and len(set(names)) == len(sides):
         units = 0 if comparison.tentative else min(comparison.units.base, comparison.units.head)
         options = map(shlex.quote, option_words(comparison.options, " "))
         revisions = [f"--rev {shlex.quote(name)}" for name in names]
