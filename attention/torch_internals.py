@@ -11,6 +11,7 @@
 | a block without dispatch modes | call compiled code, which no mode sees into | an error of torch's |
 | an attribute that torch's encoder layer reads | keep it from softmax attention of its own | unread |
 | Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
+| functional collectives | exchange states where compilers and dispatch modes see it | ``torch.distributed`` |
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from inspect import signature
 from operator import or_
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 DirectLaunch = Callable[[int, Sequence[Any]], bool]
@@ -291,3 +295,40 @@ def direct_launch(compiled: Any, programs: int, values: tuple[Any, ...]) -> Dire
         return True
 
     return direct
+
+
+# --- collectives -------------------------------------------------------------------------------------
+
+
+def gathered(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
+    """Begin to gather tensors ``[rows, ...]`` of all ranks, alike in shape.
+
+    The functional collectives are what torch's compiler and its dispatch modes see as operators.
+
+    Returns:
+        A function that waits for them, ``[ranks * rows, ...]`` in the order of ranks; work enqueued before it
+        is called goes on meanwhile.
+    """
+    operators = private("ops._c10d_functional")
+    if operators is not None:
+        flying = operators.all_gather_into_tensor(x, group.size(), group.group_name)
+        return lambda: operators.wait_tensor(flying)
+    found = x.new_empty(group.size() * x.shape[0], *x.shape[1:])
+    work = torch.distributed.all_gather_into_tensor(found, x, group=group, async_op=True)
+    return lambda: _waited(work, found)
+
+
+def summed_over(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
+    """Begin to sum tensors of all ranks; returns a function that waits for the sum: see `gathered`."""
+    operators = private("ops._c10d_functional")
+    if operators is not None:
+        flying = operators.all_reduce(x, "sum", group.group_name)
+        return lambda: operators.wait_tensor(flying)
+    found = x.clone()
+    work = torch.distributed.all_reduce(found, group=group, async_op=True)
+    return lambda: _waited(work, found)
+
+
+def _waited(work: Any, found: Tensor) -> Tensor:
+    work.wait()
+    return found

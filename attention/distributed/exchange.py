@@ -1,0 +1,95 @@
+"""What ranks exchange: states forward, and the other way round the gradients of what was read of them.
+
+One collective each way. Its bytes follow from the shape of the state, and not from the tokens behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributed import ProcessGroup
+
+from attention.distributed.routes import Routes
+from attention.state import State
+from attention.torch_internals import gathered, summed_over
+
+
+def as_rows(states: Sequence[State]) -> Tensor:
+    """States ``[B, Hkv, D, Dv]``, ``[B, Hkv, D]`` as one buffer, a row each."""
+    return torch.stack([torch.cat([x.flatten() for x in state]) for state in states])
+
+
+def as_state(row: Tensor, like: State) -> State:
+    """A row of `as_rows` as a state of the shape of another one."""
+    S, z = row.split_with_sizes([like.S.numel(), like.z.numel()])
+    return State(S.view(like.S.shape), z.view(like.z.shape))
+
+
+def _sums(rows: Tensor, wanted: tuple[tuple[int, ...], ...]) -> Tensor:
+    """The sum of the wanted rows, in the order of ranks, for each that is wanted; zeros of none."""
+    return torch.stack([
+        rows[list(one)].sum(0) if one else torch.zeros_like(rows[0]) for one in wanted
+    ])  # fmt: skip
+
+
+class Gathered(torch.autograd.Function):
+    """Rows of this rank to sums over rows of all ranks; its gradient goes the other way round."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: ProcessGroup, routes: Routes) -> Tensor:
+        ctx.group, ctx.routes = group, routes
+        return _sums(gathered(rows, group)(), routes.sources)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _sums(gathered(grad.contiguous(), ctx.group)(), ctx.routes.readers), None, None
+
+
+class Summed(torch.autograd.Function):
+    """The sum over all ranks; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        return summed_over(rows, group)()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return summed_over(grad.contiguous(), ctx.group)(), None
+
+
+class Tied(torch.autograd.Function):
+    """A tensor as it is, whose backward runs that of others as well, with gradients of 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.rows = rows
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, torch.zeros_like(ctx.rows)
+
+
+def read_rows(own: Sequence[State], group: ProcessGroup, routes: Routes) -> Tensor:
+    """The states that this rank reads, a row each, out of those that all ranks send; one all-gather.
+
+    Args:
+        own: Those that it sends, ``[B, Hkv, D, Dv]`` and ``[B, Hkv, D]``, alike on all ranks.
+        group: The ranks, all of which call this.
+        routes: Who reads which.
+    """
+    rows: Tensor = Gathered.apply(as_rows(own), group, routes)  # type: ignore[no-untyped-call]
+    return rows
+
+
+def total_state(own: State, group: ProcessGroup) -> State:
+    """The state of the tokens of all ranks; one all-reduce."""
+    return as_state(Summed.apply(as_rows([own]), group)[0], own)  # type: ignore[no-untyped-call]

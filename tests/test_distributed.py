@@ -1,0 +1,59 @@
+"""Ranks that share a sequence compute what one of them alone would, and exchange what the law says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from attention.distributed.routes import cut, of_packed, of_prefixes
+from tests.rank_checks import CHECKS
+from tests.ranks import outcomes
+
+
+@pytest.fixture(scope="module")
+def of_two() -> Mapping[str, str]:
+    return outcomes("tests.rank_checks:CHECKS", 2)
+
+
+@pytest.fixture(scope="module")
+def of_four() -> Mapping[str, str]:
+    return outcomes("tests.rank_checks:CHECKS", 4)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_two_ranks(check: str, of_two: Mapping[str, str]) -> None:
+    assert not of_two[check], of_two[check]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", CHECKS)
+def test_four_ranks(check: str, of_four: Mapping[str, str]) -> None:
+    assert not of_four[check], of_four[check]
+
+
+@pytest.mark.slow
+def test_a_compiler_takes_the_whole_call_into_one_graph() -> None:
+    assert outcomes("tests.rank_checks:COMPILED", 2) == {"compiled": ""}
+
+
+def test_a_sequence_over_all_ranks_is_packed_as_one() -> None:
+    for rank in range(4):
+        assert of_packed((0, 8), (2, 2, 2, 2), rank, causal=True) == of_prefixes(rank, 4)
+
+
+def test_a_rank_without_tokens_passes_on_what_comes_before_it() -> None:
+    assert of_packed((0, 8), (4, 0, 4), 2, causal=True).sources == ((0,),)
+    assert of_packed((0, 8), (4, 0, 4), 1, causal=True).sources == ((),)
+
+
+def test_pieces_tell_what_comes_before_and_behind() -> None:
+    first, second = cut((0, 3, 3, 7, 10), (5, 5))
+    assert [(one.start, one.stop, one.begun, one.goes_on) for one in first] == [
+        (0, 3, False, False),
+        (3, 5, False, True),
+    ]
+    assert [(one.start, one.stop, one.begun, one.goes_on) for one in second] == [
+        (0, 2, True, False),
+        (2, 5, False, False),
+    ]
