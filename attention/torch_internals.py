@@ -12,13 +12,15 @@
 | an attribute that torch's encoder layer reads | keep it from softmax attention of its own | unread |
 | Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
 | functional collectives | exchange states where compilers and dispatch modes see it | ``torch.distributed`` |
+| options of context parallelism | measure it in all its forms | a refusal |
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce
 from inspect import signature
 from operator import or_
@@ -332,3 +334,28 @@ def summed_over(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
 def _waited(work: Any, found: Tensor) -> Tensor:
     work.wait()
     return found
+
+
+@contextmanager
+def context_parallelism(*, balanced: bool, rotation: str) -> Iterator[None]:
+    """A block in which torch's context parallelism cuts sequences and sends keys and values so.
+
+    Args:
+        balanced: Whether a rank has two blocks, one from either end, instead of one; only where causal.
+        rotation: ``allgather`` or ``alltoall``, which goes round a ring.
+
+    Raises:
+        RuntimeError: this torch does not let it be told.
+    """
+    importlib.import_module("torch.distributed.tensor.experimental")
+    place = "distributed.tensor.experimental._attention."
+    options, rotate = private(f"{place}_cp_options"), private(f"{place}set_rotate_method")
+    if options is None or rotate is None or not hasattr(options, "enable_load_balance"):
+        raise RuntimeError("this version of torch has no options of context parallelism; install torch 2.11")
+    before = options.enable_load_balance
+    options.enable_load_balance = balanced
+    rotate(rotation)
+    try:
+        yield
+    finally:
+        options.enable_load_balance = before

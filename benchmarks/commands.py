@@ -87,6 +87,22 @@ def compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
     return 1 if comparison.found.regressed else 0
 
 
+def distributed(options: argparse.Namespace, _: Sequence[str]) -> int:
+    """Be one rank of a session that measures a sequence on several; 1 where nothing was measured."""
+    # torch is for measuring alone, and comes late.
+    from benchmarks.distributed.options import plan_of
+    from benchmarks.distributed.ranks import is_first
+    from benchmarks.distributed.session import carry_out as carry_out_session
+
+    say = console.say if is_first() else lambda line: None
+    try:
+        return carry_out_session(plan_of(options), say)
+    except InputError:
+        if is_first():
+            raise
+        return 2  # the first rank says why
+
+
 def history(options: argparse.Namespace, _: Sequence[str]) -> int:
     """Find the steps in stored runs; 1 where something is worse than before."""
     folder = Path(options.output)

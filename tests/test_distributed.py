@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from attention.distributed.routes import cut, of_packed, of_prefixes
+from benchmarks.__main__ import main
 from tests.rank_checks import CHECKS
 from tests.ranks import outcomes
 
@@ -57,3 +59,28 @@ def test_pieces_tell_what_comes_before_and_behind() -> None:
         (0, 2, True, False),
         (2, 5, False, False),
     ]
+
+
+def test_without_torchrun_one_sentence_says_how(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert main(["distributed", "-o", str(tmp_path)]) == 2
+    assert "torchrun --nproc-per-node 2 -m benchmarks distributed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--kernel=nothing", "matches nothing; there are linear-sequence-parallel"),
+        ("--mode=sideways", "choose out of bidirectional, causal"),
+        ("--parallelism=odd", "choose out of strong, weak"),
+        ("--seq-len=0", "takes lengths above 0"),
+        ("--shape=8", "takes batch x heads"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_told(
+    option: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["distributed", option]) == 2
+    assert words in capsys.readouterr().err
