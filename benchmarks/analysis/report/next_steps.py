@@ -57,7 +57,8 @@ def _finer(summary: Summary) -> Iterator[list[str]]:
     roles = summary.roles
     around: dict[tuple[Setting, tuple[int, ...]], dict[str, None]] = {}
     for pair in summary.crossovers:
-        lengths = _around(pair.found) if pair.quantity == "time" else ()
+        alone = pair.setting.ranks is None  # pytest measures one process
+        lengths = _around(pair.found) if pair.quantity == "time" and alone else ()
         if lengths:
             kernels = {pair.contender: None, pair.baseline: None}
             around.setdefault((pair.setting, lengths), {}).update(kernels)

@@ -29,6 +29,7 @@ from benchmarks.analysis.report.conclusions import (
 from benchmarks.analysis.report.energies import ENERGY, energy_exponent, energy_table
 from benchmarks.analysis.report.functions import functions
 from benchmarks.analysis.report.inference import find_contexts
+from benchmarks.analysis.report.distributed import find_over_ranks
 from benchmarks.analysis.scaling.crossover import find_crossover
 from benchmarks.analysis.scaling.exponent import estimate_exponent
 from benchmarks.analysis.scaling.firmness import Unit, of_crossover, of_exponent, of_units
@@ -80,6 +81,7 @@ def summarise(
         series,
         crossovers,
         find_contexts(series, crossovers, cases, roles),
+        find_over_ranks(scaling),
         ceilings,
         warnings=records.warnings + name_caveats(records, series, crossovers, ceilings, roles),
         quality=name_quality(records),

@@ -12,6 +12,7 @@ from benchmarks.analysis.reading.roles import USUAL, role_words
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate
 from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, headline_kernel
+from benchmarks.analysis.report.distributed_text import over_ranks
 from benchmarks.analysis.report.evidence import evidence
 from benchmarks.analysis.report.functions import labelled, what_they_compute
 from benchmarks.analysis.report.inference import inference
@@ -40,6 +41,7 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
         _head(summary),
         *(_answer(summary, setting) for setting in settings),
         *inference(summary.contexts),
+        *over_ranks(summary),
         *computed,
         *following,
         _warned(summary),
