@@ -7,6 +7,7 @@ from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -18,6 +19,7 @@ from attention.distributed import linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
 from benchmarks.distributed.counting import Counting
+from tests.interpreted import forget_every_launch, set_rules
 
 TOKENS, UNEQUAL = 130, {1: [130], 2: [63, 67], 4: [1, 0, 64, 65]}
 PACKED = [
@@ -60,9 +62,11 @@ def holds(got: Sequence[Tensor], exact: Sequence[Tensor], here: slice, dtype: to
         assert gradient_error(got[1:], wanted[1:]) <= backward
 
 
-def equals_the_whole(parts: Sequence[int], dtype: torch.dtype, backend: str, **options: Any) -> None:
+def equals_the_whole(
+    parts: Sequence[int], dtype: torch.dtype, backend: str, batch: int = 2, **options: Any
+) -> None:
     """Output and gradients in parts are those of the oracle over the whole sequence."""
-    tensors, here = inputs(1 if "cu_seqlens" in options else 2, dtype), place(parts)
+    tensors, here = inputs(1 if "cu_seqlens" in options else batch, dtype), place(parts)
     exact = with_gradients(partial(linear_reference, **options), *(x.double() for x in tensors))
     if "cu_seqlens" in options:
         options["parts"] = parts
@@ -211,3 +215,18 @@ CHECKS: dict[str, Callable[[], None]] = {
     },
 }
 COMPILED: dict[str, Callable[[], None]] = {"compiled": compiled}
+
+
+def interpreted(causal: bool) -> None:
+    """linear-triton exchanges states between its passes: sums folded and scanned, and of no tokens."""
+    for folded, parts in ((2**30, [63, 67]), (0, [63, 67]), (2**30, [0, TOKENS])):
+        with pytest.MonkeyPatch.context() as patch:
+            set_rules(patch, LEAST_TOKENS=32, FOLDED=folded)
+            equals_the_whole(parts, torch.float32, "triton", batch=1, causal=causal, eps=1e-3)
+    forget_every_launch()
+
+
+INTERPRETED: dict[str, Callable[[], None]] = {
+    "causal": partial(interpreted, True), "bidirectional": partial(interpreted, False)
+}  # fmt: skip
+"""Run with TRITON_INTERPRET=1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def test_four_ranks(check: str, of_four: Mapping[str, str]) -> None:
 @pytest.mark.slow
 def test_a_compiler_takes_the_whole_call_into_one_graph() -> None:
     assert outcomes("tests.rank_checks:COMPILED", 2) == {"compiled": ""}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
+def test_linear_triton_exchanges_states_between_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert outcomes("tests.rank_checks:INTERPRETED", 2) == {"causal": "", "bidirectional": ""}
 
 
 def test_a_sequence_over_all_ranks_is_packed_as_one() -> None:

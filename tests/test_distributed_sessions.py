@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,10 @@ def disturbed(folder: Path, disturb: Callable[[psutil.Process], object], *option
         workers = psutil.Process(child.pid).children(recursive=True)
         (second,) = [one for one in workers if one.environ().get("RANK") == "1"]
         disturb(second)
-        while second.is_running() and second.status() == psutil.STATUS_STOPPED:
-            if read(file)["run"]["ended"] == "interrupted":
-                second.resume()  # what torchrun, which waits for half a minute, would kill
+        while child.poll() is None and read(file)["run"]["ended"] != "interrupted":
             time.sleep(0.05)
+        with suppress(psutil.NoSuchProcess):
+            second.resume()  # a process that is stopped would be killed by torchrun, half a minute later
         text, _ = child.communicate(timeout=100)
         assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in workers)
         return text, child.returncode

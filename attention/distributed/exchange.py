@@ -5,7 +5,7 @@ One collective each way. Its bytes follow from the shape of the state, and not f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
-from attention.distributed.routes import Routes
+from attention.distributed.routes import Routes, of_prefixes
 from attention.state import State
 from attention.torch_internals import gathered, summed_over
 
@@ -93,3 +93,30 @@ def read_rows(own: Sequence[State], group: ProcessGroup, routes: Routes) -> Tens
 def total_state(own: State, group: ProcessGroup) -> State:
     """The state of the tokens of all ranks; one all-reduce."""
     return as_state(Summed.apply(as_rows([own]), group)[0], own)  # type: ignore[no-untyped-call]
+
+
+class StateExchange:
+    """The exchange of one call, for a kernel that has work to do while states fly.
+
+    Its collectives are those of `read_rows` where causal and of `total_state` else, so that ranks with and
+    without such a kernel, or without tokens, understand one another.
+    """
+
+    def __init__(self, group: ProcessGroup, causal: bool) -> None:
+        self._group = group
+        self._routes = of_prefixes(group.rank(), group.size()) if causal else None
+
+    def __call__(self, S: Tensor, z: Tensor, *, backward: bool) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Begin to exchange S and z, or their gradients; the function returned waits for their sums."""
+        own = State(S, z)
+        routes, rows = self._routes, as_rows([own])
+        waiting = (gathered if routes else summed_over)(rows, self._group)
+
+        def read() -> tuple[Tensor, Tensor]:
+            found = waiting()
+            if routes:
+                found = _sums(found, routes.readers if backward else routes.sources)
+            # A kernel may take addresses for multiples of 16 bytes, which those within a row need not be.
+            return as_state(found[0], own).clone()
+
+        return read

@@ -15,7 +15,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from attention import functional
 from attention.choosing import select
 from attention.distributed.checks import check_lengths, check_packed, chosen_group
-from attention.distributed.exchange import Tied, as_state, read_rows, total_state
+from attention.distributed.exchange import (
+    StateExchange,
+    Tied,
+    as_state,
+    read_rows,
+    total_state,
+)
 from attention.distributed.routes import Piece, cut, of_packed, of_prefixes, read, sent
 from attention.distributed.tensors import distributed_kind, gathered_layout, local_parts
 from attention.inputs import check_number
@@ -109,7 +115,11 @@ def linear_attention(
         out = _packed(attend, q, k, v, causal, group, *check_packed(cu_seqlens, parts, q, k, group))
     else:
         check_lengths(q, k, causal, parts)
-        out = (_causal if causal else _bidirectional)(attend, q, k, v, group)
+        shared = getattr(function, "shared", None)  # a kernel's own form, which no compiler sees into
+        if shared and q.numel() and v.numel() and not torch.compiler.is_compiling():
+            out = shared(q, k, v, StateExchange(group, causal), causal=causal, phi=phi, eps=eps)
+        else:
+            out = (_causal if causal else _bidirectional)(attend, q, k, v, group)
     return out if out.dtype is dtype else out.to(dtype)
 
 

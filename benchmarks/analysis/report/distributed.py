@@ -56,9 +56,7 @@ def _points(tables: Tables) -> list[RankPoint]:
             speedup, part = _over(one.get(length), seconds), _over(one.get(length // ranks), seconds)
             efficiency = None if speedup is None else speedup / ranks
             share = None if exposed is None or ranks == 1 else exposed / seconds
-            points.append(
-                RankPoint(ranks, length, seconds, speedup, efficiency, part, received, law, share)
-            )
+            points.append(RankPoint(ranks, length, seconds, speedup, efficiency, part, received, law, share))
     return points
 
 

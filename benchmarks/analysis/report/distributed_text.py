@@ -64,7 +64,9 @@ def _received(ranks: OfRanks, points: Sequence[RankPoint]) -> str:
     if ranks.bytes_exponent is not None and abs(ranks.bytes_exponent) < CONSTANT:
         return f"a rank receives {wording.amount(last.exchanged_bytes, 'B')}, whatever N is (exponent 0){law}"
     grows = "" if ranks.bytes_exponent is None else f", which grows like N^{ranks.bytes_exponent:.2g}"
-    grows = grows.replace("N^1", "N (exponent 1)") if abs((ranks.bytes_exponent or 0) - 1) < CONSTANT else grows
+    grows = (
+        grows.replace("N^1", "N (exponent 1)") if abs((ranks.bytes_exponent or 0) - 1) < CONSTANT else grows
+    )
     amounts = [wording.amount(point.exchanged_bytes, "B") for point in (first, last)]
     span = f"{amounts[0]} at N = {first.seq_len} and {amounts[1]} at N = {last.seq_len}"
     return f"a rank receives {span}{grows}{law}"
@@ -80,7 +82,9 @@ def _beats_one(found: Crossover) -> str:
         return "it has no length in common with one rank"
     if found.kind == "inside":
         place = wording.interval(found.n, found.low, found.high, ".0f")
-        return f"it beats one rank {'from' if found.ahead_beyond == 'contender' else 'only up to'} N = {place}"
+        return (
+            f"it beats one rank {'from' if found.ahead_beyond == 'contender' else 'only up to'} N = {place}"
+        )
     words = {"below": "it beats one rank", "above": "it never beats one rank"}
     where = f"(N = {found.lengths[0]} to {found.lengths[1]})"
     return f"{words.get(found.kind, 'it changes places with one rank more than once')} {where}"
