@@ -58,8 +58,8 @@ def _joined(run: Launches, sums: Sums, others: Sums, *, reverse: bool) -> State:
 
 
 def backward_shared(
-    do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, first: Sums, sums: Sequence[Tensor],
-    options: Options, exchange: Exchange,
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, first: Sums,
+    sums: Sequence[Tensor], options: Options, exchange: Exchange,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv."""
     causal, phi, _, precision = options

@@ -14,8 +14,8 @@ from benchmarks.analysis.reading.roles import Roles, named_in_json
 from benchmarks.analysis.reading.setting import Case, Row, Setting
 from benchmarks.analysis.report.ceilings import Ceiling
 from benchmarks.analysis.report.contexts import Contexts
-from benchmarks.analysis.report.over_ranks import OverRanks
 from benchmarks.analysis.report.floors import Verdict
+from benchmarks.analysis.report.over_ranks import OverRanks
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.firmness import Firmness, Unit

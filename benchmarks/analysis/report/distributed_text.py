@@ -18,8 +18,8 @@ HEADERS = (
 NOTES = (
     "A time is that of the slowest rank. Speedup is the time of one rank over it; efficiency divides that by "
     "the ranks, and weak efficiency is the time of one rank with one part of the sequence over it.",
-    "Bytes are counted from the collectives that were issued. Exposed is the share of the time that goes when "
-    "the exchange is left out; noise may take it below 0.",
+    "Bytes are counted from the collectives that were issued. Exposed is the share of the time that goes "
+    "when the exchange is left out; noise may take it below 0.",
 )
 CONSTANT = 0.01
 """Exponents of counts this near to a whole number are that number."""
@@ -109,8 +109,3 @@ def share(value: float | None) -> str:
     if value is None:
         return "-"
     return wording.percent(value) if value >= 0 else f"-{wording.percent(-value)}"
-
-
-def where(setting: Setting) -> str:
-    """The setting of a picture in words."""
-    return f"{wording.what(setting)}, {wording.place(setting)}"

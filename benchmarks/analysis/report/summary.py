@@ -26,10 +26,10 @@ from benchmarks.analysis.report.conclusions import (
     Series,
     Summary,
 )
+from benchmarks.analysis.report.distributed import find_over_ranks
 from benchmarks.analysis.report.energies import ENERGY, energy_exponent, energy_table
 from benchmarks.analysis.report.functions import functions
 from benchmarks.analysis.report.inference import find_contexts
-from benchmarks.analysis.report.distributed import find_over_ranks
 from benchmarks.analysis.scaling.crossover import find_crossover
 from benchmarks.analysis.scaling.exponent import estimate_exponent
 from benchmarks.analysis.scaling.firmness import Unit, of_crossover, of_exponent, of_units
