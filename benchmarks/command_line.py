@@ -155,7 +155,10 @@ def _add_output(command: argparse.ArgumentParser, default: str) -> None:
 
 def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument(
-        "files", nargs="+", metavar="out.json", help="written by `pytest benchmarks --benchmark-json`"
+        "files",
+        nargs="+",
+        metavar="out.json",
+        help="written by `pytest benchmarks --benchmark-json`, or a folder of these",
     )
     _add_output(report, "report")
     report.set_defaults(command=commands.report)

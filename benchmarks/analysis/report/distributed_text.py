@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.conclusions import Summary
 from benchmarks.analysis.report.over_ranks import OfRanks, OverRanks, RankPoint
+from benchmarks.analysis.report.sentences import crossover
 from benchmarks.analysis.scaling.crossover import Crossover
 
 HEADERS = (
@@ -17,7 +19,8 @@ HEADERS = (
 )  # fmt: skip
 NOTES = (
     "A time is that of the slowest rank. Speedup is the time of one rank over it; efficiency divides that by "
-    "the ranks, and weak efficiency is the time of one rank with one part of the sequence over it.",
+    "the ranks, and weak efficiency is the time of one rank with one part of the sequence over it: "
+    "at most 1 / ranks for work that grows like N².",
     "Bytes are counted from the collectives that were issued. Exposed is the share of the time that goes "
     "when the exchange is left out; noise may take it below 0.",
 )
@@ -30,9 +33,18 @@ def over_ranks(summary: Summary) -> Iterator[Section]:
     for setting in dict.fromkeys(one.setting for one in summary.over_ranks):
         ours = [one for one in summary.over_ranks if one.setting == setting]
         sentences = [sentence for one in ours for sentence in _scaling(one)]
+        sentences += _compared(summary, setting)
         rows = [_row(one, point) for one in ours for point in one.points]
         title = f"Over ranks, {wording.what(setting)} on {wording.place(setting)}"
         yield Section(title, sentences, Table(list(HEADERS), rows), NOTES)
+
+
+def _compared(summary: Summary, setting: Setting) -> Iterator[str]:
+    """From which length on contenders beat baselines, at each number of ranks."""
+    for pair in summary.crossovers:
+        ranks = pair.setting.ranks
+        if ranks and pair.quantity == "time" and replace(pair.setting, ranks=None) == setting:
+            yield f"On {wording.count(ranks, 'rank')} ({pair.firmness}): {crossover(pair)}."
 
 
 def _scaling(one: OverRanks) -> Iterator[str]:

@@ -26,8 +26,8 @@ BENCHMARKS = {"operator": "test_attention", "layer": "test_self_attention"}
 def next_steps(summary: Summary) -> Iterator[Section]:
     """A section for each kind of command; none where nothing would be surer."""
     own = summary.roles.own_options if summary.roles.own else ()
-    firmness = [pair.firmness for pair in summary.crossovers]
-    firmness += [series.exponent.firmness for series in summary.series]
+    firmness = [pair.firmness for pair in summary.crossovers if pair.setting.ranks is None]
+    firmness += [one.exponent.firmness for one in summary.series if one.setting.ranks is None]
     if summary.runs.unit == "repetition" and "tentative" in firmness:
         yield Section(
             "To make firm what is tentative",

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from benchmarks.analysis import wording
-from benchmarks.analysis.plots.looks import Look, Style, looks
+from benchmarks.analysis.plots.looks import Look, Style, look, looks
 from benchmarks.analysis.plots.style import (
     INK,
     MUTED,
@@ -30,6 +30,12 @@ from benchmarks.analysis.report.over_ranks import OverRanks, RankPoint
 from benchmarks.analysis.report.pictures.canvas import GUIDE, GUIDE_TEXT, bytes_tick, time_tick
 from benchmarks.analysis.report.pictures.views import COMBINATION, suffix
 
+LIKE = {
+    "linear-sequence-parallel": "linear-triton",
+    "standard-context-parallel": "standard-sdpa",
+    "standard-context-parallel-ring": "standard-sdpa-cudnn",
+}
+"""What ranks compute together looks like what one of them alone would call."""
 PALEST = 0.45
 """The share of its colour that the line of the fewest ranks has."""
 Value = Callable[[RankPoint], float | None]
@@ -51,7 +57,9 @@ class RankView:
     @property
     def lengths(self) -> list[int]:
         """All measured lengths."""
-        return sorted({point.seq_len for ours in self.kernels.values() for one in ours for point in one.points})
+        return sorted(
+            {point.seq_len for ours in self.kernels.values() for one in ours for point in one.points}
+        )
 
     @property
     def ranks(self) -> list[int]:
@@ -66,6 +74,7 @@ class RankView:
 def rank_views(found: Sequence[OverRanks]) -> list[tuple[str, RankView]]:
     """A view of each phase, device, dtype and shape, the most measured first, with its picture's suffix."""
     of_kernel = looks(one.kernel for one in found)
+    of_kernel |= {name: look(LIKE[name]) for name in of_kernel if name in LIKE}
     settings: dict[Setting, dict[str, list[OverRanks]]] = {}
     for one in sorted(found, key=lambda one: str(one.setting.mode)):
         modes = settings.setdefault(replace(one.setting, mode=None), {})
@@ -77,7 +86,10 @@ def rank_views(found: Sequence[OverRanks]) -> list[tuple[str, RankView]]:
 
     order = sorted(settings, key=prominence)
     return [
-        (suffix(setting, order, COMBINATION) if index else "", RankView(setting, settings[setting], of_kernel))
+        (
+            suffix(setting, order, COMBINATION) if index else "",
+            RankView(setting, settings[setting], of_kernel),
+        )
         for index, setting in enumerate(order)
     ]
 
@@ -124,7 +136,9 @@ def _style(view: RankView, look: Look, ranks: int) -> Style:
     return {**look.drawn, "color": color, **hollow}
 
 
-def _draw(axes: Axes, view: RankView, kernels: Sequence[OverRanks], value: Value, least: int = 1) -> list[float]:
+def _draw(
+    axes: Axes, view: RankView, kernels: Sequence[OverRanks], value: Value, least: int = 1
+) -> list[float]:
     """A line for each kernel and number of ranks of at least so many; all values that were drawn."""
     drawn: list[float] = []
     for one in kernels:
@@ -152,7 +166,13 @@ def _speedups(axes: Axes, view: RankView, kernels: Sequence[OverRanks]) -> None:
         axes.axhline(ranks, color=GUIDE, linewidth=1.2, zorder=1)
         words = "break-even" if ranks == 1 else f"{ranks}x, all of {ranks} ranks"
         axes.text(
-            0.02, ranks, words, transform=axes.get_yaxis_transform(), color=GUIDE_TEXT, fontsize=8, va="bottom"
+            0.02,
+            ranks,
+            words,
+            transform=axes.get_yaxis_transform(),
+            color=GUIDE_TEXT,
+            fontsize=8,
+            va="bottom",
         )
     axes.set_ylim(0, max([1.0, *view.ranks, *drawn]) * 1.15)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
@@ -171,7 +191,7 @@ def _received(axes: Axes, view: RankView, kernels: Sequence[OverRanks]) -> None:
 
 
 def _exposed(axes: Axes, view: RankView, kernels: Sequence[OverRanks]) -> None:
-    axes.set_title("share of the time that the exchange adds", loc="left")
+    axes.set_title("share of it that is exposed", loc="left")
     drawn = _draw(axes, view, kernels, lambda point: point.exposed_share, least=2)
     axes.axhline(0, color=GUIDE, linewidth=1.2, zorder=1)
     axes.set_ylim(min([0.0, *drawn]) - 0.05, max([0.2, *drawn]) * 1.15)
