@@ -19,6 +19,7 @@ from attention.kernels.references.errors import (
     relative_error,
 )
 from attention.profiler import CLOCKS, peak_memory
+from benchmarks.analysis.reading.fields import LONG_ROUND_S
 from benchmarks.distributed.cases import RankedCase
 from benchmarks.distributed.counting import Counting
 from benchmarks.distributed.ranks import Ranks
@@ -134,7 +135,6 @@ class Measurer:
 
     def _look_at(self, case: RankedCase, subject: Subject, call: Call) -> dict[str, Any]:
         """What has no noise: bytes that were exchanged, peak memory, FLOPs."""
-        call()
         with Counting() as counted:
             call()
         peak = peak_memory(call, case.device)
@@ -160,8 +160,9 @@ class Measurer:
         }
 
     def _rounds(self, case: RankedCase, call: Call) -> list[float]:
-        (warm,) = self.ranks.slowest([min(self._time(call), self._time(call))])
-        count = max(LEAST_ROUNDS, min(MOST_ROUNDS, int(self.case_seconds / max(warm, 1e-9))))
+        (warm,) = self.ranks.slowest([self._time(call)])
+        least = 1 if warm > LONG_ROUND_S else LEAST_ROUNDS
+        count = max(least, min(MOST_ROUNDS, int(self.case_seconds / max(warm, 1e-9))))
         return self.ranks.slowest([self._time(call) for _ in range(count)])
 
     def _time(self, call: Call, mode: Any = None) -> float:
