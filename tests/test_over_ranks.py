@@ -14,6 +14,7 @@ from benchmarks.analysis.report.over_ranks import OverRanks
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
 from tests.shared_runs import (
+    LENGTHS,
     LINEAR,
     SECONDS,
     STANDARD,
@@ -89,9 +90,10 @@ def test_no_rows_of_other_ranks_are_compared(files: list[Path]) -> None:
 
 def test_the_text_tells_what_was_planted(files: list[Path]) -> None:
     records = load(files)
-    (section,) = [
+    section, table = [
         one for one in sections(summarise(records), case_table(records)) if one.title.startswith("Over ranks")
     ]
+    assert table.table is not None and len(table.table.rows) == 2 * len(RANKS) * len(LENGTHS)
     text = " ".join(section.sentences)
     assert f"{LINEAR} on 8 ranks: a rank receives 3.70 MB, whatever N is (exponent 0), exactly what" in text
     assert f"{STANDARD} on 2 ranks: a rank receives 33.6 MB at N = 16384 and 537 MB at N = 262144" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from benchmarks.analysis import wording
@@ -34,9 +34,18 @@ def over_ranks(summary: Summary) -> Iterator[Section]:
         ours = [one for one in summary.over_ranks if one.setting == setting]
         sentences = [sentence for one in ours for sentence in _scaling(one)]
         sentences += _compared(summary, setting)
+        yield Section(f"Over ranks, {wording.what(setting)} on {wording.place(setting)}", sentences)
+
+
+def rank_tables(found: Iterable[OverRanks]) -> Iterator[Section]:
+    """A table for each setting in which ranks computed together."""
+    settings: dict[Setting, list[OverRanks]] = {}
+    for one in found:
+        settings.setdefault(one.setting, []).append(one)
+    for setting, ours in settings.items():
         rows = [_row(one, point) for one in ours for point in one.points]
-        title = f"Over ranks, {wording.what(setting)} on {wording.place(setting)}"
-        yield Section(title, sentences, Table(list(HEADERS), rows), NOTES)
+        title = f"Over ranks, {wording.what(setting)} on {wording.place(setting)}: the numbers"
+        yield Section(title, table=Table(list(HEADERS), rows), notes=NOTES)
 
 
 def _compared(summary: Summary, setting: Setting) -> Iterator[str]:

@@ -12,7 +12,7 @@ from benchmarks.analysis.reading.roles import USUAL, role_words
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate
 from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, headline_kernel
-from benchmarks.analysis.report.distributed_text import over_ranks
+from benchmarks.analysis.report.distributed_text import over_ranks, rank_tables
 from benchmarks.analysis.report.evidence import evidence
 from benchmarks.analysis.report.functions import labelled, what_they_compute
 from benchmarks.analysis.report.inference import inference
@@ -47,6 +47,7 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
         _warned(summary),
         *_quality(summary),
         *_ceilings(summary.ceilings),
+        *rank_tables(summary.over_ranks),
         *(section for setting in settings for section in evidence(summary, cases, setting)),
         *_left_out(summary),
     ]

@@ -13,6 +13,7 @@ from benchmarks.analysis.page.naming import tab_names
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import agreeing
 from benchmarks.analysis.report.conclusions import Summary
+from benchmarks.analysis.report.distributed_text import rank_tables
 from benchmarks.analysis.report.evidence import evidence
 from benchmarks.analysis.report.page.charts import charts
 from benchmarks.analysis.report.page.layers import layer_charts
@@ -83,6 +84,7 @@ def _rank_tabs(summary: Summary, cases: pd.DataFrame) -> Iterator[tuple[Setting,
         settings = [one.setting for one in summary.series if view.holds(one.setting)]
         series = [one for one in summary.series if one.setting in settings]
         pairs = [pair for pair in summary.crossovers if pair.setting in settings]
+        tables = rank_tables(one for ours in view.kernels.values() for one in ours)
         ours = [cases_grid(pd.concat([agreeing(cases, one) for one in dict.fromkeys(settings)]))]
         yield (
             view.setting,
@@ -91,7 +93,7 @@ def _rank_tabs(summary: Summary, cases: pd.DataFrame) -> Iterator[tuple[Setting,
                 _capital(view.subtitle),
                 list(rank_charts(view)),
                 [*ours, *crossovers_grid(pairs), *exponents_grid(series)],
-                _sections(summary, cases, list(dict.fromkeys(settings))),
+                [*tables, *_sections(summary, cases, list(dict.fromkeys(settings)))],
                 view.looks,
             ),
         )

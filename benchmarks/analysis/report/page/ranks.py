@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.page.content import Axis, Chart, Line, Point
 from benchmarks.analysis.report.distributed_text import share
 from benchmarks.analysis.report.over_ranks import OverRanks, RankPoint
 from benchmarks.analysis.report.page.points import length_axis
-from benchmarks.analysis.report.pictures.distributed import RankView
+from benchmarks.analysis.report.pictures.distributed import RankView, shade
 
 Value = Callable[[RankPoint], float | None]
 SAYS = ("N", "median time", "speedup", "efficiency", "received by a rank", "exposed")
@@ -56,9 +55,9 @@ def _lines(view: RankView, kernels: Sequence[OverRanks], value: Value, least: in
                 if ranks >= least and (y := value(point)) is not None
             ]
             if points:
-                look = view.looks[one.kernel]
+                look = shade(view, view.looks[one.kernel], ranks)
                 name = f"{one.kernel}, {wording.count(ranks, 'rank')}"
-                yield Line(name, replace(look), points, (one.kernel,), filled=ranks > 1)
+                yield Line(name, look, points, (one.kernel,), filled=ranks > 1)
 
 
 def _says(point: RankPoint) -> tuple[str, ...]:

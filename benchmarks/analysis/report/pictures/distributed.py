@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -127,13 +127,18 @@ def _legend(view: RankView) -> dict[str, Line2D]:
     return {**handles, **({"bytes by the law": theory_handle()} if law else {})}
 
 
-def _style(view: RankView, look: Look, ranks: int) -> Style:
-    """Paler for fewer ranks, and hollow for one."""
+def shade(view: RankView, look: Look, ranks: int) -> Look:
+    """The look of a line of so many ranks: paler for fewer."""
     place = view.ranks.index(ranks) / max(1, len(view.ranks) - 1)
     share = PALEST + (1 - PALEST) * place if len(view.ranks) > 1 else 1.0
-    color = tuple(1 - share * (1 - part) for part in to_rgb(look.color))
+    red, green, blue = (1 - share * (1 - part) for part in to_rgb(look.color))
+    return replace(look, color=to_hex((red, green, blue)))
+
+
+def _style(view: RankView, look: Look, ranks: int) -> Style:
+    """The shade of so many ranks, hollow for one."""
     hollow = {"markerfacecolor": "white"} if ranks == 1 else {}
-    return {**look.drawn, "color": color, **hollow}
+    return {**shade(view, look, ranks).drawn, **hollow}
 
 
 def _draw(
