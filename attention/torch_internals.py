@@ -21,7 +21,7 @@ import gc
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import reduce
+from functools import partial, reduce
 from inspect import signature
 from operator import or_
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -302,6 +302,11 @@ def direct_launch(compiled: Any, programs: int, values: tuple[Any, ...]) -> Dire
 # --- collectives -------------------------------------------------------------------------------------
 
 
+_gather = private("ops._c10d_functional.all_gather_into_tensor")
+_all_reduce = private("ops._c10d_functional.all_reduce")
+_wait = private("ops._c10d_functional.wait_tensor")
+
+
 def gathered(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
     """Begin to gather tensors ``[rows, ...]`` of all ranks, alike in shape.
 
@@ -311,24 +316,20 @@ def gathered(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
         A function that waits for them, ``[ranks * rows, ...]`` in the order of ranks; work enqueued before it
         is called goes on meanwhile.
     """
-    operators = private("ops._c10d_functional")
-    if operators is not None:
-        flying = operators.all_gather_into_tensor(x, group.size(), group.group_name)
-        return lambda: operators.wait_tensor(flying)
+    if _gather is not None and _wait is not None:
+        return partial(_wait, _gather(x, group.size(), group.group_name))
     found = x.new_empty(group.size() * x.shape[0], *x.shape[1:])
     work = torch.distributed.all_gather_into_tensor(found, x, group=group, async_op=True)
-    return lambda: _waited(work, found)
+    return partial(_waited, work, found)
 
 
 def summed_over(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
     """Begin to sum tensors of all ranks; returns a function that waits for the sum: see `gathered`."""
-    operators = private("ops._c10d_functional")
-    if operators is not None:
-        flying = operators.all_reduce(x, "sum", group.group_name)
-        return lambda: operators.wait_tensor(flying)
+    if _all_reduce is not None and _wait is not None:
+        return partial(_wait, _all_reduce(x, "sum", group.group_name))
     found = x.clone()
     work = torch.distributed.all_reduce(found, group=group, async_op=True)
-    return lambda: _waited(work, found)
+    return partial(_waited, work, found)
 
 
 def _waited(work: Any, found: Tensor) -> Tensor:
@@ -348,8 +349,8 @@ def context_parallelism(*, balanced: bool, rotation: str) -> Iterator[None]:
         RuntimeError: this torch does not let it be told.
     """
     importlib.import_module("torch.distributed.tensor.experimental")
-    place = "distributed.tensor.experimental._attention."
-    options, rotate = private(f"{place}_cp_options"), private(f"{place}set_rotate_method")
+    options = private("distributed.tensor.experimental._attention._cp_options")
+    rotate = private("distributed.tensor.experimental._attention.set_rotate_method")
     if options is None or rotate is None or not hasattr(options, "enable_load_balance"):
         raise RuntimeError("this version of torch has no options of context parallelism; install torch 2.11")
     before = options.enable_load_balance

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 import attention
+from attention import torch_internals
 from attention.distributed import linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
@@ -98,6 +99,18 @@ def two_calls_give_the_same_bits() -> None:
         mine = [x[:, :, here] for x in inputs(dtype=torch.float32)]
         once, again = (with_gradients(partial(linear_attention, causal=causal), *mine) for _ in range(2))
         assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+def without_private_names_the_public_collectives_do_the_same() -> None:
+    here = place(UNEQUAL[dist.get_world_size()])
+    for causal in (True, False):
+        mine = [x[:, :, here] for x in inputs(dtype=torch.float32)]
+        ours = partial(linear_attention, causal=causal)
+        private = with_gradients(ours, *mine)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch_internals, "_wait", None)
+            public = with_gradients(ours, *mine)
+        assert all(torch.equal(a, b) for a, b in zip(private, public, strict=True))
 
 
 def a_single_rank_is_the_plain_operator() -> None:
@@ -206,6 +219,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         for check in (
             a_map_of_ones_own,
             two_calls_give_the_same_bits,
+            without_private_names_the_public_collectives_do_the_same,
             a_single_rank_is_the_plain_operator,
             dtensors_and_a_mesh_of_data_and_sequence,
             heads_cut_as_well,

@@ -20,7 +20,8 @@ from attention.torch_internals import gathered, summed_over
 
 def as_rows(states: Sequence[State]) -> Tensor:
     """States ``[B, Hkv, D, Dv]``, ``[B, Hkv, D]`` as one buffer, a row each."""
-    return torch.stack([torch.cat([x.flatten() for x in state]) for state in states])
+    parts = [x.flatten() for state in states for x in state]
+    return torch.cat(parts).view(len(states), -1)
 
 
 def as_state(row: Tensor, like: State) -> State:
@@ -29,11 +30,18 @@ def as_state(row: Tensor, like: State) -> State:
     return State(S.view(like.S.shape), z.view(like.z.shape))
 
 
-def _sums(rows: Tensor, wanted: tuple[tuple[int, ...], ...]) -> Tensor:
+def _sums(rows: Tensor, wanted: Sequence[Sequence[int]]) -> Tensor:
     """The sum of the wanted rows, in the order of ranks, for each that is wanted; zeros of none."""
-    return torch.stack([
-        rows[list(one)].sum(0) if one else torch.zeros_like(rows[0]) for one in wanted
-    ])  # fmt: skip
+    return torch.stack([_sum(rows, one) for one in wanted])
+
+
+def _sum(rows: Tensor, wanted: Sequence[int]) -> Tensor:
+    if not wanted:
+        return torch.zeros_like(rows[0])
+    first, last = wanted[0], wanted[-1] + 1
+    # A list of places would be sent to the card, which the host waits for.
+    neighbours = last - first == len(wanted)
+    return (rows[first:last] if neighbours else torch.stack([rows[one] for one in wanted])).sum(0)
 
 
 class Gathered(torch.autograd.Function):
