@@ -17,7 +17,7 @@ import torch
 from torch import distributed as dist
 
 ROOT = Path(__file__).parent.parent
-LIMIT_S = 120
+LIMIT_S = 240
 
 
 def outcomes(checks: str, ranks: int) -> Mapping[str, str]:
