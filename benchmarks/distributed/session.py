@@ -69,7 +69,11 @@ def carry_out(plan: Plan, say: Say) -> int:
     cases = build_cases(plan.selection, ranks.count)
     seed = ranks.same(secrets.randbelow(2**31) if plan.seed is None else plan.seed)
     with hold_folder(plan.folder) if ranks.first else nullcontext():
-        code = _Session(plan, ranks, seed, say).measure(cases)
+        try:
+            code = _Session(plan, ranks, seed, say).measure(cases)
+        except LostError as error:  # behind the last case
+            say(f"the session stops: {error}")
+            return 1
     ranks.part()
     return code
 

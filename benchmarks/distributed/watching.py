@@ -11,11 +11,12 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from time import monotonic
 from types import TracebackType
 from typing import NoReturn
 
-from benchmarks.survival.endings import OUTSIDE
+from benchmarks.survival.endings import OUTSIDE, handling
 
 ASKED = "it was asked to end, as torchrun asks when another rank has ended"
 TICK_S = 0.2
@@ -38,10 +39,11 @@ class Limits:
         self._wakes.setblocking(False)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._turn = threading.Lock()
+        self._signals = ExitStack()
 
     def __enter__(self) -> Limits:
-        for one in OUTSIDE:
-            signal.signal(one, lambda number, frame: None)  # the number reaches the thread by the socket
+        # The number reaches the thread by the socket, and Python's own handler has nothing to do.
+        self._signals.enter_context(handling(lambda number, frame: None, *OUTSIDE))
         signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
         self._thread.start()
         return self
@@ -52,6 +54,7 @@ class Limits:
         self._left.set()
         self._thread.join()
         signal.set_wakeup_fd(-1)
+        self._signals.close()
 
     def begin(self, limit_s: float) -> None:
         """From now on a case has so many seconds."""
