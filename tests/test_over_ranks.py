@@ -10,10 +10,13 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
+from benchmarks.analysis.report.conclusions import Summary
 from benchmarks.analysis.report.over_ranks import OverRanks
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
 from tests.shared_runs import (
+    CARD,
+    KV_HEADS,
     LENGTHS,
     LINEAR,
     SECONDS,
@@ -23,6 +26,7 @@ from tests.shared_runs import (
     standard_seconds,
     write_session,
 )
+from tests.synthetic import Run
 
 RANKS = (1, 2, 8)
 
@@ -33,15 +37,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [write_session(folder, ranks) for ranks in RANKS]
 
 
-def found(files: list[Path], kernel: str) -> OverRanks:
-    (one,) = [one for one in summarise(load(files)).over_ranks if one.kernel == kernel]
+@pytest.fixture(scope="module")
+def summary(files: list[Path]) -> Summary:
+    return summarise(load(files))
+
+
+def found(summary: Summary, name: str) -> OverRanks:
+    (one,) = [one for one in summary.over_ranks if one.kernel == name]
     return one
 
 
 @pytest.mark.parametrize("name", SECONDS)
-def test_speedup_and_efficiency_are_those_of_the_law(files: list[Path], name: str) -> None:
+def test_speedup_and_efficiency_are_those_of_the_law(summary: Summary, name: str) -> None:
     seconds = SECONDS[name]
-    for point in found(files, name).points:
+    for point in found(summary, name).points:
         n, ranks = point.seq_len, point.ranks
         assert point.median_s == pytest.approx(seconds(n, ranks))
         assert point.speedup == pytest.approx(seconds(n, 1) / seconds(n, ranks))
@@ -54,25 +63,23 @@ def test_speedup_and_efficiency_are_those_of_the_law(files: list[Path], name: st
         assert point.exchanged_bytes == received(name, n, ranks)
 
 
-def test_bytes_grow_with_the_exponents_of_the_laws_exactly(files: list[Path]) -> None:
+def test_bytes_grow_with_the_exponents_of_the_laws_exactly(summary: Summary) -> None:
     exponents = {
-        kernel: {one.ranks: one.bytes_exponent for one in found(files, kernel).of_ranks}
+        kernel: {one.ranks: one.bytes_exponent for one in found(summary, kernel).of_ranks}
         for kernel in (LINEAR, STANDARD)
     }
     assert exponents == {LINEAR: {1: None, 2: 0.0, 8: 0.0}, STANDARD: {1: None, 2: 1.0, 8: 1.0}}
 
 
-def test_ranks_beat_one_from_where_the_laws_cross(files: list[Path]) -> None:
+def test_ranks_beat_one_from_where_the_laws_cross(summary: Summary) -> None:
     """A card of its own takes N = 6000 to make up for an exchange of 30 us, below the measured lengths."""
-    beats = {one.ranks: one.beats_one for one in found(files, LINEAR).of_ranks}
+    beats = {one.ranks: one.beats_one for one in found(summary, LINEAR).of_ranks}
     assert beats[1] is None
     assert beats[2] is not None and beats[2].kind == "below"
 
 
-def test_linear_beats_standard_at_each_number_of_ranks_where_the_laws_cross(files: list[Path]) -> None:
-    pairs = {
-        pair.setting.ranks: pair for pair in summarise(load(files)).crossovers if pair.quantity == "time"
-    }
+def test_linear_beats_standard_at_each_number_of_ranks_where_the_laws_cross(summary: Summary) -> None:
+    pairs = {pair.setting.ranks: pair for pair in summary.crossovers if pair.quantity == "time"}
     assert set(pairs) == set(RANKS)
     for ranks, pair in pairs.items():
         n = pair.found.n
@@ -80,19 +87,26 @@ def test_linear_beats_standard_at_each_number_of_ranks_where_the_laws_cross(file
         assert linear_seconds(int(n), ranks) == pytest.approx(standard_seconds(int(n), ranks), rel=0.05)
 
 
-def test_no_rows_of_other_ranks_are_compared(files: list[Path]) -> None:
+def test_no_rows_of_other_ranks_are_compared(files: list[Path], summary: Summary) -> None:
     """The same kernel at the same length, on other ranks, is another series with another key."""
     rows = load(files).rows
-    series = [(one.kernel, one.setting.ranks) for one in summarise(load(files)).series]
+    series = [(one.kernel, one.setting.ranks) for one in summary.series]
     assert len(set(series)) == len(series) == 2 * len(RANKS)
     assert rows.groupby("key")["ranks"].nunique().max() == 1
 
 
-def test_the_text_tells_what_was_planted(files: list[Path]) -> None:
-    records = load(files)
-    section, table = [
-        one for one in sections(summarise(records), case_table(records)) if one.title.startswith("Over ranks")
-    ]
+def test_a_plain_run_is_no_session_of_one_rank(files: list[Path], tmp_path: Path) -> None:
+    """Files of before have no ranks, and are read beside those that have."""
+    laws = {(LINEAR, "causal"): {n: 1e-3 for n in LENGTHS}}
+    plain = Run(laws, machine=CARD, kv_heads=KV_HEADS).write(tmp_path / "plain.json")
+    found = summarise(load([plain, files[0]]))
+    assert {one.setting.ranks for one in found.series if one.kernel == LINEAR} == {None, 1}
+    assert [(point.ranks, point.speedup) for point in found.over_ranks[0].points] == [(1, 1.0)] * len(LENGTHS)
+
+
+def test_the_text_tells_what_was_planted(files: list[Path], summary: Summary) -> None:
+    cases = case_table(load(files))
+    section, table = [one for one in sections(summary, cases) if one.title.startswith("Over ranks")]
     assert table.table is not None and len(table.table.rows) == 2 * len(RANKS) * len(LENGTHS)
     text = " ".join(section.sentences)
     assert f"{LINEAR} on 8 ranks: a rank receives 3.70 MB, whatever N is (exponent 0), exactly what" in text
