@@ -97,7 +97,7 @@ def test_no_rows_of_other_ranks_are_compared(files: list[Path], summary: Summary
 
 def test_a_plain_run_is_no_session_of_one_rank(files: list[Path], tmp_path: Path) -> None:
     """Files of before have no ranks, and are read beside those that have."""
-    laws = {(LINEAR, "causal"): {n: 1e-3 for n in LENGTHS}}
+    laws = {(LINEAR, "causal"): dict.fromkeys(LENGTHS, 1e-3)}
     plain = Run(laws, machine=CARD, kv_heads=KV_HEADS).write(tmp_path / "plain.json")
     found = summarise(load([plain, files[0]]))
     assert {one.setting.ranks for one in found.series if one.kernel == LINEAR} == {None, 1}
