@@ -11,7 +11,8 @@ import pandas as pd
 
 from benchmarks.analysis.reading.setting import Setting, by_series
 from benchmarks.analysis.report.over_ranks import OfRanks, OverRanks, RankPoint
-from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
+from benchmarks.analysis.scaling.crossover import find_crossover
+from benchmarks.analysis.scaling.firmness import of_crossover
 from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 from benchmarks.analysis.scaling.units import count_exponent, unit_table
 
@@ -71,10 +72,11 @@ def _over(one: float | None, seconds: float) -> float | None:
 def _of_ranks(tables: Tables, ranks: int) -> OfRanks:
     received = _medians(tables[ranks], "exchanged_bytes")
     exponent = count_exponent(np.array(list(received), dtype=float), np.array(list(received.values())))
-    return OfRanks(ranks, exponent, None if ranks == 1 or 1 not in tables else _beats(tables, ranks))
-
-
-def _beats(tables: Tables, ranks: int) -> Crossover:
-    """From which length on so many ranks beat one: two runs, each with an effect of its own."""
-    times = (unit_table(tables[number]).reset_index(drop=True) for number in (ranks, 1))
-    return find_crossover(*times, unseen=math.sqrt(2) * RUN_EFFECT)
+    if ranks == 1 or 1 not in tables:
+        return OfRanks(ranks, exponent, None, None)
+    # Two runs, each with an effect of its own, and units that are no pairs but by their order.
+    both = [tables[number] for number in (ranks, 1)]
+    of_runs = all((rows["unit_kind"] == "run").all() for rows in both)
+    effect = 0.0 if of_runs else math.sqrt(2) * RUN_EFFECT
+    found = find_crossover(*(unit_table(rows).reset_index(drop=True) for rows in both), unseen=effect)
+    return OfRanks(ranks, exponent, found, of_crossover(found, "run" if of_runs else "repetition"))

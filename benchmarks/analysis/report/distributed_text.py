@@ -66,7 +66,7 @@ def _parts(one: OverRanks, ranks: OfRanks) -> Iterator[str]:
     points = one.at(ranks.ranks)
     yield _received(ranks, points)
     if ranks.beats_one is not None:
-        yield _beats_one(ranks.beats_one)
+        yield f"{_beats_one(ranks.beats_one)} ({ranks.firmness})"
     if known := [point for point in points if point.speedup is not None]:
         best = max(known, key=lambda point: point.speedup or 0)
         yield (
@@ -106,9 +106,9 @@ def _beats_one(found: Crossover) -> str:
         return (
             f"it beats one rank {'from' if found.ahead_beyond == 'contender' else 'only up to'} N = {place}"
         )
-    words = {"below": "it beats one rank", "above": "it never beats one rank"}
-    where = f"(N = {found.lengths[0]} to {found.lengths[1]})"
-    return f"{words.get(found.kind, 'it changes places with one rank more than once')} {where}"
+    words = {"below": "it beats one rank", "above": "one rank beats it"}
+    where = f"at every length measured, N = {found.lengths[0]} to {found.lengths[1]}"
+    return f"{words[found.kind]} {where}" if found.kind in words else "it changes places with one rank"
 
 
 def _row(one: OverRanks, point: RankPoint) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.scaling.crossover import Crossover
+from benchmarks.analysis.scaling.firmness import Firmness
 from benchmarks.analysis.serialization import FLAT
 
 
@@ -44,11 +45,13 @@ class OfRanks:
         ranks: How many share a sequence.
         bytes_exponent: The p of exchanged bytes ~ N^p, None where they are not known at two lengths.
         beats_one: From which length on so many ranks take less time than one; None without one rank.
+        firmness: How firm that is.
     """
 
     ranks: int
     bytes_exponent: float | None
     beats_one: Crossover | None
+    firmness: Firmness | None
 
 
 @dataclass(frozen=True)
