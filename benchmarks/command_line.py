@@ -147,6 +147,14 @@ def _parser(revisions: bool) -> argparse.ArgumentParser:
         epilog="exit codes: 0 nothing is worse than the baseline; 1 something is slower, larger or lost; "
         f"{OTHER_EXIT_CODES}",
     ))  # fmt: skip
+    _add_distributed(commands.add_parser(
+        "distributed",
+        help="measure one sequence on several ranks; started by torchrun",
+        usage="torchrun --nproc-per-node P -m benchmarks distributed [options]",
+        description="Measure linear attention whose ranks exchange states beside torch's context "
+        "parallelism, one process a rank: over NCCL on cards, over Gloo on CPUs.",
+        epilog=f"exit codes: 0 something was measured; 1 nothing was, or ranks were lost; {OTHER_EXIT_CODES}",
+    ))  # fmt: skip
     return parser
 
 
@@ -164,7 +172,10 @@ def _add_output(command: argparse.ArgumentParser, default: str) -> None:
 
 def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument(
-        "files", nargs="+", metavar="out.json", help="written by `pytest benchmarks --benchmark-json`"
+        "files",
+        nargs="+",
+        metavar="out.json",
+        help="written by `pytest benchmarks --benchmark-json`, or a folder of these",
     )
     _add_output(report, "report")
     report.set_defaults(command=commands.report)
@@ -228,6 +239,26 @@ def _add_compare(compare: argparse.ArgumentParser, revisions: bool) -> None:
     compare.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
     _add_output(compare, "comparison")
     compare.set_defaults(command=commands.compare)
+
+
+def _add_distributed(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--device", choices=("cpu", "cuda"), help="default: cuda where there are cards")
+    add("--dtype", help="default: float32 on the CPU, bfloat16 on cards")
+    add("--kernel", action="append", metavar="PATTERN", help="as a shell pattern; repeatable; default: all")
+    add("--mode", metavar="MODES", help="bidirectional, causal, or both with a comma; default: both")
+    add("--phase", metavar="PHASES", help="forward, forward_backward, or both; default: both")
+    add("--seq-len", metavar="N,N,...", help="tokens of the whole sequence, of weak cases on each rank")
+    add("--shape", metavar="BxHxD,...", help="as of pytest benchmarks; default: 1x8x64, on cards 1x32:8x128")
+    add("--parallelism", default="strong", metavar="KINDS", help="strong, weak, or both; default: strong")
+    add("--repetitions", type=_count, default=3, metavar="R", help="default: %(default)s")
+    add("--shuffle-seed", type=int, metavar="SEED", help="of the order of the cases; default: a new one")
+    add("--case-seconds", type=_seconds, default=0.5, metavar="S", help="time for a case of a repetition")
+    add("--round-seconds", type=_seconds, default=10.0, metavar="S", help="longer rounds are left out")
+    add("--case-timeout", type=_seconds, default=120.0, metavar="S", help="ranks that are later are given up")
+    add("--threads", type=_count, default=1, metavar="T", help="of each rank; default: %(default)s")
+    _add_output(parser, "runs")
+    parser.set_defaults(command=commands.distributed)
 
 
 def _add_history(history: argparse.ArgumentParser) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from benchmarks import console
 from benchmarks.analysis.history.writing import write_history
 from benchmarks.analysis.output import try_folder
-from benchmarks.analysis.reading.fields import InputError
+from benchmarks.analysis.reading.fields import HOW_TO_MEASURE, InputError
+from benchmarks.analysis.reading.run_file import ENDINGS
 from benchmarks.analysis.reading.texts import printable
 from benchmarks.analysis.report.writing import write_report
 from benchmarks.comparing import compare_files, compare_revisions
 from benchmarks.noise_store import known_run_effect
 from benchmarks.own.sessions import few_beside, measure_own, placed
-from benchmarks.runs import Plan, carry_out
+from benchmarks.runs import SETTINGS_FILE, Plan, carry_out
 from benchmarks.survival.journal import recovered
 from benchmarks.survival.locks import hold_folder
 
@@ -36,8 +37,22 @@ def report(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _recovered(files: Sequence[str]) -> list[Path]:
-    """The files, after what runs that were killed had measured is turned into them."""
-    return [recovered(Path(file), console.say) for file in files]
+    """The files, after what runs that were killed had measured is turned into them; of folders all runs."""
+    return [recovered(path, console.say) for file in files for path in _runs_in(Path(file))]
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """The runs of a folder, in the order of their names; a path that is none stands for itself.
+
+    Raises:
+        InputError: The folder holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(one for one in path.iterdir() if one.name.endswith(ENDINGS) and one.name != SETTINGS_FILE)
+    if not found:
+        raise InputError(f"the folder {path} holds no runs", HOW_TO_MEASURE)
+    return found
 
 
 def run(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
@@ -91,6 +106,22 @@ def compare(options: argparse.Namespace, pytest_options: Sequence[str]) -> int:
             )
     console.write(comparison.text)
     return 1 if comparison.found.regressed else 0
+
+
+def distributed(options: argparse.Namespace, _: Sequence[str]) -> int:
+    """Be one rank of a session that measures a sequence on several; 1 where nothing was measured."""
+    # torch is for measuring alone, and comes late.
+    from benchmarks.distributed.options import plan_of
+    from benchmarks.distributed.ranks import is_first
+    from benchmarks.distributed.session import carry_out as carry_out_session
+
+    say = console.say if is_first() else lambda line: None
+    try:
+        return carry_out_session(plan_of(options), say)
+    except InputError:
+        if is_first():
+            raise
+        return 2  # the first rank says why
 
 
 def history(options: argparse.Namespace, _: Sequence[str]) -> int:

@@ -250,8 +250,15 @@ def fixed_rounds(config: pytest.Config, preset: Preset, repetitions: int) -> dic
 
 def _lengths(config: pytest.Config, option: str, example: str = "256,512") -> list[int] | None:
     text = config.getoption(option.replace("-", "_"))
-    if text is None:
-        return None
+    return None if text is None else lengths_of(text, option, example)
+
+
+def lengths_of(text: str, option: str, example: str = "256,512") -> list[int]:
+    """The lengths that a text holds, ascending.
+
+    Raises:
+        pytest.UsageError: It holds something else.
+    """
     if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
         raise pytest.UsageError(f"--{option} takes lengths above 0 with commas, like {example}; got {text!r}")
     return sorted(set(_sizes(f"--{option}", text.split(","))))
@@ -266,7 +273,16 @@ def _sizes(option: str, words: Sequence[str]) -> list[int]:
 
 def _shapes(config: pytest.Config) -> list[Shape] | None:
     text = config.getoption("shape")
-    return None if text is None else list(dict.fromkeys(_shape(word.strip()) for word in text.split(",")))
+    return None if text is None else shapes_of(text)
+
+
+def shapes_of(text: str) -> list[Shape]:
+    """The shapes that a text holds.
+
+    Raises:
+        pytest.UsageError: It holds something else.
+    """
+    return list(dict.fromkeys(_shape(word.strip()) for word in text.split(",")))
 
 
 def _shape(text: str) -> Shape:

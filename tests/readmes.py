@@ -18,7 +18,7 @@ FILES = [ROOT / "README.md", *sorted(file for name in FOLDERS for file in (ROOT 
 TEXTS = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in FILES}
 TOP = TEXTS["README.md"]
 
-PROGRAMS = ("pip", "pytest", "python", "ruff", "mypy")
+PROGRAMS = ("pip", "pytest", "python", "torchrun", "ruff", "mypy")
 SHELLS = ("sh", "bash", "shell", "console")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^ {4}(.+)$", re.MULTILINE)

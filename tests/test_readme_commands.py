@@ -25,6 +25,7 @@ import torch
 from benchmarks import commands as commands_of_the_suite
 from benchmarks.__main__ import main
 from benchmarks.analysis.report import writing
+from benchmarks.distributed import session
 from benchmarks.own import sessions as sessions_of_the_suite
 from benchmarks.runs import Plan
 from tests.compared import LAWS, PLAIN
@@ -123,6 +124,8 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     folder = tmp_path_factory.mktemp("reader")
     for name in ("out", "base", "head"):
         PLAIN.write(folder / f"{name}.json")
+    (folder / "ranks").mkdir()
+    PLAIN.write(folder / "ranks" / "ranks-2-001.json")
     for number in range(1, 4):
         store(folder / ".benchmarks", number, LAWS)
     (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
@@ -154,6 +157,8 @@ def try_call(call: Sequence[str]) -> tuple[str, list[Session]]:
         return "", [here(words)]
     if program == "pip":
         return install(words), []
+    if program == "torchrun":
+        return of_ranks(words), []
     if program == "python" and words[:2] == ["-m", "benchmarks"]:
         return conclude(words[2:])
     raise ValueError(f"nothing tries {' '.join(call)!r}")
@@ -179,6 +184,17 @@ def install(words: Sequence[str]) -> str:
     if not extra and f"pip {' '.join(words)}\n".replace(" torch ", ' "$torch" ') not in WORKFLOW:
         raise ValueError(f"nothing tries pip {' '.join(words)}")
     return ""
+
+
+def of_ranks(words: Sequence[str]) -> str:
+    """The plan of a session of ranks, or a script of a README that they run."""
+    if "benchmarks" not in words:
+        if not Path(words[-1]).exists():
+            raise ValueError(f"there is no file {words[-1]}")
+        return ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "carry_out", lambda plan, say: 0)
+        return answer(lambda: main(words[words.index("benchmarks") + 1 :]))
 
 
 def conclude(words: Sequence[str]) -> tuple[str, list[Session]]:

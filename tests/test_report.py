@@ -122,8 +122,18 @@ def test_the_summary_is_strict_json_with_the_promised_fields(report: Any) -> Non
         raise AssertionError(f"{constant} is no JSON")
 
     summary = json.loads((report[0] / "summary.json").read_text(), parse_constant=refuse)
-    lists = {"series", "crossovers", "contexts", "ceilings", "warnings", "quality", "not_measured"}
-    assert set(summary) == {"schema", "runs"} | lists and summary["ceilings"] == summary["contexts"] == []
+    lists = {
+        "series",
+        "crossovers",
+        "contexts",
+        "over_ranks",
+        "ceilings",
+        "warnings",
+        "quality",
+        "not_measured",
+    }
+    assert set(summary) == {"schema", "runs"} | lists
+    assert summary["ceilings"] == summary["contexts"] == summary["over_ranks"] == []
     identity = {"mode", "phase", "device", "device_name", "dtype", "clock", "batch", "heads", "head_dim"}
     conclusions = {
         "kernel", "family", "seq_lens", "median_s", "exponent", "local_slopes", "overhead_s",

@@ -166,7 +166,13 @@ def machine(place: Placed) -> str:
 
 def place(setting: Setting) -> str:
     """Where and with what was measured: "NVIDIA H200 (cuda), bfloat16, B4 H8 D64, wall clock"."""
-    return f"{machine(setting)}, {setting.dtype}, {shape(setting)}, {setting.clock} clock"
+    several = f", {ranks(setting)}" if setting.ranks else ""
+    return f"{machine(setting)}, {setting.dtype}, {shape(setting)}, {setting.clock} clock{several}"
+
+
+def ranks(setting: Setting) -> str:
+    """How many share a sequence: "2 ranks"; empty where nobody does."""
+    return count(setting.ranks, "rank") if setting.ranks else ""
 
 
 def phase(setting: Setting) -> str:

@@ -18,6 +18,7 @@ from attention.kernels.linear_triton.operator import (
     triton_from_state,
     triton_inference,
 )
+from attention.kernels.linear_triton.shared import Exchange, linear_triton_shared
 from attention.kernels.linear_triton.step import (
     repeated_step,
     serves_step,
@@ -160,7 +161,16 @@ def _prepared_step(
     return repeated_step(q, k, v, state, phi, eps, in_place)
 
 
+def _shared(
+    q: Tensor, k: Tensor, v: Tensor, exchange: Exchange, *, causal: bool, phi: str, eps: float
+) -> Tensor:
+    """The output of tokens of a sequence that ranks share: see ``linear_triton_shared``."""
+    q, k, v, precision = _served(q, k, v, None)
+    return linear_triton_shared(q, k, v, exchange, causal=causal, phi=phi, eps=eps, precision=precision)
+
+
 linear_triton.unchecked.prepared = _prepared  # type: ignore[attr-defined]
+linear_triton.unchecked.shared = _shared  # type: ignore[attr-defined]
 linear_triton_step.prepared = _prepared_step  # type: ignore[attr-defined]
 register_kernel(
     NAME, linear_triton, costs=of_forms(triton_costs, steps=True), supports=supports, step=linear_triton_step

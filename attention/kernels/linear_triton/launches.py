@@ -15,7 +15,8 @@ from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.passes import Passes
 from attention.kernels.triton_common.plan import Plan
 
-SCAN_ROWS, SCAN_WIDTH, SCAN_WARPS = 64, 32, 4
+SCANS, SCAN_WARPS = {32: (16, 64), 2**30: (64, 32)}, 4
+"""Rows and columns of a tile of the scan, up to so many segments: more of them go in longer steps."""
 ENDS_ROWS, ENDS_WARPS = 512, 4
 Sums = tuple[Tensor, Tensor]
 """S and z."""
@@ -158,8 +159,9 @@ class Launches(Passes, ABC):
             from attention.kernels.linear_triton.triton.passes import scan
 
             D, E = self.plan.key_width, self.plan.value_width
-            blocks, blocks_z = -(-D * E // SCAN_WIDTH), -(-D // SCAN_WIDTH)
-            values = (D * E, D, blocks, blocks_z, segments, count, given, reverse, SCAN_ROWS, SCAN_WIDTH)
+            rows, width = next(tile for most, tile in SCANS.items() if count <= most)
+            blocks, blocks_z = -(-D * E // width), -(-D // width)
+            values = (D * E, D, blocks, blocks_z, segments, count, given, reverse, rows, width)
             programs = self.plan.all_key_heads * (blocks + blocks_z)
             return Launch(scan, programs, [], values, SCAN_WARPS, lasting=self.plan.aligned)
 

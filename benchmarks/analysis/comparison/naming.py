@@ -47,6 +47,7 @@ PARTS: tuple[Callable[[Setting], str], ...] = (
     lambda setting: str(setting.dtype),
     wording.shape,
     lambda setting: f"{setting.clock} clock",
+    wording.ranks,
 )
 """The parts of a case's name behind its kernel, each named where cases differ in it."""
 

@@ -39,6 +39,7 @@ def _line_name(
     width = "" if setting.value_dim in (None, setting.head_dim) else f"-V{setting.value_dim}"
     width += "" if setting.kv_heads == setting.heads else f"-KV{setting.kv_heads}"
     width += "" if setting.query_len is None else f"-Q{setting.query_len}"
+    width += f"-P{setting.ranks}" if (setting.ranks or 1) > 1 else ""
     prefix = "layer/" if layer else ""
 
     def tail(length: str) -> str:

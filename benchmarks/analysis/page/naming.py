@@ -14,6 +14,7 @@ PARTS: tuple[Callable[[Setting], str], ...] = (
     wording.shape,
     lambda setting: f"{setting.clock} clock",
     lambda setting: setting.mode or "",
+    wording.ranks,
 )
 """The parts of a tab's name, each said where tabs differ in it."""
 

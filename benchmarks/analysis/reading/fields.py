@@ -14,12 +14,17 @@ SCHEMA = 1
 TEXTS = ("key", "kernel", "family", "mode", "phase", "device", "device_name", "dtype", "clock")
 INTEGERS = ("batch", "heads", "seq_len", "head_dim", "repetition")
 AMOUNTS = ("flops", "macs", "min_bytes", "peak_bytes", "peak_rss_bytes")
-OPTIONAL_TEXTS = ("precision", "state_changed", "reference", "nearest", "flops_unknown", "energy_unknown")
-OPTIONAL_INTEGERS = ("value_dim", "embed_dim", "kv_heads", "query_len")
+OPTIONAL_TEXTS = (
+    "precision", "state_changed", "reference", "nearest", "flops_unknown", "energy_unknown", "backend",
+    "parallelism",
+)  # fmt: skip
+OPTIONAL_INTEGERS = ("value_dim", "embed_dim", "kv_heads", "query_len", "ranks")
 OPTIONAL_AMOUNTS = (
     "counted_flops", "countable_flops", "predicted_peak_bytes", "reference_error", "cache_bytes",
-    "energy_j", "energy_error_j", "energy_call_s",
+    "energy_j", "energy_error_j", "energy_call_s", "exchanged_bytes", "predicted_exchanged_bytes",
 )  # fmt: skip
+DIFFERENCES = ("exposed_s",)
+"""Numbers that noise may take below 0."""
 SENTENCES = ("state_changed", "nearest", "flops_unknown", "energy_unknown")
 """Texts of any length."""
 FUNCTIONS = {"standard": "softmax attention", "linear": "linear attention with elu + 1"}
@@ -101,6 +106,7 @@ def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dic
     # As many queries as keys is no number of their own, by which lengths would be of different series.
     own = record.get("phase") == "decode" or record.get("query_len") != record.get("seq_len")
     record["query_len"] = record.get("query_len") if own else None
+    record.setdefault("ranks", None)
     # Null says that its function is not known, and nothing that it is an older record.
     record.setdefault(
         "reference", next((f for name, f in FUNCTIONS.items() if name == record["family"]), None)
@@ -114,6 +120,7 @@ def checked(info: Mapping[str, Any], where: str, required: Sequence[str]) -> dic
         *OPTIONAL_INTEGERS,
         *AMOUNTS,
         *OPTIONAL_AMOUNTS,
+        *DIFFERENCES,
     ):
         value = record.get(field)
         if value is None and (field not in required or (optional and field not in ALWAYS)):
@@ -137,6 +144,8 @@ def _wanted(field: str, value: Any) -> str | None:
     elif field in INTEGERS or field in OPTIONAL_INTEGERS:
         least = 0 if field == "repetition" else 1
         fine, wanted = is_integer(value) and least <= value <= MOST_SIZE, f"an integer from {least} to 2^40"
+    elif field in DIFFERENCES:
+        fine, wanted = is_number(value) and abs(value) <= LONGEST_S, f"a number up to {LONGEST_S:g}, or null,"
     else:
         fine = is_number(value) and 0 <= value <= MOST_AMOUNT
         wanted = f"a number from 0 to {MOST_AMOUNT:g}, or null,"

@@ -33,6 +33,7 @@ class Setting:
         value_dim: Width of a value.
         kv_heads: Heads of keys and values of each sequence; as many as heads unless given.
         query_len: Queries of each sequence, in a decode its new tokens; None where they are as many as keys.
+        ranks: Processes that share each sequence; None of what one process measured by itself.
 
     Records of attention hold all of them; ceilings and other families may lack any but `subject` and
     `machine`, which then is None.
@@ -52,6 +53,7 @@ class Setting:
     value_dim: int | None
     kv_heads: int | None = None
     query_len: int | None = None
+    ranks: int | None = None
 
     def __post_init__(self) -> None:
         if self.kv_heads is None:
@@ -72,7 +74,7 @@ class Setting:
 
 SETTING = tuple(field.name for field in fields(Setting))
 """The names of these fields, which are columns of every table of rows."""
-SHAPE = ("batch", "heads", "head_dim", "value_dim", "kv_heads", "query_len")
+SHAPE = ("batch", "heads", "head_dim", "value_dim", "kv_heads", "query_len", "ranks")
 """The fields that are integers."""
 
 SERIES = ("kernel", "family", *SETTING)

@@ -120,12 +120,13 @@ def scatter(values: Floats) -> tuple[float, float]:
 def agreeing(cases: pd.DataFrame, setting: Setting, names: Sequence[str] = SETTING) -> pd.DataFrame:
     """The cases that agree with a setting in these of its fields.
 
-    What is None agrees with nothing, but for `query_len`, of which None says that it is that of the keys.
+    What is None agrees with nothing, but for `query_len`, of which None says that it is that of the keys, and
+    `ranks`, of which it says that there are none.
     """
 
     def agree(name: str) -> Any:
         value = getattr(setting, name)
-        if name == "query_len" and value is None:
+        if name in ("query_len", "ranks") and value is None:
             return cases[name].isna().to_numpy(dtype=bool)
         return (cases[name] == value).fillna(False).to_numpy(dtype=bool)
 

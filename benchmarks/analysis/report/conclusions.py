@@ -15,6 +15,7 @@ from benchmarks.analysis.reading.setting import Case, Row, Setting
 from benchmarks.analysis.report.ceilings import Ceiling
 from benchmarks.analysis.report.contexts import Contexts
 from benchmarks.analysis.report.floors import Verdict
+from benchmarks.analysis.report.over_ranks import OverRanks
 from benchmarks.analysis.scaling.crossover import Crossover
 from benchmarks.analysis.scaling.exponent import Exponent
 from benchmarks.analysis.scaling.firmness import Firmness, Unit
@@ -205,6 +206,7 @@ class Summary:
         series: Every series, in the order of its fields.
         crossovers: Every pair of a contender and a baseline in each setting.
         contexts: Of each shape that is decoded, from which context on which phase is cheaper.
+        over_ranks: Of each kernel that ranks computed together, how it scales over them.
         ceilings: What each device can do at most.
         warnings: Sentences naming what is missing, and what cannot be.
         quality: Sentences naming what was unstable, and what to try.
@@ -216,6 +218,7 @@ class Summary:
     series: list[Series]
     crossovers: list[PairCrossover]
     contexts: list[Contexts]
+    over_ranks: list[OverRanks]
     ceilings: list[Ceiling]
     warnings: list[str]
     quality: list[str]

@@ -28,8 +28,8 @@ RUN = "python -m benchmarks run"
 
 def next_steps(summary: Summary) -> Iterator[Section]:
     """A section for each kind of command; none where nothing would be surer."""
-    firmness = [pair.firmness for pair in summary.crossovers]
-    firmness += [series.exponent.firmness for series in summary.series]
+    firmness = [pair.firmness for pair in summary.crossovers if pair.setting.ranks is None]
+    firmness += [one.exponent.firmness for one in summary.series if one.setting.ranks is None]
     if summary.runs.unit == "repetition" and "tentative" in firmness:
         known = " Give this command the options of this run:" if _options(summary.runs) is None else ""
         yield Section(
@@ -95,7 +95,8 @@ def _finer(crossovers: Iterable[PairCrossover], roles: Roles) -> Iterator[list[s
     """The options that measure the lengths around each crossover in time between lengths far apart."""
     around: dict[tuple[Setting, tuple[int, ...]], dict[str, None]] = {}
     for pair in crossovers:
-        lengths = _around(pair.found) if pair.quantity == "time" else ()
+        alone = pair.setting.ranks is None  # pytest measures one process
+        lengths = _around(pair.found) if pair.quantity == "time" and alone else ()
         if lengths:
             kernels = {pair.contender: None, pair.baseline: None}
             around.setdefault((pair.setting, lengths), {}).update(kernels)

@@ -27,6 +27,7 @@ from benchmarks.analysis.report.conclusions import (
     Series,
     Summary,
 )
+from benchmarks.analysis.report.distributed import find_over_ranks
 from benchmarks.analysis.report.energies import ENERGY, energy_exponent, energy_table
 from benchmarks.analysis.report.functions import functions
 from benchmarks.analysis.report.inference import find_contexts
@@ -81,6 +82,7 @@ def summarise(
         series,
         crossovers,
         find_contexts(series, crossovers, cases, roles),
+        find_over_ranks(scaling),
         ceilings,
         warnings=records.warnings + name_caveats(records, series, crossovers, ceilings, roles),
         quality=name_quality(records),

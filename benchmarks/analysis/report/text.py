@@ -12,6 +12,7 @@ from benchmarks.analysis.reading.roles import USUAL
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.ceilings import Ceiling, Rate
 from benchmarks.analysis.report.conclusions import LeftOut, Runs, Series, Summary, headline_kernel
+from benchmarks.analysis.report.distributed_text import over_ranks, rank_tables
 from benchmarks.analysis.report.evidence import evidence
 from benchmarks.analysis.report.functions import labelled, what_they_compute
 from benchmarks.analysis.report.headline import headline
@@ -39,12 +40,14 @@ def sections(summary: Summary, cases: pd.DataFrame) -> list[Section]:
         opening,
         *(_answer(summary, setting) for setting in settings),
         *inference(summary.contexts),
+        *over_ranks(summary),
         *computed,
         *following,
         *_ground(summary),
         _warned(summary),
         *_quality(summary),
         *_ceilings(summary.ceilings),
+        *rank_tables(summary.over_ranks),
         *(section for setting in settings for section in evidence(summary, cases, setting)),
         *_left_out(summary),
     ]

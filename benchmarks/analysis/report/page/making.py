@@ -13,9 +13,11 @@ from benchmarks.analysis.page.naming import tab_names
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.cases import agreeing
 from benchmarks.analysis.report.conclusions import Summary
+from benchmarks.analysis.report.distributed_text import rank_tables
 from benchmarks.analysis.report.evidence import evidence
 from benchmarks.analysis.report.page.charts import charts
 from benchmarks.analysis.report.page.layers import layer_charts
+from benchmarks.analysis.report.page.ranks import rank_charts
 from benchmarks.analysis.report.page.tables import (
     cases_grid,
     crossovers_grid,
@@ -24,6 +26,7 @@ from benchmarks.analysis.report.page.tables import (
     run_records,
     runs_grid,
 )
+from benchmarks.analysis.report.pictures.distributed import rank_views
 from benchmarks.analysis.report.pictures.layers import LayerView, layer_views
 from benchmarks.analysis.report.pictures.views import views
 
@@ -39,7 +42,7 @@ def report_page(summary: Summary, cases: pd.DataFrame, text: Sequence[Section]) 
         cases: What `cases.case_table` made of the same records, likewise.
         text: The sections of the console.
     """
-    found = [*_operator_tabs(summary, cases), *_layer_tabs(summary, cases)]
+    found = [*_operator_tabs(summary, cases), *_rank_tabs(summary, cases), *_layer_tabs(summary, cases)]
     names = tab_names([setting for setting, _ in found])
     tabs = [
         Tab(name, tab.about, tab.charts, tab.grids, tab.sections, tab.kernels)
@@ -72,6 +75,26 @@ def _operator_tabs(summary: Summary, cases: pd.DataFrame) -> Iterator[tuple[Sett
                 [cases_grid(view.cases), *crossovers_grid(view.crossovers), *exponents_grid(series)],
                 _sections(summary, cases, list(dict.fromkeys(one.setting for one in series))),
                 {kernel: look for kernel, look in view.looks.items() if kernel in shown},
+            ),
+        )
+
+
+def _rank_tabs(summary: Summary, cases: pd.DataFrame) -> Iterator[tuple[Setting, Tab]]:
+    for _, view in rank_views(summary.over_ranks):
+        settings = [one.setting for one in summary.series if view.holds(one.setting)]
+        series = [one for one in summary.series if one.setting in settings]
+        pairs = [pair for pair in summary.crossovers if pair.setting in settings]
+        tables = rank_tables(one for ours in view.kernels.values() for one in ours)
+        ours = [cases_grid(pd.concat([agreeing(cases, one) for one in dict.fromkeys(settings)]))]
+        yield (
+            view.setting,
+            Tab(
+                "",
+                _capital(view.subtitle),
+                list(rank_charts(view)),
+                [*ours, *crossovers_grid(pairs), *exponents_grid(series)],
+                [*tables, *_sections(summary, cases, list(dict.fromkeys(settings)))],
+                view.looks,
             ),
         )
 

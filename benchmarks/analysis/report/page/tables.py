@@ -37,7 +37,7 @@ def cases_grid(cases: pd.DataFrame) -> Grid:
         length = None if pd.isna(case["seq_len"]) else float(case["seq_len"])
         row = [
             Cell(str(case["kernel"])),
-            Cell(str(case["mode"])),
+            _mode(case["mode"], case["ranks"]),
             Cell("-" if length is None else f"{length:.0f}", length),
             *_times(case),
         ]
@@ -50,6 +50,11 @@ def cases_grid(cases: pd.DataFrame) -> Grid:
         records.append(number(index))
     notes = ["spread: half the range of the units, or of the middle half of the rounds of a single unit."]
     return Grid("Cases", headers, rows, records, notes)
+
+
+def _mode(mode: object, ranks: Any) -> Cell:
+    """A mode, and how many share a sequence where several may."""
+    return Cell(f"{mode}" if pd.isna(ranks) else f"{mode}, {wording.count(int(ranks), 'rank')}")
 
 
 def _times(case: pd.Series) -> Iterator[Cell]:
@@ -70,7 +75,7 @@ def crossovers_grid(pairs: Sequence[PairCrossover]) -> Iterator[Grid]:
         [
             Cell(pair.contender),
             Cell(pair.baseline),
-            Cell(str(pair.setting.mode)),
+            _mode(pair.setting.mode, pair.setting.ranks),
             Cell(words.get(pair.quantity, pair.quantity)),
             Cell(sentences.short_crossover(pair).removeprefix(f"{pair.contender} against {pair.baseline}: ")),
             Cell("-" if pair.found.n is None else f"{pair.found.n:.0f}", known(pair.found.n)),
@@ -89,7 +94,7 @@ def exponents_grid(series: Sequence[Series]) -> Iterator[Grid]:
     rows = [
         [
             Cell(one.kernel),
-            Cell(str(one.setting.mode)),
+            _mode(one.setting.mode, one.setting.ranks),
             _number(
                 one.exponent.value, wording.interval(one.exponent.value, one.exponent.low, one.exponent.high)
             ),

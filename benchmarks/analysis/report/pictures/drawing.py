@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.analysis.plots.saving import Drawing
 from benchmarks.analysis.report.conclusions import Summary
 from benchmarks.analysis.report.pictures.decode import decode_picture, decode_views
+from benchmarks.analysis.report.pictures.distributed import distributed_picture, rank_views
 from benchmarks.analysis.report.pictures.energy import energy_picture
 from benchmarks.analysis.report.pictures.layers import layer_views
 from benchmarks.analysis.report.pictures.memory import memory_picture
@@ -33,8 +34,9 @@ OF_OPERATORS: dict[str, Callable[[View], Figure | None]] = {
 
 
 OF_DECODES = "decode_scaling"
+OF_RANKS = "distributed_scaling"
 OF_LAYERS = "self_attention_profiling"
-STEMS = (*OF_OPERATORS, OF_DECODES, OF_LAYERS)
+STEMS = (*OF_OPERATORS, OF_DECODES, OF_RANKS, OF_LAYERS)
 """How the names of the pictures of a report begin."""
 
 
@@ -56,6 +58,8 @@ def drawings(summary: Summary, cases: pd.DataFrame) -> dict[str, Drawing]:
     for suffix, view in of_operators:
         for name, draw in OF_OPERATORS.items():
             found[free_name(f"{name}{suffix}", found)] = partial(draw, view)
+    for suffix, shared in rank_views(summary.over_ranks):
+        found[free_name(f"{OF_RANKS}{suffix}", found)] = partial(distributed_picture, shared)
     for suffix, layer in layer_views(cases):
         found[free_name(f"{OF_LAYERS}{suffix}", found)] = partial(profiling_picture, layer)
     return found

@@ -96,7 +96,7 @@ class View:
 
 
 def views(summary: Summary, cases: pd.DataFrame) -> list[tuple[str, View]]:
-    """One view of the operator per combination of phase, device, dtype, clock and shape.
+    """One view of the operator per combination of phase, device, dtype, clock and shape, on one rank.
 
     With each comes the suffix of its files' names.
 
@@ -104,6 +104,7 @@ def views(summary: Summary, cases: pd.DataFrame) -> list[tuple[str, View]]:
     told apart by as few fields as it takes, as in "-cpu" or "-cuda-forward_backward".
     """
     shown = [one for one in summary.series if one.is_attention and one.setting.subject == "operator"]
+    shown = [one for one in shown if one.setting.ranks is None]
     own = summary.roles.own
     by_name = looks(one.kernel for one in shown)
     of_own = {kernel: one for kernel, one in zip(own, OWN, strict=False) if kernel in by_name}

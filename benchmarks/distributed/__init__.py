@@ -1,0 +1,1 @@
+"""One sequence on several ranks: measured in sessions of one process a rank."""

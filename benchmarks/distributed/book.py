@@ -1,0 +1,143 @@
+"""The file of a session: written anew before and after each case, so that no end of a process loses one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextlib import chdir
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytest_benchmark import __version__ as pytest_benchmark_version
+from pytest_benchmark.plugin import pytest_benchmark_generate_machine_info
+from pytest_benchmark.stats import Stats
+from pytest_benchmark.utils import get_commit_info
+
+from benchmarks.analysis.reading.fields import SCHEMA
+from benchmarks.distributed.cases import RankedCase
+from benchmarks.distributed.measuring import Measured
+from benchmarks.machine.cards import find_card
+from benchmarks.machine.conditions import Watch, environment
+from benchmarks.measure import device_name
+from benchmarks.provenance import KERNELS
+from benchmarks.survival.writing import FINISHED, KILLED, write
+
+BEGUN = "the session ended while it was measured"
+
+
+class Book:
+    """The record of a session, as pytest-benchmark writes it.
+
+    Attributes:
+        path: Its file.
+    """
+
+    def __init__(self, path: Path, run: Mapping[str, Any], backend: str, device: str) -> None:
+        """Nothing is measured yet, and nothing written."""
+        self.path, self._backend = path, backend
+        self._watch = Watch(find_card if device == "cuda" else None)
+        self._left_out: dict[str, dict[str, Any]] = {}
+        self._benchmarks: list[dict[str, Any]] = []
+        # A thread writes as well, when the process is asked to end.
+        self._turn = threading.RLock()
+        machine = pytest_benchmark_generate_machine_info()  # type: ignore[no-untyped-call]
+        for clock in ("hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly"):
+            machine["cpu"].pop(clock, None)
+        machine.pop("node", None)
+        machine["devices"] = {device: device_name(device)}
+        self._head = {
+            "machine_info": machine,
+            "commit_info": _commit(),
+            "datetime": datetime.now(UTC).isoformat(),
+            "version": pytest_benchmark_version,
+        }
+        self._run = {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            **environment(find_card() if device == "cuda" else None),
+            **run,
+        }
+
+    @property
+    def measured(self) -> bool:
+        """Whether it holds a time."""
+        return bool(self._benchmarks)
+
+    def holds(self, case: RankedCase) -> bool:
+        """Whether a case has times."""
+        return any(one["extra_info"]["key"] == case.key for one in self._benchmarks)
+
+    def begin(self, case: RankedCase, repetition: int) -> None:
+        """From here on a case counts as failed until it is booked otherwise."""
+        self._watch.before_case(repetition)
+        if not self.holds(case):
+            self._left_out[case.key] = self._entry(case, "failed", BEGUN)
+        self.write(KILLED)
+
+    def leave_out(self, case: RankedCase, outcome: str, reason: str) -> None:
+        """Book a case under an outcome of the record."""
+        with self._turn:
+            self._left_out[case.key] = self._entry(case, outcome, reason)
+        self.write(KILLED)
+
+    def add(self, case: RankedCase, repetition: int, measured: Measured) -> None:
+        """Book the rounds of a case."""
+        stats = Stats()  # type: ignore[no-untyped-call]
+        for second in measured.seconds:
+            stats.update(second)  # type: ignore[no-untyped-call]
+        name = f"{case.id}-r{repetition}"
+        info = {"schema": SCHEMA, **self._fields(case), "repetition": repetition, **measured.facts}
+        benchmark = {
+            "group": case.id.replace(f"{case.kernel}-", "", 1),
+            "name": name,
+            "fullname": f"benchmarks/distributed::{name}",
+            "params": None,
+            "param": None,
+            "extra_info": info,
+            "options": {},
+            "stats": {**stats.as_dict(), "data": measured.seconds, "iterations": 1},  # type: ignore[no-untyped-call]
+        }
+        with self._turn:
+            self._left_out.pop(case.key, None)
+            self._benchmarks.append(benchmark)
+        self.write(KILLED)
+
+    def finish(self, ended: str = FINISHED) -> None:
+        """The last case was measured, or the session is at an end."""
+        self._watch.end()
+        self.write(ended)
+
+    def write(self, ended: str) -> None:
+        """Write all of it; a process that is killed meanwhile leaves what was written before.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with self._turn:
+            run = {**self._run, "conditions": self._watch.readings, "ended": ended}
+            left_out = list(self._left_out.values())
+            write(
+                {**self._head, "benchmarks": self._benchmarks, "run": run, "not_measured": left_out},
+                self.path,
+            )
+
+    def _fields(self, case: RankedCase) -> dict[str, Any]:
+        return {
+            **case.fields(),
+            "device_name": device_name(case.device),
+            "precision": case.dtype,
+            "clock": "wall",
+            "cache_bytes": None,
+            "backend": self._backend,
+        }
+
+    def _entry(self, case: RankedCase, outcome: str, reason: str) -> dict[str, Any]:
+        return {**self._fields(case), "outcome": outcome, "reason": reason}
+
+
+def _commit() -> dict[str, Any]:
+    with chdir(KERNELS):
+        found: dict[str, Any] = get_commit_info()  # type: ignore[no-untyped-call]
+    return found
