@@ -216,7 +216,7 @@ def test_queries_of_a_number_of_their_own_make_a_setting_of_its_own() -> None:
     row = {
         "subject": "operator", "mode": "causal", "phase": "forward", "device": "cpu", "device_name": "",
         "machine": "", "dtype": "float32", "clock": "wall", "batch": 1, "heads": 8, "head_dim": 64,
-        "value_dim": 64, "kv_heads": 2, "query_len": pd.NA,
+        "value_dim": 64, "kv_heads": 2, "query_len": pd.NA, "ranks": pd.NA,
     }  # fmt: skip
     one, other = Setting.of(row), Setting.of({**row, "query_len": 16})
     assert one != other and (one.query_len, other.query_len) == (None, 16)

@@ -35,6 +35,7 @@ SETTING: dict[str, Any] = {
     "subject": "operator", "mode": "causal", "phase": "forward", "device": "cpu", "device_name": "CPU",
     "machine": "", "dtype": "float32", "clock": "wall",
     "batch": 1, "heads": 8, "kv_heads": 8, "head_dim": 64, "value_dim": 64, "query_len": None,
+    "ranks": None,
 }  # fmt: skip
 Shifts = tuple[list[ExponentShift], list[CrossoverShift]]
 

@@ -17,11 +17,12 @@ from benchmarks.analysis.serialization import FLAT, json_text, json_value
 ROW = {
     "kernel": "linear-a", "family": "linear", "subject": "operator", "mode": "causal", "phase": "forward",
     "device": "cpu", "device_name": "A CPU", "machine": "", "dtype": "float32", "clock": "wall",
-    "batch": 1, "heads": 8, "head_dim": 64, "value_dim": 64, "kv_heads": 2, "query_len": 128, "seq_len": 256,
+    "batch": 1, "heads": 8, "head_dim": 64, "value_dim": 64, "kv_heads": 2, "query_len": 128, "ranks": 2,
+    "seq_len": 256,
 }  # fmt: skip
 NULLS = {
     "mode": None, "phase": np.nan, "batch": pd.NA, "heads": None, "head_dim": pd.NA, "value_dim": None,
-    "query_len": pd.NA,
+    "query_len": pd.NA, "ranks": None,
 }  # fmt: skip
 
 

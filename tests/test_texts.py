@@ -99,7 +99,7 @@ def test_no_control_character_of_a_file_reaches_the_terminal_or_any_output(
 ) -> None:
     found = conclude(tmp_path, CONTROLS)
     found["terminal"] = "".join(capsys.readouterr())
-    assert len(found) == 8
+    assert len(found) == 9
     for name, text in found.items():
         assert [line for line in text.split("\n") if not line.isprintable()] == [], name
         assert "\\x1b" in text, name

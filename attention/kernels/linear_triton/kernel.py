@@ -42,7 +42,8 @@ def linear_triton(
     Tensors and options as of ``attention.linear_attention``; any strides (only a last stride other than 1
     costs a copy). float32, bfloat16, float16; S and z are summed in float32, and the operands of matrix
     products are bfloat16 for bfloat16, else float32 in ``input_precision``: ``ieee``, ``tf32x3`` (float32's
-    default) or ``tf32`` (float16's). Memory O(N D), gradients included; two calls give the same bits. A
+    default) or ``tf32`` (float16's, whose forward has operands of float16, which have as many digits, with
+    rows scaled into their range). Memory O(N D), gradients included; two calls give the same bits. A
     callable as feature map is applied before. Tangents and second derivatives are computed in plain torch;
     with a state there is a first derivative in reverse mode alone. Ends of packed sequences stay on the
     device, unless there are states.

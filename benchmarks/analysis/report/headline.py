@@ -35,8 +35,8 @@ def headline(summary: Summary) -> Section:
     summary = with_labels(summary)
     answers = _answers(summary)
     if not answers:
-        title = "What the devices can do" if summary.ceilings else "Nothing was compared"
-        return Section(title, level=1)
+        nothing = "Nothing was compared" if summary.series else "Nothing was measured"
+        return Section("What the devices can do" if summary.ceilings else nothing, level=1)
     return Section(
         _title(summary, answers),
         verdicts=[*_missing(summary, answers), *_verdicts(answers)],
