@@ -134,8 +134,8 @@ def _ahead(found: Crossover) -> str:
     if found.kind == "inside":
         place = f"N={wording.interval(found.n, found.low, found.high, '.0f')}"
         return f"wins from {place}" if found.ahead_beyond == "contender" else f"wins up to {place} only"
-    words = {"below": "wins at every N", "above": "wins at no N", "multiple": "wins at some N only"}
-    return f"{words[found.kind]}, {wording.ends(found.lengths)}"
+    words = {"below": "wins at N=", "above": "loses at N=", "multiple": "wins at some N only, "}
+    return f"{words[found.kind]}{wording.ends(found.lengths)}"
 
 
 def _together(several: Sequence[Crossover]) -> str:
