@@ -63,7 +63,7 @@ def test_a_run_writes_every_case_of_every_repetition_with_the_whole_record(tmp_p
 
 @pytest.mark.slow
 def test_the_table_of_pytest_benchmark_stands_above_the_answer_where_it_is_asked_for() -> None:
-    text = run(*TINY, "--benchmark-sort=median")
+    text = run(*TINY, "--benchmark-sort=mean")
     # One table for each mode, phase and length shows its kernels side by side.
     assert text.count("benchmark 'causal-forward-N16-B1-H8-D64-float32-cpu': 4 tests") == 1
     assert text.index("Legend:") < text.index("Linear attention against")
