@@ -33,8 +33,17 @@ class State(NamedTuple):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> State:
-        """The state before the first token, all zeros; ``value_dim`` is ``head_dim`` unless given."""
+        """The state before the first token, all zeros; ``value_dim`` is ``head_dim`` unless given.
+
+        Raises:
+            ValueError: a size below 0.
+        """
         shape = batch, kv_heads, head_dim
+        if min(*shape, value_dim or 0) < 0:
+            raise ValueError(
+                "a state has sizes of at least 0; "
+                f"got batch {batch}, kv_heads {kv_heads}, head_dim {head_dim}, value_dim {value_dim}"
+            )
         S = torch.zeros(*shape, head_dim if value_dim is None else value_dim, dtype=dtype, device=device)
         return cls(S, torch.zeros(shape, dtype=dtype, device=device))
 

@@ -538,3 +538,9 @@ def test_a_step_refuses_what_it_cannot_continue(backend: str) -> None:
         linear_attention_step(q, k, v, State.empty(1, 1, 4), backend=backend)
     with torch.no_grad():
         assert linear_attention_step(q, k, v, state, in_place=True, backend=backend)[1].S is S
+
+
+@pytest.mark.parametrize("sizes", [(-1, 2, 4), (1, 2, 4, -2)])
+def test_an_empty_state_of_no_size_is_refused(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="a state has sizes of at least 0"):
+        State.empty(*sizes)

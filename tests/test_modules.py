@@ -42,6 +42,15 @@ def test_self_attention_with_the_weights_of_torch_equals_torch(
     assert relative_error(got, wanted) < 1e-12
 
 
+def test_weights_of_torch_that_are_frozen_stay_frozen() -> None:
+    theirs = nn.MultiheadAttention(32, 4)
+    theirs.in_proj_weight.requires_grad_(False)
+    theirs.out_proj.bias.requires_grad_(False)
+    ours = SelfAttention.from_torch(theirs)
+    trained = {name for name, x in ours.named_parameters() if x.requires_grad}
+    assert trained == {"in_proj.bias", "out_proj.weight"}
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", ["linear-explicit", "linear-chunked", "linear"])
 def test_self_attention_of_a_linear_kernel_is_linear_attention_between_its_projections(

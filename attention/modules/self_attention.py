@@ -189,7 +189,9 @@ class SelfAttention(HeadedLayer):
         feature_map: str | FeatureMap | None = None,
         causal: bool = False,
     ) -> SelfAttention:
-        """A layer with copies of the weights of torch's; with a standard kernel it equals its output.
+        """A layer with copies of the weights of torch's, frozen where those are, and with its output.
+
+        With a kernel of linear attention its output is another one.
 
         This layer takes ``[B, N, embed_dim]`` also where the module was built with ``batch_first=False``.
 
@@ -220,6 +222,11 @@ class SelfAttention(HeadedLayer):
             dtype=module.in_proj_weight.dtype,
         )
         layer.load_state_dict(module.state_dict())
+        layer.in_proj.weight.requires_grad_(module.in_proj_weight.requires_grad)
+        if module.in_proj_bias is not None:
+            layer.in_proj.bias.requires_grad_(module.in_proj_bias.requires_grad)
+        for ours, theirs in zip(layer.out_proj.parameters(), module.out_proj.parameters(), strict=True):
+            ours.requires_grad_(theirs.requires_grad)
         return layer.train(module.training)
 
 
