@@ -75,5 +75,5 @@ class State(NamedTuple):
         return State(self.S.clone(), self.z.clone())
 
     def detach(self) -> State:
-        """The same numbers without the graph that made them."""
+        """The state without the graph that made it; the tensors share its memory."""
         return State(self.S.detach(), self.z.detach())

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 
 from attention.kernels.linear_decay_triton import operator as decay
-from attention.kernels.linear_triton import operator as linear
+from attention.kernels.linear_triton import planned as linear
 from attention.kernels.linear_triton import step
 from attention.kernels.linear_triton.kernel import linear_triton
 from attention.kernels.triton_common import plan
@@ -44,7 +44,7 @@ def set_rules(monkeypatch: pytest.MonkeyPatch, **rules: int) -> None:
 
 def forget_every_launch() -> None:
     """Forget the launches that kernels remember."""
-    for operator in (linear, decay):
-        operator.forget_launches()
+    for remembering in (linear, decay):
+        remembering.forget_launches()
     step.forget_steps()
     forget_calls()

@@ -20,11 +20,10 @@ from attention.kernels.linear_triton import linear_triton
 from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.operator import (
-    forget_launches,
-    launches,
     triton_forward,
     triton_gradients,
 )
+from attention.kernels.linear_triton.planned import forget_launches, launches
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
 from attention.kernels.triton_common import card as card_at_hand
 from attention.kernels.triton_common import plan as triton_plan

@@ -22,12 +22,11 @@ from attention.kernels.linear_triton.costs import (
 )
 from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.operator import (
-    forget_launches,
-    launches,
     triton_forward,
     triton_gradients,
     triton_inference,
 )
+from attention.kernels.linear_triton.planned import forget_launches, launches
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
 from attention.kernels.triton_common import card, plan
 from attention.kernels.triton_common.launch import Launch, Repeat

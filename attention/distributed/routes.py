@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 
 
 def of_prefixes(rank: int, ranks: int) -> Routes:
-    """Those of one sequence that all ranks share, causal: a rank reads the states of the ranks before."""
+    """Routes of one causal sequence that all ranks share: a rank reads the states of the ranks before."""
     return Routes((tuple(range(rank)),), (tuple(range(rank + 1, ranks)),))
 
 
@@ -90,7 +90,10 @@ def read(pieces: Sequence[Piece], *, causal: bool) -> list[Piece | None]:
 
 @lru_cache(maxsize=1024)
 def of_packed(ends: tuple[int, ...], parts: tuple[int, ...], rank: int, *, causal: bool) -> Routes:
-    """Those of packed sequences: of the other ranks, causal of those before, that hold the same sequence."""
+    """Routes of packed sequences: a rank reads states of the other ranks that hold the same sequence.
+
+    Causal, it reads those of the ranks before alone.
+    """
     every = cut(ends, parts)
     sending = [Row(at, piece) for at, pieces in enumerate(every) for piece in sent(pieces, causal=causal)]
     reading = [Row(at, piece) for at, pieces in enumerate(every) for piece in read(pieces, causal=causal)]

@@ -27,7 +27,7 @@ def _gathered(x: Tensor, ranks: int, *_: Any) -> int:
 
 
 def _all_reduced(x: Tensor, *_: Any) -> int:
-    """Of an all-reduce, at least: a rank receives what is missing of the sum of its share, and the others."""
+    """The least bytes that a rank receives in an all-reduce: what its share lacks, and the other shares."""
     ranks = dist.get_world_size()
     return 2 * (ranks - 1) * _bytes(x) // ranks
 
@@ -37,7 +37,7 @@ def _scattered(x: Tensor, operation: str, ranks: int, *_: Any) -> int:
 
 
 def _swapped(x: Tensor, received: Sequence[int], *_: Any) -> int:
-    """Of an all-to-all, what comes from other ranks."""
+    """The bytes that come from other ranks in an all-to-all."""
     own = received[dist.get_rank()]
     return (sum(received) - own) * _bytes(x) // max(1, x.shape[0])
 

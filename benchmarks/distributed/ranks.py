@@ -110,7 +110,7 @@ class Ranks:
         return found
 
     def slowest(self, seconds: Sequence[float]) -> list[float]:
-        """Of each round the time of the rank that took longest."""
+        """The time of each round on the rank that took longest, in seconds."""
         found = torch.tensor(seconds, dtype=torch.float64)
         with _together():
             dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from attention.kernels.linear_decay_triton.plan import GROUP, decay_tiles, sums_dtype
+from attention.kernels.triton_common.extents import Tiles, padded
 from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.passes import Passes, tile_strides
-from attention.kernels.triton_common.plan import Plan, Tiles, padded, scanned
+from attention.kernels.triton_common.plan import Plan, scanned
 
 GATE_ROWS, SCAN_WIDTH, SMALL_WARPS = 16, 64, 4
 

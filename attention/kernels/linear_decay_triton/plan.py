@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from attention.kernels.triton_common.plan import Plan, Tiles, scanned
+from attention.kernels.triton_common.extents import Tiles
+from attention.kernels.triton_common.plan import Plan, scanned
 
 GROUP = 4
 """Chunks from one product of states to the next: each product reads as much as a chunk of two tensors."""

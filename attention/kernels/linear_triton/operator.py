@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attention.kernels.autograd import Operator, differentiable, once_differentiable, refuse
-from attention.kernels.derivatives import Function, NormalisedSums, PackedSums
 from attention.kernels.dispatch import counts_macs, implements
-from attention.kernels.linear_triton.checks import NAME, check_others, check_packed, check_pairs
+from attention.kernels.linear_triton.checks import NAME, check_packed, check_pairs
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms, of_all_heads
-from attention.kernels.linear_triton.gluon.launches import GluonLaunches
 from attention.kernels.linear_triton.launches import Launches, OptionalSums, State
-from attention.kernels.linear_triton.triton.launches import TritonLaunches
-from attention.kernels.tensors import (
-    check_device,
-    check_shape,
-    contiguous_like,
-    contiguous_output,
-    unit_stride,
-)
-from attention.kernels.triton_common.checks import check_call, check_reach, in_halves
-from attention.kernels.triton_common.plan import begin_aligned, make_plan, plan_of
-from attention.torch_internals import fast_apply
+from attention.kernels.linear_triton.planned import launches
+from attention.kernels.tensors import check_device, check_shape, contiguous_like, contiguous_output
+from attention.kernels.triton_common.checks import check_call, in_halves
+from attention.kernels.triton_common.plan import plan_of
 
 # Defined by hand: what ``custom_op`` wraps around each call costs more than the launches of a short sequence.
 torch.library.define(
@@ -47,55 +36,8 @@ torch.library.define(
 )
 
 
-_LAUNCHES: dict[tuple[Any, ...], Launches] = {}
-MOST_LAUNCHES = 4096
-STATEFUL = "linear-triton with a state"
 KEPT = ("do", "out", "inv", "S", "z", "S0", "z0", "dS", "dz")
 """What a backward takes beside q, k and v."""
-forget_launches = _LAUNCHES.clear
-"""Forget every plan: a test that changes the rules wants new ones."""
-
-
-def launches(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, precision: str, *,
-    eps: float = 0.0, final: bool = False, others: Sequence[Tensor | None] = (), names: Sequence[str] = (),
-    cu_seqlens: Tensor | None = None,
-) -> Launches:  # fmt: skip
-    """The launches of a call on these tensors, ``others`` of these ``names`` that the caller gave among them.
-
-    Calls that are alike are checked and planned once: a short sequence cannot wait for it each time.
-
-    Raises:
-        ValueError: tensors that no pass can read, an unknown map or precision.
-    """
-    given = [q, k, v, *[x for x in others if x is not None]]
-    aligned = begin_aligned(given)
-    alike = tuple([(x.shape, x.device, x.dtype, x.stride()) for x in given])
-    packed = None if cu_seqlens is None else (cu_seqlens.shape, cu_seqlens.dtype, cu_seqlens.device)
-    key = (alike, aligned, causal, phi, precision, eps, final, packed)
-    found = _LAUNCHES.get(key)
-    if found is None:
-        check_call(NAME, q, k, v, phi, precision, plain=False)
-        check_packed(q, k, causal, cu_seqlens)
-        layouts = tuple([layout[1:] for layout in alike])
-        plan = make_plan(
-            q.shape,
-            v.shape,
-            layouts,
-            aligned,
-            packed=packed is not None,
-            causal=causal,
-            half=in_halves(precision),
-        )
-        if packed and not causal:  # a descriptor knows nothing of the ends of sequences
-            plan = replace(plan, described=False)
-        check_reach(NAME, plan, layouts)
-        check_others(plan, final, v, zip(names, others, strict=False))
-        found = (GluonLaunches if plan.gluon else TritonLaunches)(plan, phi, precision, eps)
-        if len(_LAUNCHES) >= MOST_LAUNCHES:
-            _LAUNCHES.clear()
-        _LAUNCHES[key] = found
-    return found
 
 
 @implements("linear_triton_inference", ("cpu", "cuda"))
@@ -107,29 +49,16 @@ def triton_inference(
     run = launches(q, k, v, causal, phi, precision, eps=eps, cu_seqlens=cu_seqlens)
     out = contiguous_output(q, v)
     if cu_seqlens is None:
-        run.taped("inference", (q, k, v, out), _infer)
+        run.taped("inference", (q, k, v, out), infer)
     else:  # they may have to be copied
-        _infer(run, q, k, v, out, cu_seqlens)
+        infer(run, q, k, v, out, cu_seqlens)
     return out
 
 
-def repeated_inference(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The operator of aligned tensors like these, with no look at them."""
-    run = launches(q, k, v, causal, phi, precision, eps=eps)
-
-    def again(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = contiguous_output(q, v)
-        run.taped("inference", (q, k, v, out), _infer)
-        return out
-
-    return again
-
-
-def _infer(
+def infer(
     run: Launches, q: Tensor, k: Tensor, v: Tensor, out: Tensor, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, ...]:
+    """Fills ``out``, and returns no tensor."""
     state = run.before(k, v, (None, None), run.plan.summed(final=False), run.ends_of(cu_seqlens))
     run.attend(q, k, v, out, out, state, reverse=False)
     return ()
@@ -162,7 +91,7 @@ def triton_forward(
     )  # fmt: skip
     out = contiguous_output(q, v)
     if keep and not final and S0 is None and cu_seqlens is None:
-        inv, S, z, last_S, last_z = run.taped("forward", (q, k, v, out), _keep)
+        inv, S, z, last_S, last_z = run.taped("forward", (q, k, v, out), keep_for_backward)
         return out, inv, S, z, last_S, last_z
     state = run.before(k, v, (S0, z0), run.plan.summed(final=final), run.ends_of(cu_seqlens))
     kept = _attend(run, q, k, v, out, state, keep)
@@ -170,7 +99,8 @@ def triton_forward(
     return out, *kept, *last
 
 
-def _keep(run: Launches, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> tuple[Tensor, ...]:
+def keep_for_backward(run: Launches, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> tuple[Tensor, ...]:
+    """Fills ``out``; inverse normalisers, S and z for a backward, and an empty S and z of the end."""
     state = run.before(k, v, (None, None), run.plan.summed(final=False))
     return *_attend(run, q, k, v, out, state, keep=True), run.of_groups(0), run.of_groups(0)
 
@@ -268,124 +198,6 @@ def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, 
         q.new_empty(heads, 0, dtype=torch.float32) if x is None else torch.empty_like(x) for x in (S0, z0)
     ]
     return (*(contiguous_like(x) for x in (q, k, v)), *first)
-
-
-_forward: Operator = triton_forward
-_gradients: Operator = triton_gradients
-
-
-def _without_state(*arguments: Any) -> tuple[Tensor, ...]:
-    """The output of q, k, v, causal, phi, eps, precision and ends, and what its backward wants."""
-    return _forward(*arguments[:3], None, None, *arguments[3:], False, True)[:4]
-
-
-def _gradients_without_state(*arguments: Any) -> tuple[Tensor, ...]:
-    *tensors, causal, phi, _, precision, cu_seqlens = arguments
-    return _gradients(*tensors, None, None, None, None, causal, phi, precision, cu_seqlens, False)[:3]
-
-
-def _function(causal: bool, phi: str, eps: float, _: str, cu_seqlens: Tensor | None) -> Function:
-    one = NormalisedSums(causal, phi, eps)
-    return one if cu_seqlens is None else PackedSums(one, cu_seqlens)
-
-
-triton_differentiable = differentiable(
-    "attention::linear_triton_inference",
-    _without_state,
-    _gradients_without_state,
-    batch_dims=(0, 0, 0, 0),
-    function=_function,
-)
-
-
-class Again(torch.autograd.Function):
-    """A call like an earlier one, with its gradients, while no transform of torch's is active."""
-
-    @staticmethod
-    def forward(ctx: Any, run: Launches, options: tuple[Any, ...], *x: Tensor) -> Tensor:
-        q, _, v = x
-        out = contiguous_output(q, v)
-        ctx.save_for_backward(*x, out, *run.taped("forward", (*x, out), _keep)[:3])
-        ctx.options = options
-        ctx.set_materialize_grads(False)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, do: Tensor | None) -> tuple[Tensor | None, ...]:
-        if do is None:
-            return (None,) * 5
-        gradients: Operator = triton_differentiable.gradients  # type: ignore[attr-defined]
-        return None, None, *gradients(do, *ctx.saved_tensors, *ctx.options)
-
-
-_again = fast_apply(Again)
-
-
-def repeated_training(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The operator of aligned tensors like these, with its gradients, with no look at them."""
-    run = launches(q, k, v, causal, phi, precision, eps=eps)
-    options = causal, phi, eps, precision, None
-
-    def again(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out: Tensor = _again(run, options, q, k, v)
-        return out
-
-    return again
-
-
-class FromState(torch.autograd.Function):
-    """The operator from an initial state to a final one, with its gradients."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return _forward(*arguments)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, v, S0, z0, *ctx.options, keep = inputs
-        ctx.save_for_backward(q, k, v, S0, z0, *(output[:4] if keep else ()))
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, do: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-        q, k, v, S0, z0, *kept = ctx.saved_tensors
-        causal, phi, _, precision, cu_seqlens, final = ctx.options
-        out, *sums = kept or _forward(q, k, v, S0, z0, *ctx.options, True)[:4]
-        do = torch.zeros_like(out) if do is None else unit_stride(do)
-        dS, dz = _gradients_of_end(k, v, others[3:]) if final else (None, None)
-        dq, dk, dv, dS0, dz0 = gradients_from_state(
-            do, q, k, v, out, *sums, S0, z0, dS, dz, causal, phi, precision, cu_seqlens, final
-        )
-        initial = (None, None) if S0 is None else (dS0, dz0)
-        return dq, dk, dv, *initial, *(None,) * 7
-
-    jvp = vmap = refuse(STATEFUL)
-
-
-def _gradients_of_end(k: Tensor, v: Tensor, given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """Gradients dS and dz, zeros for those that nobody differentiates."""
-    shape = k.shape[0] * k.shape[1], k.shape[-1], v.shape[-1]
-    return tuple(
-        k.new_zeros(size, dtype=torch.float32) if x is None else x.contiguous()
-        for x, size in zip(given, (shape, shape[:2]), strict=True)
-    )
-
-
-_from_state = fast_apply(FromState)
-gradients_from_state = once_differentiable(triton_gradients, STATEFUL)
-torch.library.register_autograd(
-    "attention::linear_triton", FromState.backward, setup_context=FromState.setup_context
-)
-
-
-def triton_from_state(*arguments: Any) -> tuple[Tensor, ...]:
-    """The operator with its gradients; a compiler sees the operator alone."""
-    results: tuple[Tensor, ...] = (_forward if torch.compiler.is_compiling() else _from_state)(
-        *arguments, True
-    )
-    return results
 
 
 def _inference_macs(

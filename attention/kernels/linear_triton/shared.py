@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attention.kernels.linear_triton.launches import Launches, State, Sums
-from attention.kernels.linear_triton.operator import launches
+from attention.kernels.linear_triton.planned import launches
 from attention.kernels.tensors import contiguous_like, contiguous_output, unit_stride
 
 

@@ -16,8 +16,9 @@ from attention.kernels.linear_triton.checks import NAME
 from attention.kernels.tensors import check_shape, contiguous_output
 from attention.kernels.triton_common.card import multiprocessors
 from attention.kernels.triton_common.checks import PRECISION, check_call
+from attention.kernels.triton_common.extents import padded
 from attention.kernels.triton_common.launch import Launch, Repeat
-from attention.kernels.triton_common.plan import begin_aligned, padded
+from attention.kernels.triton_common.plan import begin_aligned
 from attention.state import State
 
 MOST_ROWS = 64

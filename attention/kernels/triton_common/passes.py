@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from attention.kernels.tensors import dtype_name
+from attention.kernels.triton_common.extents import Tiles
 from attention.kernels.triton_common.launch import Launch, Repeat
-from attention.kernels.triton_common.plan import Plan, Tiles
+from attention.kernels.triton_common.plan import Plan
 from attention.kernels.triton_common.tape import Tape
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from attention.kernels.triton_common import card
+from attention.kernels.triton_common.extents import (
+    GLUON_WIDTH,
+    Tiles,
+    gluon_tiles,
+    triton_tiles,
+)
 
 WIDEST = 256
 """Largest D and Dv: beyond it a tile of a chunk no longer fits in shared memory."""
@@ -30,26 +34,9 @@ FOLDED = 2**17
 """Elements of the states before its own that each program adds up; more are scanned first."""
 DESCRIBED = 2**18
 """From so many tokens of all heads on, the copy engine moves tiles: to describe them takes the host 20 us."""
-GLUON_WIDTH = 128
-"""Width of a Gluon tile, and tokens of a chunk: what two warpgroups hold without a second block."""
 Strides = tuple[int, ...]
 Layout = tuple[torch.device, torch.dtype, Strides]
 """Device, dtype and strides of a tensor: all that a plan asks beside its shape."""
-
-
-class Tiles(NamedTuple):
-    """Tiles of a pass on chunks of ``C`` tokens: a program holds all of one width, a block of the other.
-
-    ``operand``: dtype of the operands of matrix products.
-    """
-
-    C: int
-    held: int
-    block: int
-    blocks: int
-    num_warps: int
-    num_stages: int
-    operand: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,7 @@ class Plan:
         return self.dtype == torch.bfloat16
 
     def operand(self, *, reverse: bool) -> torch.dtype:
-        """Of matrix products in a pass; one of a backward goes in reverse, or is ``differentiate``."""
+        """The dtype of the operands of matrix products; ``reverse`` in the passes of a backward."""
         if self.half and not reverse:
             return torch.float16
         return torch.bfloat16 if self.narrow else torch.float32
@@ -280,39 +267,6 @@ def cut(tokens: int, heads: int, device: torch.device, programs: int, chunk: int
     size = max(LEAST_TOKENS, -(-tokens // wanted))
     size = -(-size // chunk) * chunk
     return size, -(-tokens // size)
-
-
-def gluon_tiles() -> Tiles:
-    """Tiles of a Gluon pass, which holds all of both widths."""
-    return Tiles(GLUON_WIDTH, GLUON_WIDTH, GLUON_WIDTH, 1, 8, 2, torch.bfloat16)
-
-
-def triton_tiles(held: int, split: int, dtype: torch.dtype, operand: torch.dtype, causal: bool) -> Tiles:
-    """Tiles of a Triton pass that holds all of the width ``held``, and blocks of the width ``split``."""
-    # A width may be a symbol of torch's compiler: tiles are of one width.
-    return _triton_tiles(int(held), int(split), dtype, operand, causal)
-
-
-@lru_cache(maxsize=1024)
-def _triton_tiles(held: int, split: int, dtype: torch.dtype, operand: torch.dtype, causal: bool) -> Tiles:
-    held, block = padded(held), min(padded(split), 64)
-    blocks, small = -(-split // block), held <= 64
-    if operand != torch.float32:
-        if max(held, block) <= 32:  # one warp holds a state, and waits for no other
-            return Tiles(32, held, block, blocks, 1, 3, operand)
-        return Tiles(64, held, block, blocks, 4, 3 if small else 2, operand)
-    # Operands of float32 fill the shared memory twice as fast. A walk of three products for one, in tf32x3,
-    # has registers for 32 tokens.
-    if small:
-        return Tiles(32 if causal and dtype == torch.float32 else 64, held, block, blocks, 4, 3, operand)
-    if held <= 128:
-        return Tiles(32, held, block, blocks, 4, 2, operand)
-    return Tiles(16, held, block, blocks, 8, 2, operand)
-
-
-def padded(width: int) -> int:
-    """The power of two that holds a width, and at least the 16 of a matrix unit."""
-    return max(16, 1 << (width - 1).bit_length())
 
 
 def scanned(count: int, walk: Tiles) -> bool:

@@ -161,7 +161,7 @@ def chunk_of(walk, i, chunks, N, C: tl.constexpr, REVERSE: tl.constexpr):
 
 @triton.jit
 def at_head(chunk, head):
-    """The same tokens of another head."""
+    """A chunk of the tokens of another, at this head."""
     return Chunk(chunk.batch, head, chunk.start, chunk.offset, chunk.rows, chunk.left)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from attention.kernels.linear_triton.launches import State, Sums
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
+from attention.kernels.triton_common.extents import GLUON_WIDTH, gluon_tiles
 from attention.kernels.triton_common.launch import Launch
-from attention.kernels.triton_common.plan import GLUON_WIDTH, gluon_tiles
 
 
 class GluonLaunches(TritonLaunches):

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from attention.kernels.linear_triton.launches import Launches, State, Sums
+from attention.kernels.triton_common.extents import Tiles
 from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.passes import tile_strides
-from attention.kernels.triton_common.plan import Tiles
 
 
 class TritonLaunches(Launches):

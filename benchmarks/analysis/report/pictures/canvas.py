@@ -149,3 +149,22 @@ def reference_slopes(
             places, sides = (((-6, 9),), "right") if shift > 1 else (((6, -9),), "left")
             if labeller.write(Label(f"slope {power}", x, scale * x**power, GUIDE_TEXT, places, sides)):
                 break
+
+
+def write_ends(axes: Axes, view: View, mode: str, curves: Mapping[str, pd.DataFrame], amount: str) -> None:
+    """Why each kernel's curve ends, beside its end, and guides of slope 1 and 2 past the flat and the steep.
+
+    A curve is a kernel's cases, in the order of their lengths, with the column ``amount``.
+    """
+    lines = {kernel: (one["seq_len"].to_list(), one[amount].to_list()) for kernel, one in curves.items()}
+    labeller = Labeller(axes, list(lines.values()))
+    ends = {kernel: (x[-1], y[-1]) for kernel, (x, y) in lines.items()}
+    for kernel in sorted(ends, key=lambda kernel: -ends[kernel][1]):
+        left_out = view.cases[(view.cases["mode"] == mode) & (view.cases["kernel"] == kernel)]
+        left_out = left_out[left_out["outcome"] != "measured"]
+        for label in reason_at_end(left_out, ends[kernel], view.looks[kernel].color):
+            labeller.write(label)
+    if any(len(x) > 1 for x, _ in lines.values()):
+        steep = max(ends.values(), key=lambda end: end[1] / end[0] ** 2)
+        flat = min(ends.values(), key=lambda end: end[1] / end[0])
+        reference_slopes(axes, labeller, steep, flat, decode=view.is_decode)

@@ -7,15 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.analysis.plots.labels import Labeller
 from benchmarks.analysis.plots.looks import Style
 from benchmarks.analysis.plots.style import THEORY, log_axis, theory_handle
 from benchmarks.analysis.report.pictures.canvas import (
     bytes_tick,
     kernels_below,
     make_panels,
-    reason_at_end,
-    reference_slopes,
+    write_ends,
 )
 from benchmarks.analysis.report.pictures.views import View
 
@@ -59,18 +57,7 @@ def _draw_peaks(axes: Axes, view: View, mode: str, curves: dict[str, pd.DataFram
         axes.plot(lengths, cases["peak_bytes"].to_numpy(), **look.drawn, **sizes, zorder=3)
         theory = {**THEORY, "markersize": THEORY["markersize"] + 2.6 * inside, "color": look.color}
         axes.plot(lengths, cases["predicted_peak_bytes"].to_numpy(), **theory, zorder=4)
-    lines = [(cases["seq_len"].to_list(), cases["peak_bytes"].to_list()) for cases in curves.values()]
-    labeller = Labeller(axes, lines)
-    ends = {kernel: (x[-1], y[-1]) for kernel, (x, y) in zip(curves, lines, strict=True)}
-    for kernel in sorted(ends, key=lambda kernel: -ends[kernel][1]):
-        left_out = view.cases[(view.cases["mode"] == mode) & (view.cases["kernel"] == kernel)]
-        left_out = left_out[left_out["outcome"] != "measured"]
-        for label in reason_at_end(left_out, ends[kernel], view.looks[kernel].color):
-            labeller.write(label)
-    if any(len(x) > 1 for x, _ in lines):
-        steep = max(ends.values(), key=lambda end: end[1] / end[0] ** 2)
-        flat = min(ends.values(), key=lambda end: end[1] / end[0])
-        reference_slopes(axes, labeller, steep, flat, decode=view.is_decode)
+    write_ends(axes, view, mode, curves, "peak_bytes")
 
 
 def _alike(one: pd.DataFrame, other: pd.DataFrame) -> bool:
