@@ -22,6 +22,8 @@ from attention.kernels.registry import CLAIMS
 from benchmarks.grid import serves
 from benchmarks.options import chosen, chosen_devices
 
+# Assertions of these helpers show the values that they compared, as those of tests do.
+pytest.register_assert_rewrite("tests.stand_ins", "tests.textbook")
 COMPILED_FOR_SECONDS = [("cpu", "window-flex")]
 KERNEL_FIXTURES: dict[str, tuple[str, ...]] = {
     "kernel": CLAIMS,
