@@ -1,0 +1,112 @@
+"""Calls of linear-triton like an earlier one: they go straight to their launches, and compute what it did.
+
+The last test of test_triton.py runs these in a process of Triton's interpreter on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from attention import State, linear_attention, linear_attention_step, remembered
+from attention.case import MODES
+from attention.kernels.linear_triton.kernel import linear_triton
+from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
+from tests.interpreted import forget_every_launch, set_rules, skip_outside_of_the_interpreter
+
+
+@pytest.fixture(autouse=True)
+def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    skip_outside_of_the_interpreter(request)
+    set_rules(monkeypatch, LEAST_TOKENS=64)
+    yield
+    forget_every_launch()
+
+
+def inputs(device: str) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(1, 1, 100, 16, generator=generator).to(device).requires_grad_() for _ in "qkv"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_call_after_one_of_the_same_tensor_thrice_takes_its_own_three(mode: str, device: str) -> None:
+    """What a first call launched is launched again: of its one tensor a later call has three."""
+    q, k, v = inputs(device)
+    attend = partial(linear_triton, causal=mode == "causal")
+    same = q.detach().clone()
+    attend(same, same, same)
+    same.requires_grad_()
+    attend(same, same, same).sum().backward()
+    expected = linear_reference(q, k, v, causal=mode == "causal")
+    of_expected = torch.autograd.grad(expected, (q, k, v), torch.ones_like(expected))
+    with torch.no_grad():
+        assert relative_error(attend(q, k, v), expected) < TOLERANCES[torch.float32][0]
+    out = attend(q, k, v)
+    found = torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+    assert gradient_error(found, of_expected) < TOLERANCES[torch.float32][1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_remembered_call_equals_the_first_and_refuses_what_the_first_would(
+    mode: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "DEVICES", [device])
+    attend = partial(linear_attention, causal=mode == "causal", backend="triton")
+    for seed in range(3):
+        q, k, v = (torch.roll(x.detach(), seed, 2) for x in inputs(device))
+        assert relative_error(attend(q, k, v), linear_reference(q, k, v, causal=mode == "causal")) < 1e-5
+        assert len(remembered._CALLS) == 1
+    before = attend(q, k, v)
+    assert torch.equal(attend(q.mT.contiguous().mT, k, v), before)
+    for misfit in (q.double(), q.expand(2, -1, -1, -1), q.to_sparse(), None):
+        with pytest.raises((TypeError, ValueError)):
+            attend(misfit, k, v)
+    with pytest.raises(TypeError):
+        attend(q, k, v, eps="1e-6")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_remembered_call_has_the_first_and_second_gradients_of_the_recurrence(
+    mode: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "DEVICES", [device])
+    x = inputs(device)
+
+    def gradients(out: Tensor) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(out, x, torch.ones_like(out), create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), x[2])[0]
+        return *(each.detach() for each in first), second
+
+    expected = gradients(linear_reference(*x, causal=mode == "causal"))
+    for _ in range(3):
+        out = linear_attention(*x, causal=mode == "causal", backend="triton")
+        assert gradient_error(gradients(out), expected) < TOLERANCES[torch.float32][1]
+    assert len(remembered._CALLS) == 1
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_remembered_steps_equal_a_prefill(
+    in_place: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "DEVICES", [device])
+    q, k, v = (each.detach() for each in inputs(device))
+
+    def token(t: int) -> tuple[Tensor, Tensor, Tensor]:
+        return q[:, :, t : t + 1].clone(), k[:, :, t : t + 1].clone(), v[:, :, t : t + 1].clone()
+
+    take = partial(linear_attention_step, in_place=in_place, backend="triton")
+    expected = linear_reference(q, k, v, causal=True)
+    state = State.empty(1, 1, 16, 16, device=device)
+    for t in range(5):
+        before = state
+        out, state = take(*token(t), state)
+        assert (state.S is before.S) == in_place
+        assert relative_error(out, expected[:, :, t : t + 1]) < 1e-5
+    assert len(remembered._CALLS) == 1
+    version = state.S._version
+    take(*token(0), state)
+    assert state.S._version == version + in_place
