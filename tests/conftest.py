@@ -167,6 +167,15 @@ def without_pictures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def threads_as_they_were() -> Iterator[None]:
+    """What a test does to torch's threads is undone: peak memory and segments of later ones depend on them."""
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests of tiny tensors take one thread, because more would spin beside other processes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_a_run_writes_every_case_of_every_repetition_with_the_whole_record(tmp_p
     # The answer of this run in the place of pytest-benchmark's table, and the command for the rest.
     lines = text.splitlines()
     first = lines.index("Linear attention against standard-explicit, the fastest standard kernel")
-    assert lines[first + 1].startswith("causal forward  linear-explicit wins ")
+    assert re.match(r"causal forward  linear-explicit (wins|loses) at N=16", lines[first + 1])
     assert f"report: python -m benchmarks report {out}" in lines[first + 1 :] and "Legend:" not in text
     (surer,) = (line for line in lines if line.startswith("surer: "))
     assert shlex.split(document["run"]["options"])[:2] == ["--device=cpu", "--kernel=standard-explicit"]

@@ -205,6 +205,7 @@ def test_fewer_heads_of_keys_take_narrower_projections_and_smaller_states() -> N
 def test_costs_of_the_layer_predict_its_counted_flops_and_peak_memory(
     name: str, phase: str, kv_heads: int, device: str
 ) -> None:
+    torch.set_num_threads(2)  # each keeps a block of its own
     case = Case(name, "bidirectional", 1000, phase, device, subject="layer", kv_heads=kv_heads)
     costs, call = self_attention_costs(case), prepare(case)
     assert count_flops(call) == costs.countable_flops

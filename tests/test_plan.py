@@ -30,7 +30,7 @@ from attention.kernels.linear_triton.planned import forget_launches, launches
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
 from attention.kernels.triton_common import card, plan
 from attention.kernels.triton_common.launch import Launch, Repeat
-from attention.kernels.triton_common.plan import Plan, plan_of
+from attention.kernels.triton_common.plan import Plan, make_plan, plan_of
 from attention.profiler import count_flops
 
 WIDTH, TOKENS = 96, 700
@@ -125,6 +125,28 @@ def test_segments_of_a_plan_do_not_depend_on_alignment() -> None:
     plans = [plan_of(x["q"], x["k"], x["v"], (x["do"],)) for x in (inputs(), inputs("k"), inputs("do"))]
     assert len({(one.segments, one.segment_tokens) for one in plans}) == 1
     assert [one.aligned for one in plans] == [True, False, False]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("heads", [1, 6, 8, 12, 32])
+@pytest.mark.parametrize("width", [32, 64, 80, 128, 256])
+def test_a_backward_finds_the_sums_where_its_forward_left_them(heads: int, width: int, causal: bool) -> None:
+    """Gradients of any strides and alignment, whose passes another language may compute."""
+    shape, on = (1, heads, 8192, width), torch.device("cuda")
+    plain = (heads * 8192 * width, 8192 * width, width, 1)
+    layouts = [(on, torch.bfloat16, strides) for strides in (plain, plain, plain)]
+    expanded, odd = (0, 0, 0, 0), (plain[0], plain[1], width + 3, 1)
+    plans = [
+        make_plan(
+            shape, shape, (*layouts, *((on, torch.bfloat16, one) for one in others)), aligned, causal=causal
+        )
+        for others in ((), (expanded,), (odd,))
+        for aligned in (True, False)
+    ]
+    assert len({one.gluon for one in plans}) == (2 if 64 < width <= 128 else 1)
+    for final in (False, True):
+        counts = {one.summed(final=final) for one in plans}
+        assert len(counts) == len({one.slots(one.summed(final=final)) for one in plans}) == 1
 
 
 def test_a_plan_of_fake_tensors_equals_that_of_aligned_tensors() -> None:

@@ -118,12 +118,32 @@ def test_float16_of_any_size_gives_what_float64_gives(
     of_q: float, of_k: float, of_v: float, mode: str, device: str
 ) -> None:
     """Scores and sums pass the largest float16, 65504, and its smallest."""
-    x = (each.detach() * size for each, size in zip(inputs(device), (of_q, of_k, of_v), strict=True))
-    q, k, v = (each.clamp(-6e4, 6e4).half() for each in x)
-    out = linear_triton(q, k, v, causal=mode == "causal")
-    assert (
-        relative_error(out, linear_reference(q, k, v, causal=mode == "causal")) < TOLERANCES[torch.float16][0]
-    )
+    q, k, v = (x.detach() * size for x, size in zip(inputs(device), (of_q, of_k, of_v), strict=True))
+    assert_float16_equals_float64(q, k, v, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("of_q", "of_first", "of_rest"), [(0, -16, -16), (-14, -14, -14), (0, -17, 2), (0, 3, -17)]
+)
+@pytest.mark.parametrize("width", [16, 24])
+def test_float16_keeps_features_below_its_smallest_number(
+    width: int, of_q: float, of_first: float, of_rest: float, mode: str, device: str
+) -> None:
+    """e^-17 is 4e-8, where float16 has one bit; keys in the first half of the sequence, and in the rest."""
+    q, k, v = (x.detach() for x in inputs(device, (1, 1, 150, width)))
+    k[:, :, :75] += of_first
+    k[:, :, 75:] += of_rest
+    assert_float16_equals_float64(q + of_q, k, v, mode)
+
+
+def assert_float16_equals_float64(q: Tensor, k: Tensor, v: Tensor, mode: str) -> None:
+    """The output of float16, and that of its first and last rows, which see few keys and many."""
+    q, k, v = (x.clamp(-6e4, 6e4).half() for x in (q, k, v))
+    out = linear_triton(q, k, v, causal=mode == "causal").double()
+    expected = linear_reference(*(x.double() for x in (q, k, v)), causal=mode == "causal", eps=1e-6)
+    for rows in (slice(None), slice(40), slice(-40, None)):
+        assert relative_error(out[:, :, rows], expected[:, :, rows]) < TOLERANCES[torch.float16][0]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -33,7 +33,7 @@ def triton_costs(case: Case) -> Costs:
     terms = forward_terms(plan)
     masked = masked_chunk_scores(n, tiles.C) * (values.blocks * d + dv)
     count = plan.segments - 1
-    states = count * (d * dv + 1) + (scanned(count, values) and (count + 1) * d * dv)
+    states = count * (d * dv + 1) + (scanned(count, tiles.held) and (count + 1) * d * dv)
     peak = 4 * states + n * sums_dtype(plan).itemsize + result_elements(case) * case.itemsize
     if case.backward:
         terms = add(terms, backward_terms(plan))

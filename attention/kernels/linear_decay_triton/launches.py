@@ -88,7 +88,7 @@ class DecayLaunches(Passes):
             return self._walk("states", count, t, (t.block, t.held), (t.block, t.held), values)
 
         self.launch(("states", reverse), [x, y, sums, S, totals], new)
-        if not scanned(count, self.tiles.attend):
+        if not scanned(count, self.tiles.held):
             return State(S, totals, scanned=False)
         return State(self._scan(S, totals, reverse=reverse), totals, scanned=True)
 

@@ -127,7 +127,7 @@ def decay_gradients(
     dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
     dg = q.new_empty(q.shape[:3], dtype=torch.float32)
     count = run.plan.segments - 1
-    before = State(S, totals, scanned(count, run.tiles.attend)) if count else State(None, None, scanned=False)
+    before = State(S, totals, scanned(count, run.tiles.held)) if count else State(None, None, scanned=False)
     behind = run.states(q, do, sums, reverse=True)
     pairs = run.pairs()
     run.differentiate(do, v, q, k, dq, sums, before, pairs, reverse=False)

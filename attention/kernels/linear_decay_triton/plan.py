@@ -24,6 +24,11 @@ class DecayTiles(NamedTuple):
     attend: Tiles
     differentiate: Tiles
 
+    @property
+    def held(self) -> int:
+        """Elements of a state that a program of ``attend`` holds."""
+        return self.attend.held * self.attend.block
+
 
 def decay_tiles(plan: Plan) -> DecayTiles:
     """The tiles of a plan: a program of wide heads fills half a multiprocessor with two chunks at once."""
@@ -43,7 +48,7 @@ def sums_dtype(plan: Plan) -> torch.dtype:
 def kept_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
     """Shapes of what a forward keeps for its backward."""
     count, heads = plan.segments - 1, plan.all_heads
-    slots = count + 1 if scanned(count, decay_tiles(plan).attend) else count
+    slots = count + 1 if scanned(count, decay_tiles(plan).held) else count
     return {
         "sums": (heads, plan.tokens),
         "S": (heads, slots, plan.value_width, plan.key_width),

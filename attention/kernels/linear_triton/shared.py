@@ -64,8 +64,8 @@ def backward_shared(
     """dq, dk, dv."""
     causal, phi, _, precision = options
     run = launches(
-        q, k, v, causal, phi, precision, final=True, others=(do, out, inv, *first),
-        names=("do", "out", "inv", "S0", "z0"),
+        q, k, v, causal, phi, precision, final=True, others=(do, out, inv, *first, *sums),
+        names=("do", "out", "inv", "S0", "z0", "S", "z"),
     )  # fmt: skip
     dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
     minus_delta = run.buffer(run.plan.tokens)

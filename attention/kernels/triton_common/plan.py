@@ -17,6 +17,7 @@ from attention.kernels.triton_common.extents import (
     GLUON_WIDTH,
     Tiles,
     gluon_tiles,
+    padded,
     triton_tiles,
 )
 
@@ -146,9 +147,11 @@ class Plan:
     def scanned(self, count: int) -> bool:
         """Whether so many sums are scanned, or each program adds up those that it needs.
 
-        Each head of a group would add them up. Of packed sequences it needs those of one sequence.
+        Each head of a group would add them up. Of packed sequences it needs those of one sequence. It follows
+        from sizes alone, and not from who moves the tiles: a backward reads what its forward wrote.
         """
-        return not self.packed and scanned(count * self.group, self.attend_tiles())
+        held = min(padded(self.key_width) * padded(self.value_width), GLUON_WIDTH**2)
+        return not self.packed and scanned(count * self.group, held)
 
     def slots(self, count: int) -> int:
         """Slots for the sums of ``count`` segments: scanned ones stand before, between and after segments."""
@@ -269,9 +272,9 @@ def cut(tokens: int, heads: int, device: torch.device, programs: int, chunk: int
     return size, -(-tokens // size)
 
 
-def scanned(count: int, walk: Tiles) -> bool:
-    """Whether so many sums of a walk are scanned, or each program adds up those before its own."""
-    return count * walk.held * walk.block > FOLDED
+def scanned(count: int, held: int) -> bool:
+    """Whether so many sums are scanned, or each program adds up those of ``held`` elements that it needs."""
+    return count * held > FOLDED
 
 
 def gluon_serves(width: int, value_width: int, dtype: torch.dtype, device: torch.device) -> bool:

@@ -73,6 +73,17 @@ def sizes(x):
 
 
 @triton.jit
+def grown(peak, unit, state, x):
+    """The largest element so far, with those of x; the unit in which x can be added; the state in that unit.
+
+    What is in a unit is to be multiplied by it.
+    """
+    peak = tl.maximum(peak, tl.max(tl.max(tl.abs(x), 1), 0))
+    new = tl.where(peak > 0, peak, 1.0)
+    return peak, new, state * (unit / new)
+
+
+@triton.jit
 def fold(x):
     """Partial sums of rows: of every sixteenth, which one thread holds."""
     return tl.sum(tl.reshape(x, [x.shape[0] // 16, 16, x.shape[1]]), 0)

@@ -11,8 +11,9 @@ and dv take them in turn at each chunk, and add them up. PACKED, a sequence may 
 and rows of the state before it are masked, and the state behind holds the last sequence of the chunk alone.
 
 T is the dtype of the operands of matrix products: bfloat16 for bfloat16, else float32, but float16 in the
-forward of float16: there a sum would overflow, so that each row of an operand is divided by its largest
-element first. All sums are float32. Rows are 64-bit offsets, so that B H N D may pass 2^31.
+forward of float16: there a sum would overflow, and a small feature vanish, so that each row of an operand is
+divided by its largest element first, and keys that are added to the state by the largest of all so far.
+All sums are float32. Rows are 64-bit offsets, so that B H N D may pass 2^31.
 """
 
 # Types are those of Triton's compiler.
@@ -36,6 +37,7 @@ from attention.kernels.triton_common.tiles import (
     chunk_of,
     features,
     fold,
+    grown,
     in_range,
     load_rows,
     load_tile,
@@ -101,6 +103,8 @@ def attend(
     chunks = tl.cdiv(walk.last - walk.first, C)
     if LOOP > 1:
         result = tl.zeros([C, BE], tl.float32)
+    # Of float16: the largest feature so far, and what the state is to be multiplied by.
+    peak, unit = 0.0, 1.0
     for i in tl.range(0, chunks * LOOP, num_stages=STAGES):
         j = i % LOOP
         chunk = chunk_of(walk, i // LOOP, chunks, N, C, REVERSE)
@@ -108,7 +112,7 @@ def attend(
         if not REVERSE:
             total = in_range(z_sum, T)
         if tl.float16 == T:
-            of_before, of_total = sizes(state), sizes(z_sum)
+            of_before, of_total = sizes(state) * unit, sizes(z_sum)
         mask = ahead
         if PACKED:
             bounds, edge = load_bounds(ends, chunk, N, REVERSE), load_edge(ends, chunk, N, C, REVERSE)
@@ -117,6 +121,8 @@ def attend(
             # Of a sequence that ended nothing goes on; j others of the group have added to the next.
             goes_on = reaches(edge, chunk, C, REVERSE) | (j > 0)
             state, z_sum = tl.where(goes_on, state, 0.0), tl.where(goes_on, z_sum, 0.0)
+            if tl.float16 == T:
+                peak = tl.where(goes_on, peak, 0.0)
 
         # Keys and values, and z after the chunk.
         if CAUSAL:
@@ -126,11 +132,18 @@ def attend(
             keys = features(load_tile(b_j, theirs, d, DESCRIBED, RAGGED, PAD_D), MAP)
             if REVERSE:
                 keys *= load_rows(inv + (walk.group * LOOP + j) * N, chunk, RAGGED)[:, None]
-            right_hand = keys.to(T)
+            if tl.float16 == T:
+                if PAD_D and MAP == "elu":
+                    keys = tl.where(d.numbers[None, :] < D, keys, 0.0)
+                of_keys = sizes(keys)
+            right_hand = in_range(keys, T)
             added = right_hand
             if PACKED:
                 keys = tl.where(within(tokens, edge, REVERSE)[:, None], keys, 0.0)
                 added = keys.to(T)
+            if tl.float16 == T:
+                peak, unit, state = grown(peak, unit, state, keys)
+                added = (keys / unit).to(T)
             if not REVERSE:
                 z_sum += fold(keys)
             values = load_tile(c_j, theirs, e, DESCRIBED, RAGGED, PAD_E).to(T)
@@ -147,6 +160,7 @@ def attend(
             scores = tl.dot(left_hand, tl.trans(right_hand), input_precision=PRECISION)
             scores = tl.where(mask, scores, 0.0)
             if tl.float16 == T:
+                scores *= of_keys[None, :]
                 of_scores = sizes(scores)
             scores = in_range(scores, T)
         if LOOP == 1 or j == 0:

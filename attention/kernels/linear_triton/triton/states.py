@@ -14,6 +14,7 @@ from attention.kernels.triton_common.tiles import (
     Chunk,
     features,
     fold,
+    grown,
     load_rows,
     load_tile,
     moved_to,
@@ -64,6 +65,8 @@ def states(
     o = moved_to(o, o_b, o_h, o_n, walk.batch, head, DESCRIBED)
     state = tl.zeros([BE, BD], tl.float32)
     z_sum = tl.zeros([16, BD], tl.float32)
+    # Of float16: the largest feature so far, and what the state is to be multiplied by.
+    peak, unit = 0.0, 1.0
     chunks, skipped = tl.cdiv(last - first, C), 0
     if PACKED:
         # Tokens from the lower one on, up to the upper one.
@@ -100,7 +103,14 @@ def states(
             if RAGGED and MAP == "elu":
                 phi = tl.where(chunk.rows[:, None] < chunk.left, phi, 0.0)
             z_sum += fold(phi)
+        if tl.float16 == T:
+            if PAD_D and MAP == "elu":
+                phi = tl.where(d.numbers[None, :] < D, phi, 0.0)
+            peak, unit, state = grown(peak, unit, state, phi)
+            phi /= unit
         state = tl.dot(tl.trans(tile.to(T)), phi.to(T), state, input_precision=PRECISION)
+    if tl.float16 == T:
+        state *= unit
     slot = walk.group * segments + walk.segment
     exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
     tl.store(S + slot * D * E + d.numbers[None, :] * E + e.numbers[:, None], state, mask=exists)
