@@ -169,7 +169,7 @@ def without_pictures() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def threads_as_they_were() -> Iterator[None]:
-    """What a test does to torch's threads is undone: peak memory and segments of later ones depend on them."""
+    """What a test does to torch's threads is undone: peak memory and segments depend on them."""
     threads = torch.get_num_threads()
     yield
     if torch.get_num_threads() != threads:
@@ -177,12 +177,10 @@ def threads_as_they_were() -> Iterator[None]:
 
 
 @pytest.fixture
-def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+def one_thread(request: pytest.FixtureRequest, threads_as_they_were: None) -> None:
     """Tests of tiny tensors take one thread, because more would spin beside other processes.
 
     Kernels in C++ keep all threads, whose number decides their segments.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads if "-native" in request.node.name else 1)
-    yield
-    torch.set_num_threads(threads)
+    if "-native" not in request.node.name:
+        torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,8 +20,13 @@ from attention import torch_internals
 from attention.distributed import linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
+from benchmarks.distributed import measuring
+from benchmarks.distributed.cases import Selection, build_cases
 from benchmarks.distributed.counting import Counting
+from benchmarks.distributed.ranks import Ranks
+from benchmarks.distributed.session import _one as measure_one
 from benchmarks.distributed.subjects import SUBJECTS
+from benchmarks.selection import Shape
 from tests.interpreted import forget_every_launch, set_rules
 
 TOKENS, UNEQUAL = 130, {1: [130], 2: [63, 67], 4: [1, 0, 64, 65]}
@@ -242,6 +247,44 @@ def refuses(words: str, *tensors: Any, **options: Any) -> None:
         raise AssertionError(f"nothing was refused: {words}")
 
 
+def a_rank_that_runs_out_of_memory_is_an_outcome_on_all() -> None:
+    """It fails behind the collectives of a call, where the others have gone on to wait for its counts."""
+    ranks = Ranks("cpu", dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+    selection = Selection(
+        "cpu", "float32", ["linear-sequence-parallel"], ["causal"], ["forward"], [Shape(1, 2, 16)],
+        [64, 128], ["strong"],
+    )  # fmt: skip
+    measurer = measuring.Measurer(ranks, 0.01, 10.0)
+    bad, good = (case for case in build_cases(selection, ranks.count) if case.ranks == ranks.count)
+
+    look = measuring.peak_memory
+
+    def peak(call: Callable[[], object], device: str) -> Any:
+        look(call, device)
+        raise torch.OutOfMemoryError("no room. More words.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if ranks.rank == 1:
+            patch.setattr(measuring, "peak_memory", peak)
+        kind, words = cast("tuple[str, str]", measure_one(measurer, ranks, bad))
+    assert kind == "oom" and words.startswith("rank 1: OutOfMemoryError: no room"), words
+    assert isinstance(measure_one(measurer, ranks, good), measuring.Measured)
+
+
+def frozen_keys_and_values(causal: bool) -> None:
+    """Of q alone there are gradients, for which no rank exchanges anything, with tokens or without."""
+    for parts in ([0, TOKENS], [63, 67]):
+        tensors = inputs(1, torch.float32)
+        q, k, v, do = (x[:, :, place(parts)] for x in tensors)
+        reference = partial(linear_reference, causal=causal, eps=1e-3)
+        exact = with_gradients(reference, *(x.double() for x in tensors))[1]
+        leaf = q.clone().requires_grad_()
+        linear_attention(leaf, k, v, causal=causal, eps=1e-3, backend="triton").backward(do)  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None
+        wanted = exact[:, :, place(parts)]
+        assert not wanted.numel() or relative_error(leaf.grad, wanted) <= TOLERANCES[torch.float32][1]
+
+
 CHECKS: dict[str, Callable[[], None]] = {
     **{
         f"unequal_parts_{backend}_{'causal' if causal else 'bidirectional'}": partial(
@@ -266,6 +309,7 @@ CHECKS: dict[str, Callable[[], None]] = {
             calls_without_their_exchange_return_at_once,
             torch_cuts_sequences_as_its_context_parallelism_does,
             misfits_are_refused_before_anything_is_sent,
+            a_rank_that_runs_out_of_memory_is_an_outcome_on_all,
         )
     },
 }
@@ -282,6 +326,8 @@ def interpreted(causal: bool) -> None:
 
 
 INTERPRETED: dict[str, Callable[[], None]] = {
-    "causal": partial(interpreted, True), "bidirectional": partial(interpreted, False)
-}  # fmt: skip
+    f"{check.__name__}_{'causal' if causal else 'bidirectional'}": partial(check, causal)
+    for check in (interpreted, frozen_keys_and_values)
+    for causal in (True, False)
+}
 """Run with TRITON_INTERPRET=1."""

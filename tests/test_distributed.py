@@ -44,7 +44,7 @@ def test_a_compiler_takes_the_whole_call_into_one_graph() -> None:
 @pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
 def test_linear_triton_exchanges_states_between_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert outcomes("tests.rank_checks:INTERPRETED", 2) == {"causal": "", "bidirectional": ""}
+    assert set(outcomes("tests.rank_checks:INTERPRETED", 2).values()) == {""}
 
 
 def test_a_sequence_over_all_ranks_is_packed_as_one() -> None:

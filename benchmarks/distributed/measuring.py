@@ -63,9 +63,11 @@ class Measurer:
 
     def refusal(self, case: RankedCase) -> tuple[str, str] | None:
         """Outcome and reason of a case that is not to be run; None of one that is."""
-        reason = SUBJECTS[case.kernel].supports(case.here)
-        if reason:
+        reasons = self.ranks.every(SUBJECTS[case.kernel].supports(case.here))
+        if reason := next(filter(None, reasons), None):
             return "unsupported", reason
+        if case.key in self._facts:  # what was measured once is not left out later
+            return None
         needed = _bytes_on_a_rank(case)
         free = min(self.ranks.every(free_bytes(case.device)))
         if needed > free:

@@ -30,6 +30,14 @@ class LostError(Exception):
     """Another rank does not answer any more."""
 
 
+class RankFailedError(Exception):
+    """Other ranks have failed; ``outcome`` is their outcome and the reason, alike on all ranks."""
+
+    def __init__(self, outcome: tuple[str, str]) -> None:
+        super().__init__(": ".join(outcome))
+        self.outcome = outcome
+
+
 @contextmanager
 def _together() -> Iterator[None]:
     """A block in which ranks wait for one another."""
@@ -103,23 +111,46 @@ class Ranks:
         return found[0]
 
     def every(self, value: Any) -> list[Any]:
-        """The values of all ranks, on all, in their order."""
+        """The values of all ranks, on all, in their order.
+
+        Raises:
+            RankFailedError: Another rank came here with `fail` instead.
+            LostError: Another rank does not answer.
+        """
+        told = self._meet((None, value))
+        if any(failed for failed, _ in told):
+            raise RankFailedError(_worst([failed for failed, _ in told]))
+        return [one for _, one in told]
+
+    def fail(self, outcome: tuple[str, str]) -> tuple[str, str]:
+        """Tell the others, wherever they wait in `every`, of an outcome and its reason; returns that of all.
+
+        Raises:
+            LostError: Another rank does not answer.
+        """
+        return _worst([failed for failed, _ in self._meet((outcome, None))])
+
+    def slowest(self, seconds: Sequence[float]) -> list[float]:
+        """The time of each round on the rank that took longest, in seconds."""
+        return [max(times) for times in zip(*self.every(list(seconds)), strict=True)]
+
+    def _meet(self, value: tuple[tuple[str, str] | None, Any]) -> list[tuple[tuple[str, str] | None, Any]]:
         found: list[Any] = [None] * self.count
         with _together():
             dist.all_gather_object(found, value, group=self.control)
         return found
 
-    def slowest(self, seconds: Sequence[float]) -> list[float]:
-        """The time of each round on the rank that took longest, in seconds."""
-        found = torch.tensor(seconds, dtype=torch.float64)
-        with _together():
-            dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
-        return [float(one) for one in found]
-
     def line_up(self, token: Tensor) -> None:
         """Return on all ranks at about the same time, with their devices idle."""
+        self.every(None)  # a rank that has failed does not come to the barrier
         if self.device == "cuda":
             dist.all_reduce(token)
             torch.cuda.synchronize()
         else:
             dist.barrier()
+
+
+def _worst(told: Sequence[tuple[str, str] | None]) -> tuple[str, str]:
+    """The outcome of the first rank that failed, with its number unless all have failed."""
+    rank, (kind, words) = next((rank, one) for rank, one in enumerate(told) if one)
+    return kind, words if all(told) else f"rank {rank}: {words}"

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -16,7 +16,7 @@ from benchmarks.analysis import wording
 from benchmarks.distributed.book import Book
 from benchmarks.distributed.cases import RankedCase, Selection, build_cases
 from benchmarks.distributed.measuring import Measured, Measurer
-from benchmarks.distributed.ranks import LostError, Ranks
+from benchmarks.distributed.ranks import LostError, RankFailedError, Ranks
 from benchmarks.distributed.watching import Limits
 from benchmarks.grid import schedule
 from benchmarks.survival.endings import end_with_parent
@@ -161,29 +161,24 @@ class _Session:
 def _one(measurer: Measurer, ranks: Ranks, case: RankedCase) -> Outcome:
     """The rounds of a case, or its outcome and reason; the same on all ranks.
 
-    A rank that fails tells the others; one that waits for it in a collective ends at the time limit.
+    A rank that fails tells the others where they meet next; one that waits for it in a collective of the
+    kernel ends at the time limit.
 
     Raises:
         LostError: Another rank does not answer.
     """
-    refusal = measurer.refusal(case)
-    if refusal:
-        return refusal
-    found: Any = None
     try:
-        found, outcome = measurer.measure(case), None
-    except torch.OutOfMemoryError as error:
-        outcome = "oom", _words(error)
+        found = measurer.refusal(case) or measurer.measure(case)
+        ranks.every(None)
+        return found
     except LostError:
         raise
+    except RankFailedError as error:
+        return error.outcome
+    except torch.OutOfMemoryError as error:
+        return ranks.fail(("oom", _words(error)))
     except Exception as error:
-        outcome = "failed", _words(error)
-    told = ranks.every(outcome)
-    worst = next(((rank, one) for rank, one in enumerate(told) if one), None)
-    if worst is None:
-        return found  # type: ignore[no-any-return]
-    rank, (kind, words) = worst
-    return kind, words if all(told) else f"rank {rank}: {words}"
+        return ranks.fail(("failed", _words(error)))
 
 
 def _words(error: Exception) -> str:

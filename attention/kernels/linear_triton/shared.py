@@ -59,20 +59,25 @@ def _joined(run: Launches, sums: Sums, others: Sums, *, reverse: bool) -> State:
 
 def backward_shared(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, first: Sums,
-    sums: Sequence[Tensor], options: Options, exchange: Exchange,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """dq, dk, dv."""
+    sums: Sequence[Tensor], options: Options, exchange: Exchange, *, of_keys: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """The gradients dq, dk and dv of this rank's tokens, in the shapes of q, k and v.
+
+    Without ``of_keys`` dq alone, for which nothing is exchanged, as on ranks without this kernel.
+    """
     causal, phi, _, precision = options
     run = launches(
         q, k, v, causal, phi, precision, final=True, others=(do, out, inv, *first, *sums),
         names=("do", "out", "inv", "S0", "z0", "S", "z"),
     )  # fmt: skip
-    dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
-    minus_delta = run.buffer(run.plan.tokens)
+    dq, minus_delta = contiguous_like(q), run.buffer(run.plan.tokens)
     gradients = run.gradient_states(q, do, out, inv, minus_delta, None)
-    reading = exchange(gradients[0].sum(1), gradients[1].sum(1), backward=True)
+    reading = exchange(gradients[0].sum(1), gradients[1].sum(1), backward=True) if of_keys else None
     before = _kept(run, first, sums)
     run.differentiate(do, v, q, k, dq, (inv, minus_delta), before, reverse=False)
+    if reading is None:
+        return dq, None, None
+    dk, dv = contiguous_like(k), contiguous_like(v)
     behind = _joined(run, gradients, reading(), reverse=True)
     run.differentiate(v, do, k, q, dk, (inv, minus_delta), behind, reverse=True)
     run.attend(k, q, do, dv, inv, behind, reverse=True)
@@ -104,7 +109,10 @@ class Shared(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, inv, S0, z0, *sums = ctx.saved_tensors
-        found = backward_shared(unit_stride(do), q, k, v, out, inv, (S0, z0), sums, ctx.options, ctx.exchange)
+        found = backward_shared(
+            unit_stride(do), q, k, v, out, inv, (S0, z0), sums, ctx.options, ctx.exchange,
+            of_keys=any(ctx.needs_input_grad[1:3]),
+        )  # fmt: skip
         return *found, None, None
 
 
