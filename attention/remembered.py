@@ -35,7 +35,7 @@ def key_of(backend: str, tensors: tuple[Tensor, ...], *options: object) -> Key |
     if torch.compiler.is_compiling() or {type(x) for x in tensors} != {Tensor}:
         return None
     device = tensors[0].device
-    if device.type not in DEVICES or not PLAIN.issuperset(map(type, options)):
+    if device.type not in DEVICES or not PLAIN.issuperset(map(type, (backend, *options))):
         return None
     if torch.is_autocast_enabled(device.type) or transformed() or needs_dispatcher(*tensors):
         return None
@@ -49,7 +49,8 @@ def key_of(backend: str, tensors: tuple[Tensor, ...], *options: object) -> Key |
         alike = tuple([(x.shape, x.stride(), x.dtype) for x in tensors])
     except RuntimeError:  # neither a sparse nor a nested tensor has an address and strides
         return None
-    return (backend, device, alike, differentiated(*tensors), *options)
+    kinds = tuple(map(type, options))  # True equals 1.0
+    return (backend, device, alike, differentiated(*tensors), kinds, *options)
 
 
 def recalled(key: Key | None) -> Again | None:

@@ -353,10 +353,11 @@ def context_parallelism(*, balanced: bool, rotation: str) -> Iterator[None]:
     rotate = private("distributed.tensor.experimental._attention.set_rotate_method")
     if options is None or rotate is None or not hasattr(options, "enable_load_balance"):
         raise RuntimeError("this version of torch has no options of context parallelism; install torch 2.11")
-    before = options.enable_load_balance
+    before = {name: getattr(options, name, None) for name in ("enable_load_balance", "rotate_method")}
     options.enable_load_balance = balanced
     rotate(rotation)
     try:
         yield
     finally:
-        options.enable_load_balance = before
+        for name, value in before.items():
+            setattr(options, name, value)

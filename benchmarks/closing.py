@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import warnings
@@ -26,7 +27,8 @@ DISPLAYS = ("columns", "sort", "group-by", "name", "time-unit", "compare", "hist
 
 
 def asks_for_table(verbosity: int, words: Sequence[str]) -> bool:
-    """Whether the words of a command line ask for pytest-benchmark's table, which is 160 columns wide."""
+    """Whether the command line or PYTEST_ADDOPTS asks for pytest-benchmark's table of 160 columns."""
+    words = [*words, *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
     return verbosity > 0 or any(word.startswith(f"--benchmark-{one}") for word in words for one in DISPLAYS)
 
 

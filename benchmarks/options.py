@@ -193,7 +193,7 @@ def add_options(parser: pytest.Parser) -> None:
 CHOOSING = (
     "grid", "device", "dtype", "kernel", "mode", "phase", "seq_len", "shape", "query_len", "tokens", "clock",
     "case_seconds", "round_seconds", "case_timeout", "isolate",
-    "rounds", "warmup", "energy",
+    "rounds", "layer_rounds", "warmup", "energy",
 )  # fmt: skip
 """The options that decide which cases are measured, and how; not how often."""
 

@@ -20,6 +20,7 @@ from attention import torch_internals
 from attention.distributed import linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
+from attention.profiler import peak_memory
 from benchmarks.distributed import measuring
 from benchmarks.distributed.cases import Selection, build_cases
 from benchmarks.distributed.counting import Counting
@@ -257,7 +258,7 @@ def a_rank_that_runs_out_of_memory_is_an_outcome_on_all() -> None:
     measurer = measuring.Measurer(ranks, 0.01, 10.0)
     bad, good = (case for case in build_cases(selection, ranks.count) if case.ranks == ranks.count)
 
-    look = measuring.peak_memory
+    look = peak_memory
 
     def peak(call: Callable[[], object], device: str) -> Any:
         look(call, device)

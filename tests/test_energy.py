@@ -89,9 +89,9 @@ def test_the_reason_for_no_meter_is_the_reason_for_no_energy(monkeypatch: pytest
         raise CounterError("no counter here")
 
     monkeypatch.setattr(energy, "find_counter", missing)
-    find_meter.cache_clear()
+    energy._learned_meter.cache_clear()
     assert measure_energy(lambda: None, find_meter("cpu"), "cpu") == Energy(None, reason="no counter here")
-    find_meter.cache_clear()
+    energy._learned_meter.cache_clear()
 
 
 def test_a_profile_holds_the_energy_that_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,13 +96,19 @@ class Meter:
         return cls(read, _pace(marks), idle_w, now, sleep)
 
 
-@cache
 def find_meter(device: str) -> Meter | str:
     """The meter of a device, learned once in a process, which takes some seconds; or why there is none.
 
     Args:
-        device: ``cpu``, ``cuda`` or ``cuda:1``.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; a CUDA device without a number is the current one.
     """
+    if device == "cuda" and torch.cuda.is_available():
+        device = f"cuda:{torch.cuda.current_device()}"
+    return _learned_meter(device)
+
+
+@cache
+def _learned_meter(device: str) -> Meter | str:
     try:
         counter = find_counter(device)
         if torch.device(device).type == "cuda":

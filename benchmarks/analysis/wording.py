@@ -205,6 +205,7 @@ PLACE_PARTS: tuple[Callable[[Setting], str], ...] = (
     lambda setting: str(setting.dtype),
     shape,
     lambda setting: f"{setting.clock} clock",
+    ranks,
 )
 """The parts of where and with what was measured."""
 

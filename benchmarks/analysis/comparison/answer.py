@@ -107,8 +107,10 @@ def _few_runs(comparison: Comparison) -> bool:
 def surer(comparison: Comparison) -> Iterator[Command]:
     """The command that measures both commits again, in more pairs; none where nothing is in doubt.
 
-    And none where the runs do not tell their two commits, or were not of commits alone.
+    And none where the runs do not tell their two commits or their options, or were not of commits alone.
     """
+    if comparison.options is None:
+        return
     sides = (comparison.base, comparison.head)
     found = [side.commits[0] for side in sides if len(side.commits) == 1 and not side.dirty]
     names = [commit[:9] for commit in found if commit]

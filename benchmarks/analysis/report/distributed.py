@@ -21,11 +21,12 @@ Tables = Mapping[int, pd.DataFrame]
 OF_CALLS = ("exchanged_bytes", "predicted_exchanged_bytes", "exposed_s")
 
 
-def find_over_ranks(rows: pd.DataFrame) -> list[OverRanks]:
+def find_over_ranks(rows: pd.DataFrame, run_effect: float = RUN_EFFECT) -> list[OverRanks]:
     """How each kernel scales that ranks computed together; none where nothing was measured so.
 
     Args:
         rows: Those of `records.Records`, of attention.
+        run_effect: What a run does to all its repetitions, as the standard deviation of the log of a time.
     """
     if "ranks" not in rows or rows["ranks"].isna().all():
         return []
@@ -36,7 +37,7 @@ def find_over_ranks(rows: pd.DataFrame) -> list[OverRanks]:
         alone = replace(setting, ranks=None)
         found.setdefault((kernel, family, alone), {})[setting.ranks or 1] = group
     return [
-        OverRanks(*key, _points(tables), [_of_ranks(tables, ranks) for ranks in sorted(tables)])
+        OverRanks(*key, _points(tables), [_of_ranks(tables, ranks, run_effect) for ranks in sorted(tables)])
         for key, tables in found.items()
     ]
 
@@ -69,7 +70,7 @@ def _over(one: float | None, seconds: float) -> float | None:
     return None if one is None else one / seconds
 
 
-def _of_ranks(tables: Tables, ranks: int) -> OfRanks:
+def _of_ranks(tables: Tables, ranks: int, run_effect: float) -> OfRanks:
     received = _medians(tables[ranks], "exchanged_bytes")
     exponent = count_exponent(np.array(list(received), dtype=float), np.array(list(received.values())))
     if ranks == 1 or 1 not in tables:
@@ -77,6 +78,6 @@ def _of_ranks(tables: Tables, ranks: int) -> OfRanks:
     # Two runs, each with an effect of its own, and units that are no pairs but by their order.
     both = [tables[number] for number in (ranks, 1)]
     of_runs = all((rows["unit_kind"] == "run").all() for rows in both)
-    effect = 0.0 if of_runs else math.sqrt(2) * RUN_EFFECT
+    effect = 0.0 if of_runs else math.sqrt(2) * run_effect
     found = find_crossover(*(unit_table(rows).reset_index(drop=True) for rows in both), unseen=effect)
     return OfRanks(ranks, exponent, found, of_crossover(found, "run" if of_runs else "repetition"))

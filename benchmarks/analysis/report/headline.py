@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from benchmarks.analysis import wording
@@ -18,7 +18,7 @@ from benchmarks.analysis.scaling.firmness import FIRMNESS
 
 MOST_ROWS = 6
 """Answers that leave lines for a title and a command; those beyond stand in the sections."""
-PURPOSES = ("forward", "forward_backward", "prefill", "decode")
+ORDER = ("forward", "forward_backward", "prefill", "decode")
 
 
 class Answer(NamedTuple):
@@ -39,7 +39,7 @@ def headline(summary: Summary) -> Section:
         return Section("What the devices can do" if summary.ceilings else nothing, level=1)
     return Section(
         _title(summary, answers),
-        verdicts=[*_missing(summary, answers), *_verdicts(answers)],
+        verdicts=_verdicts(answers, _missing(summary, answers)),
         commands=[command] if command else [],
         level=1,
     )
@@ -69,7 +69,7 @@ def _answers(summary: Summary) -> list[Answer]:
 
     def order(one: Answer) -> tuple[bool, bool, int, bool]:
         phase = str(one.setting.phase)
-        purpose = PURPOSES.index(phase) if phase in PURPOSES else len(PURPOSES)
+        purpose = ORDER.index(phase) if phase in ORDER else len(ORDER)
         others = bool(own) and one.setting not in own
         return one.setting.subject != "operator", others, purpose, one.setting.mode != "causal"
 
@@ -100,15 +100,15 @@ def _missing(summary: Summary, answers: Sequence[Answer]) -> Iterator[Verdict]:
             yield Verdict(kernel, "not measured", "open")
 
 
-def _verdicts(answers: Sequence[Answer]) -> list[Verdict]:
-    """A line for each answer; where these are too many, one for all places of a mode and purpose."""
+def _verdicts(answers: Sequence[Answer], missing: Iterable[Verdict]) -> list[Verdict]:
+    """What is missing, and a line for each answer, or of too many for all places of a mode and purpose."""
     where = wording.telling([one.setting for one in answers])
     alone, groups = len(answers) <= MOST_ROWS, dict[tuple[str, str | None], list[Answer]]()
     for one in answers:
         place = where(one.setting) if alone else ""
         name = ", ".join(filter(None, [wording.purpose(one.setting), place]))
         groups.setdefault((name, one.contender if alone else None), []).append(one)
-    rows = [_verdict(name, group) for (name, _), group in groups.items()]
+    rows = [*missing, *(_verdict(name, group) for (name, _), group in groups.items())]
     if len(rows) > MOST_ROWS:
         more = len(rows) - MOST_ROWS + 1
         rows[MOST_ROWS - 1 :] = [Verdict("and", f"{more} more answers, which stand in the sections below")]

@@ -58,16 +58,21 @@ def next_steps(summary: Summary) -> Iterator[Section]:
 def surer(summary: Summary, pairs: Sequence[PairCrossover]) -> Command | None:
     """The command that does most for these crossovers in time; None where nothing would be surer.
 
-    More runs, where few of them leave one in doubt; else lengths around the one that is known worst.
+    More runs, where few of them leave one in doubt; else lengths around the one that is known worst. None,
+    too, where the cases were measured by ranks, or by options that are not known: it would measure others.
     """
     runs = summary.runs
+    pairs = [pair for pair in pairs if pair.setting.ranks is None]
+    if not pairs and any(one.setting.ranks is not None for one in summary.series):
+        return None
     few = runs.unit != "run" or runs.units < FIRM_UNITS
     if not pairs or (few and any(pair.firmness != "firm" for pair in pairs)):
-        return more_runs(runs) if runs.unit else None
+        return more_runs(runs) if runs.unit and runs.options is not None else None
     for pair in sorted(pairs, key=lambda pair: -_relative_width(pair.found)):
         for options in _finer([pair], summary.roles):
             return Command([f"{RUN} -o finer/", *options])
-    return more_runs(runs) if any(pair.firmness != "firm" for pair in pairs) else None
+    doubtful = runs.options is not None and any(pair.firmness != "firm" for pair in pairs)
+    return more_runs(runs) if doubtful else None
 
 
 def more_runs(runs: Runs) -> Command:

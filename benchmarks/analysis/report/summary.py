@@ -82,7 +82,7 @@ def summarise(
         series,
         crossovers,
         find_contexts(series, crossovers, cases, roles),
-        find_over_ranks(scaling),
+        find_over_ranks(scaling, max(effects, default=RUN_EFFECT)),
         ceilings,
         warnings=records.warnings + name_caveats(records, series, crossovers, ceilings, roles),
         quality=name_quality(records),
