@@ -55,10 +55,16 @@ def refuse_other_kernels(config: pytest.Config) -> None:
 
 def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, Any]) -> None:
     """pytest-benchmark asks the working folder, which need not be where the kernels come from."""
-    with chdir(config.getoption("commit_of") or KERNELS):
-        project = config.getoption("benchmark_project_name", None)
-        commit_info.update(get_commit_info(project))  # type: ignore[no-untyped-call]
-        commit_info["dirty"] |= _has_new_files()
+    project = config.getoption("benchmark_project_name", None)
+    commit_info.update(commit_of(config.getoption("commit_of") or KERNELS, project))
+
+
+def commit_of(folder: Path | str, project: str | None = None) -> dict[str, Any]:
+    """The commit of a folder as pytest-benchmark records it; kernels new to git make it dirty."""
+    with chdir(folder):
+        found: dict[str, Any] = get_commit_info(project)  # type: ignore[no-untyped-call]
+        found["dirty"] |= _has_new_files()
+    return found
 
 
 def _has_new_files() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import chdir
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from pytest_benchmark import __version__ as pytest_benchmark_version
 from pytest_benchmark.plugin import pytest_benchmark_generate_machine_info
 from pytest_benchmark.stats import Stats
-from pytest_benchmark.utils import get_commit_info
 
 from benchmarks.analysis.reading.fields import SCHEMA
 from benchmarks.distributed.cases import RankedCase
@@ -21,7 +19,7 @@ from benchmarks.distributed.measuring import Measured
 from benchmarks.machine.cards import find_card
 from benchmarks.machine.conditions import Watch, environment
 from benchmarks.measure import device_name
-from benchmarks.provenance import KERNELS
+from benchmarks.provenance import KERNELS, commit_of
 from benchmarks.survival.writing import FINISHED, KILLED, write
 
 BEGUN = "the session ended while it was measured"
@@ -49,7 +47,7 @@ class Book:
         machine["devices"] = {device: device_name(device)}
         self._head = {
             "machine_info": machine,
-            "commit_info": _commit(),
+            "commit_info": commit_of(KERNELS),
             "datetime": datetime.now(UTC).isoformat(),
             "version": pytest_benchmark_version,
         }
@@ -135,9 +133,3 @@ class Book:
 
     def _entry(self, case: RankedCase, outcome: str, reason: str) -> dict[str, Any]:
         return {**self._fields(case), "outcome": outcome, "reason": reason}
-
-
-def _commit() -> dict[str, Any]:
-    with chdir(KERNELS):
-        found: dict[str, Any] = get_commit_info()  # type: ignore[no-untyped-call]
-    return found

@@ -20,7 +20,7 @@ from benchmarks.analysis.reading.setting import Setting
 ORDER: tuple[TimeVerdict, ...] = ("slower", "faster", "inconclusive", "same")
 """Verdicts on time, what is worth reading first."""
 ENERGY_ORDER: tuple[EnergyVerdict, ...] = ("larger", "smaller", "inconclusive", "same")
-"""Verdicts on energy, likewise."""
+"""Verdicts on energy, what is worth reading first."""
 QUANTITIES = {
     "flops": ("FLOPs", "FLOP"),
     "macs": ("MACs", "MAC"),

@@ -37,7 +37,7 @@ from benchmarks.analysis.document import Section, Table
 from benchmarks.analysis.reading.setting import Case
 
 MOST_ROWS, MOST_OPEN = 40, 10
-"""Where tables are cut, and their inconclusive cases; comparison.json holds common_changes."""
+"""Where tables are cut, and their inconclusive cases; comparison.json holds everything."""
 
 
 def sections(comparison: Comparison) -> list[Section]:

@@ -26,9 +26,9 @@ class Times:
         median_s: Median of the unit values, each the median of its repetitions' medians.
         mean_s: Mean of the unit values.
         std_s: Standard deviation of the unit values, NaN for one unit.
-        stderr_s: Standard error of their mean, likewise.
+        stderr_s: Standard error of their mean, NaN for one unit.
         interval_low_s: Lower end of Student's 95 % interval of the geometric mean, NaN for one unit.
-        interval_high_s: Upper end of it, likewise.
+        interval_high_s: Upper end of it, NaN for one unit.
         unit_low_s: The smallest unit value.
         unit_high_s: The largest unit value.
         min_s: The shortest of all rounds.

@@ -78,7 +78,7 @@ class Series:
         min_bytes_exponent: Exponent of the bytes that it reads and writes at least, likewise.
         peak_bytes_exponent: Exponent of its peak memory, likewise.
         energy_j: Joules of a call at each length; empty where none is known.
-        energy_exponent: How its energy grows, with the run as the unit; None likewise.
+        energy_exponent: How its energy grows, with the run as the unit; None where no energy is known.
         cache_bytes: Bytes that are kept of each context between two calls; empty where nothing is.
         cache_bytes_exponent: Exponent of these.
         laws: What it says of the laws of growth.

@@ -41,7 +41,7 @@ def labelled(summary: Summary, cases: pd.DataFrame) -> tuple[Summary, pd.DataFra
 
 
 def with_labels(summary: Summary) -> Summary:
-    """The summary alone, likewise."""
+    """The summary, with what each kernel computes in its name where that was not checked."""
     unchecked = _unchecked(summary)
     if not unchecked:
         return summary

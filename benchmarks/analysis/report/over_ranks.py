@@ -20,9 +20,9 @@ class RankPoint:
         median_s: Median of the time of the slowest rank.
         speedup: Time of one rank at the same length over it; None where one rank was not measured there.
         efficiency: That over the ranks: 1 where they share the work without any loss.
-        weak_efficiency: Time of one rank at the length of one part over it, likewise.
+        weak_efficiency: Time of one rank at the length of one part over it; None where that was not measured.
         exchanged_bytes: Bytes that a rank received in a call, counted from what was issued.
-        predicted_exchanged_bytes: The same by the law of its kernel, None where that states none.
+        predicted_exchanged_bytes: Bytes that it receives by the law of its kernel; None where that has none.
         exposed_share: The share of the time that goes when nothing is exchanged; None where not measured.
     """
 
