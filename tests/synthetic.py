@@ -101,7 +101,7 @@ class Run:
             "datetime": "2025-01-01T00:00:00+00:00",
             "version": "5.3.1",
             "not_measured": [self._left_out(*entry) for entry in self.not_measured],
-            "run": {"seed": self.seed, "repetitions": self.repetitions},
+            "run": {"seed": self.seed, "repetitions": self.repetitions, "options": ""},
         }
 
     def write(self, path: Path) -> Path:

@@ -190,9 +190,12 @@ def test_a_kernel_of_ones_own_stands_first(tmp_path: Path) -> None:
     assert answer.index("mine beats") < answer.index("linear-chunked beats")
 
 
-def test_commands_for_more_certainty_name_where_a_kernel_of_ones_own_is(tmp_path: Path) -> None:
-    path = written(tmp_path / "out.json", own="mine", own_options="--kernel-from='my file.py:mine'")
+@pytest.mark.parametrize("known", [True, False])
+def test_commands_for_more_certainty_name_where_a_kernel_of_ones_own_is(known: bool, tmp_path: Path) -> None:
+    own = "--kernel-from='my file.py:mine'"
+    path = written(tmp_path / "out.json", own="mine", own_options=own, options=own if known else None)
     text = console(path)
+    assert ("Give this command the options of this run:" in " ".join(text.split())) is not known
     assert "python -m benchmarks run -o runs/ '--kernel-from=my file.py:mine'" in text
     assert "--kernel mine" not in text
 
