@@ -157,7 +157,15 @@ def on_a_terminal(words: list[str], until: str = "") -> tuple[int, str]:
     """The exit code and all output of a command on a terminal, interrupted once it has written `until`."""
     ours, theirs = pty.openpty()
     env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80"}
-    process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    process = subprocess.Popen(
+        words,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=env,
+        # A shell that runs tests in its background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     os.close(theirs)
     text, began = b"", time.monotonic()
     while time.monotonic() - began < 200:
