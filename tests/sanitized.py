@@ -98,6 +98,33 @@ def served_forms(dtype: torch.dtype) -> int:
     return calls
 
 
+def served_packed(dtype: torch.dtype) -> int:
+    """Calls on packed sequences, with and without states; how many."""
+    calls = 0
+    packed = ((), (0, 0), (1, 64, 0, 65, 3), (700, 1, 0, 300))
+    for lengths, (D, E), causal, behind in product(packed, ((1, 1), (17, 33)), (False, True), (False, True)):
+        heads, total, count = (6, 2, 2), sum(lengths), len(lengths)
+        inputs = [torch.randn(1, h, total, w).to(dtype) for h, w in zip(heads, (D, D, E), strict=True)]
+        wide = torch.promote_types(dtype, torch.float32)
+        state = State(torch.randn(count, 2, D, E, dtype=wide), torch.rand(count, 2, D, dtype=wide))
+        inputs = [x.requires_grad_() for x in (*inputs, *state)]
+        given: dict[str, Any] = {
+            "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0),
+            "causal": causal,
+            "eps": 1.0,
+        }
+        torch.set_num_threads(THREADS[calls % 2])
+        if behind:
+            out, last = linear_native(*inputs[:3], initial_state=state, return_state=True, **given)
+            total_of = out.sum() + last.S.sum()
+        else:
+            total_of = linear_native(*inputs[:3], **given).sum()
+        torch.set_num_threads(THREADS[calls // 2 % 2])
+        torch.autograd.grad(total_of, inputs, allow_unused=True)
+        calls += 1
+    return calls
+
+
 def call(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, threads: tuple[int, int]) -> None:
     """A forward and a backward; of a sum the gradient has strides of 0."""
     inputs = [x.detach().requires_grad_() for x in (q, k, v)]
@@ -112,7 +139,7 @@ def refused() -> int:
     found = 0
     for misfit, causal in product(MISFITS.values(), (False, True)):
         for operator in (linear_native, torch.ops.attention.linear_native):
-            options = () if operator is linear_native else (causal, "elu", 1e-6, True)
+            options = () if operator is linear_native else (causal, "elu", 1e-6, None, True)
             try:
                 operator(*misfit(*three(tokens=700)), *options)
             except ValueError:
@@ -126,7 +153,7 @@ if __name__ == "__main__":
         reasons = [reason for reason in pool.map(missing, programs, 2 * list(STORAGE)) if reason]
     assert not reasons, reasons
     calls = sum(map(served, STORAGE)) + sum(map(served_with_gates, STORAGE))
-    calls += sum(map(served_forms, STORAGE))
+    calls += sum(map(served_forms, STORAGE)) + sum(map(served_packed, STORAGE))
     q, k, v = (torch.randn(LARGE[:3] + (width,)) for width in LARGE[3:] + LARGE[4:])
     call(q, k, v, True, "elu", (3, 3))
     print(calls, refused())

@@ -124,7 +124,7 @@ def test_dtypes_may_differ_under_autocast_where_torch_brings_them_together() -> 
     with torch.autocast("cpu", torch.bfloat16):
         out = get_kernel("standard-explicit").function(q.bfloat16(), k, v)
         with pytest.raises(ValueError, match="linear-native takes q"):
-            torch.ops.attention.linear_native(q.bfloat16(), k, v, True, "elu", 1e-6, False)
+            torch.ops.attention.linear_native(q.bfloat16(), k, v, True, "elu", 1e-6, None, False)
     assert out.shape == v.shape
     on_meta = [x.to("meta") for x in (q, k.half(), v)]
     with pytest.raises(ValueError, match="standard-explicit takes q"):
@@ -155,10 +155,10 @@ def test_misfits_are_refused_without_a_library(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_further_tensor_without_memory_is_refused() -> None:
     q, k, v = three()
-    out, inverse, states = torch.ops.attention.linear_native(q, k, v, True, "elu", 1e-6, True)
+    out, inverse, states = torch.ops.attention.linear_native(q, k, v, True, "elu", 1e-6, None, True)
     for kept in ((out.to("meta"), inverse, states), (out, inverse.to("meta"), states)):
         with pytest.raises(ValueError, match="linear-native takes tensors of one device"):
-            torch.ops.attention.linear_native_backward(out, q, k, v, *kept, True, "elu")
+            torch.ops.attention.linear_native_backward(out, q, k, v, *kept, True, "elu", None)
     out, den, states = torch.ops.attention.linear_chunked(q, k, v, True, "elu", 1e-6, 64, True)
     with pytest.raises(ValueError, match="linear-chunked takes tensors of one device"):
         torch.ops.attention.linear_chunked_backward(

@@ -34,10 +34,10 @@ def state(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 FORWARD: dict[str, Callable[..., Any]] = {
-    "linear-native": lambda q, k, v, phi="elu": ops.linear_native(q, k, v, True, phi, 1e-6, True),
+    "linear-native": lambda q, k, v, phi="elu": ops.linear_native(q, k, v, True, phi, 1e-6, None, True),
     "linear-chunked": lambda q, k, v, phi="elu": ops.linear_chunked(q, k, v, True, phi, 1e-6, 32, True),
     "linear-native with state": lambda q, k, v, phi="elu": ops.linear_native_with_state(
-        q, k, v, *state(*three()[1:]), True, phi, 1e-6, True
+        q, k, v, *state(*three()[1:]), True, phi, 1e-6, None, True
     ),
     "linear-native step": lambda q, k, v, phi="elu": ops.linear_native_step_(
         q, k, v, *state(*three()[1:]), phi, 1e-6
@@ -104,19 +104,19 @@ def kept(name: str) -> tuple[dict[str, Tensor], Callable[..., Any]]:
     q, k, v = three()
     do = torch.randn_like(v)
     if name == "linear-native":
-        out, inverse, states = ops.linear_native(q, k, v, False, "elu", 1e-6, True)
+        out, inverse, states = ops.linear_native(q, k, v, False, "elu", 1e-6, None, True)
         tensors = {"do": do, "q": q, "k": k, "v": v, "out": out, "inverse": inverse, "states": states}
-        return tensors, lambda *x: ops.linear_native_backward(*x, False, "elu")
+        return tensors, lambda *x: ops.linear_native_backward(*x, False, "elu", None)
     if name == "linear-chunked":
         out, den, states = ops.linear_chunked(q, k, v, True, "elu", 1e-6, 32, True)
         tensors = {"grad_out": do, "q": q, "k": k, "v": v, "out": out, "den": den, "states": states}
         return tensors, lambda *x: ops.linear_chunked_backward(*x, True, "elu", 32)
     if name == "linear-native with state":
         S, z = state(k, v)
-        out, *_, inverse, states = ops.linear_native_with_state(q, k, v, S, z, False, "elu", 1e-6, True)
+        out, *_, inverse, states = ops.linear_native_with_state(q, k, v, S, z, False, "elu", 1e-6, None, True)
         tensors = {"do": do, "dS": S, "dz": z, "q": q, "k": k, "v": v, "S0": S, "z0": z}
         tensors |= {"out": out, "inverse": inverse, "states": states}
-        return tensors, lambda *x: ops.linear_native_with_state_backward(*x, False, "elu")
+        return tensors, lambda *x: ops.linear_native_with_state_backward(*x, False, "elu", None)
     if name == "linear-chunked with state":
         S, z = state(k, v)
         out, *_, den, states = ops.linear_chunked_with_state(q, k, v, S, z, True, "elu", 1e-6, 32, True)
@@ -169,9 +169,9 @@ def test_a_backward_refuses_an_argument_that_is_not_of_its_forward(name: str, ar
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_backward_of_linear_native_refuses_sums_of_the_other_mode(causal: bool) -> None:
     q, k, v = three()
-    results = ops.linear_native(q, k, v, causal, "elu", 1e-6, True)
+    results = ops.linear_native(q, k, v, causal, "elu", 1e-6, None, True)
     with pytest.raises(ValueError, match="linear-native takes states"):
-        ops.linear_native_backward(torch.ones_like(v), q, k, v, *results, not causal, "elu")
+        ops.linear_native_backward(torch.ones_like(v), q, k, v, *results, not causal, "elu", None)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_overlapping_and_gapped_values_of_linear_native_give_an_output_of_whole_
     room = torch.randn(10_000)
     for strides in ((1, 8, 24, 1), (1, 7, 50, 1), (0, 0, 1, 1), (0, 0, 0, 1), (3, 2, 1, 1)):
         v = room.as_strided((2, 3, 70, 8), strides)
-        out = ops.linear_native(q, k, v, causal, "elu", 1e-6, False)[0]
+        out = ops.linear_native(q, k, v, causal, "elu", 1e-6, None, False)[0]
         assert relative_error(out, REFERENCES["linear"](q, k, v, causal=causal)) < 1e-5
 
 

@@ -176,7 +176,7 @@ def test_torch_checks_first_and_second_derivatives_in_both_modes(backend: str) -
 
 def test_an_operator_of_a_graph_refuses_tangents_instead_of_dropping_them() -> None:
     for operator, options in (
-        (torch.ops.attention.linear_native, (False, "elu", 1e-6, False)),
+        (torch.ops.attention.linear_native, (False, "elu", 1e-6, None, False)),
         (torch.ops.attention.linear_chunked, (False, "elu", 1e-6, 64, False)),
     ):
         with pytest.raises(RuntimeError, match="carries no tangents of forward mode"):

@@ -102,19 +102,24 @@ class NormalisedSums(Function):
 
 @dataclass(frozen=True)
 class PackedSums(Function):
-    """Linear attention of packed sequences, each by itself."""
+    """Linear attention of packed sequences, each by itself and behind a state of its own if there are any."""
 
     one: NormalisedSums
     cu_seqlens: Tensor
 
     def _tangent(self, x: Tensors, h: Tensors) -> Tensors:
-        places = sequences(self.cu_seqlens, x[0].shape[2])
-        parts = [self.one.tangent(_cut(x, place), _cut(h, place)) for place in places]
-        return (torch.cat([tangent for (tangent,) in parts], 2),)
+        places = list(enumerate(sequences(self.cu_seqlens, x[0].shape[2])))
+        if not places:
+            return x[2].new_zeros(*x[0].shape[:3], x[2].shape[3]), *x[3:]
+        parts = [self.one.tangent(_cut(x, *place), _cut(h, *place)) for place in places]
+        tangents, *states = zip(*parts, strict=True)
+        return torch.cat(tangents, 2), *(torch.stack(each, 1).flatten(0, 1) for each in states)
 
 
-def _cut(x: Tensors, place: slice) -> Tensors:
-    return tuple(each[:, :, place] for each in x)
+def _cut(x: Tensors, number: int, place: slice) -> Tensors:
+    """A sequence of packed tensors, and its state; B counts the sequences of each batch there."""
+    states = (each.reshape(x[0].shape[0], -1, *each.shape[1:])[:, number] for each in x[3:])
+    return *(each[:, :, place] for each in x[:3]), *states
 
 
 def _joined(state: list[Tensor]) -> Tensor:

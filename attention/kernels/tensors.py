@@ -168,14 +168,18 @@ def check_shape(
 
 
 def check_state(
-    kernel: str, S: Tensor, z: Tensor, k: Tensor, v: Tensor, names: tuple[str, str] = ("S0", "z0")
-) -> None:
+    kernel: str, S: Tensor, z: Tensor, k: Tensor, v: Tensor, names: tuple[str, str] = ("S0", "z0"),
+    sequences: int = 1,
+) -> None:  # fmt: skip
     """Refuse what is no S ``[B, Hkv, D, Dv]`` and z ``[B, Hkv, D]`` in float32, or float64 of such keys.
+
+    Of packed ``sequences`` B counts each.
 
     Raises:
         ValueError: another shape, dtype or device.
     """
-    shape, wide = (*k.shape[:2], k.shape[3], v.shape[3]), torch.promote_types(k.dtype, torch.float32)
+    shape = (k.shape[0] * sequences, k.shape[1], k.shape[3], v.shape[3])
+    wide = torch.promote_types(k.dtype, torch.float32)
     for name, x, size in zip(names, (S, z), (shape, shape[:3]), strict=True):
         check_shape(kernel, name, x, size, k, wide)
 

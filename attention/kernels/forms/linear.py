@@ -59,7 +59,8 @@ def attend(
     cu_seqlens: Tensor | None = None,
     initial_state: State | None = None,
     return_state: bool = False,
-    packed: Callable[..., Tensor] | None = None,
+    packed: Core | None = None,
+    states: bool = False,
     **options: Any,
 ) -> Any:
     """The output ``[B, Hq, Nq, Dv]`` in any form, with the last state where asked for.
@@ -76,8 +77,9 @@ def attend(
         cu_seqlens: of packed sequences.
         initial_state: of what came before.
         return_state: whether to return (output, state).
-        packed: of a kernel that has it, ``packed(q, k, v, cu_seqlens, *, causal, phi, eps, **options)``: the
-            output of packed sequences without states; else they are computed one by one.
+        packed: of a kernel that has it, its core of packed sequences, ``cu_seqlens`` behind the state, of
+            which there is one for each sequence; else they are computed one by one.
+        states: whether that core takes and makes states; else sequences with any are computed one by one.
         options: What else the core takes.
 
     Raises:
@@ -102,13 +104,17 @@ def attend(
     elif cu_seqlens is None:
         state = checked_state(initial_state, q, k, v)
         out, last = _aligned(core, q, k, v, state, causal, return_state, phi=phi, eps=eps, **options)
-    elif packed is not None and initial_state is None and not return_state:
-        check_packed(cu_seqlens, q, k)
-        out = packed(q, k, v, cu_seqlens, causal=causal, phi=phi, eps=eps, **options)
+    elif packed is not None and (states or (initial_state is None and not return_state)):
+        ends = check_packed(cu_seqlens, q, k)
+        state = checked_state(initial_state, q, k, v, batch=len(ends) - 1)
+        out, last = packed(
+            q, k, v, state, ends, causal=causal, final=return_state, phi=phi, eps=eps, **options
+        )
     else:
-        ends = sequences(check_packed(cu_seqlens, q, k), q.shape[2])
-        state = checked_state(initial_state, q, k, v, batch=len(ends))
-        out, last = _one_by_one(core, q, k, v, state, ends, causal, return_state, phi=phi, eps=eps, **options)
+        places = sequences(check_packed(cu_seqlens, q, k), q.shape[2])
+        state = checked_state(initial_state, q, k, v, batch=len(places))
+        options |= {"phi": phi, "eps": eps}
+        out, last = _one_by_one(core, q, k, v, state, places, causal, return_state, **options)
     out = out if out.dtype is dtype else out.to(dtype)
     return (out, last) if return_state else out
 
@@ -163,9 +169,9 @@ def by_key_heads(q: Tensor, kv_heads: int) -> Tensor:
     return q.reshape(batch, kv_heads, heads // max(1, kv_heads), tokens, width)
 
 
-def begun(state: State | None, k: Tensor, v: Tensor) -> State:
+def begun(state: State | None, k: Tensor, v: Tensor, batch: int | None = None) -> State:
     """The state before these keys and values, of zeros where there is none."""
-    return _empty_state(k, v, batch=k.shape[0]) if state is None else state
+    return _empty_state(k, v, batch=k.shape[0] if batch is None else batch) if state is None else state
 
 
 def _empty_state(k: Tensor, v: Tensor, batch: int) -> State:

@@ -57,11 +57,16 @@ def check_packed(cu_seqlens: object, q: Tensor, k: Tensor) -> Tensor:
     if q.shape[0] != 1 or q.shape[2] != k.shape[2]:
         raise ValueError(f"packed sequences are [1, H, total, D], as many queries as keys; {shapes}")
     if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_ends(cu_seqlens.tolist(), q.shape[2])
+        check_ends(cu_seqlens.tolist(), q.shape[2])
     return cu_seqlens
 
 
-def _check_ends(ends: Sequence[int], tokens: int) -> None:
+def check_ends(ends: Sequence[int], tokens: int) -> None:
+    """Refuse what are no ends of packed sequences.
+
+    Raises:
+        ValueError: values that do not ascend from 0 to the number of tokens.
+    """
     if ends[0] != 0 or ends[-1] != tokens or any(a > b for a, b in pairwise(ends)):
         raise ValueError(f"cu_seqlens must ascend from 0 to the {tokens} tokens; got {f'{ends[:8]}':.60}")
 
@@ -74,7 +79,7 @@ def sequences(cu_seqlens: Tensor, tokens: int) -> list[slice]:
     """
     ends: Sequence[int] = cu_seqlens.tolist()
     if not torch.compiler.is_compiling():
-        _check_ends(ends, tokens)
+        check_ends(ends, tokens)
     return [slice(a, b) for a, b in pairwise(ends)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -52,29 +53,63 @@ def scratch_size(head_dim: int, value_dim: int, itemsize: int) -> int:
     return plan.scratch_size(head_dim, value_dim, itemsize) + 2 * keys + plan.CHUNK * max(keys, values)
 
 
-def forward_terms(sizes: Sizes, causal: bool, threads: int) -> dict[str, int]:
-    """MACs: V'k of each segment, and where causal k'v once more, QK' and AV; qS."""
+def forward_terms(
+    sizes: Sizes, causal: bool, threads: int, packed: Sequence[int] | None = None, brief: bool = True
+) -> dict[str, int]:
+    """MACs: V'k of each segment, and where causal k'v once more, QK' and AV; qS.
+
+    Of packed sequences of these lengths, those of one chunk are scores alone where ``brief``: without states.
+    """
     n, d, dv, rows = sizes.keys, sizes.width, sizes.value_width, sizes.query_rows
-    count = plan.segments(n, sizes.key_heads, threads)
-    before = sizes.key_heads * ((count - 1) * plan.segment_tokens(n, count) if causal else n)
-    terms = {"states": before * d * dv, "readout": rows * d * dv, "normaliser": (before + rows) * d}
+    lengths, short, size = _lengths(sizes, n, threads, packed, brief)
+    walked = n - sum(short)
+    before = sizes.key_heads * (sum(max(0, x - 1) // size * size for x in lengths) if causal else walked)
+    readout = sizes.query_heads * (sizes.queries - sum(short)) * d * dv
+    terms = {"states": before * d * dv, "readout": readout, "normaliser": (before + rows) * d}
+    scores = sizes.query_heads * _scores(lengths, short, causal)
     if causal:
-        scores = sizes.query_heads * plan.unmasked_scores(n)
-        terms["states"] += sizes.key_rows * d * dv
-        terms |= {"scores": scores * d, "weighted_values": scores * dv}
-    return terms
+        terms["states"] += sizes.key_heads * walked * d * dv
+    return terms | ({"scores": scores * d, "weighted_values": scores * dv} if causal or short else {})
 
 
-def backward_terms(sizes: Sizes, causal: bool, threads: int) -> dict[str, int]:
-    """MACs: G'q, then G S', V U' and k U; where causal V'k, G'q and q'g, and scores thrice."""
-    n, d, dv, rows, keys = sizes.queries, sizes.width, sizes.value_width, sizes.query_rows, sizes.key_rows
-    first = plan.segment_tokens(n, plan.segments(n, sizes.key_heads, threads))
-    before = sizes.query_heads * (max(0, n - first) if causal else n)
+def backward_terms(
+    sizes: Sizes, causal: bool, threads: int, packed: Sequence[int] | None = None, brief: bool = True
+) -> dict[str, int]:
+    """MACs: G'q, then G S', V U' and k U; where causal V'k, G'q and q'g, and scores thrice.
+
+    Of packed sequences of these lengths, those of one chunk are scores alone where ``brief``: without states.
+    Without a mask the others of one segment kept no V'k, which is computed once more.
+    """
+    n, d, dv = sizes.queries, sizes.width, sizes.value_width
+    lengths, short, size = _lengths(sizes, n, threads, packed, brief)
+    walked = n - sum(short)
+    rows = sizes.query_heads * walked
+    keys = sizes.key_heads * (walked if packed is not None else sizes.keys)
+    before = sizes.query_heads * (sum(max(0, x - size) for x in lengths) if causal else walked)
+    if packed is not None and not causal:
+        before += sizes.key_heads * (sum(x for x in lengths if x <= size) - sum(short))
     terms = {"states": before * d * dv, "readout": (rows + 2 * keys) * d * dv}
     terms["normaliser"] = (before + rows + keys) * d
+    scores = sizes.query_heads * _scores(lengths, short, causal)
     if causal:
-        scores = sizes.query_heads * plan.unmasked_scores(n)
         terms["states"] += (keys + 2 * rows) * d * dv
-        terms["normaliser"] += (keys + rows) * d + 2 * scores
-        terms |= {"scores": scores * (2 * dv + d), "weighted_values": scores * (2 * d + dv)}
-    return terms
+        terms["normaliser"] += (keys + rows) * d
+    terms["normaliser"] += 2 * scores
+    return terms | (
+        {"scores": scores * (2 * dv + d), "weighted_values": scores * (2 * d + dv)} if causal or short else {}
+    )
+
+
+def _lengths(
+    sizes: Sizes, tokens: int, threads: int, packed: Sequence[int] | None, brief: bool
+) -> tuple[Sequence[int], list[int], int]:
+    """Of the sequences, of those that are scores alone, and of a segment."""
+    size = max(1, plan.segment_tokens(tokens, plan.segments(tokens, sizes.key_heads, threads)))
+    if packed is None:
+        return [tokens], [], size
+    return packed, [x for x in packed if x <= plan.CHUNK] if brief else [], size
+
+
+def _scores(lengths: Sequence[int], short: Sequence[int], causal: bool) -> int:
+    """Of a head: those not masked, within each chunk where causal, else of the sequences of one chunk."""
+    return sum(map(plan.unmasked_scores, lengths)) if causal else sum(x * x for x in short)

@@ -41,24 +41,26 @@ def linear_native(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[LinearOptio
         ValueError: shapes, dtypes or devices that do not fit together, a device other than the CPU, a dtype
             it does not have, or no C++ compiler to build it.
     """
-    return attend(_native, q, k, v, **options)
+    return attend(_native, q, k, v, packed=_native, states=True, **options)
 
 
 def _native(
-    q: Tensor, k: Tensor, v: Tensor, state: State | None, *, causal: bool, final: bool, phi: str, eps: float
-) -> tuple[Tensor, State | None]:
+    q: Tensor, k: Tensor, v: Tensor, state: State | None, cu_seqlens: Tensor | None = None, *, causal: bool,
+    final: bool, phi: str, eps: float,
+) -> tuple[Tensor, State | None]:  # fmt: skip
     if reason := refusal(PROGRAM, q.device.type, q.dtype):
         raise ValueError(f"linear-native cannot serve q {tuple(q.shape)}, v {tuple(v.shape)}: {reason}")
     q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
     if state is None and not final:
         if differentiated(q, k, v):
-            return native_differentiable(q, k, v, causal, phi, eps)[0], None
-        return native_forward(q, k, v, causal, phi, eps, False)[0], None
-    tensors = (q, k, v, *begun(state, k, v))
+            return native_differentiable(q, k, v, causal, phi, eps, cu_seqlens)[0], None
+        return native_forward(q, k, v, causal, phi, eps, cu_seqlens, False)[0], None
+    batch = None if cu_seqlens is None else len(cu_seqlens) - 1
+    tensors = (q, k, v, *begun(state, k, v, batch))
     if differentiated(*tensors):
-        out, S, z, *_ = native_with_state_differentiable(*tensors, causal, phi, eps)
+        out, S, z, *_ = native_with_state_differentiable(*tensors, causal, phi, eps, cu_seqlens)
     else:
-        out, S, z, *_ = native_with_state(*tensors, causal, phi, eps, False)
+        out, S, z, *_ = native_with_state(*tensors, causal, phi, eps, cu_seqlens, False)
     return out, State(S, z)
 
 

@@ -9,40 +9,45 @@
 // is summed beside it. Backward, dq: G, V, k; and from the end, with triu, dk: V, G, q and dv: k, q, g. Without a
 // mask T is the sum over all tokens. Where heads are fewer than cores a sequence is cut into segments, whose sums
 // are made first: V'k, whose transpose is S and whose last row z, and G'q. They begin with the state of the tokens
-// before, and with the gradient of the last state. Heads of queries that share one of keys are taken in turn.
+// before, and with the gradient of the last state. Heads of queries that share one of keys are taken in turn. Packed
+// sequences are cut into segments of their own; one of a single chunk is a product of scores, with or without a mask.
+#include "pieces.h"
 #include "step.h"
 
 namespace {
 
 // Beside the scratch that all programs have: the normaliser z before a chunk and within, and a second result.
-class Attention : Chunks {
+class Attention : Pieces {
     const bool causal;
 
   public:
-    explicit Attention(const Call& call) : Chunks(call), causal(call.causal) {}
+    explicit Attention(const Call& call) : Pieces(call), causal(call.causal) {}
 
     void forward() {
         expect(call.out, E);
-        sum_segments(KEYS, 0, causal ? call.segments - 1 : call.segments);
-        each_segment(0, call.query_segments, [&](long head, long segment, Scratch& s) {
-            gather(s, KEYS, head, 0, causal ? segment : call.segments);
+        sum_pieces(KEYS);
+        each_segment(0, count(QUERIES), [&](long head, long i, Scratch& s) {
+            const Piece own = piece(QUERIES, i);
+            const bool alone = brief(own), seen = causal || alone;
             R* z = s.beside;
-            memcpy(z, s.T + E * key_row, key_row * sizeof(R));
-            each_chunk(segment, false, [&](long n, long c) {
+            if (alone) memset(z, 0, key_row * sizeof(R));
+            else gather(s, KEYS, head, i), memcpy(z, s.T + E * key_row, key_row * sizeof(R));
+            each_chunk(own.begin, own.end, false, [&](long n, long c) {
                 Operand k{s.k, key_row, D}, v{s.v, value_row, E};
-                if (causal) load_side(s, KEYS, head, n, c), turn(s, k, c);
+                if (seen) load_side(s, KEYS, head, n, c), turn(s, k, c);
+                if (seen && !causal) add_tokens(s, c);
                 each_query_head(head, [&](long own) {
                     Operand q{s.q, key_row, D};
                     load_mapped(s.q, call.q, own, n, c);
                     R* inverse = call.inverse + own * call.q.tokens + n;
                     normalise(s, inverse, c);
-                    if (causal) see(s, s.result, q, k, v, c, LOWER, false);
-                    product<R>(s.result, value_row, {s.q, key_row, 1}, s.U, value_row, c, padded<R>(E), D, causal);
+                    if (seen) see(s, s.result, q, k, v, c, causal ? LOWER : FULL, false);
+                    if (!alone) product<R>(s.result, value_row, {s.q, key_row, 1}, s.U, value_row, c, padded<R>(E), D, causal);
                     write_rows(call.out, own, n, s, c, inverse);
                 });
-                if (causal) add(s.U, k, v, c), add_tokens(s, c);
-            }, QUERIES);
-            if (segment == (causal ? call.segments - 1 : 0)) write_state(call.last, head, s.U, z);
+                if (causal && !alone) add(s.U, k, v, c), add_tokens(s, c);
+            });
+            if (i == (causal ? own.last - 1 : own.first)) write_state(state_at(head, own.sequence), s.U, z);
         });
     }
 
@@ -50,46 +55,52 @@ class Attention : Chunks {
         expect(call.dq, D);
         expect(call.dk, D);
         expect(call.dv, E);
-        each_segment(0, call.query_segments, [&](long head, long segment, Scratch& s) {
-            gather(s, KEYS, head, 0, causal ? segment : call.segments);
-            each_chunk(segment, false, [&](long n, long c) {
+        each_segment(0, count(QUERIES), [&](long head, long i, Scratch& s) {
+            const Piece own = piece(QUERIES, i);
+            const bool alone = brief(own), seen = causal || alone;
+            if (!alone) gather(s, KEYS, head, i);
+            each_chunk(own.begin, own.end, false, [&](long n, long c) {
                 Operand g{s.g, value_row, E + 1}, v{s.v, value_row, E + 1}, k{s.k, key_row, D};
-                if (causal) load_side(s, KEYS, head, n, c), turn(s, v, c);
+                if (seen) load_side(s, KEYS, head, n, c), turn(s, v, c);
                 each_query_head(head, [&](long own) {
                     load_side(s, QUERIES, own, n, c);
-                    if (causal) see(s, s.result, g, v, k, c, LOWER, false);
-                    product<R>(s.result, key_row, {s.g, value_row, 1}, s.T, key_row, c, padded<R>(D), E + 1, causal);
+                    if (seen) see(s, s.result, g, v, k, c, causal ? LOWER : FULL, false);
+                    if (!alone) product<R>(s.result, key_row, {s.g, value_row, 1}, s.T, key_row, c, padded<R>(D), E + 1, causal);
                     write_gradient(call.dq, own, n, s, s.q, c);
                 });
-                if (causal) add(s.T, v, k, c);
-            }, QUERIES);
+                if (causal && !alone) add(s.T, v, k, c);
+            });
         });
-        long first = causal ? 1 : 0;
-        sum_segments(QUERIES, first, call.query_segments - first);
-        each_segment(0, call.segments, [&](long head, long segment, Scratch& s) {
-            gather(s, QUERIES, head, causal ? segment + 1 : 0, call.query_segments);
+        sum_pieces(QUERIES);
+        each_segment(0, count(KEYS), [&](long head, long i, Scratch& s) {
+            const Piece own = piece(KEYS, i);
+            const bool alone = brief(own), seen = causal || alone;
+            if (!alone) gather(s, QUERIES, head, i);
             R* dk = s.beside + 2 * key_row;
-            each_chunk(segment, true, [&](long n, long c) {
+            each_chunk(own.begin, own.end, true, [&](long n, long c) {
                 Operand v{s.v, value_row, E + 1}, k{s.k, key_row, D};
                 load_side(s, KEYS, head, n, c);
-                product<R>(dk, key_row, {s.v, value_row, 1}, s.T, key_row, c, padded<R>(D), E + 1);
-                product<R>(s.result, value_row, {s.k, key_row, 1}, s.U, value_row, c, padded<R>(E), D);
-                if (causal) each_query_head(head, [&](long own) {
+                if (!alone) {
+                    product<R>(dk, key_row, {s.v, value_row, 1}, s.T, key_row, c, padded<R>(D), E + 1);
+                    product<R>(s.result, value_row, {s.k, key_row, 1}, s.U, value_row, c, padded<R>(E), D);
+                }
+                bool adding = !alone;
+                if (seen) each_query_head(head, [&](long own) {
                     Operand g{s.g, value_row, E + 1}, narrow{s.g, value_row, E}, q{s.q, key_row, D};
                     load_side(s, QUERIES, own, n, c);
                     turn(s, g, c);
-                    see(s, dk, v, g, q, c, UPPER, true);
+                    see(s, dk, v, g, q, c, causal ? UPPER : FULL, adding);
                     turn(s, q, c);
-                    see(s, s.result, k, q, narrow, c, UPPER, true);
-                    add(s.T, g, q, c);
-                    add(s.U, q, narrow, c);
+                    see(s, s.result, k, q, narrow, c, causal ? UPPER : FULL, adding);
+                    if (!alone) add(s.T, g, q, c), add(s.U, q, narrow, c);
+                    adding = true;
                 });
                 write_rows(call.dv, head, n, s, c, nullptr);
                 std::swap(s.result, dk);
                 write_gradient(call.dk, head, n, s, s.k, c);
                 std::swap(s.result, dk);
             });
-            if (segment == 0) write_state(call.last, head, s.U, s.T + E * key_row);
+            if (i == own.first) write_state(state_at(head, own.sequence), s.U, s.T + E * key_row);
         });
     }
 
@@ -100,46 +111,60 @@ class Attention : Chunks {
 
     // --- the sums --------------------------------------------------------------------------------------------
 
-    void sum_segments(Side side, long first, long count) {
-        if (count < 1) return;
-        each_segment(first, count, [&](long head, long segment, Scratch& s) {
-            R* total = state(side, head, segment);
+    // The sums that other pieces build on: where causal all but those of the last (of queries: the first) of each sequence.
+    void sum_pieces(Side side) {
+        if (!summed() || (causal && !call.ends && count(side) == 1)) return;
+        each_segment(0, count(side), [&](long head, long i, Scratch& s) {
+            const Piece own = piece(side, i);
+            if (own.slot < 0 || (causal && i == (side == KEYS ? own.last - 1 : own.first))) return;
+            R* total = state(side, head, own.slot);
             memset(total, 0, (E + 1) * key_row * sizeof(R));
-            each_chunk(segment, false, [&](long n, long c) {
-                const R *left = side == KEYS ? s.v : s.g, *right = side == KEYS ? s.k : s.q;
-                auto sum = [&](long own) {
-                    load_side(s, side, own, n, c);
-                    product<R>(total, key_row, {left, 1, value_row}, right, key_row, E + 1, padded<R>(D), c, true);
-                };
-                side == KEYS ? sum(head) : each_query_head(head, sum);
-            }, side);
+            sum(s, total, side, head, own);
         });
     }
 
-    // T and U: the state before the first segment (QUERIES: the gradient of that behind the last), and the sums of
-    // the segments from `first` to before `last`.
-    void gather(Scratch& s, Side side, long head, long first, long last) {
+    // total += the piece's V'k or G'q.
+    void sum(Scratch& s, R* total, Side side, long head, const Piece& own) {
+        each_chunk(own.begin, own.end, false, [&](long n, long c) {
+            const R *left = side == KEYS ? s.v : s.g, *right = side == KEYS ? s.k : s.q;
+            auto of = [&](long each) {
+                load_side(s, side, each, n, c);
+                product<R>(total, key_row, {left, 1, value_row}, right, key_row, E + 1, padded<R>(D), c, true);
+            };
+            side == KEYS ? of(head) : each_query_head(head, of);
+        });
+    }
+
+    // T and U: the state before the sequence (QUERIES: the gradient of that behind it), and the sums of its pieces; where
+    // causal of those before piece i (QUERIES: after it).
+    void gather(Scratch& s, Side side, long head, long i) {
         const State& begin = side == KEYS ? call.first : call.behind;
+        const Piece own = piece(side, i);
         memset(s.T, 0, value_row * key_row * sizeof(R));
         if (begin.S) {
+            long at = state_at(head, own.sequence);
             memset(s.U, 0, key_row * value_row * sizeof(R));
             for (long d = 0; d < D; d++) {
-                memcpy(s.U + d * value_row, begin.S + (head * D + d) * E, E * sizeof(R));
-                s.U[d * value_row + E] = begin.z[head * D + d];
+                memcpy(s.U + d * value_row, begin.S + (at * D + d) * E, E * sizeof(R));
+                s.U[d * value_row + E] = begin.z[at * D + d];
             }
             transpose<R>(s.T, key_row, s.U, value_row, padded<R>(D), padded<R>(E + 1));
         }
-        for (long segment = first; segment < last; segment++) {
-            const R* sum = state(side, head, segment);
-            for (long i = 0; i < (E + 1) * key_row; i++) s.T[i] += sum[i];
+        long first = causal && side == QUERIES ? i + 1 : own.first;
+        long last = causal && side == KEYS ? i : own.last;
+        if (own.slot >= 0) for (long other = first; other < last; other++) {
+            const R* sum = state(side, head, piece(side, other).slot);
+            for (long j = 0; j < (E + 1) * key_row; j++) s.T[j] += sum[j];
         }
+        else if (!causal) sum(s, s.T, side, head, own);
         transpose<R>(s.U, value_row, s.T, key_row, padded<R>(E), padded<R>(D));
     }
 
-    void write_state(const State& to, long head, const R* S, const R* z) {
+    void write_state(long at, const R* S, const R* z) {
+        const State& to = call.last;
         if (!to.S) return;
-        for (long d = 0; d < D; d++) memcpy(to.S + (head * D + d) * E, S + d * value_row, E * sizeof(R));
-        memcpy(to.z + head * D, z, D * sizeof(R));
+        for (long d = 0; d < D; d++) memcpy(to.S + (at * D + d) * E, S + d * value_row, E * sizeof(R));
+        memcpy(to.z + at * D, z, D * sizeof(R));
     }
 
     // --- a chunk of c tokens ---------------------------------------------------------------------------------
@@ -151,7 +176,7 @@ class Attention : Chunks {
     // result = tri(a b') c, or is added to; b is what was turned.
     void see(Scratch& s, R* result, Operand a, Operand b, Operand c, long tokens, Band band, bool adding) {
         product<R>(s.scores, C, {a.at, a.row, 1}, s.turned, C, tokens, padded<R>(tokens), b.width, false, band);
-        mask(s.scores, C, tokens, band);
+        if (band != FULL) mask(s.scores, C, tokens, band);
         long columns = padded<R>(c.width);
         product<R>(result, c.row, {s.scores, C, 1}, c.at, c.row, tokens, columns, tokens, adding, FULL, band);
     }

@@ -100,13 +100,14 @@ def _core(
 
 
 def _packed(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, *,
-    causal: bool, phi: str, eps: float, precision: str | None,
-) -> Tensor:  # fmt: skip
+    q: Tensor, k: Tensor, v: Tensor, state: None, cu_seqlens: Tensor, *,
+    causal: bool, final: bool, phi: str, eps: float, precision: str | None,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """The core of packed sequences without states."""
     q, k, v, precision = _served(q, k, v, precision)
     if not k.numel():
-        return _without_keys(q, k, v, None, phi, eps)[0]
-    return _output(q, k, v, causal, phi, eps, precision, cu_seqlens.to(q.device))
+        return _without_keys(q, k, v, None, phi, eps)[0], None
+    return _output(q, k, v, causal, phi, eps, precision, cu_seqlens.to(q.device)), None
 
 
 def _output(q: Tensor, k: Tensor, v: Tensor, *options: Any) -> Tensor:

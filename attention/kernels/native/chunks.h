@@ -32,6 +32,8 @@ struct Call {
     State first, last, behind;
     int64_t batch, heads, tokens, key_width, value_width, segments, segment_tokens, threads, scratch_size, map;
     int64_t causal, group, query_segments, query_segment_tokens;  // group: heads of queries to one of keys
+    int64_t sequences;
+    const int64_t* ends;  // where packed sequences begin, and the last ends; null of those that are not packed
     double eps;
 };
 
@@ -85,9 +87,12 @@ class Chunks {
         }
     }
 
-    template <typename F> void each_chunk(long segment, bool reverse, F work, Side side = KEYS) {
-        long size = side == KEYS ? call.segment_tokens : call.query_segment_tokens;
-        long first = segment * size, last = std::min(first + size, side == KEYS ? call.tokens : call.q.tokens);
+    template <typename F> void each_chunk(long segment, bool reverse, F work) {
+        long first = segment * call.segment_tokens;
+        each_chunk(first, std::min(first + call.segment_tokens, call.tokens), reverse, work);
+    }
+
+    template <typename F> void each_chunk(long first, long last, bool reverse, F work) {
         long chunks = (last - first + C - 1) / C;
         for (long i = 0; i < chunks; i++) {
             long n = first + (reverse ? chunks - 1 - i : i) * C;
@@ -106,7 +111,10 @@ class Chunks {
     // The sum of a segment's V'k or G'q, [E + 1][key_row].
     R* state(Side side, long head, long segment) {
         R* all = side == KEYS ? call.states : call.sums;
-        return all + (head * (side == KEYS ? call.segments : call.query_segments) + segment) * (E + 1) * key_row;
+        long segments = side == KEYS ? call.segments : call.query_segments;
+        // Sequences longer than a segment end in a shorter one each, so that they are cut into fewer than twice as many.
+        if (call.ends) segments *= 2;
+        return all + (head * segments + segment) * (E + 1) * key_row;
     }
 
     // --- to and from memory ----------------------------------------------------------------------------------

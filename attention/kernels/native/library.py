@@ -92,7 +92,8 @@ class Call(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("batch", "heads", "tokens", "key_width", "value_width")),
         *((name, ctypes.c_int64) for name in ("segments", "segment_tokens", "threads", "scratch_size")),
         *((name, ctypes.c_int64) for name in ("map", "causal", "group")),
-        *((name, ctypes.c_int64) for name in ("query_segments", "query_segment_tokens")),
+        *((name, ctypes.c_int64) for name in ("query_segments", "query_segment_tokens", "sequences")),
+        ("ends", ctypes.c_void_p),
         ("eps", ctypes.c_double),
     ]
 
@@ -104,7 +105,7 @@ Addresses = ctypes.c_void_p * 8
 def call(
     program: str, tensors: Mapping[str, Tensor], buffers: Mapping[str, Tensor], parts: int, scratch: int,
     phi: str, *, backward: bool, causal: bool = True, eps: float = 0.0, query_parts: int | None = None,
-    states: Mapping[str, Sequence[Tensor]] | None = None,
+    states: Mapping[str, Sequence[Tensor]] | None = None, ends: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Call a program on tensors and buffers by their names in its struct.
 
@@ -112,7 +113,7 @@ def call(
         program: The C++ file.
         tensors: ``[B, H, N, W]``, q and v among them.
         buffers: contiguous, of the dtype that sums are in.
-        parts: segments that a sequence of keys is cut into.
+        parts: segments that a sequence of keys is cut into, or all tokens of packed ones.
         scratch: elements that a thread works in.
         phi: name of the feature map.
         backward: whether gradients are computed.
@@ -120,6 +121,7 @@ def call(
         eps: as the program has it.
         query_parts: segments of a sequence of queries; as many as of keys unless given.
         states: S and z ``first``, ``last`` and ``behind``, contiguous.
+        ends: where packed sequences begin, and the last ends: int64, contiguous, and right.
     """
     q, v = tensors["q"], tensors["v"]
     query_parts = query_parts or parts
@@ -134,6 +136,7 @@ def call(
     _size(given, q, v)
     given.segments, given.segment_tokens = parts, segment_tokens(v.shape[2], parts)
     given.query_segments, given.query_segment_tokens = query_parts, segment_tokens(q.shape[2], query_parts)
+    given.sequences, given.ends = (1, None) if ends is None else (len(ends) - 1, address(ends))
     given.map, given.causal, given.eps = MAPS.index(phi), causal, eps
     native(program, q.dtype)(ctypes.byref(given), backward)
 

@@ -46,6 +46,15 @@ def summed(count: int, causal: bool) -> int:
     return count - 1 if causal else count
 
 
+def packed_slots(count: int) -> int:
+    """Room for the sums of packed sequences, which one of as many tokens would be cut into ``count`` for.
+
+    A sequence longer than such a segment is cut into fewer than twice as many segments as its length is of
+    them; of a shorter one no sum is kept.
+    """
+    return 2 * count if count > 1 else 0
+
+
 def unmasked_scores(n: int) -> int:
     """Scores on and below the diagonal of the chunks of all segments, whose length is a multiple of C."""
     complete, rest = divmod(n, CHUNK)
