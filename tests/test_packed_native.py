@@ -28,7 +28,7 @@ def flops(lengths: Sequence[int], causal: bool) -> int:
     q, k, v = (x.requires_grad_() for x in tensors(torch.float64, 1, (4, 2), (sum(lengths),) * 2, (6, 5))[:3])
     with FlopCounterMode(display=False) as counter:
         linear_native(q, k, v, causal=causal, cu_seqlens=ends(lengths)).sum().backward()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 @pytest.mark.parametrize("behind", [False, True])
@@ -55,7 +55,8 @@ def test_packed_sequences_of_any_segments_equal_the_textbook(
     expected = (torch.cat(outs, 2), *map(torch.cat, states))[: len(found)]
     assert_alike(found, expected, "native")
     upstream, everything = [torch.randn_like(x) for x in expected], [*inputs, *state]
-    assert_alike(*(gradients(y, everything, upstream) for y in (found, expected)), "native")
+    wanted: Any = [gradients(y, everything, upstream) for y in (found, expected)]
+    assert_alike(wanted[0], wanted[1], "native")
 
 
 @pytest.mark.parametrize("causal", [False, True])
