@@ -80,11 +80,13 @@ def test_without_torchrun_one_sentence_says_how(
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--kernel=nothing", "matches nothing; there are linear-sequence-parallel"),
+        ("--kernel=nothing", "matches no kernel; there are linear-sequence-parallel"),
         ("--mode=sideways", "choose out of bidirectional, causal"),
         ("--parallelism=odd", "choose out of strong, weak"),
         ("--seq-len=0", "takes lengths above 0"),
         ("--shape=8", "takes batch x heads"),
+        ("--case-timeout=0", "must be above 0"),
+        ("--dtype=float32,bfloat16", "takes one a session"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_told(

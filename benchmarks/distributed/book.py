@@ -19,7 +19,7 @@ from benchmarks.distributed.measuring import Measured
 from benchmarks.machine.cards import find_card
 from benchmarks.machine.conditions import Watch, environment
 from benchmarks.measure import device_name
-from benchmarks.provenance import KERNELS, commit_of
+from benchmarks.provenance import KERNELS, commit_of, identify
 from benchmarks.survival.writing import FINISHED, KILLED, write
 
 BEGUN = "the session ended while it was measured"
@@ -41,10 +41,7 @@ class Book:
         # A thread writes as well, when the process is asked to end.
         self._turn = threading.RLock()
         machine = pytest_benchmark_generate_machine_info()  # type: ignore[no-untyped-call]
-        for clock in ("hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly"):
-            machine["cpu"].pop(clock, None)
-        machine.pop("node", None)
-        machine["devices"] = {device: device_name(device)}
+        identify(machine, {device: device_name(device)})
         self._head = {
             "machine_info": machine,
             "commit_info": commit_of(KERNELS),

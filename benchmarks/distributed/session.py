@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from benchmarks.distributed.cases import RankedCase, Selection, build_cases
 from benchmarks.distributed.measuring import Measured, Measurer
 from benchmarks.distributed.ranks import LostError, RankFailedError, Ranks
 from benchmarks.distributed.watching import Limits
-from benchmarks.grid import schedule
+from benchmarks.grid import schedule, seed_of
 from benchmarks.survival.endings import end_with_parent
 from benchmarks.survival.locks import hold_folder
 from benchmarks.survival.writing import INTERRUPTED
@@ -67,7 +66,7 @@ def carry_out(plan: Plan, say: Say) -> int:
     torch.set_num_threads(plan.threads)
     ranks = Ranks.meet(plan.selection.device, plan.case_timeout)
     cases = build_cases(plan.selection, ranks.count)
-    seed = ranks.same(secrets.randbelow(2**31) if plan.seed is None else plan.seed)
+    seed = ranks.same(seed_of(plan.seed))
     with hold_folder(plan.folder) if ranks.first else nullcontext():
         try:
             code = _Session(plan, ranks, seed, say).measure(cases)
