@@ -41,6 +41,11 @@ def test_a_compiler_takes_the_whole_call_into_one_graph() -> None:
 
 
 @pytest.mark.slow
+def test_a_rank_that_fails_while_states_fly_costs_its_case_only() -> None:
+    assert outcomes("tests.rank_checks:LATE", 2) == {"late": ""}
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
 def test_linear_triton_exchanges_states_between_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")

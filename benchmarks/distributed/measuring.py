@@ -88,8 +88,9 @@ class Measurer:
         if series not in self._errors:
             self._errors[series] = self._check(case, subject)
         inputs = make_inputs(case.here, seed=self.ranks.rank)
-        with subject.around(case.causal, [torch.empty(1, 1, 2 * case.ranks, 1, device=case.device)]):
-            call = _call(case, subject, inputs)
+        cut = [torch.empty(1, 1, 2 * case.ranks, 1, device=case.device)]
+        with subject.around(case.causal, cut, self.ranks.group):
+            call = _call(case, self._attend(case), inputs)
             if case.key not in self._facts:
                 self._facts[case.key] = self._look_at(case, subject, call)
             seconds = self._rounds(case, call)
@@ -97,6 +98,9 @@ class Measurer:
         self._seconds.setdefault(series, {})[case.seq_len] = median(seconds)
         facts = {**self._facts[case.key], "exposed_s": exposed, "reference_error": self._errors[series]}
         return Measured(seconds, facts)
+
+    def _attend(self, case: RankedCase) -> Callable[..., Tensor]:
+        return partial(SUBJECTS[case.kernel].attend, causal=case.causal, group=self.ranks.group)
 
     def _check(self, case: RankedCase, subject: Subject) -> float:
         """The error of a few tokens against the oracle of the whole sequence, the largest of all ranks."""
@@ -106,8 +110,8 @@ class Measurer:
         do = upstream(torch.empty(*q.shape[:3], v.shape[3], dtype=q.dtype, device=q.device))
         exact = _with_gradients(lambda *x: subject.reference(*x, causal=case.causal), q, k, v, do, wide=True)
         whole = [q, k, v, do, *(x.to(torch.float32) for x in exact)]
-        with subject.around(case.causal, whole) as parts:
-            got = _with_gradients(lambda *x: subject.attend(*x, causal=case.causal), *parts[:4], wide=False)
+        with subject.around(case.causal, whole, self.ranks.group) as parts:
+            got = _with_gradients(self._attend(case), *parts[:4], wide=False)
             wanted = parts[4:]
         forward, backward = BY_PRECISION[case.dtype]
         errors = [relative_error(got[0], wanted[0])]
@@ -187,9 +191,8 @@ def _bytes_on_a_rank(case: RankedCase) -> float:
     return tensors + gathered + (costs.peak_bytes / case.ranks if costs else 0)
 
 
-def _call(case: RankedCase, subject: Subject, inputs: tuple[Tensor, ...]) -> Call:
+def _call(case: RankedCase, attend: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Call:
     """A forward without gradients, or a forward and a backward."""
-    attend = partial(subject.attend, causal=case.causal)
     if not case.backward:
         return forward_call(attend, inputs)
     q, _, v = inputs

@@ -16,6 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import NoReturn
 
+from benchmarks.console import tell_fault
 from benchmarks.survival.endings import OUTSIDE, handling
 
 ASKED = "it was asked to end, as torchrun asks when another rank has ended"
@@ -25,12 +26,13 @@ TICK_S = 0.2
 class Limits:
     """A block in which the process ends at a signal, or when a case takes longer than its limit.
 
-    It calls ``ending(sentence)`` in a thread, and exits with its result.
+    It calls ``ending(sentence)`` in a thread, and exits with its result. The sentence begins with
+    ``cause()``, which says what the other ranks are waited for, if that is known.
     """
 
-    def __init__(self, ending: Callable[[str], int]) -> None:
+    def __init__(self, ending: Callable[[str], int], cause: Callable[[], str | None]) -> None:
         """Nothing is watched before the block begins."""
-        self._ending = ending
+        self._ending, self._cause = ending, cause
         self._until: float | None = None
         self._limit_s = 0.0
         self._left = threading.Event()
@@ -68,13 +70,17 @@ class Limits:
         while not self._left.is_set():
             until = self._until
             if until is not None and monotonic() > until:
-                self.finish(f"the ranks did not come to its end within {self._limit_s:g} s")
+                self._end(f"the ranks did not come to its end within {self._limit_s:g} s")
             try:
                 asked = set(self._woken.recv(64)) & set(OUTSIDE)
             except TimeoutError:
                 continue
             if asked:
-                self.finish(ASKED)
+                self._end(ASKED)
+
+    def _end(self, sentence: str) -> NoReturn:
+        cause = self._cause()
+        self.finish(f"{cause}; {sentence}" if cause else sentence)
 
     def finish(self, sentence: str) -> NoReturn:
         """End this process, whatever its other thread does; the first sentence is the one that is told."""
@@ -82,5 +88,7 @@ class Limits:
         code = 1
         try:
             code = self._ending(sentence)
+        except Exception as error:
+            code = tell_fault(error)
         finally:
             os._exit(code)
