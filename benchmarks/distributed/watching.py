@@ -36,14 +36,14 @@ class Limits:
         self._until: float | None = None
         self._limit_s = 0.0
         self._left = threading.Event()
-        self._woken, self._wakes = socket.socketpair()
-        self._woken.settimeout(TICK_S)
-        self._wakes.setblocking(False)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._turn = threading.Lock()
         self._signals = ExitStack()
 
     def __enter__(self) -> Limits:
+        self._woken, self._wakes = socket.socketpair()
+        self._woken.settimeout(TICK_S)
+        self._wakes.setblocking(False)
         # The number reaches the thread by the socket, and Python's own handler has nothing to do.
         self._signals.enter_context(handling(lambda number, frame: None, *OUTSIDE))
         signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
@@ -57,6 +57,8 @@ class Limits:
         self._thread.join()
         signal.set_wakeup_fd(-1)
         self._signals.close()
+        self._woken.close()
+        self._wakes.close()
 
     def begin(self, limit_s: float) -> None:
         """From now on a case has so many seconds."""
