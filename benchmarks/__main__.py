@@ -8,16 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 
 from benchmarks import console
 from benchmarks.analysis.reading.fields import InputError
 
-WRONG_INPUT, OUR_FAULT, INTERRUPTED = 2, 3, 130
-DEBUG = "ATTENTION_DEBUG"
-"""The environment variable that shows where an error comes from."""
+WRONG_INPUT, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,30 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _end(f"error: {error}; install what is missing with pip install -e '.[bench]'", WRONG_INPUT)
     except Exception as error:
-        return _fault(error)
+        return console.tell_fault(error)
 
 
 def _end(sentence: str, code: int) -> int:
     console.say(sentence)
     return code
-
-
-def _fault(error: Exception) -> int:
-    place = f"{DEBUG}=1 shows where"
-    if os.environ.get(DEBUG):
-        traceback.print_exc()
-        place = "see above"
-    sentence = f"error: {_words(error)}; this is a fault of this suite, not of its input: {place}"
-    return _end(sentence, OUR_FAULT)
-
-
-def _words(error: Exception) -> str:
-    """The name of an error and what it says, if it can."""
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _leave_the_current_folder() -> None:

@@ -153,7 +153,8 @@ def _parser(revisions: bool) -> argparse.ArgumentParser:
         usage="torchrun --nproc-per-node P -m benchmarks distributed [options]",
         description="Measure linear attention whose ranks exchange states beside torch's context "
         "parallelism, one process a rank: over NCCL on cards, over Gloo on CPUs.",
-        epilog=f"exit codes: 0 something was measured; 1 nothing was, or ranks were lost; {OTHER_EXIT_CODES}",
+        epilog="exit codes: 0 something was measured; 1 nothing was, or ranks were lost; "
+        f"{OTHER_EXIT_CODES}, or its file had to be written elsewhere",
     ))  # fmt: skip
     return parser
 

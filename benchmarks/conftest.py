@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
 import signal
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from benchmarks import provenance
 from benchmarks.analysis.layout import wrapped
 from benchmarks.apart import Apart, Measuring
 from benchmarks.closing import answer, asks_for_table, screen
-from benchmarks.grid import schedule, series_of
+from benchmarks.grid import schedule, seed_of, series_of
 from benchmarks.guard import Guard
 from benchmarks.ledger import Ledger
 from benchmarks.machine.cards import find_card
@@ -77,10 +76,9 @@ def pytest_configure(config: pytest.Config) -> None:
         silence(config)
     own = own_kernels(config)
     preset = PRESETS[config.getoption("grid")]
-    seed = config.getoption("shuffle_seed")
     config.stash[RUN] = {
         "grid": config.getoption("grid"),
-        "seed": secrets.randbelow(2**31) if seed is None else seed,
+        "seed": seed_of(config.getoption("shuffle_seed")),
         "repetitions": (repetitions := int(positive(config, "repetitions", preset.repetitions))),
         "rounds": fixed_rounds(config, preset, repetitions).get("operator"),
         "warmup": int(positive(config, "warmup", preset.warmup or 0)) or None,
@@ -246,12 +244,7 @@ def timed_share(config: pytest.Config) -> tuple[float, float]:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    # pytest-benchmark warns where any of this differs, but neither the clock of this instant, which stands
-    # in for the advertised one where the model does not name it, nor a container's name is the machine's.
-    for clock in ("hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly"):
-        machine_info["cpu"].pop(clock, None)
-    machine_info.pop("node", None)
-    machine_info["devices"] = {device: device_name(device) for device in present_devices()}
+    provenance.identify(machine_info, {device: device_name(device) for device in present_devices()})
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:

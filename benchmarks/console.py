@@ -6,11 +6,17 @@ import io
 import os
 import shutil
 import sys
+import traceback
 from typing import TextIO
 
 from benchmarks.analysis.layout import LEAST_WIDTH, MOST_WIDTH, WIDTH, Screen
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.texts import printable
+
+OUR_FAULT = 3
+"""The exit code of a fault of this suite, and of a run that is not where it was asked for."""
+DEBUG = "ATTENTION_DEBUG"
+"""The environment variable that shows where an error comes from."""
 
 
 def screen(width: int | None = None) -> Screen:
@@ -62,6 +68,25 @@ def say(line: str) -> None:
         err.flush()
     except OSError:
         _silence(err)
+
+
+def tell_fault(error: Exception) -> int:
+    """Tell an error of which nobody knows, and return the exit code."""
+    place = f"{DEBUG}=1 shows where"
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+        place = "see above"
+    say(f"error: {_words(error)}; this is a fault of this suite, not of its input: {place}")
+    return OUR_FAULT
+
+
+def _words(error: Exception) -> str:
+    """The name of an error and what it says, if it can."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _silence(stream: TextIO) -> None:

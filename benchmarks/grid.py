@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import torch
 
@@ -25,6 +25,7 @@ from benchmarks.selection import (
     doublings,
     dtypes_of,
     forms_of,
+    matching,
     refuse_misfits,
 )
 from benchmarks.subjects import ceiling_cases
@@ -41,11 +42,7 @@ def select_kernels(patterns: Sequence[str], option: str = "--kernel") -> list[st
     Raises:
         ValueError: a pattern that matches none; the message lists the names.
     """
-    known = list_kernels()
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
-            raise ValueError(f"{option} {pattern!r} matches no kernel; there are {', '.join(known)}")
-    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return matching(patterns, list_kernels(), option)
 
 
 def build_cases(selection: Selection) -> list[Case]:
@@ -165,6 +162,11 @@ def _seq_lens(preset: Preset, series: Case) -> tuple[int, ...]:
 def series_of(case: Case) -> Case:
     """The series of a case, as a case of length 0."""
     return replace(case, seq_len=0)
+
+
+def seed_of(given: int | None) -> int:
+    """The seed of an order: a new one unless it was given."""
+    return secrets.randbelow(2**31) if given is None else given
 
 
 def schedule(

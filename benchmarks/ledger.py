@@ -11,7 +11,7 @@ from typing import Any
 from attention import Case
 from benchmarks.grid import series_of
 from benchmarks.machine.memory import free_bytes
-from benchmarks.predictions import extrapolate
+from benchmarks.predictions import extrapolate, over_memory, over_time, predict_seconds
 from benchmarks.subjects import SUBJECTS, in_theory, input_bytes
 from benchmarks.survival.journal import NOT_REACHED
 
@@ -99,19 +99,9 @@ class Ledger:
         series = series_of(case)
         first = self._first_seconds[series]
         known = self._seconds[series] if min(self._seconds[series], default=inf) <= case.seq_len else first
-        found = self._extrapolate(case, known)
+        costs = SUBJECTS[case.subject].costs
+        found = predict_seconds(known, case.seq_len, lambda n: costs(replace(case, seq_len=n)))
         return None if found is None else min(found, first.get(case.seq_len, inf))
-
-    def _extrapolate(self, case: Case, known: Mapping[int, float]) -> float | None:
-        """Seconds of a call by the ratio of the FLOPs; without a closed form of these, as they grew."""
-        shorter = [n for n in known if n <= case.seq_len]
-        if not shorter:
-            return None
-        nearest, costs = max(shorter), SUBJECTS[case.subject].costs
-        now, then = costs(case), costs(replace(case, seq_len=nearest))
-        if now is None or then is None:
-            return extrapolate(known, case.seq_len)
-        return known[nearest] * max(1.0, now.flops / max(1, then.flops))
 
     def predict_bytes(self, case: Case) -> float:
         """Bytes of a case: its inputs, the gradient that enters a backward, and the peak above them."""
@@ -135,19 +125,16 @@ class Ledger:
         recordable = max(amounts.values(), default=0) <= MOST_RECORDED
         if recordable:
             self._in_theory[case.key] = amounts
-        needed, free = self.predict_bytes(case), free_bytes(case.device)
-        if needed > free:
-            reason = f"predicted to need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
-            return self.leave_out(case, "over_memory", reason)
+        if found := over_memory(self.predict_bytes(case), free_bytes(case.device)):
+            return self.leave_out(case, *found)
         if not recordable:
             raise ValueError(
                 "its costs are beyond 2^63 - 1, which is more than any case takes that can be run"
             )
         seconds = None if case.key in self.measured else self.predict_seconds(case)
-        if seconds is not None and seconds > round_seconds:
+        if seconds is not None and (found := over_time(seconds, round_seconds)):
             self.learn_seconds(case, seconds)  # so that the longer ones of the series are left out as well
-            reason = f"predicted to take {seconds:.1f} s a round, the limit is {round_seconds:g} s"
-            return self.leave_out(case, "over_time", reason)
+            return self.leave_out(case, *found)
         return None
 
     def never_reached(self) -> set[str]:

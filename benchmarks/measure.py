@@ -52,6 +52,18 @@ def device_name(device: str) -> str:
     return str(cpuinfo.get_cpu_info().get("brand_raw", "unknown CPU"))
 
 
+def rounds_within(case_seconds: float, seconds: float, most: float = MOST_ROUNDS) -> int:
+    """How many rounds the time for a case has room for; of a long call at least one, else at least a few.
+
+    Args:
+        case_seconds: The time for the case.
+        seconds: The time of a call.
+        most: The most rounds.
+    """
+    least = 1 if seconds > LONG_ROUND_S else LEAST_ROUNDS
+    return max(least, int(min(most, case_seconds / max(seconds, 1e-9))))
+
+
 @dataclass
 class Measurer:
     """How the cases of one run are timed, and what was learned of each.
@@ -174,9 +186,8 @@ class Measurer:
         if rounds := self.rounds.get(case.subject):
             so_far = [rounds * done // self.repetitions for done in (repetition - 1, repetition)]
             return max(1, so_far[1] - so_far[0])
-        least = 1 if seconds > LONG_ROUND_S else LEAST_ROUNDS
         most = min(MOST_ROUNDS, RUNWAY_SHARE * self.case_seconds / max(runway, 1e-9))
-        return max(least, int(min(most, self.case_seconds / max(seconds, 1e-9))))
+        return rounds_within(self.case_seconds, seconds, most)
 
     def record(self, case: Case, repetition: int) -> dict[str, Any]:
         """The flat JSON scalars that stand beside the times of a case."""

@@ -58,6 +58,20 @@ def add_shared_options(parser: pytest.Parser) -> None:
     )
 
 
+def words_of(text: str, option: str, known: Sequence[str]) -> list[str]:
+    """The words that a text holds, each of them known.
+
+    Raises:
+        pytest.UsageError: a word that is not known, or none.
+    """
+    picked = words(text)
+    wrong = [word for word in picked if word not in known]
+    if wrong or not picked:
+        found = f"does not know {', '.join(map(repr, wrong))}" if wrong else "got nothing"
+        raise pytest.UsageError(f"--{option} {found}; choose out of {', '.join(known)}")
+    return list(dict.fromkeys(picked))
+
+
 def chosen(config: pytest.Config, option: str, known: list[str]) -> list[str] | None:
     """The words given to an option, each of them known; None where it was not given.
 
@@ -67,12 +81,7 @@ def chosen(config: pytest.Config, option: str, known: list[str]) -> list[str] | 
     text = config.getoption(option)
     if text is None:
         return None
-    picked = words(text)
-    wrong = [word for word in picked if word not in known]
-    if wrong or not picked:
-        found = f"does not know {', '.join(map(repr, wrong))}" if wrong else "got nothing"
-        raise pytest.UsageError(f"--{option.replace('_', '-')} {found}; choose out of {', '.join(known)}")
-    return list(dict.fromkeys(picked))
+    return words_of(text, option.replace("_", "-"), known)
 
 
 def chosen_devices(config: pytest.Config) -> list[str] | None:
@@ -83,12 +92,21 @@ def chosen_devices(config: pytest.Config) -> list[str] | None:
     """
     devices = chosen(config, "device", ["cpu", "cuda"])
     for device in devices or []:
-        if device not in present_devices():
-            raise pytest.UsageError(
-                f"--device {device} was asked for, but torch {torch.__version__} finds no CUDA device here; "
-                f"choose out of {', '.join(present_devices())}"
-            )
+        refuse_absent(device)
     return devices
+
+
+def refuse_absent(device: str) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        pytest.UsageError: it does not.
+    """
+    if device not in present_devices():
+        raise pytest.UsageError(
+            f"--device {device} was asked for, but torch {torch.__version__} finds no CUDA device here; "
+            f"choose out of {', '.join(present_devices())}"
+        )
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -222,12 +240,17 @@ def positive(config: pytest.Config, option: str, default: float) -> float:
         pytest.UsageError: A number that is not above 0, or above `MOST`.
     """
     value = config.getoption(option)
-    if value is None:
-        return default
+    return default if value is None else amount_of(value, option.replace("_", "-"))
+
+
+def amount_of(value: float, option: str) -> float:
+    """An amount that can be asked for.
+
+    Raises:
+        pytest.UsageError: It is not above 0, or above `MOST`.
+    """
     if not 0 < value <= MOST:
-        raise pytest.UsageError(
-            f"--{option.replace('_', '-')} must be above 0 and at most {MOST:.0e}, got {value}"
-        )
+        raise pytest.UsageError(f"--{option} must be above 0 and at most {MOST:.0e}, got {value}")
     return float(value)
 
 

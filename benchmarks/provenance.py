@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,18 @@ def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict
     """pytest-benchmark asks the working folder, which need not be where the kernels come from."""
     project = config.getoption("benchmark_project_name", None)
     commit_info.update(commit_of(config.getoption("commit_of") or KERNELS, project))
+
+
+def identify(machine_info: dict[str, Any], devices: Mapping[str, str]) -> None:
+    """Leave in pytest-benchmark's facts what tells a machine from another, and add the models of its devices.
+
+    pytest-benchmark warns where any of them differs, but neither the clock of this instant, which stands in
+    for the advertised one where the model does not name it, nor a container's name is the machine's.
+    """
+    for clock in ("hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly"):
+        machine_info["cpu"].pop(clock, None)
+    machine_info.pop("node", None)
+    machine_info["devices"] = dict(devices)
 
 
 def commit_of(folder: Path | str, project: str | None = None) -> dict[str, Any]:

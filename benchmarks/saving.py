@@ -14,7 +14,7 @@ from pytest_benchmark.storage.file import FileStorage
 
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.survival.journal import SUFFIX, Journal, journal_of, recover
-from benchmarks.survival.writing import place, try_target, write_elsewhere
+from benchmarks.survival.writing import place, rescue, try_target
 
 Document = dict[str, Any]
 STORAGE = "--benchmark-storage"
@@ -155,10 +155,9 @@ class Saving:
         try:
             found = place(document, path)
         except OSError as error:
-            elsewhere = write_elsewhere(document, path.name)
+            elsewhere, sentence = rescue(document, path, error, f"; see {self._journal.path}")
             self.file = self.file or elsewhere
-            where = f"so it is in {elsewhere}" if elsewhere else f"nor elsewhere; see {self._journal.path}"
-            self.told.append(f"The run cannot be written to {path} ({error.strerror}), {where}.")
+            self.told.append(sentence)
             return False
         moved = found != path.resolve()
         self.file = self.file or (found if moved else path)

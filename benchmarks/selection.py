@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import product
 from typing import NamedTuple
 
@@ -33,6 +34,18 @@ def doublings(first: int, last: int) -> tuple[int, ...]:
     while 2 * lengths[-1] <= last:
         lengths.append(2 * lengths[-1])
     return tuple(lengths)
+
+
+def matching(patterns: Sequence[str], names: Sequence[str], option: str = "--kernel") -> list[str]:
+    """The names of kernels that match any of the shell patterns, in the order of the names.
+
+    Raises:
+        ValueError: a pattern that matches none; the message lists the names.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"{option} {pattern!r} matches no kernel; there are {', '.join(names)}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 @dataclass(frozen=True)

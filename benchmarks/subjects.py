@@ -91,20 +91,33 @@ def _timed(
     """A forward without gradients, or a forward and a backward into the leaves."""
     read, gradients, written = _bytes(inputs), _bytes(leaves), _output_bytes(case)
 
+    if not case.backward:
+        return Prepared(forward_call(function, inputs), read + written)
+    call = backward_call(function, inputs, leaves, upstream(function(*inputs)))
+    return Prepared(call, 2 * (read + written) + written + gradients)
+
+
+def forward_call(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Call:
+    """A forward without gradients."""
+
     def forward() -> None:
         with torch.no_grad():
             function(*inputs)
 
-    if not case.backward:
-        return Prepared(forward, read + written)
-    grad_out = upstream(function(*inputs))
+    return forward
+
+
+def backward_call(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], leaves: Sequence[Tensor], grad_out: Tensor
+) -> Call:
+    """A forward, and a backward into the leaves from a gradient of the output."""
 
     def forward_backward() -> None:
         function(*inputs).backward(grad_out)  # type: ignore[no-untyped-call]
         for leaf in leaves:
             leaf.grad = None
 
-    return Prepared(forward_backward, 2 * (read + written) + written + gradients)
+    return forward_backward
 
 
 def _output_bytes(case: Case) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any, cast
+from tempfile import mkdtemp
+from typing import Any
 
 import pytest
 import torch
@@ -17,12 +18,12 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 import attention
 from attention import torch_internals
-from attention.distributed import linear_attention
+from attention.distributed import exchange, linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
 from attention.profiler import peak_memory
 from benchmarks.distributed import measuring
-from benchmarks.distributed.cases import Selection, build_cases
+from benchmarks.distributed.cases import RankedCase, Selection, build_cases
 from benchmarks.distributed.counting import Counting
 from benchmarks.distributed.ranks import Ranks
 from benchmarks.distributed.session import _one as measure_one
@@ -208,10 +209,11 @@ def torch_cuts_sequences_as_its_context_parallelism_does() -> None:
     x = torch.arange(4.0 * ranks).view(1, 1, -1, 1)
     blocks = x.chunk(2 * ranks, 2)
     balanced = torch.cat([blocks[rank], blocks[2 * ranks - 1 - rank]], 2)
-    before = torch.nn.functional.scaled_dot_product_attention
+    before, world = torch.nn.functional.scaled_dot_product_attention, dist.group.WORLD
+    assert world is not None
     for name in ("standard-context-parallel", "standard-context-parallel-ring"):
         for causal, wanted in ((True, balanced), (False, x.chunk(ranks, 2)[rank])):
-            with SUBJECTS[name].around(causal, [x, 2 * x]) as parts:
+            with SUBJECTS[name].around(causal, [x, 2 * x], world) as parts:
                 assert torch.equal(parts[0], wanted) and torch.equal(parts[1], 2 * wanted)
     assert torch.nn.functional.scaled_dot_product_attention is before
 
@@ -248,16 +250,21 @@ def refuses(words: str, *tensors: Any, **options: Any) -> None:
         raise AssertionError(f"nothing was refused: {words}")
 
 
-def a_rank_that_runs_out_of_memory_is_an_outcome_on_all() -> None:
-    """It fails behind the collectives of a call, where the others have gone on to wait for its counts."""
-    ranks = Ranks("cpu", dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+def session_of_two_lengths(limit_s: float = 60) -> tuple[Ranks, measuring.Measurer, list[RankedCase]]:
+    """What a session makes of two cases, forward and backward."""
+    folder = [mkdtemp()]
+    dist.broadcast_object_list(folder)
+    ranks = Ranks("cpu", dist.FileStore(f"{folder[0]}/store", dist.get_world_size()), limit_s)  # type: ignore[attr-defined]
     selection = Selection(
-        "cpu", "float32", ["linear-sequence-parallel"], ["causal"], ["forward"], [Shape(1, 2, 16)],
+        "cpu", "float32", ["linear-sequence-parallel"], ["causal"], ["forward_backward"], [Shape(1, 2, 16)],
         [64, 128], ["strong"],
     )  # fmt: skip
-    measurer = measuring.Measurer(ranks, 0.01, 10.0)
-    bad, good = (case for case in build_cases(selection, ranks.count) if case.ranks == ranks.count)
+    return ranks, measuring.Measurer(ranks, 0.01, 10.0), build_cases(selection, ranks.count)
 
+
+def a_rank_that_runs_out_of_memory_is_an_outcome_on_all() -> None:
+    """It fails behind the collectives of a call, where the others have gone on to wait for its counts."""
+    ranks, measurer, (bad, good) = session_of_two_lengths()
     look = peak_memory
 
     def peak(call: Callable[[], object], device: str) -> Any:
@@ -267,9 +274,37 @@ def a_rank_that_runs_out_of_memory_is_an_outcome_on_all() -> None:
     with pytest.MonkeyPatch.context() as patch:
         if ranks.rank == 1:
             patch.setattr(measuring, "peak_memory", peak)
-        kind, words = cast("tuple[str, str]", measure_one(measurer, ranks, bad))
-    assert kind == "oom" and words.startswith("rank 1: OutOfMemoryError: no room"), words
-    assert isinstance(measure_one(measurer, ranks, good), measuring.Measured)
+        assert measure_one(measurer, ranks, bad, 60) == ("oom", "rank 1: no room")
+    assert isinstance(measure_one(measurer, ranks, good, 60), measuring.Measured)
+
+
+def raises(*_: Any) -> Any:
+    raise ValueError("odd gradients")
+
+
+def a_rank_that_fails_between_collectives_sets_the_others_free() -> None:
+    """It fails with the first collective of a call behind it and the second before it: one rank, then all."""
+    ranks, measurer, (bad, good) = session_of_two_lengths()
+    for culprits, place in (({ranks.count - 1}, f"rank {ranks.count - 1}: "), (set(range(ranks.count)), "")):
+        with pytest.MonkeyPatch.context() as patch:
+            if ranks.rank in culprits:
+                patch.setattr(exchange.Gathered, "backward", raises)
+            found = measure_one(measurer, ranks, bad, 60)
+        assert found == ("failed", f"{place}ValueError: odd gradients"), found
+        assert isinstance(measure_one(measurer, ranks, good, 60), measuring.Measured)
+    assert ranks.cause() is None
+
+
+def a_rank_that_fails_while_states_fly_is_waited_for_half_the_limit() -> None:
+    """torch holds the group for the sake of a collective that nobody waits for any more."""
+    ranks, measurer, (bad, good) = session_of_two_lengths(limit_s=8)
+    gather = torch_internals.gathered
+    with pytest.MonkeyPatch.context() as patch:
+        if ranks.rank == 1:
+            patch.setattr(exchange, "gathered", lambda *given: raises(gather(*given)))
+        found = measure_one(measurer, ranks, bad, 60)
+    assert found == ("failed", "rank 1: ValueError: odd gradients"), found
+    assert isinstance(measure_one(measurer, ranks, good, 60), measuring.Measured)
 
 
 def frozen_keys_and_values(causal: bool) -> None:
@@ -311,10 +346,12 @@ CHECKS: dict[str, Callable[[], None]] = {
             torch_cuts_sequences_as_its_context_parallelism_does,
             misfits_are_refused_before_anything_is_sent,
             a_rank_that_runs_out_of_memory_is_an_outcome_on_all,
+            a_rank_that_fails_between_collectives_sets_the_others_free,
         )
     },
 }
 COMPILED: dict[str, Callable[[], None]] = {"compiled": compiled}
+LATE = {"late": a_rank_that_fails_while_states_fly_is_waited_for_half_the_limit}
 
 
 def interpreted(causal: bool) -> None:

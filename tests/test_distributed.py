@@ -41,6 +41,11 @@ def test_a_compiler_takes_the_whole_call_into_one_graph() -> None:
 
 
 @pytest.mark.slow
+def test_a_rank_that_fails_while_states_fly_costs_its_case_only() -> None:
+    assert outcomes("tests.rank_checks:LATE", 2) == {"late": ""}
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
 def test_linear_triton_exchanges_states_between_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
@@ -80,11 +85,13 @@ def test_without_torchrun_one_sentence_says_how(
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--kernel=nothing", "matches nothing; there are linear-sequence-parallel"),
+        ("--kernel=nothing", "matches no kernel; there are linear-sequence-parallel"),
         ("--mode=sideways", "choose out of bidirectional, causal"),
         ("--parallelism=odd", "choose out of strong, weak"),
         ("--seq-len=0", "takes lengths above 0"),
         ("--shape=8", "takes batch x heads"),
+        ("--case-timeout=0", "must be above 0"),
+        ("--dtype=float32,bfloat16", "takes one a session"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_told(

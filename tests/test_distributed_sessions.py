@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -104,3 +105,24 @@ def test_a_hanging_rank_is_given_up_within_the_limit(tmp_path: Path) -> None:
     assert code != 0
     assert "the session stops" in text, text
     keeps_what_was_measured(tmp_path)
+
+
+def test_what_was_measured_goes_elsewhere_where_there_is_no_folder_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, room = tmp_path / "runs", tmp_path / "room"
+    room.mkdir()
+    monkeypatch.setenv("TMPDIR", str(room))
+    with session(folder, "--seq-len=64,128", "--repetitions=12") as child:
+        while not read(folder / "ranks-2-001.json")["benchmarks"]:
+            assert child.poll() is None, child.communicate()[0]
+            time.sleep(0.05)
+        shutil.rmtree(folder)
+        folder.write_text("in its place")
+        text, _ = child.communicate(timeout=100)
+    assert child.returncode != 0
+    assert "cannot be written to" in text and "exitcode  : 3" in text, text
+    (file,) = room.glob("ranks-2-001*.json")
+    assert str(file) in text
+    found = read(file)
+    assert (len(found["benchmarks"]), found["run"]["ended"]) == (48, "finished")

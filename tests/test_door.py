@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import commands
-from benchmarks.__main__ import DEBUG, main
+from benchmarks.__main__ import main
+from benchmarks.console import DEBUG
 from tests.hostile import sound, undrawn, write
 
 ROOT = Path(__file__).parents[1]

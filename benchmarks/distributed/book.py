@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from benchmarks.distributed.measuring import Measured
 from benchmarks.machine.cards import find_card
 from benchmarks.machine.conditions import Watch, environment
 from benchmarks.measure import device_name
-from benchmarks.provenance import KERNELS, commit_of
-from benchmarks.survival.writing import FINISHED, KILLED, write
+from benchmarks.provenance import KERNELS, commit_of, identify
+from benchmarks.survival.writing import FINISHED, KILLED, rescue, write
 
 BEGUN = "the session ended while it was measured"
 
@@ -29,22 +29,23 @@ class Book:
     """The record of a session, as pytest-benchmark writes it.
 
     Attributes:
-        path: Its file.
+        file: Where it is; None where it could be written nowhere.
     """
 
-    def __init__(self, path: Path, run: Mapping[str, Any], backend: str, device: str) -> None:
-        """Nothing is measured yet, and nothing written."""
-        self.path, self._backend = path, backend
+    def __init__(
+        self, path: Path, run: Mapping[str, Any], backend: str, device: str, say: Callable[[str], None]
+    ) -> None:
+        """Nothing is measured yet, and nothing written; ``say`` tells where that is not possible."""
+        self.file: Path | None = path
+        self._path, self._backend, self._say = path, backend, say
+        self._told = False
         self._watch = Watch(find_card if device == "cuda" else None)
         self._left_out: dict[str, dict[str, Any]] = {}
         self._benchmarks: list[dict[str, Any]] = []
         # A thread writes as well, when the process is asked to end.
         self._turn = threading.RLock()
         machine = pytest_benchmark_generate_machine_info()  # type: ignore[no-untyped-call]
-        for clock in ("hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly"):
-            machine["cpu"].pop(clock, None)
-        machine.pop("node", None)
-        machine["devices"] = {device: device_name(device)}
+        identify(machine, {device: device_name(device)})
         self._head = {
             "machine_info": machine,
             "commit_info": commit_of(KERNELS),
@@ -72,13 +73,13 @@ class Book:
         self._watch.before_case(repetition)
         if not self.holds(case):
             self._left_out[case.key] = self._entry(case, "failed", BEGUN)
-        self.write(KILLED)
+        self._keep()
 
     def leave_out(self, case: RankedCase, outcome: str, reason: str) -> None:
         """Book a case under an outcome of the record."""
         with self._turn:
             self._left_out[case.key] = self._entry(case, outcome, reason)
-        self.write(KILLED)
+        self._keep()
 
     def add(self, case: RankedCase, repetition: int, measured: Measured) -> None:
         """Book the rounds of a case."""
@@ -100,26 +101,42 @@ class Book:
         with self._turn:
             self._left_out.pop(case.key, None)
             self._benchmarks.append(benchmark)
-        self.write(KILLED)
+        self._keep()
 
-    def finish(self, ended: str = FINISHED) -> None:
-        """The last case was measured, or the session is at an end."""
-        self._watch.end()
-        self.write(ended)
+    def finish(self, ended: str = FINISHED) -> bool:
+        """Write it a last time; what cannot be written where it was asked for is written elsewhere.
 
-    def write(self, ended: str) -> None:
-        """Write all of it; a process that is killed meanwhile leaves what was written before.
-
-        Raises:
-            OSError: It cannot be written.
+        Returns:
+            Whether it is where it was asked for; else it is told where it is.
         """
+        self._watch.end()
         with self._turn:
-            run = {**self._run, "conditions": self._watch.readings, "ended": ended}
-            left_out = list(self._left_out.values())
-            write(
-                {**self._head, "benchmarks": self._benchmarks, "run": run, "not_measured": left_out},
-                self.path,
-            )
+            document = self._document(ended)
+            try:
+                write(document, self._path)
+            except OSError as error:
+                self.file, sentence = rescue(document, self._path, error)
+                self._say(sentence)
+                return False
+        return True
+
+    def _keep(self) -> None:
+        """Write it while the session goes on; one that is killed meanwhile leaves what was written before."""
+        with self._turn:
+            try:
+                write(self._document(KILLED), self._path)
+            except OSError as error:
+                if not self._told:
+                    self._say(
+                        f"{self._path} cannot be written ({error.strerror}); the session goes on, and tries "
+                        "again at its end"
+                    )
+                self._told = True
+
+    def _document(self, ended: str) -> dict[str, Any]:
+        run = {**self._run, "conditions": self._watch.readings, "ended": ended}
+        left_out = list(self._left_out.values())
+        return {**self._head, "benchmarks": self._benchmarks, "run": run, "not_measured": left_out}
 
     def _fields(self, case: RankedCase) -> dict[str, Any]:
         return {

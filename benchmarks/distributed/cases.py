@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
 
@@ -52,18 +51,6 @@ class Selection:
     shapes: Sequence[Shape]
     seq_lens: Sequence[int]
     parallelism: Sequence[str]
-
-
-def chosen_kernels(patterns: Sequence[str]) -> list[str]:
-    """The subjects that match any of the shell patterns.
-
-    Raises:
-        InputError: A pattern that matches none.
-    """
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in SUBJECTS):
-            raise InputError(f"--kernel {pattern!r} matches nothing; there are {', '.join(SUBJECTS)}")
-    return [name for name in SUBJECTS if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def build_cases(selection: Selection, ranks: int) -> list[RankedCase]:

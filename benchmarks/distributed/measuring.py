@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import nan
 from statistics import median
 from typing import Any
@@ -19,18 +20,19 @@ from attention.kernels.references.errors import (
     relative_error,
 )
 from attention.profiler import CLOCKS, peak_memory
-from benchmarks.analysis.reading.fields import LONG_ROUND_S
 from benchmarks.distributed.cases import RankedCase
 from benchmarks.distributed.counting import Counting
 from benchmarks.distributed.ranks import Ranks
 from benchmarks.distributed.subjects import SUBJECTS, Subject, plain
 from benchmarks.machine.memory import free_bytes
-from benchmarks.subjects import upstream
+from benchmarks.measure import rounds_within
+from benchmarks.predictions import over_memory, over_time, predict_seconds
+from benchmarks.subjects import Call, backward_call, forward_call, upstream
 
 CHECK_TOKENS = 512
 """About as many tokens are compared with the oracle: no speed without a right answer."""
-LEAST_ROUNDS, MOST_ROUNDS, EXPOSING_ROUNDS = 3, 50, 10
-Call = Callable[[], object]
+# Ranks meet before each round, which over Gloo takes longer than a short call.
+MOST_ROUNDS, EXPOSING_ROUNDS = 50, 10
 
 
 class DisagreementError(Exception):
@@ -68,18 +70,12 @@ class Measurer:
             return "unsupported", reason
         if case.key in self._facts:  # what was measured once is not left out later
             return None
-        needed = _bytes_on_a_rank(case)
         free = min(self.ranks.every(free_bytes(case.device)))
-        if needed > free:
-            return (
-                "over_memory",
-                f"predicted to need {needed / 1e9:.1f} GB a rank, {free / 1e9:.1f} GB are free",
-            )
-        seconds = self._predicted(case)
-        if seconds and seconds > self.round_seconds:
-            limit = f"the limit is {self.round_seconds:g} s"
-            return "over_time", f"predicted to take {seconds:.1f} s a round, {limit}"
-        return None
+        known, costs = self._seconds.get(_series(case), {}), SUBJECTS[case.kernel].costs
+        seconds = predict_seconds(known, case.seq_len, lambda n: costs(replace(case, seq_len=n)))
+        return over_memory(_bytes_on_a_rank(case), free, "a rank") or over_time(
+            seconds or 0.0, self.round_seconds
+        )
 
     def measure(self, case: RankedCase) -> Measured:
         """Measure a case once.
@@ -92,8 +88,9 @@ class Measurer:
         if series not in self._errors:
             self._errors[series] = self._check(case, subject)
         inputs = make_inputs(case.here, seed=self.ranks.rank)
-        with subject.around(case.causal, [torch.empty(1, 1, 2 * case.ranks, 1, device=case.device)]):
-            call = _call(case, subject, inputs)
+        cut = [torch.empty(1, 1, 2 * case.ranks, 1, device=case.device)]
+        with subject.around(case.causal, cut, self.ranks.group):
+            call = _call(case, self._attend(case), inputs)
             if case.key not in self._facts:
                 self._facts[case.key] = self._look_at(case, subject, call)
             seconds = self._rounds(case, call)
@@ -102,14 +99,8 @@ class Measurer:
         facts = {**self._facts[case.key], "exposed_s": exposed, "reference_error": self._errors[series]}
         return Measured(seconds, facts)
 
-    def _predicted(self, case: RankedCase) -> float | None:
-        """Seconds of a round by the longest known length of the series and the ratio of the FLOPs."""
-        known = {n: one for n, one in self._seconds.get(_series(case), {}).items() if n <= case.seq_len}
-        if not known:
-            return None
-        nearest = max(known)
-        now, then = (SUBJECTS[case.kernel].costs(replace(case, seq_len=n)) for n in (case.seq_len, nearest))
-        return known[nearest] * (now.flops / max(1, then.flops) if now and then else 1)
+    def _attend(self, case: RankedCase) -> Callable[..., Tensor]:
+        return partial(SUBJECTS[case.kernel].attend, causal=case.causal, group=self.ranks.group)
 
     def _check(self, case: RankedCase, subject: Subject) -> float:
         """The error of a few tokens against the oracle of the whole sequence, the largest of all ranks."""
@@ -119,8 +110,8 @@ class Measurer:
         do = upstream(torch.empty(*q.shape[:3], v.shape[3], dtype=q.dtype, device=q.device))
         exact = _with_gradients(lambda *x: subject.reference(*x, causal=case.causal), q, k, v, do, wide=True)
         whole = [q, k, v, do, *(x.to(torch.float32) for x in exact)]
-        with subject.around(case.causal, whole) as parts:
-            got = _with_gradients(lambda *x: subject.attend(*x, causal=case.causal), *parts[:4], wide=False)
+        with subject.around(case.causal, whole, self.ranks.group) as parts:
+            got = _with_gradients(self._attend(case), *parts[:4], wide=False)
             wanted = parts[4:]
         forward, backward = BY_PRECISION[case.dtype]
         errors = [relative_error(got[0], wanted[0])]
@@ -160,8 +151,7 @@ class Measurer:
 
     def _rounds(self, case: RankedCase, call: Call) -> list[float]:
         (warm,) = self.ranks.slowest([self._time(call)])
-        least = 1 if warm > LONG_ROUND_S else LEAST_ROUNDS
-        count = max(least, min(MOST_ROUNDS, int(self.case_seconds / max(warm, 1e-9))))
+        count = rounds_within(self.case_seconds, warm, MOST_ROUNDS)
         return self.ranks.slowest([self._time(call) for _ in range(count)])
 
     def _time(self, call: Call, mode: Any = None) -> float:
@@ -201,24 +191,13 @@ def _bytes_on_a_rank(case: RankedCase) -> float:
     return tensors + gathered + (costs.peak_bytes / case.ranks if costs else 0)
 
 
-def _call(case: RankedCase, subject: Subject, inputs: tuple[Tensor, ...]) -> Call:
+def _call(case: RankedCase, attend: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Call:
     """A forward without gradients, or a forward and a backward."""
     if not case.backward:
-
-        def forward() -> None:
-            with torch.no_grad():
-                subject.attend(*inputs, causal=case.causal)
-
-        return forward
+        return forward_call(attend, inputs)
     q, _, v = inputs
     grad_out = upstream(torch.empty(*q.shape[:3], v.shape[3], dtype=q.dtype, device=q.device))
-
-    def forward_backward() -> None:
-        subject.attend(*inputs, causal=case.causal).backward(grad_out)  # type: ignore[no-untyped-call]
-        for leaf in inputs:
-            leaf.grad = None
-
-    return forward_backward
+    return backward_call(attend, inputs, inputs, grad_out)
 
 
 def _with_gradients(function: Callable[..., Tensor], *tensors: Tensor, wide: bool) -> list[Tensor]:

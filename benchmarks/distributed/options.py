@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from attention.case import DTYPES, MODES, PHASES
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.distributed.cases import STRONG, WEAK, Selection, chosen_kernels
+from benchmarks.distributed.cases import STRONG, WEAK, Selection
 from benchmarks.distributed.session import Plan
-from benchmarks.options import lengths_of, shapes_of, words
-from benchmarks.selection import DEFAULT_DTYPE
+from benchmarks.distributed.subjects import SUBJECTS
+from benchmarks.options import amount_of, lengths_of, present_devices, refuse_absent, shapes_of, words_of
+from benchmarks.selection import DEFAULT_DTYPE, matching
 
 SEQ_LENS = {"cpu": "1024,2048,4096,8192", "cuda": "16384,32768,65536,131072,262144"}
 SHAPES = {"cpu": "1x8x64", "cuda": "1x32:8x128"}
@@ -26,35 +25,30 @@ def plan_of(options: argparse.Namespace) -> Plan:
     Raises:
         InputError: Options that cannot be used.
     """
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            f"--device cuda was asked for, but torch {torch.__version__} finds no CUDA device here"
-        )
-    dtype = options.dtype or DEFAULT_DTYPE[device]
     try:
-        shapes = shapes_of(options.shape or SHAPES[device])
-        seq_lens = lengths_of(options.seq_len or SEQ_LENS[device], "seq-len")
-    except pytest.UsageError as error:  # whose options these are as well
+        return _plan_of(options)
+    except (pytest.UsageError, ValueError) as error:  # of the options that pytest has as well
         raise InputError(str(error)) from None
+
+
+def _plan_of(options: argparse.Namespace) -> Plan:
+    device = options.device or present_devices()[-1]
+    refuse_absent(device)
+    dtypes = words_of(options.dtype or DEFAULT_DTYPE[device], "dtype", DTYPES)
+    if len(dtypes) > 1:
+        raise ValueError(f"--dtype takes one a session, got {options.dtype}; start a session for each")
     selection = Selection(
         device,
-        _known("dtype", dtype, DTYPES)[0],
-        chosen_kernels(options.kernel or []),
-        _known("mode", options.mode or ",".join(MODES), MODES),
-        _known("phase", options.phase or ",".join(PHASES), PHASES),
-        shapes,
-        seq_lens,
-        _known("parallelism", options.parallelism, (STRONG, WEAK)),
+        dtypes[0],
+        matching(options.kernel or [], list(SUBJECTS)),
+        words_of(options.mode or ",".join(MODES), "mode", MODES),
+        words_of(options.phase or ",".join(PHASES), "phase", PHASES),
+        shapes_of(options.shape or SHAPES[device]),
+        lengths_of(options.seq_len or SEQ_LENS[device], "seq-len"),
+        words_of(options.parallelism, "parallelism", (STRONG, WEAK)),
     )
     return Plan(
-        Path(options.output), selection, options.repetitions, options.shuffle_seed, options.case_seconds,
-        options.round_seconds, options.case_timeout, options.threads,
+        Path(options.output), selection, options.repetitions, options.shuffle_seed,
+        amount_of(options.case_seconds, "case-seconds"), amount_of(options.round_seconds, "round-seconds"),
+        amount_of(options.case_timeout, "case-timeout"), options.threads,
     )  # fmt: skip
-
-
-def _known(option: str, text: str, known: Sequence[str]) -> list[str]:
-    picked = words(text)
-    if wrong := [word for word in picked if word not in known] or ([] if picked else [text]):
-        raise InputError(f"--{option} does not know {wrong[0]!r}; choose out of {', '.join(known)}")
-    return list(dict.fromkeys(picked))

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from threading import Timer
 from typing import cast
 
 import torch
 
+from benchmarks import console
 from benchmarks.analysis import wording
+from benchmarks.analysis.reading.fields import InputError
 from benchmarks.distributed.book import Book
 from benchmarks.distributed.cases import RankedCase, Selection, build_cases
 from benchmarks.distributed.measuring import Measured, Measurer
-from benchmarks.distributed.ranks import LostError, RankFailedError, Ranks
+from benchmarks.distributed.ranks import LostError, Outcome, RankFailedError, Ranks
 from benchmarks.distributed.watching import Limits
-from benchmarks.grid import schedule
+from benchmarks.grid import schedule, seed_of
+from benchmarks.outcomes import outcome_of
 from benchmarks.survival.endings import end_with_parent
 from benchmarks.survival.locks import hold_folder
-from benchmarks.survival.writing import INTERRUPTED
+from benchmarks.survival.writing import INTERRUPTED, try_target
 
 Say = Callable[[str], None]
-Outcome = Measured | tuple[str, str]
-"""What was measured, or an outcome of the record and its reason."""
-MOST_WORDS = 300
+Found = Measured | Outcome
+"""What was measured, or why it was not."""
+TOLD_AFTER_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def carry_out(plan: Plan, say: Say) -> int:
     """Be one rank of a session from its beginning to its end.
 
     Returns:
-        The exit code: 0, or 1 where nothing was measured or ranks were lost.
+        The exit code: 0, 1 where nothing was measured or ranks were lost, or `console.OUR_FAULT` where the
+        file is not where it was asked for.
 
     Raises:
         InputError: What was asked for cannot be measured here.
@@ -67,7 +71,7 @@ def carry_out(plan: Plan, say: Say) -> int:
     torch.set_num_threads(plan.threads)
     ranks = Ranks.meet(plan.selection.device, plan.case_timeout)
     cases = build_cases(plan.selection, ranks.count)
-    seed = ranks.same(secrets.randbelow(2**31) if plan.seed is None else plan.seed)
+    seed = ranks.same(seed_of(plan.seed))
     with hold_folder(plan.folder) if ranks.first else nullcontext():
         try:
             code = _Session(plan, ranks, seed, say).measure(cases)
@@ -78,7 +82,7 @@ def carry_out(plan: Plan, say: Say) -> int:
     return code
 
 
-def _book(plan: Plan, ranks: Ranks, seed: int) -> Book:
+def _book(plan: Plan, ranks: Ranks, seed: int, say: Say) -> Book:
     run = {
         "grid": "distributed",
         "seed": seed,
@@ -87,7 +91,12 @@ def _book(plan: Plan, ranks: Ranks, seed: int) -> Book:
         "ranks": ranks.count,
         "backend": ranks.backend,
     }
-    return Book(_free_file(plan.folder, ranks.count), run, ranks.backend, ranks.device)
+    file = _free_file(plan.folder, ranks.count)
+    try:
+        try_target(file)
+    except OSError as error:
+        raise InputError(f"{error}; nothing was measured", "name another folder with -o") from None
+    return Book(file, run, ranks.backend, ranks.device, say)
 
 
 def _free_file(folder: Path, ranks: int) -> Path:
@@ -103,7 +112,7 @@ class _Session:
 
     def __init__(self, plan: Plan, ranks: Ranks, seed: int, say: Say) -> None:
         self._plan, self._ranks, self._say = plan, ranks, say
-        self._book = _book(plan, ranks, seed) if ranks.first else None
+        self._book = _book(plan, ranks, seed, say) if ranks.first else None
         self._seed = seed
         self._now: RankedCase | None = None
 
@@ -113,7 +122,7 @@ class _Session:
         measurer = Measurer(self._ranks, plan.case_seconds, plan.round_seconds)
         order = cast(list[tuple[RankedCase, int]], schedule(cases, plan.repetitions, self._seed))
         gone: set[str] = set()
-        with Limits(self._give_up) as limits:
+        with Limits(self._give_up, self._ranks.cause) as limits:
             for done, (case, repetition) in enumerate(order, 1):
                 if case.key in gone:  # what failed once is not tried again
                     continue
@@ -122,47 +131,54 @@ class _Session:
                 if book:
                     book.begin(case, repetition)
                 try:
-                    outcome = _one(measurer, self._ranks, case)
+                    found = _one(measurer, self._ranks, case, plan.case_timeout)
                 except LostError as error:
                     limits.finish(str(error))
                 limits.end()
                 self._now = None
-                if not isinstance(outcome, Measured):
+                if not isinstance(found, Measured):
                     gone.add(case.key)
-                self._note(case, repetition, outcome, f"{done} of {len(order)}")
-            if book:
-                book.finish()
-                self._say(f"{book.path} holds what was measured")
-            return 0 if self._ranks.same(book is not None and book.measured) else 1
+                self._note(case, repetition, found, f"{done} of {len(order)}")
+            return int(self._ranks.same(self._finish(book) if book else None))
 
-    def _note(self, case: RankedCase, repetition: int, outcome: Outcome, place: str) -> None:
+    def _finish(self, book: Book) -> int:
+        """Write the book a last time; the exit code."""
+        if not book.finish():
+            return console.OUR_FAULT
+        self._say(f"{book.file} holds what was measured")
+        return 0 if book.measured else 1
+
+    def _note(self, case: RankedCase, repetition: int, found: Found, place: str) -> None:
         if self._book is None:
             return
-        if isinstance(outcome, Measured):
-            self._book.add(case, repetition, outcome)
-            told = wording.seconds(median(outcome.seconds))
+        if isinstance(found, Measured):
+            self._book.add(case, repetition, found)
+            told = wording.seconds(median(found.seconds))
         else:
-            self._book.leave_out(case, *outcome)
-            told = ": ".join(outcome)
+            self._book.leave_out(case, *found)
+            told = ": ".join(found)
         self._say(f"{place}: {case.key}: {told}")
 
     def _give_up(self, reason: str) -> int:
         """The end of a rank whose others do not come: it is told, and what was measured is kept."""
         book, case = self._book, self._now
-        if book:
-            if case and not book.holds(case):
-                book.leave_out(case, "failed", reason)
-            book.finish(INTERRUPTED)
-            at = f"{case.key}: " if case else ""
-            self._say(f"the session stops: {at}{reason}; what was measured before is in {book.path}")
+        if not book:
+            return 1
+        at = f"{case.key}: " if case else ""
+        self._say(f"the session stops: {at}{reason}")
+        if case and not book.holds(case):
+            book.leave_out(case, "failed", reason)
+        if not book.finish(INTERRUPTED):
+            return console.OUR_FAULT
+        self._say(f"{book.file} holds what was measured before")
         return 1
 
 
-def _one(measurer: Measurer, ranks: Ranks, case: RankedCase) -> Outcome:
+def _one(measurer: Measurer, ranks: Ranks, case: RankedCase, limit_s: float) -> Found:
     """The rounds of a case, or its outcome and reason; the same on all ranks.
 
-    A rank that fails tells the others where they meet next; one that waits for it in a collective of the
-    kernel ends at the time limit.
+    A rank that fails tells the others where they meet next. Over Gloo those that wait for it in a collective
+    of the kernel are set free; over NCCL they end at the time limit.
 
     Raises:
         LostError: Another rank does not answer.
@@ -175,12 +191,19 @@ def _one(measurer: Measurer, ranks: Ranks, case: RankedCase) -> Outcome:
         raise
     except RankFailedError as error:
         return error.outcome
-    except torch.OutOfMemoryError as error:
-        return ranks.fail(("oom", _words(error)))
     except Exception as error:
-        return ranks.fail(("failed", _words(error)))
+        outcome = outcome_of(error, limit_s)
+    # Out of the block above nothing refers to what the case held, nor to the group that it used.
+    with _told_soon(f"{case.key}: rank {ranks.rank} failed ({': '.join(outcome)}); waiting for the others"):
+        return ranks.fail(outcome)
 
 
-def _words(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{type(error).__name__}: {text}"[:MOST_WORDS]
+@contextmanager
+def _told_soon(sentence: str) -> Iterator[None]:
+    """Tell a sentence, on any rank, if the block takes longer than ranks need to meet."""
+    telling = Timer(TOLD_AFTER_S, console.say, [sentence])
+    telling.start()
+    try:
+        yield
+    finally:
+        telling.cancel()

@@ -13,7 +13,8 @@ from functools import cache
 
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional as F
 
 from attention import Case, Reference, distributed, linear_attention
@@ -24,6 +25,7 @@ from attention.kernels.registry import Kernel
 from attention.torch_internals import context_parallelism
 
 Attend = Callable[..., Tensor]
+Around = Callable[[bool, Sequence[Tensor], ProcessGroup], AbstractContextManager[Sequence[Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ class Subject:
     Attributes:
         reference: The oracle of the whole sequence.
         plain: The family of the kernel that one rank alone would call, whose costs are shared.
-        attend: ``attend(q, k, v, *, causal)`` of this rank's parts, within ``around``.
-        around: ``around(causal, tensors)`` is a block in which it is called; the tensors, whole sequences
-            ``[B, H, N, D]``, are cut to this rank's parts by it.
+        attend: ``attend(q, k, v, *, causal, group)`` of this rank's parts, within ``around``.
+        around: ``around(causal, tensors, group)`` is a block in which it is called; the tensors, whole
+            sequences ``[B, H, N, D]``, are cut to this rank's parts by it.
         supports: Why it cannot serve a case, or None.
         exchanged: Bytes that a rank receives in a call of a case, by the law; None where none is stated.
     """
@@ -43,7 +45,7 @@ class Subject:
     reference: Reference
     plain: str
     attend: Attend
-    around: Callable[[bool, Sequence[Tensor]], AbstractContextManager[Sequence[Tensor]]]
+    around: Around
     supports: Callable[[Case], str | None]
     exchanged: Callable[[Case, int], int | None]
 
@@ -67,9 +69,9 @@ def _plain(case: Case, family: str) -> tuple[Kernel, Case]:
 
 
 @contextmanager
-def _contiguous(causal: bool, tensors: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+def _contiguous(causal: bool, tensors: Sequence[Tensor], group: ProcessGroup) -> Iterator[Sequence[Tensor]]:
     """Parts of neighbouring tokens."""
-    yield [x.chunk(dist.get_world_size(), 2)[dist.get_rank()].contiguous() for x in tensors]
+    yield [x.chunk(group.size(), 2)[group.rank()].contiguous() for x in tensors]
 
 
 def _linear_supports(case: Case) -> str | None:
@@ -96,20 +98,20 @@ def _linear_exchanged(case: Case, ranks: int) -> int:
 
 
 @cache
-def mesh_of_all(device: str) -> DeviceMesh:
-    """The mesh of all ranks, which torch's context parallelism takes."""
-    return init_device_mesh(device, (dist.get_world_size(),), mesh_dim_names=("cp",))
+def _mesh_of(group: ProcessGroup, device: str) -> DeviceMesh:
+    """The mesh that torch's context parallelism takes."""
+    return DeviceMesh.from_group(group, device, mesh_dim_names=("cp",))
 
 
-def _rotating(method: str) -> Callable[[bool, Sequence[Tensor]], AbstractContextManager[Sequence[Tensor]]]:
+def _rotating(method: str) -> Around:
     """Torch's context parallelism; keys and values go round by this method, ``allgather`` or ``alltoall``."""
 
     @contextmanager
-    def around(causal: bool, tensors: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    def around(causal: bool, tensors: Sequence[Tensor], group: ProcessGroup) -> Iterator[Sequence[Tensor]]:
         from torch.distributed.tensor.experimental import context_parallel
 
         parts = [x.detach().clone() for x in tensors]
-        mesh = mesh_of_all(tensors[0].device.type)
+        mesh = _mesh_of(group, tensors[0].device.type)
         dimensions = [2] * len(parts)
         blocks = context_parallel(
             mesh, buffers=parts, buffer_seq_dims=dimensions, no_restore_buffers=set(parts)
@@ -117,13 +119,15 @@ def _rotating(method: str) -> Callable[[bool, Sequence[Tensor]], AbstractContext
         with context_parallelism(balanced=causal, rotation=method), blocks:
             yield parts
 
-    def alone(causal: bool, tensors: Sequence[Tensor]) -> AbstractContextManager[Sequence[Tensor]]:
-        return nullcontext(tensors) if dist.get_world_size() == 1 else around(causal, tensors)
+    def alone(
+        causal: bool, tensors: Sequence[Tensor], group: ProcessGroup
+    ) -> AbstractContextManager[Sequence[Tensor]]:
+        return nullcontext(tensors) if group.size() == 1 else around(causal, tensors, group)
 
     return alone
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, group: ProcessGroup) -> Tensor:
     # Looked up at each call: torch's context parallelism puts its own function in the place of this one.
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1])
 
@@ -142,10 +146,10 @@ def _standard_exchanged(case: Case, ranks: int) -> int | None:
     return (ranks - 1) * kept // ranks
 
 
-def _linear(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
-    if dist.get_world_size() == 1:
+def _linear(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, group: ProcessGroup) -> Tensor:
+    if group.size() == 1:
         return linear_attention(q, k, v, causal=causal)
-    return distributed.linear_attention(q, k, v, causal=causal)
+    return distributed.linear_attention(q, k, v, causal=causal, group=group)
 
 
 SUBJECTS = {

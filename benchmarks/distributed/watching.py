@@ -16,6 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import NoReturn
 
+from benchmarks.console import tell_fault
 from benchmarks.survival.endings import OUTSIDE, handling
 
 ASKED = "it was asked to end, as torchrun asks when another rank has ended"
@@ -25,23 +26,24 @@ TICK_S = 0.2
 class Limits:
     """A block in which the process ends at a signal, or when a case takes longer than its limit.
 
-    It calls ``ending(sentence)`` in a thread, and exits with its result.
+    It calls ``ending(sentence)`` in a thread, and exits with its result. The sentence begins with
+    ``cause()``, which says what the other ranks are waited for, if that is known.
     """
 
-    def __init__(self, ending: Callable[[str], int]) -> None:
+    def __init__(self, ending: Callable[[str], int], cause: Callable[[], str | None]) -> None:
         """Nothing is watched before the block begins."""
-        self._ending = ending
+        self._ending, self._cause = ending, cause
         self._until: float | None = None
         self._limit_s = 0.0
         self._left = threading.Event()
-        self._woken, self._wakes = socket.socketpair()
-        self._woken.settimeout(TICK_S)
-        self._wakes.setblocking(False)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._turn = threading.Lock()
         self._signals = ExitStack()
 
     def __enter__(self) -> Limits:
+        self._woken, self._wakes = socket.socketpair()
+        self._woken.settimeout(TICK_S)
+        self._wakes.setblocking(False)
         # The number reaches the thread by the socket, and Python's own handler has nothing to do.
         self._signals.enter_context(handling(lambda number, frame: None, *OUTSIDE))
         signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
@@ -55,6 +57,8 @@ class Limits:
         self._thread.join()
         signal.set_wakeup_fd(-1)
         self._signals.close()
+        self._woken.close()
+        self._wakes.close()
 
     def begin(self, limit_s: float) -> None:
         """From now on a case has so many seconds."""
@@ -68,13 +72,17 @@ class Limits:
         while not self._left.is_set():
             until = self._until
             if until is not None and monotonic() > until:
-                self.finish(f"the ranks did not come to its end within {self._limit_s:g} s")
+                self._end(f"the ranks did not come to its end within {self._limit_s:g} s")
             try:
                 asked = set(self._woken.recv(64)) & set(OUTSIDE)
             except TimeoutError:
                 continue
             if asked:
-                self.finish(ASKED)
+                self._end(ASKED)
+
+    def _end(self, sentence: str) -> NoReturn:
+        cause = self._cause()
+        self.finish(f"{cause}; {sentence}" if cause else sentence)
 
     def finish(self, sentence: str) -> NoReturn:
         """End this process, whatever its other thread does; the first sentence is the one that is told."""
@@ -82,5 +90,7 @@ class Limits:
         code = 1
         try:
             code = self._ending(sentence)
+        except Exception as error:
+            code = tell_fault(error)
         finally:
             os._exit(code)

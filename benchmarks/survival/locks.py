@@ -88,9 +88,9 @@ def hold_folder(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            (folder / LOCK).unlink(missing_ok=True)
-            if made:
-                with suppress(OSError):  # it holds what it was made for
+            with suppress(OSError):  # it is gone, or it holds what it was made for
+                (folder / LOCK).unlink(missing_ok=True)
+                if made:
                     folder.rmdir()
 
 

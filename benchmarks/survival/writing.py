@@ -94,6 +94,25 @@ def write_elsewhere(document: Mapping[str, Any], name: str) -> Path | None:
     return None
 
 
+def rescue(
+    document: Mapping[str, Any], path: Path, error: OSError, otherwise: str = ""
+) -> tuple[Path | None, str]:
+    """Write elsewhere what cannot be written where it was asked for.
+
+    Args:
+        document: The run.
+        path: Where it was asked for.
+        error: Why it cannot be written there.
+        otherwise: The end of the sentence where no place has room.
+
+    Returns:
+        Where it is, if anywhere, and the sentence that says so.
+    """
+    found = write_elsewhere(document, path.name)
+    where = f"so it is in {found}" if found else f"nor elsewhere{otherwise}"
+    return found, f"The run cannot be written to {path} ({error.strerror}), {where}."
+
+
 def beside(path: Path, word: str = UNFINISHED) -> Path:
     """A name beside a file that is free: out.unfinished.json, out.unfinished-2.json, ..."""
     stem, dot, ending = path.name.partition(".json")
