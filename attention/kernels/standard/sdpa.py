@@ -7,6 +7,7 @@ import warnings
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import pairwise
+from operator import index
 from typing import Any, Unpack
 
 import torch
@@ -160,17 +161,17 @@ def _refusal(pinned: SDPBackend, *fields: Any) -> str | None:
 
 def _supports(pinned: SDPBackend, case: Case) -> str | None:
     # torch decides by dtype, widths, shared heads and device, so that a probe of a few tokens answers for all
-    # longer ones. Of a compiler's case the lengths are symbols, which are compared at most.
+    # longer ones. Of a compiler's case the lengths are symbols, which are compared at most; what torch decides
+    # by is made a number, for which the graph then is.
     tokens = 8 if torch.compiler.is_compiling() else min(case.seq_len, 8)
     queries = None
     if case.queries != case.seq_len:
-        queries = min(case.queries, 4) if case.queries < case.seq_len else 12
-        tokens = 8
+        fewer = 4 if case.queries > 1 else index(case.queries)
+        tokens, queries = 8, fewer if case.queries < case.seq_len else 12
     phase = "forward_backward" if case.backward else "forward"
     how = case.mode, tokens, phase, case.device, case.dtype, 1
-    return _refusal(
-        pinned, *how, case.heads // case.key_heads, case.head_dim, case.value_dim, "operator", 1, queries
-    )
+    widths = index(case.heads // case.key_heads), index(case.head_dim), index(case.value_dim)
+    return _refusal(pinned, *how, *widths, "operator", 1, queries)
 
 
 register_kernel("standard-sdpa", standard_sdpa, costs=sdpa_costs)
