@@ -10,6 +10,7 @@ from torch import Tensor
 from attention.choosing import select
 from attention.inputs import WINDOW, check_number, check_window
 from attention.kernels.feature_maps import FeatureMap
+from attention.kernels.tensors import dense, why_kept
 from attention.remembered import key_of, recalled, remember
 from attention.state import State
 
@@ -194,7 +195,8 @@ def linear_attention_step(
     Raises:
         TypeError: tensors or a state of another kind.
         ValueError: shapes, dtypes or devices that do not fit together, an unknown backend or one that cannot
-            serve these inputs, or ``in_place`` where gradients would be wanted.
+            serve these inputs, or ``in_place`` where gradients would be wanted or where the state cannot be
+            written, as one that is expanded, or of inference mode outside of it.
     """
     key = None
     if type(state) is State:
@@ -209,6 +211,8 @@ def linear_attention_step(
     others: tuple[Tensor, ...] = state if isinstance(state, tuple) else ()
     takes = ("initial_state", "return_state")
     q, k, v, function = select("linear", backend, q, k, v, True, *others, takes=takes, step=True)
+    if in_place and all(map(dense, others)) and (reason := why_kept(*others)):
+        raise ValueError(f"in_place cannot write the state, as {reason}; clone() it, or use in_place=False")
     new: tuple[Tensor, State] = function(q, k, v, state, feature_map=feature_map, eps=eps, in_place=in_place)
     remember(key, function, q, k, v, state, feature_map, eps, in_place)
     return new

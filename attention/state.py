@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from attention.case import DTYPES
+
 
 class State(NamedTuple):
     """S = sum phi(k) v' and z = sum phi(k) over the tokens so far, of each sequence and head of keys.
@@ -36,15 +38,17 @@ class State(NamedTuple):
         """The state before the first token, all zeros; ``value_dim`` is ``head_dim`` unless given.
 
         Raises:
-            ValueError: a size below 0.
+            TypeError: a size that is no integer, or no dtype.
+            ValueError: a size below 0, or a dtype in which nothing is computed.
         """
-        shape = batch, kv_heads, head_dim
-        if min(*shape, value_dim or 0) < 0:
-            raise ValueError(
-                "a state has sizes of at least 0; "
-                f"got batch {batch}, kv_heads {kv_heads}, head_dim {head_dim}, value_dim {value_dim}"
-            )
-        S = torch.zeros(*shape, head_dim if value_dim is None else value_dim, dtype=dtype, device=device)
+        shape, width = (batch, kv_heads, head_dim), head_dim if value_dim is None else value_dim
+        sizes = f"got batch {batch}, kv_heads {kv_heads}, head_dim {head_dim}, value_dim {value_dim}"
+        if not all(isinstance(n, int | torch.SymInt) and not isinstance(n, bool) for n in (*shape, width)):
+            raise TypeError(f"a state has integers for sizes; {sizes:.200}")
+        if min(*shape, width) < 0:
+            raise ValueError(f"a state has sizes of at least 0; {sizes}")
+        check_kept_dtype("a state", dtype)
+        S = torch.zeros(*shape, width, dtype=dtype, device=device)
         return cls(S, torch.zeros(shape, dtype=dtype, device=device))
 
     @property
@@ -77,3 +81,17 @@ class State(NamedTuple):
     def detach(self) -> State:
         """The state without the graph that made it; the tensors share its memory."""
         return State(self.S.detach(), self.z.detach())
+
+
+def check_kept_dtype(what: str, dtype: object) -> None:
+    """Refuse to keep a context in a dtype that attention is not computed in.
+
+    Raises:
+        TypeError: no dtype.
+        ValueError: integers, bool, complex numbers, or floating-point numbers of less than 16 bits.
+    """
+    known = ", ".join(DTYPES)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"the dtype of {what} must be one of {known}; got {dtype!r:.60}")
+    if str(dtype).removeprefix("torch.") not in DTYPES:
+        raise ValueError(f"{what} is kept in one of {known}; got {dtype}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from attention import linear_attention, linear_attention_step
+from attention import SelfAttention, linear_attention, linear_attention_step
+from attention.modules import KVCache
 from attention.state import State
 from tests.textbook import BACKENDS, attend, tensors
 
@@ -22,7 +24,7 @@ def given(**changed: Any) -> dict[str, Any]:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a state of other heads": ({"initial_state": State.empty(2, 4, 8, 5)}, r"\[2, 2, 8, 5\].*\[2, 4, 8, 5\]"),
     "a state that is one tensor": ({"initial_state": torch.zeros(2, 2, 8, 5)}, "must be a State"),
-    "a state of integers": ({"initial_state": State.empty(2, 2, 8, 5, dtype=torch.int64)}, "floating-point"),
+    "a state of integers": ({"initial_state": State.empty(2, 2, 8, 5).to(torch.int64)}, "floating-point"),
     "a mask of numbers": ({"key_padding_mask": torch.zeros(2, 6)}, "dtype bool, True = ignore"),
     "a mask of other keys": ({"key_padding_mask": torch.zeros(2, 7).bool()}, r"\[2, 6\].*\[2, 7\]"),
     "ends of a batch": ({"cu_seqlens": torch.tensor([0, 6])}, r"packed sequences are \[1, H, total, D\]"),
@@ -94,3 +96,73 @@ def test_a_step_refuses_what_it_cannot_continue(backend: str) -> None:
 def test_an_empty_state_of_no_size_is_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="a state has sizes of at least 0"):
         State.empty(*sizes)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_a_context_is_not_kept_in_a_dtype_that_nothing_is_computed_in(kind: torch.dtype) -> None:
+    wanted = f"is kept in one of float64, float32, bfloat16, float16; got {kind}"
+    with pytest.raises(ValueError, match=f"a state {wanted}"):
+        State.empty(1, 2, 4, dtype=kind)
+    with pytest.raises(ValueError, match=f"a KVCache {wanted}"):
+        KVCache(1, 2, 4, dtype=kind)
+
+
+def test_an_empty_state_takes_integers_and_a_dtype() -> None:
+    with pytest.raises(TypeError, match=r"a state has integers for sizes; got batch 1\.5, kv_heads 2"):
+        State.empty(1.5, 2, 4)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"the dtype of a state must be one of .*; got 'float32'"):
+        State.empty(1, 2, 4, dtype="float32")  # type: ignore[arg-type]
+
+
+def expanded() -> State:
+    return State(torch.rand(1, 2, 4, 4).expand(2, -1, -1, -1), torch.rand(1, 2, 4).expand(2, -1, -1))
+
+
+def overlapping() -> State:
+    """Each row of S begins one element behind the row before it."""
+    return State(torch.rand(2 * 2 * 4 + 4).as_strided((2, 2, 4, 4), (8, 4, 1, 1)), torch.rand(2, 2, 4))
+
+
+def in_one_memory() -> State:
+    memory = torch.rand(2 * 2 * 4 * 4)
+    return State(memory.view(2, 2, 4, 4), memory[-16:].view(2, 2, 4))
+
+
+def of_inference() -> State:
+    with torch.inference_mode():
+        return State.empty(2, 2, 4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (expanded, "several elements of an expanded or overlapping tensor are one in memory"),
+        (overlapping, "several elements of an expanded or overlapping tensor are one in memory"),
+        (in_one_memory, "its tensors share memory"),
+        (of_inference, "torch lets tensors of inference mode be written within inference mode only"),
+    ],
+)
+def test_a_state_that_cannot_be_written_is_not_stepped_in_place(
+    made: Callable[[], State], reason: str, backend: str
+) -> None:
+    tokens = [torch.rand(2, 2, 1, 4) for _ in range(3)]
+    state = made()
+    before = state.clone()
+    with pytest.raises(ValueError, match=f"^in_place cannot write the state, as {reason}; clone"):
+        linear_attention_step(*tokens, state, in_place=True, backend=backend)
+    assert torch.equal(state.S, before.S) and torch.equal(state.z, before.z)
+    linear_attention_step(*tokens, state, backend=backend)
+    linear_attention_step(*tokens, state.clone(), in_place=True, backend=backend)
+    with torch.inference_mode():
+        linear_attention_step(*tokens, of_inference(), in_place=True, backend=backend)
+
+
+def test_a_layer_continues_a_state_that_cannot_be_written() -> None:
+    layer = SelfAttention(8, 2, kernel="linear", causal=True).requires_grad_(False)
+    prompt, token = torch.rand(1, 5, 8), torch.rand(1, 1, 8)
+    state = layer.prefill(prompt)[1]
+    assert isinstance(state, State)
+    shared = State(state.S.expand(3, -1, -1, -1), state.z.expand(3, -1, -1))
+    together, _ = layer.step(token.expand(3, -1, -1), shared)
+    torch.testing.assert_close(together, layer.step(token, state)[0].expand(3, -1, -1))

@@ -51,6 +51,24 @@ def test_weights_of_torch_that_are_frozen_stay_frozen() -> None:
     assert trained == {"in_proj.bias", "out_proj.weight"}
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_copies_of_torchs_weights_are_as_these_are(bias: bool) -> None:
+    theirs = nn.MultiheadAttention(32, 4, bias=bias).eval()
+    theirs.out_proj.bfloat16()
+    phi = nn.Linear(8, 8)
+    ours = SelfAttention.from_torch(theirs, kernel="linear", feature_map=phi)
+    assert ours.in_proj.weight.dtype == torch.float32 and not ours.training and not ours.out_proj.training
+    assert torch.equal(ours.out_proj.weight, theirs.out_proj.weight)
+    assert (ours.in_proj.bias is not None) == (ours.out_proj.bias is not None) == bias
+    assert all(x.dtype == torch.bfloat16 for x in ours.out_proj.parameters())
+    assert ours.feature_map is phi and all(not x.is_meta for x in ours.parameters())
+    with torch.no_grad():
+        theirs.in_proj_weight.zero_()
+    assert ours.in_proj.weight.any()
+    on_meta = SelfAttention.from_torch(nn.MultiheadAttention(32, 4, device="meta"))
+    assert all(x.is_meta for x in on_meta.parameters())
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", ["linear-explicit", "linear-chunked", "linear"])
 def test_self_attention_of_a_linear_kernel_is_linear_attention_between_its_projections(

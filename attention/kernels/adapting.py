@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attention.case import Case, make_inputs
 from attention.kernels.extra_inputs import MakeInputs
+from attention.torch_internals import constant_when_compiled
 
 CAUSAL = ("causal", "is_causal")
 """Names of the argument that chooses the mode."""
@@ -66,6 +67,7 @@ def adapt(name: str, function: Any, given: Collection[str] | None) -> tuple[Atte
     return chosen, causal is not None
 
 
+@constant_when_compiled  # torch's compiler mistakes a default that was read before the call for a tensor
 def takes(function: Attend, option: str) -> bool:
     """Whether a function has an argument of this name, or passes on whatever it gets."""
     parameters = _parameters(function) or []

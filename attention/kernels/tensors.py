@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import wraps
+from functools import lru_cache, wraps
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import torch
@@ -289,3 +290,37 @@ def contiguous_output(q: Tensor, v: Tensor) -> Tensor:
 def unit_stride(x: Tensor) -> Tensor:
     """The tensor if its last stride is 1, else a contiguous copy."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def overlaps(x: Tensor, *, expanded: bool) -> bool:
+    """Whether elements of a tensor may share memory; dimensions of stride 0 count where ``expanded``."""
+    return not x.is_contiguous() and _overlap(x.shape, x.stride(), expanded)
+
+
+@lru_cache
+def _overlap(shape: tuple[int, ...], strides: tuple[int, ...], expanded: bool) -> bool:
+    reach = 0
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size > 1 and (stride or expanded):
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
+
+
+def why_kept(*tensors: Tensor) -> str | None:
+    """Why tensors cannot be overwritten one by one, or None.
+
+    Of a compiler's tensors, and within a transform, it is not known where they lie.
+    """
+    if torch.compiler.is_compiling() or transformed():
+        return None
+    if not torch.is_inference_mode_enabled() and any(x.is_inference() for x in tensors):
+        return "torch lets tensors of inference mode be written within inference mode only"
+    if any(overlaps(x, expanded=True) for x in tensors):
+        return "several elements of an expanded or overlapping tensor are one in memory"
+    whole = [x for x in tensors if type(x) is Tensor and x.is_contiguous()]
+    places = sorted((start, start + x.nbytes) for x in whole if (start := x.data_ptr()))  # 0: no memory
+    if any(stop > start for (_, stop), (start, _) in pairwise(places)):
+        return "its tensors share memory"
+    return None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attention.kernels.forms.masks import check_padding
 from attention.kernels.registry import Kernel
-from attention.state import State
+from attention.state import State, check_kept_dtype
 
 
 class KVCache:
@@ -23,12 +23,12 @@ class KVCache:
         head_dim: width D of a key.
         value_dim: width Dv of a value; None: as wide as a key.
         max_len: the most tokens there will be; None: not known.
-        dtype: of keys and values.
+        dtype: of keys and values; None: torch's default.
         device: where they are.
 
     Raises:
-        TypeError: a ``max_len`` that is no integer.
-        ValueError: a ``max_len`` below 1.
+        TypeError: a ``max_len`` that is no integer, or no dtype.
+        ValueError: a ``max_len`` below 1, or a dtype in which attention is not computed.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class KVCache:
             raise TypeError(f"max_len must be an integer, the most tokens there will be; got {max_len!r:.60}")
         if max_len is not None and max_len < 1:
             raise ValueError(f"max_len must be at least 1 token, got {max_len}")
+        check_kept_dtype("a KVCache", torch.get_default_dtype() if dtype is None else dtype)
         self.length, self.max_len = 0, max_len
         shape = batch, kv_heads, max_len or 0
         self._keys = torch.empty(*shape, head_dim, dtype=dtype, device=device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attention.inputs import describe
 from attention.kernels.feature_maps import FeatureMap
 from attention.kernels.forms.linear import step_of
+from attention.kernels.tensors import why_kept
 from attention.modules.cache import KVCache, kept_by, reusable
 from attention.modules.heads import HeadedLayer
 from attention.state import State
@@ -143,7 +144,7 @@ class SelfAttention(HeadedLayer):
         q, k, v = self._project(x)
         if isinstance(cache, State):
             step = self.kernel.step or partial(step_of, self.kernel.function)
-            in_place = reusable(q, k, v, *cache)
+            in_place = reusable(q, k, v, *cache) and why_kept(*cache) is None
             heads, state = step(q, k, v, cache, in_place=in_place, **self.options())
             return self._mix(heads), state
         cache.append(k, v)
@@ -189,9 +190,10 @@ class SelfAttention(HeadedLayer):
         feature_map: str | FeatureMap | None = None,
         causal: bool = False,
     ) -> SelfAttention:
-        """A layer with copies of the weights of torch's, frozen where those are, and with its output.
+        """A layer with copies of the weights of torch's, and with its output.
 
-        With a kernel of linear attention its output is another one.
+        Each copy has the dtype and the device of its weight, and is frozen where that is; the layer is in the
+        module's mode, of training or evaluation. With a kernel of linear attention its output is another one.
 
         This layer takes ``[B, N, embed_dim]`` also where the module was built with ``batch_first=False``.
 
@@ -217,16 +219,15 @@ class SelfAttention(HeadedLayer):
             kernel=kernel,
             feature_map=feature_map,
             causal=causal,
-            bias=module.in_proj_bias is not None,
-            device=module.in_proj_weight.device,
-            dtype=module.in_proj_weight.dtype,
+            device="meta",
         )
-        layer.load_state_dict(module.state_dict())
-        layer.in_proj.weight.requires_grad_(module.in_proj_weight.requires_grad)
-        if module.in_proj_bias is not None:
-            layer.in_proj.bias.requires_grad_(module.in_proj_bias.requires_grad)
-        for ours, theirs in zip(layer.out_proj.parameters(), module.out_proj.parameters(), strict=True):
-            ours.requires_grad_(theirs.requires_grad)
+        for ours, theirs in (
+            (layer.in_proj, (module.in_proj_weight, module.in_proj_bias)),
+            (layer.out_proj, (module.out_proj.weight, module.out_proj.bias)),
+        ):
+            ours.weight, ours.bias = (  # type: ignore[assignment]
+                None if x is None else nn.Parameter(x.detach().clone(), x.requires_grad) for x in theirs
+            )
         return layer.train(module.training)
 
 

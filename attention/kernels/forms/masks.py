@@ -10,6 +10,11 @@ from torch import Tensor
 
 from attention.inputs import describe
 
+NO_GRAPH = (
+    "packed sequences are computed one by one here, and a graph has no values of cu_seqlens to cut them at; "
+    "compile without fullgraph=True"
+)
+
 
 def check_padding(mask: object, k: Tensor) -> Tensor:
     """The padding mask ``[B, Nk]``, True where a key is ignored.
@@ -76,10 +81,12 @@ def sequences(cu_seqlens: Tensor, tokens: int) -> list[slice]:
 
     Raises:
         ValueError: values that do not ascend from 0 to the number of tokens.
+        RuntimeError: a compiler traces; without ``fullgraph=True`` it then leaves the call as it is.
     """
+    if torch.compiler.is_compiling():
+        raise RuntimeError(NO_GRAPH)
     ends: Sequence[int] = cu_seqlens.tolist()
-    if not torch.compiler.is_compiling():
-        check_ends(ends, tokens)
+    check_ends(ends, tokens)
     return [slice(a, b) for a, b in pairwise(ends)]
 
 

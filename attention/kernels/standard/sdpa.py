@@ -7,6 +7,7 @@ import warnings
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import pairwise
+from operator import index
 from typing import Any, Unpack
 
 import torch
@@ -19,7 +20,7 @@ from attention.kernels.forms.standard import StandardOptions, attend
 from attention.kernels.registry import register_kernel
 from attention.kernels.standard.costs import fused_costs, math_costs, sdpa_costs
 from attention.kernels.standard.fused import core, packed, serves_packed
-from attention.kernels.tensors import check_inputs, checked, differentiated
+from attention.kernels.tensors import check_inputs, checked, differentiated, overlaps
 from attention.torch_internals import constant_when_compiled, in_forward_mode
 
 
@@ -78,26 +79,10 @@ def _apart(*tensors: Tensor) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():
         return tensors  # a compiler lays gradients out itself
     written = differentiated(*tensors)
-    return tuple([x.clone(memory_format=CONTIGUOUS) if _overlaps(x, written) else x for x in tensors])
-
-
-def _overlaps(x: Tensor, expanded: bool) -> bool:
-    return not x.is_contiguous() and _overlap(x.shape, x.stride(), expanded)
+    return tuple([x.clone(memory_format=CONTIGUOUS) if overlaps(x, expanded=written) else x for x in tensors])
 
 
 CONTIGUOUS = torch.contiguous_format
-
-
-@lru_cache
-def _overlap(shape: tuple[int, ...], strides: tuple[int, ...], expanded: bool) -> bool:
-    """Whether elements may share memory; dimensions of stride 0 count where ``expanded``."""
-    reach = 0
-    for stride, size in sorted(zip(strides, shape, strict=True)):
-        if size > 1 and (stride or expanded):
-            if stride <= reach:
-                return True
-            reach += stride * (size - 1)
-    return False
 
 
 def standard_sdpa_pinned(
@@ -160,17 +145,17 @@ def _refusal(pinned: SDPBackend, *fields: Any) -> str | None:
 
 def _supports(pinned: SDPBackend, case: Case) -> str | None:
     # torch decides by dtype, widths, shared heads and device, so that a probe of a few tokens answers for all
-    # longer ones. Of a compiler's case the lengths are symbols, which are compared at most.
+    # longer ones. Of a compiler's case sizes are symbols: lengths are compared at most, and what torch
+    # decides by is made a number that holds for the whole graph.
     tokens = 8 if torch.compiler.is_compiling() else min(case.seq_len, 8)
     queries = None
     if case.queries != case.seq_len:
-        queries = min(case.queries, 4) if case.queries < case.seq_len else 12
-        tokens = 8
+        fewer = 4 if case.queries > 1 else index(case.queries)
+        tokens, queries = 8, fewer if case.queries < case.seq_len else 12
     phase = "forward_backward" if case.backward else "forward"
     how = case.mode, tokens, phase, case.device, case.dtype, 1
-    return _refusal(
-        pinned, *how, case.heads // case.key_heads, case.head_dim, case.value_dim, "operator", 1, queries
-    )
+    widths = index(case.heads // case.key_heads), index(case.head_dim), index(case.value_dim)
+    return _refusal(pinned, *how, *widths, "operator", 1, queries)
 
 
 register_kernel("standard-sdpa", standard_sdpa, costs=sdpa_costs)

@@ -54,7 +54,7 @@ def window_sdpa(
 def _by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
     n, size = q.shape[2], block_size(window)
     first = min(n, window)
-    blocks, rest = divmod(n - first, size)
+    blocks, rest = (n - first) // size, (n - first) % size  # torch's compiler has no divmod of symbols
     head, middle, tail = torch.split(q, [first, blocks * size, rest], dim=2)
     keys, values = k[:, :, :first], v[:, :, :first]
     outputs = [scaled_dot_product_attention(head, keys, values, is_causal=True, scale=scale)]

@@ -1,0 +1,171 @@
+"""A compiled graph serves every length, whether torch is told so or finds it out from a second length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attention import (
+    MultiheadAttention,
+    SelfAttention,
+    linear_attention,
+    standard_attention,
+    window_attention,
+)
+from attention.state import State
+from tests.samples import sampled
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+DYNAMIC = [True, None]
+"""Lengths are symbols from the first call on, or from the first call of another length on."""
+Inputs = Callable[[int], list[Tensor]]
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def assert_serves_every_length(function: Callable[..., Any], inputs: Inputs, dynamic: bool | None) -> None:
+    """Outputs and gradients of the compiled function are its own, and a third length compiles nothing."""
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    for tokens, stance in ((70, "default"), (83, "default"), (96, "fail_on_recompile")):
+        given = inputs(tokens)
+        with torch.compiler.set_stance(stance):
+            got = compiled(*given)
+        expected = function(*given)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+        wanted = [x for x in given if x.requires_grad]
+        pairs = [torch.autograd.grad(y.sin().sum(), wanted) for y in (got, expected)]
+        torch.testing.assert_close(*pairs, rtol=1e-3, atol=1e-4)
+
+
+def padding(tokens: int) -> Tensor:
+    return torch.arange(tokens) >= torch.tensor([[tokens - 7], [tokens]])
+
+
+def drawn(heads: tuple[int, int], queries: int, keys: int) -> list[Tensor]:
+    torch.manual_seed(0)
+    shapes = (2, heads[0], queries, 8), (2, heads[1], keys, 8), (2, heads[1], keys, 8)
+    return [torch.randn(shape, requires_grad=True) for shape in shapes]
+
+
+def with_state(tokens: int) -> list[Tensor]:
+    S, z = torch.randn(2, 2, 8, 8), torch.rand(2, 2, 8) + 0.5
+    return [*drawn((4, 2), tokens, tokens), S.requires_grad_(), z.requires_grad_()]
+
+
+FORMS: dict[str, Inputs] = {
+    "plain": lambda n: drawn((4, 4), n, n),
+    "shared": lambda n: drawn((4, 2), n, n),
+    "few": lambda n: drawn((4, 2), n - 30, n),
+    "one": lambda n: drawn((4, 2), 1, n),
+    "many": lambda n: drawn((4, 2), n, n - 30),
+    "padded": lambda n: [*drawn((4, 2), n, n), padding(n)],
+    "padded, few": lambda n: [*drawn((4, 2), n - 30, n), padding(n)],
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "form", "causal", "dynamic"),
+    sampled(
+        ["explicit", "sdpa", "sdpa-math", "sdpa-flash"],
+        FORMS,
+        [True, False],
+        DYNAMIC,
+        quick=[("sdpa-math", "plain", True, True), ("sdpa-flash", "few", False, None)],
+    ),
+)
+def test_a_graph_of_standard_attention_serves_every_length(
+    backend: str, form: str, causal: bool, dynamic: bool | None
+) -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return standard_attention(q, k, v, causal=causal, key_padding_mask=mask, backend=backend)
+
+    assert_serves_every_length(attend, FORMS[form], dynamic)
+
+
+@pytest.mark.parametrize(
+    ("backend", "form", "causal", "dynamic"),
+    sampled(["explicit", "chunked", "native"], [*FORMS, "state"], [True, False], DYNAMIC, quick=[]),
+)
+def test_a_graph_of_linear_attention_serves_every_length(
+    backend: str, form: str, causal: bool, dynamic: bool | None
+) -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return linear_attention(q, k, v, causal=causal, key_padding_mask=mask, backend=backend)
+
+    def behind(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor) -> Tensor:
+        state = State(S, z)
+        out, last = linear_attention(
+            q, k, v, causal=causal, initial_state=state, return_state=True, backend=backend
+        )
+        return torch.cat([out.flatten(), last.S.flatten(), last.z.flatten()])
+
+    if form == "state":
+        assert_serves_every_length(behind, with_state, dynamic)
+    else:
+        assert_serves_every_length(attend, FORMS[form], dynamic)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "dynamic"),
+    sampled(["linear", "linear-chunked", "standard"], [1, 2], DYNAMIC, quick=[("linear", 1, True)]),
+)
+def test_a_graph_of_layers_with_padding_serves_every_length(
+    name: str, layers: int, dynamic: bool | None
+) -> None:
+    every = torch.nn.ModuleList(SelfAttention(32, 4, num_kv_heads=2, kernel=name) for _ in range(layers))
+
+    def run(x: Tensor, mask: Tensor) -> Tensor:
+        for layer in every:
+            x = layer(x, mask)
+        return x
+
+    def inputs(tokens: int) -> list[Tensor]:
+        return [torch.randn(2, tokens, 32, requires_grad=True), padding(tokens)]
+
+    assert_serves_every_length(run, inputs, dynamic)
+
+
+@pytest.mark.slow
+def test_a_graph_of_a_layer_in_the_place_of_torchs_serves_every_length() -> None:
+    layer = MultiheadAttention(32, 4, batch_first=True)
+
+    def run(x: Tensor, mask: Tensor) -> Tensor:
+        out: Tensor = layer(x, x, x, mask)[0]
+        return out
+
+    def inputs(tokens: int) -> list[Tensor]:
+        return [torch.randn(2, tokens, 32, requires_grad=True), padding(tokens)]
+
+    assert_serves_every_length(run, inputs, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", DYNAMIC)
+def test_a_graph_of_a_window_serves_every_length(dynamic: bool | None) -> None:
+    attend = partial(window_attention, window=16, backend="sdpa")
+    assert_serves_every_length(lambda *x: attend(*x), FORMS["plain"], dynamic)
+
+
+@pytest.mark.parametrize("function", [linear_attention, standard_attention])
+def test_packed_sequences_are_refused_in_a_whole_graph_and_right_beside_one(function: Any) -> None:
+    ends = torch.tensor([0, 20, 70])
+    tensors = [x[:1].detach() for x in drawn((4, 2), 70, 70)]
+
+    def attend(*x: Tensor) -> Tensor:
+        found: Tensor = function(*x, causal=True, cu_seqlens=ends) + 1
+        return found
+
+    with pytest.raises(Exception, match="a graph has no values of cu_seqlens"):
+        torch.compile(attend, backend="eager", fullgraph=True)(*tensors)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(attend, backend="eager")(*tensors), attend(*tensors))
