@@ -146,16 +146,16 @@ def of_inference() -> State:
 def test_a_state_that_cannot_be_written_is_not_stepped_in_place(
     made: Callable[[], State], reason: str, backend: str
 ) -> None:
-    tokens = [torch.rand(2, 2, 1, 4) for _ in range(3)]
+    q, k, v = (torch.rand(2, 2, 1, 4) for _ in range(3))
     state = made()
     before = state.clone()
     with pytest.raises(ValueError, match=f"^in_place cannot write the state, as {reason}; clone"):
-        linear_attention_step(*tokens, state, in_place=True, backend=backend)
+        linear_attention_step(q, k, v, state, in_place=True, backend=backend)
     assert torch.equal(state.S, before.S) and torch.equal(state.z, before.z)
-    linear_attention_step(*tokens, state, backend=backend)
-    linear_attention_step(*tokens, state.clone(), in_place=True, backend=backend)
+    linear_attention_step(q, k, v, state, backend=backend)
+    linear_attention_step(q, k, v, state.clone(), in_place=True, backend=backend)
     with torch.inference_mode():
-        linear_attention_step(*tokens, of_inference(), in_place=True, backend=backend)
+        linear_attention_step(q, k, v, of_inference(), in_place=True, backend=backend)
 
 
 def test_a_layer_continues_a_state_that_cannot_be_written() -> None:

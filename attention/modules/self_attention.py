@@ -225,7 +225,7 @@ class SelfAttention(HeadedLayer):
             (layer.in_proj, (module.in_proj_weight, module.in_proj_bias)),
             (layer.out_proj, (module.out_proj.weight, module.out_proj.bias)),
         ):
-            ours.weight, ours.bias = (  # type: ignore[assignment]
+            ours.weight, ours.bias = (
                 None if x is None else nn.Parameter(x.detach().clone(), x.requires_grad) for x in theirs
             )
         return layer.train(module.training)
