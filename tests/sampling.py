@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from benchmarks.analysis.scaling.crossover import Crossover, find_crossover
 from benchmarks.analysis.scaling.exponent import Exponent, estimate_exponent
@@ -17,6 +18,8 @@ from tests.noise import Floats, Unrest, draw_files, draw_tables
 from tests.synthetic import DOUBLINGS, Law
 
 DRAWS = 500
+FEWER = 200
+"""Draws of each cell in whole matrices of noises, whose tables are printed from `DRAWS`."""
 TimeOf = Callable[[int], float]
 
 
@@ -61,6 +64,12 @@ class Sample:
 RUNS = (Sample(3), Sample(5), Sample(10))
 SHORT_RUNS = Sample(6, repetitions=1)
 FILES = (Sample(3, file=True), Sample(6, file=True))
+
+
+every_noise = pytest.mark.parametrize(
+    "draws", [pytest.param(FEWER, marks=pytest.mark.slow), pytest.param(DRAWS, marks=pytest.mark.table)]
+)
+"""Marks a simulation of the whole matrix of noises, which prints a table of a README."""
 
 
 def tables(values: Floats, lengths: Sequence[int]) -> list[pd.DataFrame]:

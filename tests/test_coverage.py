@@ -1,7 +1,7 @@
 """Coverage of intervals and error rates of verdicts, under the noise of shared machines.
 
-Every test prints the rates it achieved: `pytest tests/test_coverage.py -s`; with `-m slow` the full matrix
-of noises and units, which the README of scaling shows.
+Every test prints the rates it achieved: `pytest tests/test_coverage.py -s`; with `-m table` the full
+matrix of noises and units, which the README of scaling shows, and with `-m slow` that of fewer draws.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 from benchmarks.analysis.scaling.exponent import NOT_REACHED, UNDETERMINED, Exponent
 from benchmarks.analysis.scaling.growth import TANGIBLE
 from tests.noise import ALL, CALM, NOISES, CacheStep, Unrest
-from tests.sampling import DRAWS, RUNS, Sample, covers, crossovers, exponents
+from tests.sampling import DRAWS, RUNS, Sample, covers, crossovers, every_noise, exponents
 from tests.synthetic import DOUBLINGS, Law
 
 FEW = (RUNS[0], *(pytest.param(runs, marks=pytest.mark.slow) for runs in RUNS[1:]))
@@ -175,20 +175,20 @@ def test_nearly_parallel_laws_give_no_narrow_interval_of_the_crossover(runs: Sam
     assert_rate(sure / draws, 0, 0.05, draws, what)
 
 
-@pytest.mark.slow
-def test_coverage_of_every_interval_under_every_noise() -> None:
+@every_noise
+def test_coverage_of_every_interval_under_every_noise(draws: int) -> None:
     """Coverage for the table of runs in the README of scaling is printed."""
-    print_coverage(RUNS, NOISES, 0.92)
+    print_coverage(RUNS, NOISES, 0.92, draws)
 
 
-def print_coverage(samples: Sequence[Sample], noises: Mapping[str, Unrest], least: float) -> None:
+def print_coverage(samples: Sequence[Sample], noises: Mapping[str, Unrest], least: float, draws: int) -> None:
     """Print a row of coverages for each noise, of which none may be below the least."""
-    print(f"\n| noise of {DRAWS} draws | " + " | ".join(f"exponent, {one}" for one in samples), end=" | ")
+    print(f"\n| noise of {draws} draws | " + " | ".join(f"exponent, {one}" for one in samples), end=" | ")
     print(" | ".join(f"crossover, {one}" for one in samples), "|\n|---|" + "---|" * 2 * len(samples))
     misses = []
     for name, unrest in noises.items():
-        rates = [covers(exponents(Law(1e-9, 2), unrest, one), 2) for one in samples]
-        rates += [covers(crossovers(LINEAR, STANDARD, unrest, one), 1000) for one in samples]
+        rates = [covers(exponents(STANDARD, unrest, one, draws), 2) for one in samples]
+        rates += [covers(crossovers(LINEAR, STANDARD, unrest, one, draws), 1000) for one in samples]
         print(f"| {name} | " + " | ".join(f"{rate:.1%}" for rate in rates), "|", flush=True)
-        misses += [(name, rate) for rate in rates if not lies_within(rate, least, 1, DRAWS)]
+        misses += [(name, rate) for rate in rates if not lies_within(rate, least, 1, draws)]
     assert not misses

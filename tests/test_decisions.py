@@ -1,7 +1,7 @@
 """How often conclusions are decided on a noisy machine, and how seldom they are wrong, by six short slices.
 
-Every test prints the rates it achieved: `pytest tests/test_decisions.py -s`; with `-m "slow or table"` those
-under every noise, which the README of scaling shows.
+Every test prints the rates it achieved: `pytest tests/test_decisions.py -s`; with `-m table` those under
+every noise, which the README of scaling shows, and with `-m slow` those of fewer draws.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.analysis.scaling.exponent import NOT_REACHED, UNDETERMINED, Expo
 from benchmarks.analysis.scaling.firmness import of_crossover
 from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 from tests.noise import NOISES, SHARED, CacheStep, Floored, Tiled, Unrest
-from tests.sampling import DRAWS, FILES, RUNS, SHORT_RUNS, Sample, covers, crossovers, exponents
+from tests.sampling import DRAWS, FILES, RUNS, SHORT_RUNS, Sample, covers, crossovers, every_noise, exponents
 from tests.synthetic import Law
 from tests.test_coverage import LINEAR, STANDARD, assert_rate, lies_within, print_coverage
 
@@ -87,27 +87,31 @@ def test_one_file_holds_what_its_run_does_to_all_repetitions() -> None:
     assert_rate(covers(both, 1000), 0.9, 1, SAMPLE, f"crossover, {FILES[1]}")
 
 
-@pytest.mark.slow
-def test_coverage_of_one_file_and_of_short_runs_under_every_noise() -> None:
+@every_noise
+def test_coverage_of_one_file_and_of_short_runs_under_every_noise(draws: int) -> None:
     """Coverage for the table of single files in the README of scaling is printed."""
     assumed = {name: unrest for name, unrest in NOISES.items() if unrest.run <= RUN_EFFECT}
-    print_coverage((*FILES, SHORT_RUNS), assumed, 0.9)
-    print_coverage((*FILES, SHORT_RUNS), {n: u for n, u in NOISES.items() if n not in assumed}, 0.0)
+    print_coverage((*FILES, SHORT_RUNS), assumed, 0.9, draws)
+    print_coverage((*FILES, SHORT_RUNS), {n: u for n, u in NOISES.items() if n not in assumed}, 0.0, draws)
 
 
-@pytest.mark.slow
-def test_decisions_on_growth_under_every_noise() -> None:
+@every_noise
+def test_decisions_on_growth_under_every_noise(draws: int) -> None:
     """The table of decisions in the README of scaling is printed."""
     samples = (*FILES, SHORT_RUNS)
     cells = [f"{power}, {one}" for power in ("N", "N²") for one in samples]
-    print(f"\n| noise of {DRAWS} draws | {' | '.join(cells)} | wrong |\n|---|" + "---|" * (len(cells) + 1))
+    print(f"\n| noise, draws | {' | '.join(cells)} | wrong |\n|---|" + "---|" * (len(cells) + 1))
     misses = []
     for name, unrest in NOISES.items():
-        told = [decided(exponents(POWERS[p], unrest, one), p) for p in ("N", "N²") for one in samples]
+        # Of few draws at the edge of what can be decided, chance makes a percent.
+        count = DRAWS if unrest is SHARED else draws
+        told = [decided(exponents(POWERS[p], unrest, one, count), p) for p in ("N", "N²") for one in samples]
         false = max(
-            wrong(exponents(law, unrest, one), power) for power, law in POWERS.items() for one in samples
+            wrong(exponents(law, unrest, one, count), power)
+            for power, law in POWERS.items()
+            for one in samples
         )
-        print(f"| {name} | {' | '.join(f'{rate:.0%}' for rate in told)} | {false:.1%} |", flush=True)
+        print(f"| {name}, {count} | {' | '.join(f'{rate:.0%}' for rate in told)} | {false:.1%} |", flush=True)
         misses += [name] if false > 0.01 else []
     assert not misses
 

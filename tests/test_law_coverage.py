@@ -1,7 +1,7 @@
 """Rates at which a true law is tenable and a wrong law is not, under the noise of shared machines.
 
-Every test prints the rates it achieved: `pytest tests/test_law_coverage.py -s`; with `-m slow` the full
-matrix of noises and units, which the README of scaling shows.
+Every test prints the rates it achieved: `pytest tests/test_law_coverage.py -s`; with `-m table` the
+full matrix of noises and units, which the README of scaling shows, and with `-m slow` that of fewer draws.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.analysis.scaling.fitted import dominance
 from benchmarks.analysis.scaling.laws import LAWS, judge
 from benchmarks.analysis.scaling.run_effect import RUN_EFFECT
 from tests.noise import ALL, CALM, NOISES, Unrest
-from tests.sampling import DRAWS, FILES, RUNS, SHORT_RUNS, Sample, TimeOf, covers, drawn, tables
+from tests.sampling import DRAWS, FILES, RUNS, SHORT_RUNS, Sample, TimeOf, covers, drawn, every_noise, tables
 from tests.synthetic import DOUBLINGS, Law
 from tests.test_coverage import PROMISED, assert_rate, lies_within
 
@@ -174,27 +174,27 @@ def test_small_fixed_costs_lower_the_coverage_of_the_exponent_and_spoil_no_verdi
     assert {one.verdict for one in found} <= {"linear", "like linear", "undetermined", "not reached"}
 
 
-@pytest.mark.slow
-def test_coverage_of_every_law_under_every_noise() -> None:
+@every_noise
+def test_coverage_of_every_law_under_every_noise(draws: int) -> None:
     """Rates for the table of laws in the README of scaling are printed."""
     samples = (RUNS[0], RUNS[2], SHORT_RUNS, FILES[1])
     print(
-        f"\n| noise, {DRAWS} draws of each law | " + " | ".join(f"true, {one}" for one in samples), end=" | "
+        f"\n| noise, {draws} draws of each law | " + " | ".join(f"true, {one}" for one in samples), end=" | "
     )
     print(" | ".join(f"wrong, {one}" for one in samples), "|\n|---|" + "---|" * 2 * len(samples))
     misses = []
     for noise, unrest in NOISES.items():
-        least = [min(tenable(name, TRUE[name], unrest, one, DRAWS) for name in TRUE) for one in samples]
-        wrong = [wrongly_tenable(unrest, one, DRAWS) for one in samples]
+        least = [min(tenable(name, TRUE[name], unrest, one, draws) for name in TRUE) for one in samples]
+        wrong = [wrongly_tenable(unrest, one, draws) for one in samples]
         print(f"| {noise} | " + " | ".join(f"{rate:.1%}" for rate in [*least, *wrong]), "|", flush=True)
         # What a run does beyond what is assumed for it is held against the law.
         promised = 0 if unrest.run > RUN_EFFECT else TENABLE[0]
         misses += [
             (noise, str(one))
             for one, rate in zip(samples, least, strict=True)
-            if not lies_within(rate, promised if one.file else TENABLE[0], 1, DRAWS)
+            if not lies_within(rate, promised if one.file else TENABLE[0], 1, draws)
         ]
         # Under much noise few units rule out little, and say so.
         told = max(wrong) if unrest.repetition < 0.1 and not unrest.bursts else 0.0
-        misses += [(noise, "wrong")] if not lies_within(told, 0, 0.01, DRAWS) else []
+        misses += [(noise, "wrong")] if not lies_within(told, 0, 0.01, draws) else []
     assert not misses

@@ -1,14 +1,15 @@
 """Error rates of the verdicts on two sets of runs, and their statistics on known changes.
 
-The simulations print the rates they achieved: `pytest tests/test_regression.py -s`; with `-m slow` those of
-all noises, which the README of comparison shows.
+The simulations print the rates they achieved: `pytest tests/test_regression.py -s`; with `-m table` those of
+all noises, which the README of comparison shows, and with `-m slow` those of fewer draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -38,11 +39,20 @@ class Draws:
         self, raised: Callable[[Change], bool], *, paired: bool = True, slower: Floats | float = 0
     ) -> float:
         """Mean of a statistic over the draws, with the head slower by a logarithm."""
-        changes = (
-            find_change(base, head + slower, paired=paired)
-            for base, head in zip(self.base, self.head, strict=True)
-        )
-        return float(np.mean([raised(change) for change in changes]))
+        return float(np.mean([raised(change) for change in self.changes(paired, slower)]))
+
+    def changes(self, paired: bool = True, slower: Floats | float = 0) -> Iterator[Change]:
+        """The change of each draw: what slows all units alike moves its value, and no variance."""
+        for change in self._paired if paired else self._unpaired:
+            yield replace(change, value=change.value + slower)
+
+    @cached_property
+    def _paired(self) -> list[Change]:
+        return [find_change(*both, paired=True) for both in zip(self.base, self.head, strict=True)]
+
+    @cached_property
+    def _unpaired(self) -> list[Change]:
+        return [find_change(*both, paired=False) for both in zip(self.base, self.head, strict=True)]
 
 
 def draw(unrest: Unrest, draws: int, pairs: int, *, unequal: bool = False) -> Draws:
@@ -70,8 +80,7 @@ def found_first(change: Change) -> bool:
 def called_same(runs: Draws) -> float:
     """Share of the cases called same within 3 %."""
     called = [
-        verdicts(find_change(base, head + math.log(1.05), paired=True), math.log1p(0.03))[0].count("same")
-        for base, head in zip(runs.base, runs.head, strict=True)
+        verdicts(change, math.log1p(0.03))[0].count("same") for change in runs.changes(slower=math.log(1.05))
     ]
     return sum(called) / (len(called) * CASES)
 
@@ -142,10 +151,12 @@ def test_a_single_run_a_side_raises_alarms_by_a_larger_effect_than_assumed(
     assert_rate(float(np.mean(alarms)), 0, 0.05 if run <= RUN_EFFECT and not states else 1, 500, what)
 
 
-@pytest.mark.slow
-def test_error_rates_of_verdicts_under_every_noise() -> None:
+@pytest.mark.parametrize(
+    "draws", [pytest.param(400, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.table)]
+)
+def test_error_rates_of_verdicts_under_every_noise(draws: int) -> None:
     """Error rates for the table of the README of comparison are printed."""
-    draws, misses = 1000, []
+    misses = []
     rows = {"1.5 % run noise, and of repetitions and rounds": (QUIET, False)}
     rows |= {name: (unrest, False) for name, unrest in NOISES.items()} | {UNEQUAL: (QUIET, True)}
     print(
@@ -218,6 +229,16 @@ def test_a_side_of_one_run_takes_the_variance_of_the_other_side() -> None:
 def test_holms_correction_equals_p_values_computed_by_hand() -> None:
     adjusted = holm(np.array([0.01, 0.04, np.nan, 0.03, 0.005]))
     assert adjusted[[0, 1, 3, 4]] == pytest.approx([0.03, 0.06, 0.06, 0.02]) and math.isnan(adjusted[2])
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_what_slows_all_units_alike_moves_a_change_and_nothing_else(paired: bool) -> None:
+    runs = draw(ALL, 1, 6)
+    slower = only_first(1.1) + 0.05
+    (moved,) = runs.changes(paired, slower)
+    measured = find_change(runs.base[0], runs.head[0] + slower, paired=paired)
+    for field in fields(Change):
+        assert getattr(moved, field.name) == pytest.approx(getattr(measured, field.name)), field.name
 
 
 def test_swapping_base_and_head_negates_a_change_and_swaps_its_verdict() -> None:

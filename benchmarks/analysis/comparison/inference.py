@@ -80,10 +80,16 @@ def find_change(base: Floats, head: Floats, *, paired: bool, unseen: float | Flo
         parts = [(base, n), (head, m)]
         if len(base) == 1 or len(head) == 1:
             parts = [(head if len(base) == 1 else base, n * m / (n + m))]
-    (variance, freedom), *more = [_of_mean(*noise(table), units) for table, units in parts]
+    shared = [shared_noise(table) for table, _ in parts]
+    (variance, freedom), *more = [
+        _of_mean(*_at_least_own(table, *known), units)
+        for (table, units), known in zip(parts, shared, strict=True)
+    ]
     for other in more:
         variance, freedom = _add(variance, freedom, *other)
-    shown = np.sum([_of_mean(*shared_noise(table), units)[0] for table, units in parts], axis=0)
+    shown = np.sum(
+        [_of_mean(*known, units)[0] for (_, units), known in zip(parts, shared, strict=True)], axis=0
+    )
     hidden = tolerable(len(base) + len(head), paired=paired)
     variance = np.maximum(variance, shown_by_others(shown, hidden))
     by_states = chance(runs)
@@ -107,7 +113,11 @@ def noise(table: Floats) -> tuple[Floats, Floats]:
     It is the shared one, but none falls below the spread that its own units show, so that a stall in one unit
     is no change. What its own has above the shared one has no more freedom than these units.
     """
-    variance, freedom = shared_noise(table)
+    return _at_least_own(table, *shared_noise(table))
+
+
+def _at_least_own(table: Floats, variance: Floats, freedom: Floats) -> tuple[Floats, Floats]:
+    """Shared variances of a table raised to those that its own units show, and their degrees of freedom."""
     mean, units = _mean(table)
     own = _variance(table - mean, units - 1)
     _, less = _add(variance, freedom, np.fmax(own - variance, 0), units - 1)

@@ -140,10 +140,16 @@ def _refine(lengths: Floats, times: Floats, offset: float, place: float) -> tupl
         )
         return np.asarray(remains - remains.mean())
 
+    def jacobian(shape: Floats) -> Floats:
+        bend, level = math.exp(shape[0]), shape[1] if constant else offset
+        weight = special.expit(level - log_scores(lengths, bend))
+        columns = np.array([(1 - weight) * _slope_of_bend(lengths, bend), weight][: 1 + constant])
+        return np.asarray((columns.mean(axis=1, keepdims=True) - columns).T)
+
     within = math.log(lengths[0]), math.log(lengths[-1])
     bounds = np.array([within, _reach(log_scores(lengths, lengths[-1]))][: 1 + constant]).T
     start = np.clip([place, offset][: 1 + constant], bounds[0] + 1e-9, bounds[1] - 1e-9)
-    found = optimize.least_squares(residuals, start, bounds=tuple(bounds), xtol=1e-10, ftol=1e-10).x
+    found = optimize.least_squares(residuals, start, jacobian, bounds=tuple(bounds), xtol=1e-10, ftol=1e-10).x
     return float(found[1]) if constant else offset, float(found[0])
 
 
@@ -192,13 +198,16 @@ def find_bend(
     if len(lengths) < LAWS["free"].least_lengths:
         return None
     mean = logs.mean(axis=0)
-    free, bend = fit_bent(lengths, np.exp(mean))
-    own = Judged(free, logs - mean, unseen)
-    if lengths[1] <= bend <= lengths[-2] and _shows(own, judged) and _outgrows(lengths, logs, bend, unseen):
-        low, high = own.interval(free.tangent.shape[1] - 1)
-        if low is not None and high is not None:
-            ends = np.clip(bend * np.exp([low, high]), lengths[0], lengths[-1])
-            return own, Bend("inside", bend, float(ends[0]), float(ends[1]), counted), bend
+    # The fit of a bend takes longer than all the others together, and most series need none.
+    if all(one.tenable is False for one in judged.values()):
+        free, bend = fit_bent(lengths, np.exp(mean))
+        own = Judged(free, logs - mean, unseen)
+        inside = lengths[1] <= bend <= lengths[-2]
+        if inside and _shows(own, judged) and _outgrows(lengths, logs, bend, unseen):
+            low, high = own.interval(free.tangent.shape[1] - 1)
+            if low is not None and high is not None:
+                ends = np.clip(bend * np.exp([low, high]), lengths[0], lengths[-1])
+                return own, Bend("inside", bend, float(ends[0]), float(ends[1]), counted), bend
     if counted is None:
         return None
     fixed = Judged(fit_bent(lengths, np.exp(mean), counted).fit, logs - mean, unseen)
@@ -216,9 +225,6 @@ def _outgrows(lengths: Floats, logs: Floats, bend: float, unseen: float) -> bool
 
 
 def _shows(own: Judged, judged: Mapping[str, Judged]) -> bool:
-    """Whether these times are those of a bent law, and of no law without a bend."""
-    if len(own.scatter) < 2 or not (own.fit.error <= TEXTURE or own.p_value >= SIGNIFICANCE):
-        return False
-    return all(
-        one.tenable is False and one.adjusted_error > CLEARLY * own.adjusted_error for one in judged.values()
-    )
+    """Whether these times are those of a bent law, and far from every law without a bend."""
+    describes = own.fit.error <= TEXTURE or own.p_value >= SIGNIFICANCE
+    return describes and all(one.adjusted_error > CLEARLY * own.adjusted_error for one in judged.values())

@@ -128,7 +128,7 @@ def compare_laws(
         for name, law in LAWS.items()
         if block.size and block.shape[1] >= law.least_lengths
     }
-    variance = float(np.log(block).mean().var(ddof=0)) if judged else 0.0
+    variance = float(np.log(block.to_numpy(dtype=float)).mean(axis=0).var()) if judged else 0.0
 
     def fitted(name: str, coefficients: Callable[[Fit], Own]) -> FittedLaw[Own] | None:
         return _fitted(LAWS[name].formula, judged[name], coefficients, variance) if name in judged else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -133,7 +134,7 @@ def over_window(
     mean = logs.mean(axis=0)
     power = _within_slopes(Judged(fit_power(lengths[start:], np.exp(mean)), logs - mean, unseen), x, mean)
     # The derivative of a parabola in log N, at the window's end less at its start.
-    bend = 2 * (x[-1] - x[0]) * np.linalg.pinv(np.vander(x, 3))[0]
+    bend = 2 * (x[-1] - x[0]) * _curvature(tuple(x.tolist()))
     rise, least, _ = student_interval(logs @ bend, (unseen**2 * float(bend @ bend), math.inf))
     is_rising = least is not None and least > 0 and rise > MARGIN
     return power._replace(start=start, is_flat=flat is not None, rise=rise, is_rising=is_rising)
@@ -167,7 +168,13 @@ def fixed_costs(block: pd.DataFrame, unseen: float = 0.0) -> FixedCosts | None:
 def _bends_up(block: pd.DataFrame) -> bool:
     """Whether log time over log N is convex, which is all that fixed costs do to it."""
     x, logs = np.log(block.columns.to_numpy(dtype=float)), np.log(block.to_numpy(dtype=float))
-    return bool(np.polyfit(x, logs.mean(axis=0), 2)[0] > 0)
+    return bool(_curvature(tuple(x.tolist())) @ logs.mean(axis=0) > 0)
+
+
+@lru_cache(maxsize=256)
+def _curvature(x: tuple[float, ...]) -> Floats:
+    """What each value at these places adds to the square term of the parabola fitted to all of them."""
+    return np.asarray(np.linalg.pinv(np.vander(x, 3))[0])
 
 
 def _power(judged: Judged, coefficient: int) -> Growth:

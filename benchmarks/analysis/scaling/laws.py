@@ -60,7 +60,7 @@ class Judged:
     scatter: Floats
     unseen: float = 0.0
 
-    @property
+    @cached_property
     def p_value(self) -> float:
         """How probable so large a misfit is if the law is true; 1 for a misfit of less than 0.1 %.
 
@@ -94,6 +94,11 @@ class Judged:
         seen = contrasts.T @ contrasts / (units - 1) / units
         return float(misfit @ misfit), seen, seen + self.unseen**2 * np.eye(len(seen))
 
+    @cached_property
+    def _steps(self) -> Floats:
+        """What each residual moves each coefficient by in a Gauss-Newton step, [coefficients, lengths]."""
+        return np.asarray(np.linalg.pinv(self.fit.tangent))
+
     @property
     def excess(self) -> float:
         """Variance of log times about the law that noise does not explain: tiles, caches, another law."""
@@ -120,7 +125,7 @@ class Judged:
         """
         if len(self.scatter) < 2:
             return None, None
-        weights = np.linalg.pinv(self.fit.tangent)[coefficient]
+        weights = self._steps[coefficient]
         length, spare = float(weights @ weights), np.subtract(*self.fit.tangent.shape)
         parts = [(self.unseen**2 * length, math.inf)]
         parts += [(self.excess * length, float(spare))] if spare and misfit else []

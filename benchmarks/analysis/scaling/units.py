@@ -85,10 +85,13 @@ def student_interval(values: Floats, *parts: tuple[float, float]) -> tuple[float
         values: One per unit.
         parts: Further variances of the mean that do not show between the units, as for `half_width`.
     """
-    mean, units = float(np.mean(values)), len(values)
+    units = len(values)
+    mean = float(values.sum() / units)
     if units < 2:
         return mean, None, None
-    half = float(half_width((np.var(values, ddof=1) / units, units - 1), *parts))
+    # Of so few numbers, np.var takes four times as long.
+    variance = float(((values - mean) ** 2).sum()) / (units - 1)
+    half = float(half_width((variance / units, units - 1), *parts))
     return mean, mean - half, mean + half
 
 
