@@ -156,7 +156,7 @@ def test_a_graph_of_a_window_serves_every_length(dynamic: bool | None) -> None:
     assert_serves_every_length(lambda *x: attend(*x), FORMS["plain"], dynamic)
 
 
-@pytest.mark.parametrize("function", [linear_attention, standard_attention])
+@pytest.mark.parametrize("function", [partial(linear_attention, backend="chunked"), standard_attention])
 def test_packed_sequences_are_refused_in_a_whole_graph_and_right_beside_one(function: Any) -> None:
     ends = torch.tensor([0, 20, 70])
     tensors = [x[:1].detach() for x in drawn((4, 2), 70, 70)]
