@@ -21,7 +21,7 @@ from attention import torch_internals
 from attention.distributed import exchange, linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
-from attention.profiler import peak_memory
+from attention.profiler import count_flops, peak_memory
 from benchmarks.distributed import measuring
 from benchmarks.distributed.cases import RankedCase, Selection, build_cases
 from benchmarks.distributed.counting import Counting
@@ -363,9 +363,29 @@ def interpreted(causal: bool) -> None:
     forget_every_launch()
 
 
+def flops_are_counted(causal: bool) -> None:
+    """A rank computes what the plain operator does of its tokens with the state behind them."""
+    q, k, v, do = (x[:, :, place([63, 67])] for x in inputs(1, torch.float32))
+
+    def shared(*tensors: Tensor) -> Tensor:
+        return linear_attention(*tensors, causal=causal, backend="triton")
+
+    def plain(*tensors: Tensor) -> Tensor:
+        out, state = attention.linear_attention(*tensors, causal=causal, backend="triton", return_state=True)
+        return out + 0 * state.S.sum()
+
+    with torch.no_grad():
+        alone = count_flops(lambda: plain(q, k, v))
+        assert count_flops(lambda: shared(q, k, v)) == alone > 0
+    both = count_flops(lambda: with_gradients(plain, q, k, v, do))
+    assert count_flops(lambda: with_gradients(shared, q, k, v, do)) == both > 2 * alone
+    leaf = q.clone().requires_grad_()
+    assert alone < count_flops(lambda: shared(leaf, k, v).backward(do)) < both  # type: ignore[no-untyped-call]
+
+
 INTERPRETED: dict[str, Callable[[], None]] = {
     f"{check.__name__}_{'causal' if causal else 'bidirectional'}": partial(check, causal)
-    for check in (interpreted, frozen_keys_and_values)
+    for check in (interpreted, frozen_keys_and_values, flops_are_counted)
     for causal in (True, False)
 }
 """Run with TRITON_INTERPRET=1."""

@@ -60,6 +60,30 @@ def refuse_tangents(name: str) -> None:
         )
 
 
+def announces_macs(
+    name: str, arguments: str, formula: Callable[..., Mapping[str, int]]
+) -> Callable[..., None]:
+    """A function that tells torch's ``FlopCounterMode`` of work that is done outside of any operator.
+
+    It calls an operator that computes nothing, where something observes operators, and else does nothing.
+
+    Args:
+        name: of that operator, ``attention::<name>``.
+        arguments: its arguments in torch's schema language, tensors first.
+        formula: as of `counts_macs`, from these arguments.
+    """
+    torch.library.define(f"attention::{name}", f"({arguments}) -> ()")
+    torch.library.impl(f"attention::{name}", ("cpu", "cuda"), lambda *_: None)
+    counts_macs(name, formula)
+    operator = getattr(torch.ops.attention, name).default
+
+    def announce(*given: Any) -> None:
+        if needs_dispatcher(*[x for x in given if isinstance(x, Tensor)]):
+            operator(*given)
+
+    return announce
+
+
 def counts_macs(name: str, formula: Callable[..., Mapping[str, int]]) -> None:
     """Tell torch's ``FlopCounterMode`` what ``attention::<name>`` computes.
 

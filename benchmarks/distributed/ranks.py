@@ -164,9 +164,14 @@ class Ranks:
         """
         order = self._store.add(f"count-{self._failed_cases}", 1)
         if order == 1:
-            self._store.set(self._key, f"rank {self.rank} failed ({': '.join(outcome)})")
+            self._store.set(self._key, self.failed(outcome))
         self._let_go()
         return self._agreed(self._meet((Failure(order, outcome), None)))
+
+    def failed(self, outcome: Outcome) -> str:
+        """That this rank failed, and why."""
+        kind, words = outcome
+        return f"rank {self.rank} failed ({words if kind == 'failed' else ': '.join(outcome)})"
 
     @property
     def _key(self) -> str:

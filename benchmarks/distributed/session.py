@@ -194,7 +194,7 @@ def _one(measurer: Measurer, ranks: Ranks, case: RankedCase, limit_s: float) -> 
     except Exception as error:
         outcome = outcome_of(error, limit_s)
     # Out of the block above nothing refers to what the case held, nor to the group that it used.
-    with _told_soon(f"{case.key}: rank {ranks.rank} failed ({': '.join(outcome)}); waiting for the others"):
+    with _told_soon(f"{case.key}: {ranks.failed(outcome)}; waiting for the others"):
         return ranks.fail(outcome)
 
 

@@ -85,19 +85,25 @@ def forward_terms(plan: Plan, *, final: bool = False) -> tuple[dict[str, int], d
     return terms, {"sums": before * d * dv}
 
 
-def backward_terms(plan: Plan) -> tuple[dict[str, int], dict[str, int]]:
+def backward_terms(plan: Plan, *, of_keys: bool = True) -> tuple[dict[str, int], dict[str, int]]:
     """MACs of one head of queries: U += q'do, do S'; causal S once, U twice more, and scores.
 
-    Of one of keys: v U', computed once for each head that shares them where causal, and k U.
+    Of one of keys: v U', computed once for each head that shares them where causal, and k U. Without
+    ``of_keys`` those of dq alone.
     """
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
     terms = {"gradient_sums": n * d * dv, "readout": n * d * dv}
     if plan.causal:
-        ahead, back = plan.differentiate_tiles(), plan.differentiate_tiles(reverse=True)
-        dv_walk = plan.attend_tiles(reverse=True)
-        keys = chunk_scores(n, dv_walk.C)
-        values, values_back = chunk_scores(n, ahead.C), chunk_scores(n, back.C)
-        terms["states"] = 3 * n * d * dv
-        terms["scores"] = dv_walk.blocks * keys * d + (ahead.blocks * values + back.blocks * values_back) * dv
-        terms["weighted_values"] = keys * dv + (values + values_back) * d
+        ahead = plan.differentiate_tiles()
+        values = chunk_scores(n, ahead.C)
+        states = {"states": n * d * dv, "scores": ahead.blocks * values * dv, "weighted_values": values * d}
+        terms |= states
+    if not of_keys:
+        return terms, {}
+    if plan.causal:
+        back, dv_walk = plan.differentiate_tiles(reverse=True), plan.attend_tiles(reverse=True)
+        keys, values = chunk_scores(n, dv_walk.C), chunk_scores(n, back.C)
+        terms["states"] += 2 * n * d * dv
+        terms["scores"] += dv_walk.blocks * keys * d + back.blocks * values * dv
+        terms["weighted_values"] += keys * dv + values * d
     return terms, {"key_readout": (1 + (plan.group if plan.causal else 1)) * plan.keys * d * dv}

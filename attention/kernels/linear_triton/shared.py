@@ -13,9 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attention.kernels.dispatch import announces_macs
+from attention.kernels.linear_triton.costs import backward_terms, forward_terms, of_all_heads
 from attention.kernels.linear_triton.launches import Launches, State, Sums
 from attention.kernels.linear_triton.planned import launches
 from attention.kernels.tensors import contiguous_like, contiguous_output, unit_stride
+from attention.kernels.triton_common.checks import in_halves
+from attention.kernels.triton_common.plan import plan_of
 
 
 class Exchange(Protocol):
@@ -32,12 +36,30 @@ Options = tuple[bool, str, float, str]
 """causal, phi, eps and precision of products."""
 
 
+def _macs(
+    q: Tensor, k: Tensor, v: Tensor, others: Sequence[Tensor], causal: bool, precision: str, backward: bool,
+    of_keys: bool,
+) -> dict[str, int]:  # fmt: skip
+    plan = plan_of(q, k, v, others, causal=causal, half=in_halves(precision))
+    terms = backward_terms(plan, of_keys=of_keys) if backward else forward_terms(plan, final=True)
+    return of_all_heads(plan, terms)
+
+
+# The collectives of a process group are no part of an operator, so that the passes around them are none.
+_announce = announces_macs(
+    "linear_triton_shared",
+    "Tensor q, Tensor k, Tensor v, Tensor[] others, bool causal, str precision, bool backward, bool of_keys",
+    _macs,
+)
+
+
 def forward_shared(
     q: Tensor, k: Tensor, v: Tensor, options: Options, exchange: Exchange, *, keep: bool
 ) -> tuple[Tensor, ...]:
     """The output; to ``keep``, inverse normalisers and the state that was read: S0, z0, and sums S, z."""
     causal, phi, eps, precision = options
     run = launches(q, k, v, causal, phi, precision, eps=eps, final=True)
+    _announce(q, k, v, [], causal, precision, False, False)
     sums = run.states(k, v, run.plan.summed(final=True), None)
     reading = exchange(sums[0].sum(1), sums[1].sum(1), backward=False)
     out, inv = contiguous_output(q, v), run.buffer(run.plan.tokens if keep else 0)
@@ -66,10 +88,10 @@ def backward_shared(
     Without ``of_keys`` dq alone, for which nothing is exchanged, as on ranks without this kernel.
     """
     causal, phi, _, precision = options
-    run = launches(
-        q, k, v, causal, phi, precision, final=True, others=(do, out, inv, *first, *sums),
-        names=("do", "out", "inv", "S0", "z0", "S", "z"),
-    )  # fmt: skip
+    others = do, out, inv, *first, *sums
+    names = "do", "out", "inv", "S0", "z0", "S", "z"
+    run = launches(q, k, v, causal, phi, precision, final=True, others=others, names=names)
+    _announce(q, k, v, others, causal, precision, True, of_keys)
     dq, minus_delta = contiguous_like(q), run.buffer(run.plan.tokens)
     gradients = run.gradient_states(q, do, out, inv, minus_delta, None)
     reading = exchange(gradients[0].sum(1), gradients[1].sum(1), backward=True) if of_keys else None
