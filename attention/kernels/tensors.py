@@ -315,12 +315,16 @@ def why_kept(*tensors: Tensor) -> str | None:
     """
     if torch.compiler.is_compiling() or transformed():
         return None
-    if not torch.is_inference_mode_enabled() and any(x.is_inference() for x in tensors):
-        return "torch lets tensors of inference mode be written within inference mode only"
-    if any(overlaps(x, expanded=True) for x in tensors):
-        return "several elements of an expanded or overlapping tensor are one in memory"
-    whole = [x for x in tensors if type(x) is Tensor and x.is_contiguous()]
-    places = sorted((start, start + x.nbytes) for x in whole if (start := x.data_ptr()))  # 0: no memory
+    frozen, places = not torch.is_inference_mode_enabled(), []
+    for x in tensors:  # written out, as a token waits for it
+        if frozen and x.is_inference():
+            return "torch lets tensors of inference mode be written within inference mode only"
+        if not x.is_contiguous():
+            if overlaps(x, expanded=True):
+                return "several elements of an expanded or overlapping tensor are one in memory"
+        elif type(x) is Tensor and (start := x.data_ptr()):  # 0: no memory
+            places.append((start, start + x.nbytes))
+    places.sort()
     if any(stop > start for (_, stop), (start, _) in pairwise(places)):
         return "its tensors share memory"
     return None
