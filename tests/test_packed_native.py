@@ -95,6 +95,28 @@ def test_a_packed_call_compiles_as_a_full_graph() -> None:
         assert all(map(torch.equal, *pairs))
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_ends_that_change_after_a_forward_change_no_gradient(behind: bool) -> None:
+    inputs = tensors(torch.float64, 1, (2, 1), (1500, 1500), (6, 5))[:3]
+    state = tensors(torch.float64, 2, (2, 1), (0, 0), (6, 5))[3:]
+    given: Any = {"initial_state": State(*state)} if behind else {}
+    buffer = ends((700, 800))
+    out: Any = linear_native(*inputs, causal=True, cu_seqlens=buffer, **given)
+    expected = torch.autograd.grad(out.sum(), inputs, retain_graph=True)
+    buffer.copy_(ends((10, 1490)))
+    assert all(map(torch.equal, torch.autograd.grad(out.sum(), inputs), expected))
+
+
+def test_one_graph_serves_every_number_of_packed_sequences() -> None:
+    inputs = [x.detach() for x in tensors(torch.float32, 1, (2, 1), (400, 400), (6, 5))[:3]]
+    compiled: Any = torch.compile(linear_native, backend="eager", fullgraph=True, dynamic=True)
+    for count, stance in ((3, "default"), (7, "fail_on_recompile"), (12, "fail_on_recompile")):
+        packed = ends([30] * (count - 1) + [400 - 30 * (count - 1)])
+        with torch.compiler.set_stance(stance):
+            out = compiled(*inputs, causal=True, cu_seqlens=packed)
+        assert torch.equal(out, linear_native(*inputs, causal=True, cu_seqlens=packed))
+
+
 @pytest.mark.parametrize("wrong", [[0, 5, 3, 9], [0, 12], [1, 9], [-3, 9], [0, 4]], ids=str)
 def test_wrong_ends_are_refused_by_the_operator_before_memory_is_read(wrong: list[int]) -> None:
     q, k, v = (x.detach() for x in tensors(torch.float32, 1, (1, 1), (9, 9), (4, 4))[:3])

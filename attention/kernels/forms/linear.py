@@ -106,7 +106,7 @@ def attend(
         out, last = _aligned(core, q, k, v, state, causal, return_state, phi=phi, eps=eps, **options)
     elif packed is not None and (states or (initial_state is None and not return_state)):
         ends = check_packed(cu_seqlens, q, k)
-        state = checked_state(initial_state, q, k, v, batch=len(ends) - 1)
+        state = checked_state(initial_state, q, k, v, batch=ends.shape[0] - 1)
         out, last = packed(
             q, k, v, state, ends, causal=causal, final=return_state, phi=phi, eps=eps, **options
         )

@@ -54,7 +54,7 @@ def check_packed(cu_seqlens: object, q: Tensor, k: Tensor) -> Tensor:
         )
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"cu_seqlens must be of dtype int32 or int64; got {cu_seqlens.dtype}")
-    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 1:
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
         raise ValueError(f"cu_seqlens must be [sequences + 1], from 0 on; got {list(cu_seqlens.shape)}")
     if cu_seqlens.device.type != "cpu" and cu_seqlens.device != q.device:
         raise ValueError(f"cu_seqlens must be beside q on {q.device} or on the CPU; got {cu_seqlens.device}")

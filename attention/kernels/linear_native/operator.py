@@ -66,7 +66,7 @@ def _check(
     """Before an address is taken: C++ sees no shapes but those of q and v."""
     check_operands(NAME, STORAGE, q, k, v, plain=False, causal=causal or cu_seqlens is not None)
     get_feature_map(phi)
-    sequences = 1 if cu_seqlens is None else len(cu_seqlens) - 1
+    sequences = 1 if cu_seqlens is None else cu_seqlens.shape[0] - 1
     for name, pair in states.items():
         if pair:
             check_state(NAME, *pair, k, v, (f"S of {name}", f"z of {name}"), sequences)
