@@ -21,8 +21,6 @@ from attention.state import State
 from tests.samples import sampled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-DYNAMIC = [True, None]
-"""Lengths are symbols from the first call on, or from the first call of another length on."""
 Inputs = Callable[[int], list[Tensor]]
 
 
@@ -36,7 +34,8 @@ def nothing_compiled() -> Iterator[None]:
 def assert_serves_every_length(function: Callable[..., Any], inputs: Inputs, dynamic: bool | None) -> None:
     """Outputs and gradients of the compiled function are its own, and a third length compiles nothing.
 
-    All lengths are beyond a chunk: up to one linear-chunked takes another way, which has a graph of its own.
+    Lengths are symbols where ``dynamic``; where that is None, from the second length on. All are beyond a
+    chunk: up to one linear-chunked takes another way, which has a graph of its own.
     """
     compiled = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=dynamic)
     for tokens, stance in ((100, "default"), (113, "default"), (126, "fail_on_recompile")):
@@ -67,64 +66,46 @@ def with_state(tokens: int) -> list[Tensor]:
 
 FORMS: dict[str, Inputs] = {
     "plain": lambda n: drawn((4, 4), n, n),
-    "shared": lambda n: drawn((4, 2), n, n),
     "few": lambda n: drawn((4, 2), n - 30, n),
-    "one": lambda n: drawn((4, 2), 1, n),
-    "many": lambda n: drawn((4, 2), n, n - 30),
-    "padded": lambda n: [*drawn((4, 2), n, n), padding(n)],
-    "padded, few": lambda n: [*drawn((4, 2), n - 30, n), padding(n)],
+    "padded": lambda n: [*drawn((4, 2), n - 30, n), padding(n)],
+    "state": with_state,
 }
 
 
 @pytest.mark.parametrize(
-    ("backend", "form", "causal", "dynamic"),
-    sampled(
-        ["explicit", "sdpa", "sdpa-math", "sdpa-flash"],
-        FORMS,
-        [True, False],
-        DYNAMIC,
-        quick=[("sdpa-math", "plain", True, True), ("sdpa-flash", "few", False, None)],
-    ),
+    ("backend", "form", "dynamic"),
+    [
+        ("sdpa-math", "plain", True),
+        ("sdpa-flash", "few", None),
+        pytest.param("sdpa-math", "padded", None, marks=pytest.mark.slow),
+        pytest.param("sdpa-flash", "padded", True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_graph_of_standard_attention_serves_every_length(
-    backend: str, form: str, causal: bool, dynamic: bool | None
+    backend: str, form: str, dynamic: bool | None
 ) -> None:
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        return standard_attention(q, k, v, causal=causal, key_padding_mask=mask, backend=backend)
+        return standard_attention(q, k, v, causal=True, key_padding_mask=mask, backend=backend)
 
     assert_serves_every_length(attend, FORMS[form], dynamic)
 
 
-@pytest.mark.parametrize(
-    ("backend", "form", "causal", "dynamic"),
-    sampled(["explicit", "chunked", "native"], [*FORMS, "state"], [True, False], DYNAMIC, quick=[]),
-)
-def test_a_graph_of_linear_attention_serves_every_length(
-    backend: str, form: str, causal: bool, dynamic: bool | None
-) -> None:
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        return linear_attention(q, k, v, causal=causal, key_padding_mask=mask, backend=backend)
+@pytest.mark.parametrize(("backend", "form"), sampled(["chunked", "native"], ["padded", "state"], quick=[]))
+def test_a_graph_of_linear_attention_serves_every_length(backend: str, form: str) -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        return linear_attention(q, k, v, causal=True, key_padding_mask=mask, backend=backend)
 
     def behind(q: Tensor, k: Tensor, v: Tensor, S: Tensor, z: Tensor) -> Tensor:
-        state = State(S, z)
         out, last = linear_attention(
-            q, k, v, causal=causal, initial_state=state, return_state=True, backend=backend
+            q, k, v, causal=True, initial_state=State(S, z), return_state=True, backend=backend
         )
         return torch.cat([out.flatten(), last.S.flatten(), last.z.flatten()])
 
-    if form == "state":
-        assert_serves_every_length(behind, with_state, dynamic)
-    else:
-        assert_serves_every_length(attend, FORMS[form], dynamic)
+    assert_serves_every_length(behind if form == "state" else attend, FORMS[form], True)
 
 
-@pytest.mark.parametrize(
-    ("name", "layers", "dynamic"),
-    sampled(["linear", "linear-chunked", "standard"], [1, 2], DYNAMIC, quick=[("linear", 1, True)]),
-)
-def test_a_graph_of_layers_with_padding_serves_every_length(
-    name: str, layers: int, dynamic: bool | None
-) -> None:
+@pytest.mark.parametrize(("name", "layers"), sampled(["linear", "standard"], [1, 2], quick=[("linear", 1)]))
+def test_a_graph_of_layers_with_padding_serves_every_length(name: str, layers: int) -> None:
     every = torch.nn.ModuleList(SelfAttention(32, 4, num_kv_heads=2, kernel=name) for _ in range(layers))
 
     def run(x: Tensor, mask: Tensor) -> Tensor:
@@ -135,7 +116,7 @@ def test_a_graph_of_layers_with_padding_serves_every_length(
     def inputs(tokens: int) -> list[Tensor]:
         return [torch.randn(2, tokens, 32, requires_grad=True), padding(tokens)]
 
-    assert_serves_every_length(run, inputs, dynamic)
+    assert_serves_every_length(run, inputs, True)
 
 
 @pytest.mark.slow
@@ -153,10 +134,9 @@ def test_a_graph_of_a_layer_in_the_place_of_torchs_serves_every_length() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dynamic", DYNAMIC)
-def test_a_graph_of_a_window_serves_every_length(dynamic: bool | None) -> None:
+def test_a_graph_of_a_window_serves_every_length() -> None:
     attend = partial(window_attention, window=16, backend="sdpa")
-    assert_serves_every_length(lambda *x: attend(*x), FORMS["plain"], dynamic)
+    assert_serves_every_length(lambda *x: attend(*x), FORMS["plain"], None)
 
 
 @pytest.mark.parametrize("function", [partial(linear_attention, backend="chunked"), standard_attention])
