@@ -32,7 +32,6 @@ from benchmarks.options import (
     fixed_rounds,
     known_seconds,
     positive,
-    present_devices,
     selected_cases,
 )
 from benchmarks.own.options import baselines, measured_own, own_kernels, own_options
@@ -44,6 +43,7 @@ from benchmarks.survival.endings import ENDINGS, end_with_parent, handling
 from benchmarks.survival.isolation import Worker, pipes, serve, silence
 from benchmarks.survival.journal import Journal
 from benchmarks.survival.writing import FINISHED, INTERRUPTED
+from benchmarks.words import present_devices
 
 MEASURING = pytest.StashKey[Measuring]()
 MEASURER = pytest.StashKey[Measurer]()

@@ -1,14 +1,12 @@
-"""The options of the suite, and the cases that they choose."""
+"""The options of pytest, and the cases that they choose."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from attention import Case
 from attention.case import DTYPES, INFERENCE, MODES, PHASES
@@ -21,22 +19,9 @@ from benchmarks.grid import (
 )
 from benchmarks.own.options import add_own_options, in_modes_of
 from benchmarks.selection import PRESETS, Preset, Selection, Shape
+from benchmarks.words import amount_of, lengths_of, present_devices, refuse_absent, shapes_of, words_of
 
 EVERY = (*PHASES, *INFERENCE)
-MOST = 1e6
-"""The most seconds, rounds or repetitions that can be asked for."""
-MOST_SIZE = 2**31 - 1
-"""The longest sequence, and the largest batch, that can be asked for: no machine holds it."""
-
-
-def words(text: str) -> list[str]:
-    """The parts of a comma-separated option."""
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def present_devices() -> list[str]:
-    """The devices this machine has, the CPU first."""
-    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def add_shared_options(parser: pytest.Parser) -> None:
@@ -56,20 +41,6 @@ def add_shared_options(parser: pytest.Parser) -> None:
         help=f"Out of {', '.join(DTYPES)}, several with commas. "
         "Benchmarks: float32 on the CPU and bfloat16 on CUDA unless given; tests: all.",
     )
-
-
-def words_of(text: str, option: str, known: Sequence[str]) -> list[str]:
-    """The words that a text holds, each of them known.
-
-    Raises:
-        pytest.UsageError: a word that is not known, or none.
-    """
-    picked = words(text)
-    wrong = [word for word in picked if word not in known]
-    if wrong or not picked:
-        found = f"does not know {', '.join(map(repr, wrong))}" if wrong else "got nothing"
-        raise pytest.UsageError(f"--{option} {found}; choose out of {', '.join(known)}")
-    return list(dict.fromkeys(picked))
 
 
 def chosen(config: pytest.Config, option: str, known: list[str]) -> list[str] | None:
@@ -94,19 +65,6 @@ def chosen_devices(config: pytest.Config) -> list[str] | None:
     for device in devices or []:
         refuse_absent(device)
     return devices
-
-
-def refuse_absent(device: str) -> None:
-    """Refuse a device that this machine does not have.
-
-    Raises:
-        pytest.UsageError: it does not.
-    """
-    if device not in present_devices():
-        raise pytest.UsageError(
-            f"--device {device} was asked for, but torch {torch.__version__} finds no CUDA device here; "
-            f"choose out of {', '.join(present_devices())}"
-        )
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -243,17 +201,6 @@ def positive(config: pytest.Config, option: str, default: float) -> float:
     return default if value is None else amount_of(value, option.replace("_", "-"))
 
 
-def amount_of(value: float, option: str) -> float:
-    """An amount that can be asked for.
-
-    Raises:
-        pytest.UsageError: It is not above 0, or above `MOST`.
-    """
-    if not 0 < value <= MOST:
-        raise pytest.UsageError(f"--{option} must be above 0 and at most {MOST:.0e}, got {value}")
-    return float(value)
-
-
 def fixed_rounds(config: pytest.Config, preset: Preset, repetitions: int) -> dict[str, int]:
     """The rounds of a case over all repetitions, by the subjects where no time decides on them.
 
@@ -276,51 +223,9 @@ def _lengths(config: pytest.Config, option: str, example: str = "256,512") -> li
     return None if text is None else lengths_of(text, option, example)
 
 
-def lengths_of(text: str, option: str, example: str = "256,512") -> list[int]:
-    """The lengths that a text holds, ascending.
-
-    Raises:
-        pytest.UsageError: It holds something else.
-    """
-    if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
-        raise pytest.UsageError(f"--{option} takes lengths above 0 with commas, like {example}; got {text!r}")
-    return sorted(set(_sizes(f"--{option}", text.split(","))))
-
-
-def _sizes(option: str, words: Sequence[str]) -> list[int]:
-    long = [word for word in words if len(word.strip()) > 10 or int(word) > MOST_SIZE]
-    if long:
-        raise pytest.UsageError(f"{option} takes sizes up to {MOST_SIZE}, got {long[0].strip():.40}")
-    return [int(word) for word in words]
-
-
 def _shapes(config: pytest.Config) -> list[Shape] | None:
     text = config.getoption("shape")
     return None if text is None else shapes_of(text)
-
-
-def shapes_of(text: str) -> list[Shape]:
-    """The shapes that a text holds.
-
-    Raises:
-        pytest.UsageError: It holds something else.
-    """
-    return list(dict.fromkeys(_shape(word.strip()) for word in text.split(",")))
-
-
-def _shape(text: str) -> Shape:
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)(?::([1-9]\d*))?x([1-9]\d*)", text)
-    if not match:
-        raise pytest.UsageError(
-            "--shape takes batch x heads x head dimension, like 1x8x64, or with heads of keys and values "
-            f"1x32:8x128; got {text!r}"
-        )
-    batch, heads, kv_heads, head_dim = _sizes("--shape", [word or match[2] for word in match.groups()])
-    if heads % kv_heads:
-        raise pytest.UsageError(
-            f"--shape takes a multiple of the heads of keys and values as heads of queries; got {text!r}"
-        )
-    return Shape(batch, heads, head_dim, 0 if kv_heads == heads else kv_heads)
 
 
 def known_seconds(config: pytest.Config) -> dict[str, float]:

@@ -308,7 +308,7 @@ def a_rank_that_fails_while_states_fly_is_waited_for_half_the_limit() -> None:
 
 
 def frozen_keys_and_values(causal: bool) -> None:
-    """Of q alone there are gradients, for which no rank exchanges anything, with tokens or without."""
+    """Where only q wants a gradient no rank exchanges anything for it, whether or not it holds tokens."""
     for parts in ([0, TOKENS], [63, 67]):
         tensors = inputs(1, torch.float32)
         q, k, v, do = (x[:, :, place(parts)] for x in tensors)

@@ -31,7 +31,7 @@ def product(size: int) -> Callable[[], object]:
 
 @pytest.mark.parametrize("size", [4096, 8192])
 def test_twice_the_calls_cost_twice_the_energy(size: int, card: Meter) -> None:
-    """Of products that take the card longer than the host: else what it draws while it waits is counted."""
+    """Products of these sizes take the card longer than the host, so that no waiting card is counted."""
     once = product(size)
 
     def twice() -> None:

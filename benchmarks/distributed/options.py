@@ -12,8 +12,8 @@ from benchmarks.analysis.reading.fields import InputError
 from benchmarks.distributed.cases import STRONG, WEAK, Selection
 from benchmarks.distributed.session import Plan
 from benchmarks.distributed.subjects import SUBJECTS
-from benchmarks.options import amount_of, lengths_of, present_devices, refuse_absent, shapes_of, words_of
 from benchmarks.selection import DEFAULT_DTYPE, matching
+from benchmarks.words import amount_of, lengths_of, present_devices, refuse_absent, shapes_of, words_of
 
 SEQ_LENS = {"cpu": "1024,2048,4096,8192", "cuda": "16384,32768,65536,131072,262144"}
 SHAPES = {"cpu": "1x8x64", "cuda": "1x32:8x128"}

@@ -103,7 +103,7 @@ def backward_terms(
 def _lengths(
     sizes: Sizes, tokens: int, threads: int, packed: Sequence[int] | None, brief: bool
 ) -> tuple[Sequence[int], list[int], int]:
-    """Of the sequences, of those that are scores alone, and of a segment."""
+    """Lengths in tokens: of all sequences, of those which are computed by scores alone, and of a segment."""
     size = max(1, plan.segment_tokens(tokens, plan.segments(tokens, sizes.key_heads, threads)))
     if packed is None:
         return [tokens], [], size
@@ -111,5 +111,5 @@ def _lengths(
 
 
 def _scores(lengths: Sequence[int], short: Sequence[int], causal: bool) -> int:
-    """Of a head: those not masked, within each chunk where causal, else of the sequences of one chunk."""
+    """Scores that a head computes: unmasked ones of each chunk where causal, else of sequences of one chunk."""
     return sum(map(plan.unmasked_scores, lengths)) if causal else sum(x * x for x in short)
