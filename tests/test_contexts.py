@@ -230,3 +230,16 @@ def test_a_decode_that_stays_in_the_caches_of_a_cpu_is_not_called_impossible(tmp
         run = replace(decode(1), laws=fast, machine=machine, phase=phase)
         file = write_together(tmp_path / f"{phase}.json", [run], rows)
         assert ("Impossible, faster than the ceilings allow" in console(file)) is impossible
+
+
+def test_the_times_of_a_step_of_several_tokens_are_drawn_by_the_token(tmp_path: Path) -> None:
+    drawn = []
+    for queries in (1, 4):
+        path = decode(1, query_len=queries).write(tmp_path / f"{queries}.json")
+        cases = case_table(load([path]))
+        summary = summarise(load([path]), cases=cases)
+        ((_, several),) = decode_views([view for _, view in views(summary, cases)])
+        axes: Any = decode_picture(several).axes[0]
+        drawn.append(np.sort(np.concatenate([bars.lines[0].get_ydata() for bars in axes.containers])))
+        assert ("in steps of 4" in axes.get_ylabel()) is (queries == 4)
+    assert np.allclose(drawn[0], 4 * drawn[1])

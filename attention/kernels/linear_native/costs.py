@@ -111,5 +111,5 @@ def _lengths(
 
 
 def _scores(lengths: Sequence[int], short: Sequence[int], causal: bool) -> int:
-    """Scores that a head computes: unmasked ones of each chunk where causal, else of sequences of one chunk."""
+    """Scores that a head computes: unmasked ones of chunks where causal, else those of brief sequences."""
     return sum(map(plan.unmasked_scores, lengths)) if causal else sum(x * x for x in short)

@@ -51,18 +51,18 @@ def decode_views(views: Sequence[View]) -> list[tuple[str, list[View]]]:
 
 def decode_picture(views: Sequence[View]) -> Figure:
     """A panel of time for each batch, and one of the bytes kept."""
-    views = [view.faded() for view in views]
+    views = [_by_token(view.faded()) for view in views]
     figure = Figure(
         figsize=(3.9 * (len(views) + 1), 6.2), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 0.9), w_pad=0.1)
     )
     *panels, last = figure.subplots(1, len(views) + 1, squeeze=False)[0]
     first = views[0].setting
     queries = first.query_len or 1
-    step = "a token" if queries == 1 else f"a step of {queries} tokens"
+    token = "a token" + ("" if queries == 1 else f", in steps of {queries}")
     where = f"{wording.machine(first)}, {first.dtype}, {wording.heads(first)} D{first.head_dim}"
     headline(
         figure,
-        f"Decode: the time of {step} and the bytes kept, over the context",
+        f"Decode: the time of {token}, and the bytes kept, over the context",
         f"causal {wording.phase(first)}, {where}, {first.clock} clock",
     )
     verdicts = [verdict for view in views for verdict in view.measured["floor_verdict"]]
@@ -72,11 +72,22 @@ def decode_picture(views: Sequence[View]) -> Figure:
     lengths = sorted({length for view in views for length in view.lengths})
     for view, axes in zip(views, panels, strict=True):
         _draw_batch(axes, view, lengths, (low, high))
-    panels[0].set_ylabel(f"median time of {step}\n({what_bars_span(views[0])})")
+    panels[0].set_ylabel(f"median time of {token}\n({what_bars_span(views[0])})")
     for axes in panels[1:]:
         axes.tick_params(labelleft=False)
     _draw_kept(last, views, lengths)
     return figure
+
+
+def _by_token(view: View) -> View:
+    """The view with the times of a step divided by its tokens."""
+    queries, times = view.setting.query_len or 1, ["interval_low_s", "median_s", "interval_high_s"]
+    cases = view.cases.assign(**{name: view.cases[name] / queries for name in times})
+    series = {
+        mode: [replace(one, median_s=[seconds / queries for seconds in one.median_s]) for one in several]
+        for mode, several in view.series.items()
+    }
+    return replace(view, cases=cases, series=series)
 
 
 def _kernels(views: Sequence[View]) -> set[str]:
