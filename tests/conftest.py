@@ -188,3 +188,14 @@ def one_thread(request: pytest.FixtureRequest, threads_as_they_were: None) -> No
     """
     if "-native" not in request.node.name:
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def triton_passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Passes of Triton on short segments, on a card or in the interpreter; what was launched is forgotten."""
+    from tests.interpreted import forget_every_launch, set_rules, skip_outside_of_the_interpreter
+
+    skip_outside_of_the_interpreter(request, "does_not_serve")
+    set_rules(monkeypatch, LEAST_TOKENS=64)
+    yield
+    forget_every_launch()

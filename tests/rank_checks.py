@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -18,18 +17,14 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 import attention
 from attention import torch_internals
-from attention.distributed import exchange, linear_attention
+from attention.distributed import linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
-from attention.profiler import count_flops, peak_memory
-from benchmarks.distributed import measuring
-from benchmarks.distributed.cases import RankedCase, Selection, build_cases
+from attention.profiler import count_flops
 from benchmarks.distributed.counting import Counting
-from benchmarks.distributed.ranks import Ranks
-from benchmarks.distributed.session import _one as measure_one
 from benchmarks.distributed.subjects import SUBJECTS
-from benchmarks.selection import Shape
 from tests.interpreted import forget_every_launch, set_rules
+from tests.rank_failures import FAILURES
 
 TOKENS, UNEQUAL = 130, {1: [130], 2: [63, 67], 4: [1, 0, 64, 65]}
 PACKED = [
@@ -250,63 +245,6 @@ def refuses(words: str, *tensors: Any, **options: Any) -> None:
         raise AssertionError(f"nothing was refused: {words}")
 
 
-def session_of_two_lengths(limit_s: float = 60) -> tuple[Ranks, measuring.Measurer, list[RankedCase]]:
-    """What a session makes of two cases, forward and backward."""
-    folder = [mkdtemp()]
-    dist.broadcast_object_list(folder)
-    ranks = Ranks("cpu", dist.FileStore(f"{folder[0]}/store", dist.get_world_size()), limit_s)  # type: ignore[attr-defined]
-    selection = Selection(
-        "cpu", "float32", ["linear-sequence-parallel"], ["causal"], ["forward_backward"], [Shape(1, 2, 16)],
-        [64, 128], ["strong"],
-    )  # fmt: skip
-    return ranks, measuring.Measurer(ranks, 0.01, 10.0), build_cases(selection, ranks.count)
-
-
-def a_rank_that_runs_out_of_memory_is_an_outcome_on_all() -> None:
-    """It fails behind the collectives of a call, where the others have gone on to wait for its counts."""
-    ranks, measurer, (bad, good) = session_of_two_lengths()
-    look = peak_memory
-
-    def peak(call: Callable[[], object], device: str) -> Any:
-        look(call, device)
-        raise torch.OutOfMemoryError("no room. More words.")
-
-    with pytest.MonkeyPatch.context() as patch:
-        if ranks.rank == 1:
-            patch.setattr(measuring, "peak_memory", peak)
-        assert measure_one(measurer, ranks, bad, 60) == ("oom", "rank 1: no room")
-    assert isinstance(measure_one(measurer, ranks, good, 60), measuring.Measured)
-
-
-def raises(*_: Any) -> Any:
-    raise ValueError("odd gradients")
-
-
-def a_rank_that_fails_between_collectives_sets_the_others_free() -> None:
-    """It fails with the first collective of a call behind it and the second before it: one rank, then all."""
-    ranks, measurer, (bad, good) = session_of_two_lengths()
-    for culprits, place in (({ranks.count - 1}, f"rank {ranks.count - 1}: "), (set(range(ranks.count)), "")):
-        with pytest.MonkeyPatch.context() as patch:
-            if ranks.rank in culprits:
-                patch.setattr(exchange.Gathered, "backward", raises)
-            found = measure_one(measurer, ranks, bad, 60)
-        assert found == ("failed", f"{place}ValueError: odd gradients"), found
-        assert isinstance(measure_one(measurer, ranks, good, 60), measuring.Measured)
-    assert ranks.cause() is None
-
-
-def a_rank_that_fails_while_states_fly_is_waited_for_half_the_limit() -> None:
-    """torch holds the group for the sake of a collective that nobody waits for any more."""
-    ranks, measurer, (bad, good) = session_of_two_lengths(limit_s=8)
-    gather = torch_internals.gathered
-    with pytest.MonkeyPatch.context() as patch:
-        if ranks.rank == 1:
-            patch.setattr(exchange, "gathered", lambda *given: raises(gather(*given)))
-        found = measure_one(measurer, ranks, bad, 60)
-    assert found == ("failed", "rank 1: ValueError: odd gradients"), found
-    assert isinstance(measure_one(measurer, ranks, good, 60), measuring.Measured)
-
-
 def frozen_keys_and_values(causal: bool) -> None:
     """Where only q wants a gradient no rank exchanges anything for it, whether or not it holds tokens."""
     for parts in ([0, TOKENS], [63, 67]):
@@ -345,13 +283,11 @@ CHECKS: dict[str, Callable[[], None]] = {
             calls_without_their_exchange_return_at_once,
             torch_cuts_sequences_as_its_context_parallelism_does,
             misfits_are_refused_before_anything_is_sent,
-            a_rank_that_runs_out_of_memory_is_an_outcome_on_all,
-            a_rank_that_fails_between_collectives_sets_the_others_free,
         )
     },
+    **FAILURES,  # in one group, whose start takes seconds
 }
 COMPILED: dict[str, Callable[[], None]] = {"compiled": compiled}
-LATE = {"late": a_rank_that_fails_while_states_fly_is_waited_for_half_the_limit}
 
 
 def interpreted(causal: bool) -> None:

@@ -7,7 +7,7 @@ every boundary within a few hundred tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -26,17 +26,12 @@ from attention.kernels.references import TOLERANCES, gradient_error, linear_refe
 from attention.kernels.references.decay import decay_reference
 from attention.kernels.references.errors import BY_PRECISION
 from attention.kernels.tensors import dtype_name
-from tests.interpreted import forget_every_launch, set_rules, skip_outside_of_the_interpreter
+from tests.interpreted import set_rules
 
 ops = torch.ops.attention
 
 
-@pytest.fixture(autouse=True)
-def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    skip_outside_of_the_interpreter(request)
-    set_rules(monkeypatch, LEAST_TOKENS=64)
-    yield
-    forget_every_launch()
+pytestmark = pytest.mark.usefixtures("triton_passes")
 
 
 def inputs(

@@ -42,7 +42,7 @@ def test_a_compiler_takes_the_whole_call_into_one_graph() -> None:
 
 @pytest.mark.slow
 def test_a_rank_that_fails_while_states_fly_costs_its_case_only() -> None:
-    assert outcomes("tests.rank_checks:LATE", 2) == {"late": ""}
+    assert outcomes("tests.rank_failures:LATE", 2) == {"late": ""}
 
 
 @pytest.mark.slow

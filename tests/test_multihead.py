@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from functools import partial
 from math import inf
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from attention import MultiheadAttention, SelfAttention
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.references import relative_error
-from attention.modules import resolve_kernel
-from tests.samples import sampled
+from tests.layers import HEADS, LINEAR, WIDTH, causal_mask, drawn, right_padding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-LINEAR = ("linear", "linear-explicit", "linear-chunked")
-WIDTH, HEADS = 32, 4
 
 
 def like_torch(kernel: str, **options: object) -> tuple[nn.MultiheadAttention, MultiheadAttention]:
@@ -34,18 +26,6 @@ def like_torch(kernel: str, **options: object) -> tuple[nn.MultiheadAttention, M
     ours = MultiheadAttention(WIDTH, HEADS, dtype=torch.float64, kernel=kernel, **options)  # type: ignore[arg-type]
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
-
-
-def drawn(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-
-
-def right_padding(lengths: tuple[int, ...], most: int) -> Tensor:
-    return torch.arange(most) >= torch.tensor(lengths)[:, None]
-
-
-def causal_mask(n: int) -> Tensor:
-    return torch.ones(n, n, dtype=torch.bool).triu(1)
 
 
 def assert_same(ours: Tensor, theirs: Tensor, inputs: list[Tensor], others: list[Tensor]) -> None:
@@ -160,132 +140,6 @@ def test_its_state_dict_and_its_first_weights_of_a_seed_are_those_of_torch(optio
     ours.load_state_dict(theirs.state_dict())
 
 
-# --- within torch's encoder --------------------------------------------------------------------------
-
-
-def encoder_layer(kernel: str, **options: object) -> nn.TransformerEncoderLayer:
-    torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 64, dropout=0.0, batch_first=True, **options)  # type: ignore[arg-type]
-    layer.self_attn = MultiheadAttention(WIDTH, HEADS, batch_first=True, kernel=kernel)  # type: ignore[assignment]
-    return layer
-
-
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("name", LINEAR)
-def test_torch_encoder_in_evaluation_computes_what_it_computes_in_training(name: str, padded: bool) -> None:
-    layer = encoder_layer(name)
-    x, padding = torch.randn(2, 9, WIDTH), right_padding((9, 4), 9) if padded else None
-    training = layer(x, src_key_padding_mask=padding)
-    layer.eval()
-    with torch.no_grad():
-        assert torch.equal(layer(x, src_key_padding_mask=padding), training)
-        layer.self_attn.kernel = resolve_kernel("standard")  # type: ignore[assignment]
-        assert relative_error(layer(x), training) > 1e-3  # what torch's fast path would have computed
-
-
-def test_an_encoder_and_a_decoder_of_torch_equal_themselves_with_a_standard_kernel_in_their_place() -> None:
-    torch.manual_seed(0)
-    sizes = {"nhead": HEADS, "dim_feedforward": 64, "dropout": 0.0, "batch_first": True}
-    theirs = nn.Transformer(WIDTH, num_encoder_layers=2, num_decoder_layers=2, **sizes).double()  # type: ignore[arg-type]
-    source, target = drawn(2, 9, WIDTH), drawn(2, 6, WIDTH)
-    masks = {
-        "tgt_mask": nn.Transformer.generate_square_subsequent_mask(6, dtype=torch.float64),
-        "src_key_padding_mask": right_padding((9, 4), 9).double().masked_fill(right_padding((9, 4), 9), -inf),
-    }
-    expected = theirs(source, target, **masks)
-    for layer in [*theirs.encoder.layers, *theirs.decoder.layers]:
-        for name in ("self_attn", "multihead_attn"):
-            if old := getattr(layer, name, None):
-                new = MultiheadAttention(
-                    WIDTH, HEADS, batch_first=True, dtype=torch.float64, kernel="standard"
-                )
-                new.load_state_dict(old.state_dict())
-                setattr(layer, name, new)
-    assert relative_error(theirs(source, target, **masks), expected) < 1e-12
-
-
-def losses_of_training(
-    call: Callable[..., Tensor], layer: nn.Module, steps: int = 50, autocast: bool = False, **masks: Any
-) -> list[float]:
-    torch.manual_seed(1)
-    x, target = torch.randn(2, 4, 20, WIDTH)
-    optimiser, losses = torch.optim.Adam(layer.parameters(), lr=3e-3), []
-    for _ in range(steps):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            out = call(x, **masks)
-        loss = (out.float() - target).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    return losses
-
-
-CAUSAL = {"src_mask": nn.Transformer.generate_square_subsequent_mask(20), "is_causal": True}
-PADDED = {"src_key_padding_mask": right_padding((20, 11, 20, 5), 20)}
-MASKS: dict[str, dict[str, Any]] = {"plain": {}, "causal": CAUSAL, "padded": PADDED}
-
-
-@pytest.mark.parametrize(
-    ("name", "masks", "autocast"),
-    sampled(
-        ["linear", "standard"],
-        ["causal", "padded"],
-        [False, True],
-        quick=[("linear", "padded", False), ("linear", "causal", True), ("standard", "padded", True)],
-    ),
-)
-def test_an_encoder_layer_learns_in_fifty_steps(name: str, masks: str, autocast: bool) -> None:
-    layer = encoder_layer(name)
-    losses = losses_of_training(layer, layer, autocast=autocast, **MASKS[masks])
-    assert losses[-1] < 0.7 * losses[0]
-
-
-def assert_compiled_training_equals_eager_training(
-    kernel: str, masks: dict[str, Any], backend: str, steps: int
-) -> None:
-    layer, other = encoder_layer(kernel), encoder_layer(kernel)
-    compiled = torch.compile(other, backend=backend, fullgraph=True)
-    got = losses_of_training(compiled, other, steps, **masks)
-    # Another order of sums in float32: Adam's steps of 3e-3 may differ where a gradient is next to nothing.
-    assert got == pytest.approx(losses_of_training(layer, layer, steps, **masks), rel=1e-2)
-
-
-def test_an_encoder_layer_trains_in_one_compiled_graph() -> None:
-    # The eager backend traces like every other and needs no C++ compiler.
-    assert_compiled_training_equals_eager_training("linear", PADDED, "eager", steps=3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("masks", MASKS)
-@pytest.mark.parametrize("name", [*LINEAR, "standard"])
-def test_an_encoder_layer_trains_in_one_compiled_graph_of_any_kernel(name: str, masks: str) -> None:
-    torch.compiler.reset()
-    assert_compiled_training_equals_eager_training(name, MASKS[masks], "aot_eager", steps=50)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["linear", "standard"])
-def test_an_encoder_layer_trains_in_compiled_code(name: str) -> None:
-    torch.compiler.reset()
-    assert_compiled_training_equals_eager_training(name, PADDED, "inductor", steps=50)
-
-
-@pytest.mark.parametrize("name", ["linear", "linear-explicit", "standard"])
-def test_activations_computed_again_give_the_same_gradients(name: str) -> None:
-    layer, x = encoder_layer(name), torch.randn(4, 20, WIDTH, requires_grad=True)
-
-    call = partial(layer, **PADDED)
-    got, wanted = (
-        torch.autograd.grad(out.sin().sum(), [x, *layer.parameters()])
-        for out in (checkpoint(call, x, use_reentrant=False), call(x))
-    )
-    assert all(torch.equal(again, kept) for again, kept in zip(got, wanted, strict=True))
-
-
-# --- masks and refusals ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["linear-explicit", "standard"])
 def test_a_mask_of_floats_hides_keys_with_minus_infinity_and_holds_nothing_else(name: str) -> None:
     layer, x = MultiheadAttention(WIDTH, HEADS, batch_first=True, kernel=name), torch.randn(2, 5, WIDTH)
@@ -312,98 +166,6 @@ def test_causal_attention_of_two_lengths_is_aligned_at_the_end() -> None:
     layer, x = MultiheadAttention(WIDTH, HEADS, batch_first=True), torch.randn(2, 9, WIDTH)
     whole, _ = layer(x, x, x, is_causal=True)
     assert relative_error(layer(x[:, 4:], x, x, is_causal=True)[0], whole[:, 4:]) < 1e-5
-
-
-def refused(error: type[Exception], words: str, call: Callable[[], object]) -> None:
-    with pytest.raises(error, match=re.escape(words)) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"need_weights": True}, "no attention weights to return; call it with need_weights=False"),
-        ({"attn_mask": causal_mask(5)}, "takes no attn_mask but the causal one, beside is_causal=True"),
-        (
-            {"attn_mask": causal_mask(4), "is_causal": True},
-            "must be the causal mask [N, N] of as many queries as keys; got [4, 4] for 5 queries and 5 keys",
-        ),
-        (
-            {"query": torch.ones(2, 3, WIDTH), "attn_mask": causal_mask(5)[:3], "is_causal": True},
-            "got [3, 5] for 3 queries and 5 keys: leave it out, is_causal says all",
-        ),
-        (
-            {"value": torch.ones(2, 4, WIDTH)},
-            "as many values as keys; got (2, 5, 32), (2, 5, 32), (2, 4, 32)",
-        ),
-        ({"value": torch.ones(2, 5, 8)}, "[B, N, width] or [N, width] of the widths 32, 32, 32"),
-        ({"query": torch.ones(5, WIDTH)}, "got (5, 32), (2, 5, 32), (2, 5, 32)"),
-        (
-            {"value": torch.ones(2, 5, WIDTH, dtype=torch.float64)},
-            "takes tensors like its weights, torch.float32 on cpu; got torch.float64 on cpu for value",
-        ),
-        (
-            {"key_padding_mask": torch.ones(2, 4, dtype=torch.bool)},
-            "must be [B, Nk] = [2, 5] on cpu; got [2, 4]",
-        ),
-    ],
-)
-def test_a_call_that_it_cannot_serve_is_refused_in_a_sentence(options: dict[str, Any], words: str) -> None:
-    layer, x = (
-        MultiheadAttention(WIDTH, HEADS, batch_first=True, kernel="linear-explicit"),
-        torch.ones(2, 5, WIDTH),
-    )
-    refused(ValueError, words, lambda: layer(**{"query": x, "key": x, "value": x, **options}))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"add_zero_attn": True}, "add_zero_attn has no counterpart in MultiheadAttention here"),
-        ({"add_bias_kv": True}, "add_bias_kv has no counterpart in MultiheadAttention here"),
-        ({"num_kv_heads": 3}, "num_heads must be a multiple of num_kv_heads, got 4 and 3"),
-        ({"num_kv_heads": 0}, "num_heads must be a multiple of num_kv_heads, got 4 and 0"),
-        (
-            {"kernel": "standard", "feature_map": "elu"},
-            "feature_map is of linear kernels; standard-auto has none",
-        ),
-        ({"feature_map": "fast"}, "feature map 'fast' does not exist; choose one of elu, relu, identity"),
-        ({"kernel": "fast"}, "kernel 'fast' does not exist; choose one of standard-explicit"),
-    ],
-)
-def test_a_layer_that_cannot_be_is_refused_in_a_sentence(options: dict[str, Any], words: str) -> None:
-    refused(ValueError, words, lambda: MultiheadAttention(WIDTH, HEADS, **options))
-
-
-def test_masks_of_another_kind_and_of_kernels_without_any_are_refused() -> None:
-    x, integers = torch.ones(5, 2, WIDTH), torch.zeros(2, 5, dtype=torch.int64)
-    layer = MultiheadAttention(WIDTH, HEADS, kernel="linear-explicit")
-    refused(
-        TypeError, "must be of dtype bool, True = ignore; got torch.int64", lambda: layer(x, x, x, integers)
-    )
-    window = MultiheadAttention(WIDTH, HEADS, kernel="window-sdpa")
-    words = "window-sdpa takes no key_padding_mask; 'standard' and 'linear' do"
-    refused(ValueError, words, lambda: window(x, x, x, integers > 0, is_causal=True))
-
-
-def test_dropout_of_weights_is_refused_in_training_and_means_nothing_in_evaluation() -> None:
-    layer, x = MultiheadAttention(WIDTH, HEADS, dropout=0.1), torch.randn(2, 5, WIDTH)
-    words = "dropout = 0.1 cannot drop any in training; build the layer with dropout=0.0"
-    refused(ValueError, words, lambda: layer(x, x, x))
-    assert layer.eval()(x, x, x)[0].shape == x.shape
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_nested_tensors_of_torch_encoder_are_refused_with_the_way_round() -> None:
-    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 64, batch_first=True)
-    encoder = nn.TransformerEncoder(layer, 2).eval()
-    for one in encoder.layers:
-        one.self_attn = MultiheadAttention(WIDTH, HEADS, batch_first=True)
-    x, padding = torch.randn(2, 5, WIDTH), right_padding((5, 2), 5)
-    with torch.no_grad():
-        words = "a nested tensor for query; torch's encoder makes none with enable_nested_tensor=False"
-        refused(TypeError, words, lambda: encoder(x, src_key_padding_mask=padding))
 
 
 def test_a_state_dict_of_torch_loads_into_self_attention_beside_its_own() -> None:

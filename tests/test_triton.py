@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -36,18 +36,10 @@ from attention.kernels.triton_common.checks import supports
 from tests.interpreted import (
     INTERPRETED,
     continued,
-    forget_every_launch,
     set_rules,
-    skip_outside_of_the_interpreter,
 )
 
-
-@pytest.fixture(autouse=True)
-def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    skip_outside_of_the_interpreter(request, "does_not_serve")
-    set_rules(monkeypatch, LEAST_TOKENS=64)
-    yield
-    forget_every_launch()
+pytestmark = pytest.mark.usefixtures("triton_passes")
 
 
 def inputs(device: str, shape: tuple[int, ...] = (1, 1, 100, 16), value_dim: int = 16) -> list[Tensor]:

@@ -7,7 +7,7 @@ tokens and chunks of 32 cross every boundary within a hundred tokens.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,18 +22,13 @@ from attention.kernels.linear_triton.planned import launches
 from attention.kernels.linear_triton.step import MOST_ROWS, serves_step
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
 from attention.profiler import count_flops
-from tests.interpreted import continued, forget_every_launch, set_rules, skip_outside_of_the_interpreter
+from tests.interpreted import continued, set_rules
 
 ENDS = [0, 0, 3, 40, 41, 120, 120, 150, 150]
 """Sequences of none, of one and of many tokens; one reaches over three segments, and one ends with one."""
 
 
-@pytest.fixture(autouse=True)
-def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    skip_outside_of_the_interpreter(request)
-    set_rules(monkeypatch, LEAST_TOKENS=64)
-    yield
-    forget_every_launch()
+pytestmark = pytest.mark.usefixtures("triton_passes")
 
 
 def made(

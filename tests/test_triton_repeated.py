@@ -5,7 +5,6 @@ The last test of test_triton.py runs these in a process of Triton's interpreter 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -16,15 +15,8 @@ from attention import State, linear_attention, linear_attention_step, remembered
 from attention.case import MODES
 from attention.kernels.linear_triton.kernel import linear_triton
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
-from tests.interpreted import forget_every_launch, set_rules, skip_outside_of_the_interpreter
 
-
-@pytest.fixture(autouse=True)
-def passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    skip_outside_of_the_interpreter(request)
-    set_rules(monkeypatch, LEAST_TOKENS=64)
-    yield
-    forget_every_launch()
+pytestmark = pytest.mark.usefixtures("triton_passes")
 
 
 def inputs(device: str) -> list[Tensor]:
