@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 from torch import Tensor
 
 from attention.kernels.linear_decay_triton import operator as decay
@@ -16,6 +17,13 @@ from attention.remembered import forget_calls
 from attention.state import State
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def inputs(device: str, shape: tuple[int, ...] = (1, 1, 100, 16), value_dim: int = 16) -> list[Tensor]:
+    """q, k and v that want gradients, the same ones at each call."""
+    generator = torch.Generator().manual_seed(3)
+    sizes = (shape, shape, (*shape[:3], value_dim))
+    return [torch.randn(size, generator=generator).to(device).requires_grad_() for size in sizes]
 
 
 def continued(

@@ -15,13 +15,9 @@ from attention import State, linear_attention, linear_attention_step, remembered
 from attention.case import MODES
 from attention.kernels.linear_triton.kernel import linear_triton
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
+from tests.interpreted import inputs
 
 pytestmark = pytest.mark.usefixtures("triton_passes")
-
-
-def inputs(device: str) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    return [torch.randn(1, 1, 100, 16, generator=generator).to(device).requires_grad_() for _ in "qkv"]
 
 
 @pytest.mark.parametrize("mode", MODES)
