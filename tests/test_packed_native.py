@@ -124,6 +124,15 @@ def test_wrong_ends_are_refused_by_the_operator_before_memory_is_read(wrong: lis
         ops.linear_native(q, k, v, True, "elu", 1e-6, torch.tensor(wrong), False)
 
 
+@pytest.mark.parametrize(
+    "wrong", [torch.tensor([0.0, 4.5, 9]), torch.tensor(9), torch.tensor([], dtype=torch.int64)]
+)
+def test_ends_that_are_no_row_of_integers_are_refused_by_the_operator(wrong: Tensor) -> None:
+    q, k, v = (x.detach() for x in tensors(torch.float32, 1, (1, 1), (9, 9), (4, 4))[:3])
+    with pytest.raises(ValueError, match=r"takes cu_seqlens \[sequences \+ 1\] in int32 or int64"):
+        ops.linear_native(q, k, v, True, "elu", 1e-6, wrong, False)
+
+
 @pytest.mark.parametrize("integers", [torch.int32, torch.int64])
 def test_ends_of_any_integers_and_strides_are_read_right(integers: torch.dtype) -> None:
     q, k, v = (x.detach() for x in tensors(torch.float64, 1, (1, 1), (90, 90), (4, 4))[:3])

@@ -185,6 +185,24 @@ def check_state(
         check_shape(kernel, name, x, size, k, wide)
 
 
+def check_ends_like(kernel: str, cu_seqlens: Tensor, q: Tensor) -> None:
+    """Refuse ends of packed sequences that are no row of integers beside q; values are not looked at.
+
+    Raises:
+        ValueError: another rank, dtype or device, or none of them.
+    """
+    if not (
+        cu_seqlens.dim() == 1
+        and cu_seqlens.shape[0] > 0
+        and cu_seqlens.dtype in (torch.int32, torch.int64)
+        and cu_seqlens.device == q.device
+    ):
+        raise ValueError(
+            f"{kernel} takes cu_seqlens [sequences + 1] in int32 or int64 on {q.device}; "
+            f"got {list(cu_seqlens.shape)} in {cu_seqlens.dtype} on {cu_seqlens.device}"
+        )
+
+
 def check_device(kernel: str, like: Tensor, *others: Tensor | None) -> None:
     """Refuse tensors of another device: of one on ``meta`` torch would make results that nobody fills.
 

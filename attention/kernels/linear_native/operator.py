@@ -20,6 +20,7 @@ from attention.kernels.native.library import STORAGE, call, wide
 from attention.kernels.native.plan import packed_slots, row, segments, summed
 from attention.kernels.tensors import (
     check_device,
+    check_ends_like,
     check_operands,
     check_rows,
     check_shape,
@@ -66,6 +67,8 @@ def _check(
     """Before an address is taken: C++ sees no shapes but those of q and v."""
     check_operands(NAME, STORAGE, q, k, v, plain=False, causal=causal or cu_seqlens is not None)
     get_feature_map(phi)
+    if cu_seqlens is not None:
+        check_ends_like(NAME, cu_seqlens, q)
     sequences = 1 if cu_seqlens is None else cu_seqlens.shape[0] - 1
     for name, pair in states.items():
         if pair:

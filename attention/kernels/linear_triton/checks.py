@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor, float32, int32, int64
+from torch import Tensor, float32
 
-from attention.kernels.tensors import check_rows, check_shape
+from attention.kernels.tensors import check_ends_like, check_rows, check_shape
 from attention.kernels.triton_common.plan import Plan
 
 NAME = "linear-triton"
@@ -36,16 +36,8 @@ def check_packed(q: Tensor, k: Tensor, causal: bool, cu_seqlens: Tensor | None) 
         raise ValueError(
             f"{NAME} takes as many queries as keys where causal or packed; got {q.shape[2]} and {k.shape[2]}"
         )
-    if cu_seqlens is not None and not (
-        cu_seqlens.dim() == 1
-        and len(cu_seqlens) > 0
-        and cu_seqlens.dtype in (int32, int64)
-        and cu_seqlens.device == q.device
-    ):
-        raise ValueError(
-            f"{NAME} takes cu_seqlens [sequences + 1] in int32 or int64 on {q.device}; "
-            f"got {list(cu_seqlens.shape)} in {cu_seqlens.dtype} on {cu_seqlens.device}"
-        )
+    if cu_seqlens is not None:
+        check_ends_like(NAME, cu_seqlens, q)
 
 
 def check_others(plan: Plan, final: bool, v: Tensor, others: Iterable[tuple[str, Tensor | None]]) -> None:
