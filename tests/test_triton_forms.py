@@ -330,3 +330,12 @@ def test_counted_flops_of_a_step_are_those_of_the_recurrence(device: str) -> Non
     state = begun(k, v)
     counted = count_flops(lambda: linear_triton_step(q, k, v, state))
     assert counted == 2 * (2 * 16 * 12 + 4 * (16 * 12 + 16))
+
+
+def test_ends_that_change_after_a_forward_change_no_gradient(device: str) -> None:
+    inputs = [x.requires_grad_() for x in made(device, (1, 1), (100, 100))]
+    ends = torch.tensor([0, 40, 100], device=device)
+    out = linear_triton(*inputs, causal=True, cu_seqlens=ends)
+    expected = torch.autograd.grad(out.sum(), inputs, retain_graph=True)
+    ends.copy_(torch.tensor([0, 10, 100]))
+    assert all(map(torch.equal, torch.autograd.grad(out.sum(), inputs), expected))

@@ -107,6 +107,8 @@ def attend(
     elif packed is not None and (states or (initial_state is None and not return_state)):
         ends = check_packed(cu_seqlens, q, k)
         state = checked_state(initial_state, q, k, v, batch=ends.shape[0] - 1)
+        if differentiated(q, k, v, *(state or ())):
+            ends = ends.clone()  # a backward reads them, perhaps once the caller's buffer holds others
         out, last = packed(
             q, k, v, state, ends, causal=causal, final=return_state, phi=phi, eps=eps, **options
         )

@@ -53,20 +53,15 @@ def _native(
     q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
     if state is None and not final:
         if differentiated(q, k, v):
-            return native_differentiable(q, k, v, causal, phi, eps, _kept(cu_seqlens))[0], None
+            return native_differentiable(q, k, v, causal, phi, eps, cu_seqlens)[0], None
         return native_forward(q, k, v, causal, phi, eps, cu_seqlens, False)[0], None
     batch = None if cu_seqlens is None else cu_seqlens.shape[0] - 1
     tensors = (q, k, v, *begun(state, k, v, batch))
     if differentiated(*tensors):
-        out, S, z, *_ = native_with_state_differentiable(*tensors, causal, phi, eps, _kept(cu_seqlens))
+        out, S, z, *_ = native_with_state_differentiable(*tensors, causal, phi, eps, cu_seqlens)
     else:
         out, S, z, *_ = native_with_state(*tensors, causal, phi, eps, cu_seqlens, False)
     return out, State(S, z)
-
-
-def _kept(cu_seqlens: Tensor | None) -> Tensor | None:
-    """The ends as a backward reads them, also where a buffer of theirs is filled anew before."""
-    return None if cu_seqlens is None else cu_seqlens.clone()
 
 
 def native_step(
