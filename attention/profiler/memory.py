@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -95,7 +96,7 @@ def _events(call: Callable[[], object]) -> Events | str:
     # acc_events only spares its warning that a second cycle, of which there is none, would drop events; at
     # the end it would build an object for each operator, which takes longer than many a call.
     recorder = torch.autograd.profiler.profile(profile_memory=True, acc_events=True)
-    with recorder:
+    with recorder, _without_collections():
         recorder.acc_events = False
         call()
         kept = profiling()
@@ -103,6 +104,18 @@ def _events(call: Callable[[], object]) -> Events | str:
         return "the function ended the profile, as it profiles itself"
     events = allocation_events(recorder)
     return "this torch gives no allocation events" if events is None else events
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """A block in which no garbage is collected: what others left behind would count as freed by the call."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _call(call: Callable[[], object], reason: str) -> str:
