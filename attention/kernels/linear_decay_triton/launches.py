@@ -59,21 +59,27 @@ class DecayLaunches(Passes):
         self.chunks = -(-plan.tokens // self.tiles.C)
         self.groups = -(-self.chunks // GROUP)
 
-    def cumulate(self, g: Tensor) -> Tensor:
-        """Sums of the gates of each chunk up to each token, ``[B H, N]``, as powers of two."""
-        plan, chunks = self.plan, self.chunks
+    def begin(self, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, State]:
+        """Sums of the gates of each chunk up to each token, ``[B H, N]``, as powers of two; the states."""
+        plan, at_once = self.plan, self.plan.segments > 1 and self.tiles.states.blocks == 1
         sums = torch.empty(plan.all_heads, plan.tokens, dtype=sums_dtype(plan), device=plan.device)
-        every = plan.all_heads * chunks
+        if not at_once:
+            self._cumulate(g, sums)
+        return sums, self.states(k, v, sums, gates=g if at_once else None, reverse=False)
+
+    def _cumulate(self, g: Tensor, sums: Tensor) -> None:
+        plan, every = self.plan, self.plan.all_heads * self.chunks
 
         def new() -> Launch:
-            values = (plan.tokens, chunks, every, self.tiles.C, GATE_ROWS)
+            values = (plan.tokens, self.chunks, every, self.tiles.C, GATE_ROWS)
             return self._small("cumulate", -(-every // GATE_ROWS), values)
 
         self.launch(("cumulate",), [g, sums], new)
-        return sums
 
-    def states(self, x: Tensor, y: Tensor, sums: Tensor, *, reverse: bool) -> State:
-        """What all segments but the last leave behind, of x = k and y = v.
+    def states(
+        self, x: Tensor, y: Tensor, sums: Tensor, *, reverse: bool, gates: Tensor | None = None
+    ) -> State:
+        """What all segments but the last leave behind, of x = k and y = v; ``gates`` are to be summed.
 
         In reverse what all but the first leave to those before, of x = q and y = do.
         """
@@ -81,13 +87,15 @@ class DecayLaunches(Passes):
         if not count:
             return State(None, None, scanned=False)
         S, totals = self.buffer(count, plan.value_width, plan.key_width), self.buffer(count)
+        summing = gates is not None
 
         def new() -> Launch:
             t = self.tiles.states
-            values = (*tile_strides([x, y]), *self.sizes, count, reverse)
-            return self._walk("states", count, t, (t.block, t.held), (t.block, t.held), values)
+            values = (*tile_strides([x, y]), *self.sizes, count, reverse, summing)
+            parts = plan.segments if summing else count
+            return self._walk("states", parts, t, (t.block, t.held), (t.block, t.held), values)
 
-        self.launch(("states", reverse), [x, y, sums, S, totals], new)
+        self.launch(("states", reverse), [x, y, sums if gates is None else gates, sums, S, totals], new)
         if not scanned(count, self.tiles.held):
             return State(S, totals, scanned=False)
         return State(self._scan(S, totals, reverse=reverse), totals, scanned=True)

@@ -94,8 +94,7 @@ def decay_forward(
     gates of segments.
     """
     run, out = launches(q, k, v, phi, precision, (g,), ("g",)), contiguous_like(v)
-    sums = run.cumulate(g)
-    state = run.states(k, v, sums, reverse=False)
+    sums, state = run.begin(k, v, g)
     run.attend(q, k, v, out, sums, state)
     if not keep:
         return out, run.buffer(0), run.buffer(0), run.buffer(0)

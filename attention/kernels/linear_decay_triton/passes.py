@@ -1,11 +1,11 @@
 """Linear attention with gates in Triton: what runs on the device, one program a segment of one head.
 
-The sequence is cut as for linear-triton. ``cumulate`` sums the gates of each chunk up to each token, and all
-else works with differences of these sums: no product of many factors, and no exponential of a large number.
-``states`` sums what a segment leaves to those after it, ``scan`` turns the sums into what stands before (or
-behind) each, and ``attend`` and ``differentiate`` walk their segment from there. A backward is three such
-walks: dq is ``differentiate``, dk the same from the end, and dv ``attend`` from the end with q and k
-exchanged.
+The sequence is cut as for linear-triton. ``cumulate`` sums the gates of each chunk up to each token, where a
+state is narrow ``states`` does so on its way; all else works with differences of these sums: no product of
+many factors, and no exponential of a large number. ``states`` sums what a segment leaves to those after it,
+``scan`` turns what segments leave into what stands before (or behind) each, and ``attend`` and
+``differentiate`` walk their segment from there. A backward is three such walks: dq is ``differentiate``, dk
+the same from the end, and dv ``attend`` from the end with q and k exchanged.
 
 The gradient of a gate r sums the pairs s < r <= t of its sequence. Where GROUP chunks end, those that reach
 across are the product of the state before and the state behind. Within a group each token adds the pairs that

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from attention.kernels.triton_common import card
 from attention.kernels.triton_common.extents import Tiles
 from attention.kernels.triton_common.plan import Plan, scanned
 
@@ -37,6 +38,9 @@ def decay_tiles(plan: Plan) -> DecayTiles:
     states, attend, differentiate = (tiles._replace(C=C) for tiles in each)
     if differentiate.held > 64:
         differentiate = differentiate._replace(num_stages=2)
+    elif differentiate.block == 64 and plan.all_heads * plan.segments <= card.multiprocessors(plan.device):
+        # A multiprocessor would wait for its only program: two halves share it.
+        differentiate = differentiate._replace(block=32, blocks=-(-plan.key_width // 32))
     return DecayTiles(C, states, attend, differentiate)
 
 

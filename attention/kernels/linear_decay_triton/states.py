@@ -32,8 +32,24 @@ def cumulate(g, sums, N, chunks, all_chunks, C: tl.constexpr, ROWS: tl.constexpr
     place = (chunk // chunks)[:, None] * N + token
     exists = (chunk < all_chunks)[:, None] & (token < N)
     gates = tl.load(g + place, mask=exists & (token > 0), other=0.0)
-    gates = tl.maximum(gates, LEAST, propagate_nan=tl.PropagateNan.ALL)
-    tl.store(sums + place, tl.cumsum(gates.to(tl.float64) * LOG2E, 1), mask=exists)
+    tl.store(sums + place, tl.cumsum(least(gates), 1), mask=exists)
+
+
+@triton.jit
+def sum_gates(g, sums, chunk, RAGGED: tl.constexpr):
+    """As ``gates_of``, of the gates themselves; their sums are stored."""
+    C: tl.constexpr = chunk.rows.shape[0]
+    exists = chunk.rows < chunk.left if RAGGED else chunk.rows < C
+    gates = tl.load(g + chunk.offset + chunk.rows, mask=exists & (chunk.start + chunk.rows > 0), other=0.0)
+    until = tl.cumsum(least(gates), 0).to(sums.dtype.element_ty)
+    tl.store(sums + chunk.offset + chunk.rows, until, mask=exists)
+    return until, tl.sum(tl.where(chunk.rows == C - 1, until, 0.0), 0)
+
+
+@triton.jit
+def least(gates):
+    """Gates as powers of two, float64."""
+    return tl.maximum(gates, LEAST, propagate_nan=tl.PropagateNan.ALL).to(tl.float64) * LOG2E
 
 
 @triton.jit
@@ -56,42 +72,53 @@ def power(x):
 
 @triton.jit
 def states(
-    x, y, sums, S, totals,
+    x, y, g, sums, S, totals,
     x_b, x_h, x_n, y_b, y_h, y_n,
     H, N, D, E, segments, segment_tokens, counted,
-    REVERSE: tl.constexpr,
+    REVERSE: tl.constexpr, GATES: tl.constexpr,
     MAP: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
     C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
     DESCRIBED: tl.constexpr, RAGGED: tl.constexpr, PAD_D: tl.constexpr, PAD_E: tl.constexpr,
 ):  # fmt: skip
     """What a segment leaves behind, sum exp(gates after x) y phi(x)', and the sum of its gates.
 
-    In reverse, for gradients, what it leaves to those before it: exp(gates from its beginning to x). Of the
-    ``counted`` first segments, in reverse the last. One program a segment and block of D.
+    Of the ``counted`` first segments; with GATES, where one program holds a state, the gates of all segments
+    are summed on the way, else their sums are known. In reverse, for gradients, what the last segments leave
+    to those before: exp(gates from its beginning to x). One program a segment and block of D.
     """
-    walk = walk_of(
-        H, N, E, D, counted, segment_tokens, C, BE, BD, BLOCKS, segments - counted if REVERSE else 0
-    )  # fmt: skip
+    skipped = segments - counted if REVERSE else 0
+    walked = segments if GATES else counted
+    walk = walk_of(H, N, E, D, walked, segment_tokens, C, BE, BD, BLOCKS, skipped)
     d, e = walk.split, walk.held
     x = moved(x, x_b, x_h, x_n, walk, DESCRIBED)
     y = moved(y, y_b, y_h, y_n, walk, DESCRIBED)
+    g += walk.sequence * N
     sums += walk.sequence * N
     state = tl.zeros([BE, BD], tl.float32)
     total = 0.0
     chunks = tl.cdiv(walk.last - walk.first, C)
-    for i in tl.range(0, chunks, num_stages=STAGES):
+    leaves = walk.segment - skipped < counted
+    steps = tl.where(leaves, chunks, 0) if GATES else chunks
+    for i in tl.range(0, steps, num_stages=STAGES):
         chunk = chunk_of(walk, i, chunks, N, C, REVERSE)
-        until, end = gates_of(sums, chunk, RAGGED)
+        if GATES:
+            until, end = sum_gates(g, sums, chunk, RAGGED)
+        else:
+            until, end = gates_of(sums, chunk, RAGGED)
         weight = power(until if REVERSE else end - until)
         phi = features(load_tile(x, chunk, d, DESCRIBED, RAGGED, PAD_D), MAP) * weight[:, None]
         tile = load_tile(y, chunk, e, DESCRIBED, RAGGED, PAD_E)
         state = tl.dot(tl.trans(tile.to(T)), phi.to(T), state * power(end), input_precision=PRECISION)
         total += end.to(tl.float32)
-    slot = walk.sequence * counted + walk.segment - (segments - counted if REVERSE else 0)
-    exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
-    tl.store(S + slot * E * D + e.numbers[:, None] * D + d.numbers[None, :], state, mask=exists)
-    if walk.block == 0:
-        tl.store(totals + slot, total)
+    if leaves:
+        slot = walk.sequence * counted + walk.segment - skipped
+        exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
+        tl.store(S + slot * E * D + e.numbers[:, None] * D + d.numbers[None, :], state, mask=exists)
+        if walk.block == 0:
+            tl.store(totals + slot, total)
+    if GATES:
+        for i in range(steps, chunks):
+            sum_gates(g, sums, chunk_of(walk, i, chunks, N, C, False), RAGGED)
 
 
 @triton.jit
