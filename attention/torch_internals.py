@@ -254,6 +254,26 @@ def allocation_events(recorder: Any) -> list[tuple[int, int]] | None:
 # --- Triton's launcher -------------------------------------------------------------------------------
 
 
+class Described:
+    """A tensor that a descriptor moves, as the launcher reads it: its address, shape and strides.
+
+    Triton's own descriptor is checked each time that it is made, which takes the host longer than a launch.
+    """
+
+    __slots__ = ("address", "shape", "strides")
+    padding = "zero"
+
+    def __init__(self, address: int, shape: list[int], strides: list[int]) -> None:
+        self.address, self.shape, self.strides = address, shape, strides
+
+    @property
+    def base(self) -> Described:
+        return self
+
+    def data_ptr(self) -> int:
+        return self.address
+
+
 def direct_launch(compiled: Any, programs: int, values: tuple[Any, ...]) -> DirectLaunch | None:
     """A launch of what Triton compiled, on the current stream of a device; None where it is not known.
 
@@ -279,9 +299,10 @@ def direct_launch(compiled: Any, programs: int, values: tuple[Any, ...]) -> Dire
         from triton import knobs
         from triton.runtime import driver
 
-        launch, hooks, stream_of = compiled.run, knobs.runtime, driver.active.get_current_stream
-        kernel = compiled.function, compiled.packed_metadata, None, None, None  # no description, no hooks
-        known = list(signature(launch).parameters)[: len(LAUNCHER_PARAMETERS)] == LAUNCHER_PARAMETERS
+        hooks, stream_of = knobs.runtime, driver.active.get_current_stream
+        launch, switches = _innermost(compiled.run)
+        kernel = compiled.function, *switches, compiled.packed_metadata, None, None, None  # no hooks
+        known = list(signature(compiled.run).parameters)[: len(LAUNCHER_PARAMETERS)] == LAUNCHER_PARAMETERS
         known = known and hasattr(hooks, "launch_enter_hook") and hasattr(hooks, "launch_exit_hook")
     except (ImportError, AttributeError):
         return None
@@ -297,6 +318,15 @@ def direct_launch(compiled: Any, programs: int, values: tuple[Any, ...]) -> Dire
         return True
 
     return direct
+
+
+def _innermost(run: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What a launcher calls for a kernel without scratch memory, and what it adds; else itself."""
+    names = ("launch_cooperative_grid", "launch_pdl", "global_scratch_size", "profile_scratch_size")
+    cooperative, early, *scratch = (getattr(run, name, None) for name in names)
+    if not hasattr(run, "launch") or scratch != [0, 0]:
+        return run, ()
+    return run.launch, (cooperative, early, None, None)
 
 
 # --- collectives -------------------------------------------------------------------------------------

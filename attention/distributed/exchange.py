@@ -114,17 +114,18 @@ class StateExchange:
         self._group = group
         self._routes = of_prefixes(group.rank(), group.size()) if causal else None
 
-    def __call__(self, S: Tensor, z: Tensor, *, backward: bool) -> Callable[[], tuple[Tensor, Tensor]]:
-        """Begin to exchange S and z, or their gradients; the function returned waits for their sums."""
-        own = State(S, z)
-        routes, rows = self._routes, as_rows([own])
-        waiting = (gathered if routes else summed_over)(rows, self._group)
+    def __call__(self, row: Tensor, *, backward: bool) -> Callable[[], Tensor | None]:
+        """Begin to exchange a row of `as_rows`, or its gradient.
 
-        def read() -> tuple[Tensor, Tensor]:
+        The function that it returns waits for the sum of the rows that this rank reads, None of none.
+        """
+        waiting = (gathered if self._routes else summed_over)(row, self._group)
+
+        def read() -> Tensor | None:
             found = waiting()
-            if routes:
-                found = _sums(found, routes.readers if backward else routes.sources)
-            # A kernel may take addresses for multiples of 16 bytes, which those within a row need not be.
-            return as_state(found[0], own).clone()
+            if self._routes is None:
+                return found[0]
+            (wanted,) = self._routes.readers if backward else self._routes.sources
+            return _sum(found, wanted) if wanted else None
 
         return read

@@ -149,6 +149,27 @@ class Launches(Passes, ABC):
         self._scan(sums, initial, prefixes, count, segments, reverse=reverse)
         return State(*prefixes, None, None, ends, segments, scanned=True)
 
+    def total(self, sums: Sums) -> Tensor:
+        """The sums over all segments, ``[1, n]``: S of all heads of keys, and then z."""
+        D, E, heads = self.plan.key_width, self.plan.value_width, self.plan.all_key_heads
+        row, count = self.empty(1, heads * D * (E + 1)), sums[0].shape[1]
+
+        def new() -> Launch:
+            from attention.kernels.linear_triton.triton.passes import total
+
+            rows, width, blocks = self._columns(count)
+            values = (D * E, D, *blocks, count, heads, rows, width)
+            return Launch(total, heads * sum(blocks), [], values, SCAN_WARPS, lasting=self.plan.aligned)
+
+        self.launch(("total", count), [*sums, row], new)
+        return row
+
+    def _columns(self, count: int) -> tuple[int, int, tuple[int, int]]:
+        """Rows and columns of a tile of ``count`` sums, and the blocks of columns of S and of z."""
+        D, E = self.plan.key_width, self.plan.value_width
+        rows, width = next(tile for most, tile in SCANS.items() if count <= most)
+        return rows, width, (-(-D * E // width), -(-D // width))
+
     def _scan(
         self, sums: Sums, initial: OptionalSums, prefixes: Sums, count: int, segments: int, *, reverse: bool
     ) -> None:
@@ -159,10 +180,9 @@ class Launches(Passes, ABC):
             from attention.kernels.linear_triton.triton.passes import scan
 
             D, E = self.plan.key_width, self.plan.value_width
-            rows, width = next(tile for most, tile in SCANS.items() if count <= most)
-            blocks, blocks_z = -(-D * E // width), -(-D // width)
-            values = (D * E, D, blocks, blocks_z, segments, count, given, reverse, rows, width)
-            programs = self.plan.all_key_heads * (blocks + blocks_z)
+            rows, width, blocks = self._columns(count)
+            values = (D * E, D, *blocks, segments, count, given, reverse, rows, width)
+            programs = self.plan.all_key_heads * sum(blocks)
             return Launch(scan, programs, [], values, SCAN_WARPS, lasting=self.plan.aligned)
 
         first = prefixes if S0 is None or z0 is None else (S0, z0)

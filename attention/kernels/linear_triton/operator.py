@@ -148,11 +148,11 @@ def triton_gradients(
     run = launches(
         q, k, v, causal, phi, precision, final=final, others=others, names=KEPT, cu_seqlens=cu_seqlens
     )
+    if S0 is None and not final and cu_seqlens is None:
+        gradients = gradients_of_all(run, do, q, k, v, out, inv, S, z)
+        return *gradients, run.of_groups(0), run.of_groups(0)
     dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
     tensors = do, q, k, v, out, inv, S, z, dq, dk, dv
-    if S0 is None and not final and cu_seqlens is None:
-        dS0, dz0 = run.taped("backward", tensors, _without_end)
-        return dq, dk, dv, dS0, dz0
     behind = _differentiate(run, tensors, (S0, z0), (dS, dz), run.ends_of(cu_seqlens), final)
     if S0 is None:
         return dq, dk, dv, run.of_groups(0), run.of_groups(0)
@@ -160,9 +160,17 @@ def triton_gradients(
     return dq, dk, dv, dS0, dz0
 
 
-def _without_end(run: Launches, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+def gradients_of_all(run: Launches, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """dq, dk and dv of a sequence without states, of do, q, k, v and what its forward kept."""
+    _, q, k, v, *_ = given
+    dq, dk, dv = contiguous_like(q), contiguous_like(k), contiguous_like(v)
+    run.taped("backward", (*given, dq, dk, dv), _without_end)
+    return dq, dk, dv
+
+
+def _without_end(run: Launches, *tensors: Tensor) -> tuple[Tensor, ...]:
     _differentiate(run, tensors, (None, None), (None, None), None, False)
-    return run.of_groups(0), run.of_groups(0)
+    return ()
 
 
 def _differentiate(

@@ -11,10 +11,10 @@ from torch import Tensor
 from attention.kernels.autograd import Operator
 from attention.kernels.linear_triton.gradients import triton_differentiable
 from attention.kernels.linear_triton.launches import Launches
-from attention.kernels.linear_triton.operator import infer, keep_for_backward
+from attention.kernels.linear_triton.operator import KEPT, gradients_of_all, infer, keep_for_backward
 from attention.kernels.linear_triton.planned import launches
-from attention.kernels.tensors import contiguous_output
-from attention.torch_internals import fast_apply
+from attention.kernels.tensors import contiguous_output, unit_stride
+from attention.torch_internals import fast_apply, needs_dispatcher, transformed
 
 
 def repeated_inference(
@@ -35,11 +35,11 @@ class Again(torch.autograd.Function):
     """A call like an earlier one, with its gradients, while no transform of torch's is active."""
 
     @staticmethod
-    def forward(ctx: Any, run: Launches, options: tuple[Any, ...], *x: Tensor) -> Tensor:
+    def forward(ctx: Any, run: Launches, again: _Training, *x: Tensor) -> Tensor:
         q, _, v = x
         out = contiguous_output(q, v)
         ctx.save_for_backward(*x, out, *run.taped("forward", (*x, out), keep_for_backward)[:3])
-        ctx.options = options
+        ctx.again = again
         ctx.set_materialize_grads(False)
         return out
 
@@ -47,8 +47,31 @@ class Again(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor | None) -> tuple[Tensor | None, ...]:
         if do is None:
             return (None,) * 5
-        gradients: Operator = triton_differentiable.gradients  # type: ignore[attr-defined]
-        return None, None, *gradients(do, *ctx.saved_tensors, *ctx.options)
+        again: _Training = ctx.again
+        if torch.is_grad_enabled() or transformed() or needs_dispatcher(do):
+            gradients: Operator = triton_differentiable.gradients  # type: ignore[attr-defined]
+            return None, None, *gradients(do, *ctx.saved_tensors, *again.options)
+        do = unit_stride(do)
+        tensors = do, *ctx.saved_tensors
+        return None, None, *gradients_of_all(again.backward_of(*tensors), *tensors)
+
+
+class _Training:
+    """The options of a call, and how its backward is repeated, by how the gradient of the output lies."""
+
+    def __init__(self, causal: bool, phi: str, eps: float, precision: str) -> None:
+        self.options = causal, phi, eps, precision, None
+        self._launches: dict[tuple[tuple[int, ...], bool], Launches] = {}
+
+    def backward_of(self, do: Tensor, q: Tensor, k: Tensor, v: Tensor, *kept: Tensor) -> Launches:
+        """The launches of a backward; all tensors but do are like those of an earlier one."""
+        alike = do.stride(), do.data_ptr() % 16 == 0
+        found = self._launches.get(alike)
+        if found is None:
+            causal, phi, _, precision, _ = self.options
+            found = launches(q, k, v, causal, phi, precision, others=(do, *kept), names=KEPT)
+            self._launches[alike] = found
+        return found
 
 
 _again = fast_apply(Again)
@@ -59,10 +82,10 @@ def repeated_training(
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """The operator of aligned tensors like these, with its gradients, with no look at them."""
     run = launches(q, k, v, causal, phi, precision, eps=eps)
-    options = causal, phi, eps, precision, None
+    training = _Training(causal, phi, eps, precision)
 
     def again(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out: Tensor = _again(run, options, q, k, v)
+        out: Tensor = _again(run, training, q, k, v)
         return out
 
     return again

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from attention.kernels.dispatch import announces_macs
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms, of_all_heads
-from attention.kernels.linear_triton.launches import Launches, State, Sums
+from attention.kernels.linear_triton.launches import Launches, OptionalSums, State, Sums
 from attention.kernels.linear_triton.planned import launches
 from attention.kernels.tensors import contiguous_like, contiguous_output, unit_stride
 from attention.kernels.triton_common.checks import in_halves
@@ -23,13 +23,13 @@ from attention.kernels.triton_common.plan import plan_of
 
 
 class Exchange(Protocol):
-    """Begins to exchange S ``[B Hkv, D, Dv]`` and z ``[B Hkv, D]`` of this rank's tokens, or their gradients.
+    """Begins to exchange the sums of this rank's tokens, or their gradients: a row, S and then z, ``[1, n]``.
 
-    The function that it returns waits, and gives where causal the sums over the ranks before, in a backward
-    behind, and else those over all ranks; contiguous, each with memory of its own.
+    The function that it returns waits, and gives the row, ``[n]``, of the sums that this rank reads: causal
+    those over the ranks before, in a backward behind, and None of no ranks; else those over all ranks.
     """
 
-    def __call__(self, S: Tensor, z: Tensor, *, backward: bool) -> Callable[[], Sums]: ...
+    def __call__(self, row: Tensor, *, backward: bool) -> Callable[[], Tensor | None]: ...
 
 
 Options = tuple[bool, str, float, str]
@@ -55,21 +55,48 @@ _announce = announces_macs(
 
 def forward_shared(
     q: Tensor, k: Tensor, v: Tensor, options: Options, exchange: Exchange, *, keep: bool
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Sequence[Tensor | None]]:
     """The output; to ``keep``, inverse normalisers and the state that was read: S0, z0, and sums S, z."""
     causal, phi, eps, precision = options
     run = launches(q, k, v, causal, phi, precision, eps=eps, final=True)
+    row, *sums = run.taped("shared states", (k, v), _summed)
+    reading = exchange(row, backward=False)
+    # What the first pass need not wait for.
     _announce(q, k, v, [], causal, precision, False, False)
+    out = contiguous_output(q, v)
+    first = _read(run, reading())
+
+    def walk(run: Launches, *tensors: Tensor) -> Sequence[Tensor]:
+        q, k, v, out, S, z, *first = tensors
+        state = _joined(run, (S, z), _pair(first), reverse=False)
+        inv = run.buffer(run.plan.tokens if keep else 0)
+        run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
+        return inv, *(x for x in state[:2] if x is not None)
+
+    inv, *sums = run.taped(("shared output", keep, len(first)), (q, k, v, out, *sums, *first), walk)
+    return out, (inv, *_pair(first), *_pair(sums))
+
+
+def _summed(run: Launches, k: Tensor, v: Tensor) -> Sequence[Tensor]:
+    """The sums of all segments: as a row to exchange, and S and z of each."""
     sums = run.states(k, v, run.plan.summed(final=True), None)
-    reading = exchange(sums[0].sum(1), sums[1].sum(1), backward=False)
-    out, inv = contiguous_output(q, v), run.buffer(run.plan.tokens if keep else 0)
-    first = reading()
-    state = _joined(run, sums, first, reverse=False)
-    run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
-    return out, inv, *first, *(x for x in state[:2] if x is not None)
+    return run.total(sums), *sums
 
 
-def _joined(run: Launches, sums: Sums, others: Sums, *, reverse: bool) -> State:
+def _read(run: Launches, row: Tensor | None) -> Sequence[Tensor]:
+    """S and z of a row, where passes may take their addresses for multiples of 16 bytes; nothing of None."""
+    if row is None:
+        return ()
+    heads, D, E = run.plan.all_key_heads, run.plan.key_width, run.plan.value_width
+    S, z = row[: heads * D * E].view(heads, D, E), row[heads * D * E :].view(heads, D)
+    return S, z if z.data_ptr() % 16 == 0 else z.clone()
+
+
+def _pair(tensors: Sequence[Tensor]) -> OptionalSums:
+    return (tensors[0], tensors[1]) if tensors else (None, None)
+
+
+def _joined(run: Launches, sums: Sums, others: OptionalSums, *, reverse: bool) -> State:
     """The state before each segment, in reverse behind it, by what other ranks sent: causal the rest of it.
 
     Else it is the state of all tokens already.
@@ -80,7 +107,7 @@ def _joined(run: Launches, sums: Sums, others: Sums, *, reverse: bool) -> State:
 
 
 def backward_shared(
-    do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, first: Sums,
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, inv: Tensor, first: Sequence[Tensor],
     sums: Sequence[Tensor], options: Options, exchange: Exchange, *, of_keys: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
     """The gradients dq, dk and dv of this rank's tokens, in the shapes of q, k and v.
@@ -88,33 +115,52 @@ def backward_shared(
     Without ``of_keys`` dq alone, for which nothing is exchanged, as on ranks without this kernel.
     """
     causal, phi, _, precision = options
-    others = do, out, inv, *first, *sums
-    names = "do", "out", "inv", "S0", "z0", "S", "z"
+    others = [do, out, inv, *first, *sums]
+    names = ["do", "out", "inv", *("S0", "z0")[: len(first)], *("S", "z")[: len(sums)]]
     run = launches(q, k, v, causal, phi, precision, final=True, others=others, names=names)
+    row, minus_delta, *gradients = run.taped("shared gradients", (q, do, out, inv), _gradients)
+    reading = exchange(row, backward=True) if of_keys else None
     _announce(q, k, v, others, causal, precision, True, of_keys)
-    dq, minus_delta = contiguous_like(q), run.buffer(run.plan.tokens)
-    gradients = run.gradient_states(q, do, out, inv, minus_delta, None)
-    reading = exchange(gradients[0].sum(1), gradients[1].sum(1), backward=True) if of_keys else None
-    before = _kept(run, first, sums)
-    run.differentiate(do, v, q, k, dq, (inv, minus_delta), before, reverse=False)
+    dq = contiguous_like(q)
+    rows = inv, minus_delta
+
+    def of_queries(run: Launches, *tensors: Tensor) -> Sequence[Tensor]:
+        do, v, q, k, dq, inv, minus_delta, *kept = tensors
+        before = _kept(run, _pair(kept[: len(first)]), _pair(kept[len(first) :]))
+        run.differentiate(do, v, q, k, dq, (inv, minus_delta), before, reverse=False)
+        return ()
+
+    run.taped(("shared dq", len(first)), (do, v, q, k, dq, *rows, *first, *sums), of_queries)
     if reading is None:
         return dq, None, None
     dk, dv = contiguous_like(k), contiguous_like(v)
-    behind = _joined(run, gradients, reading(), reverse=True)
-    run.differentiate(v, do, k, q, dk, (inv, minus_delta), behind, reverse=True)
-    run.attend(k, q, do, dv, inv, behind, reverse=True)
+    last = _read(run, reading())
+
+    def of_keys_and_values(run: Launches, *tensors: Tensor) -> Sequence[Tensor]:
+        do, v, q, k, dk, dv, inv, minus_delta, S, z, *last = tensors
+        behind = _joined(run, (S, z), _pair(last), reverse=True)
+        run.differentiate(v, do, k, q, dk, (inv, minus_delta), behind, reverse=True)
+        run.attend(k, q, do, dv, inv, behind, reverse=True)
+        return ()
+
+    tensors = do, v, q, k, dk, dv, *rows, *gradients, *last
+    run.taped(("shared dk dv", len(last)), tensors, of_keys_and_values)
     return dq, dk, dv
 
 
-def _kept(run: Launches, first: Sums, sums: Sequence[Tensor]) -> State:
+def _gradients(run: Launches, q: Tensor, do: Tensor, out: Tensor, inv: Tensor) -> Sequence[Tensor]:
+    """The gradients of the sums of all segments: as a row to exchange; -delta; and S and z of each."""
+    minus_delta = run.buffer(run.plan.tokens)
+    sums = run.gradient_states(q, do, out, inv, minus_delta, None)
+    return run.total(sums), minus_delta, *sums
+
+
+def _kept(run: Launches, first: OptionalSums, sums: OptionalSums) -> State:
     """The state that the forward read."""
-    if not run.causal:
-        return _joined(run, first, first, reverse=False)
-    S, z = sums
     count = run.plan.summed(final=True)
-    if run.plan.scanned(count):
-        return State(S, z, None, None, None, run.plan.key_segments, scanned=True)
-    return State(S, z, *first, None, run.plan.slots(count), scanned=False)
+    if run.causal and run.plan.scanned(count):
+        return State(*sums, None, None, None, run.plan.key_segments, scanned=True)
+    return State(*sums, *first, None, run.plan.slots(count), scanned=False)
 
 
 class Shared(torch.autograd.Function):
@@ -122,7 +168,7 @@ class Shared(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, options: Options, exchange: Exchange) -> Tensor:
-        out, *kept = forward_shared(q, k, v, options, exchange, keep=True)
+        out, kept = forward_shared(q, k, v, options, exchange, keep=True)
         ctx.save_for_backward(q, k, v, out, *kept)
         ctx.options, ctx.exchange = options, exchange
         return out
@@ -130,11 +176,12 @@ class Shared(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, inv, S0, z0, *sums = ctx.saved_tensors
+        q, k, v, out, inv, *kept = ctx.saved_tensors
+        first, sums = ([x for x in pair if x is not None] for pair in (kept[:2], kept[2:]))
+        of_keys = any(ctx.needs_input_grad[1:3])
         found = backward_shared(
-            unit_stride(do), q, k, v, out, inv, (S0, z0), sums, ctx.options, ctx.exchange,
-            of_keys=any(ctx.needs_input_grad[1:3]),
-        )  # fmt: skip
+            unit_stride(do), q, k, v, out, inv, first, sums, ctx.options, ctx.exchange, of_keys=of_keys
+        )
         return *found, None, None
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.triton_common.card import interpreted
-from attention.torch_internals import DirectLaunch, direct_launch
+from attention.torch_internals import Described, DirectLaunch, direct_launch
 
 Repeat = Callable[[list[Tensor]], None]
 """Launches a compiled pass on other tensors of the same plan."""
@@ -52,20 +52,8 @@ class Launch:
         direct = direct_launch(compiled, self.programs, self.values) if self.lasting and compiled else None
         if direct is None:
             return self.public
-        if not self.tiles:
-            return DirectRepeat(direct, self)
-
-        def again(tensors: list[Tensor]) -> None:
-            device = tensors[0].device.index
-            if device != torch.cuda.current_device():
-                with torch.cuda.device(device):
-                    return again(tensors)
-            addresses = [x.data_ptr() for x in tensors[len(self.tiles) :]]
-            if not direct(device, self._descriptors(tensors) + addresses):
-                self.public(tensors)
-            return None
-
-        return again
+        moved = [(list(x.shape), list(x.stride())) for x, _ in zip(tensors, self.tiles, strict=False)]
+        return DirectRepeat(direct, self, moved)
 
     def public(self, tensors: list[Tensor]) -> Any:
         """Launch the pass as Triton documents it; returns what it compiled, None in the interpreter."""
@@ -93,16 +81,27 @@ class Launch:
 
 @dataclass(frozen=True)
 class DirectRepeat:
-    """A pass that reads pointers alone, launched again past Triton, on a device and addresses."""
+    """A pass launched again past Triton, on a device and addresses of tensors like those of the first launch.
+
+    ``moved``: shapes and strides of the first tensors, those that descriptors move.
+    """
 
     direct: DirectLaunch
     launch: Launch
+    moved: list[tuple[list[int], list[int]]]
 
     def __call__(self, tensors: list[Tensor]) -> None:
         device = tensors[0].device.index
         if device != torch.cuda.current_device():
             with torch.cuda.device(device):
                 return self(tensors)
-        if not self.direct(device, [x.data_ptr() for x in tensors]):
+        if not self.at(device, [x.data_ptr() for x in tensors]):
             self.launch.public(tensors)
         return None
+
+    def at(self, device: int, addresses: list[int]) -> bool:
+        """Launch on the addresses of all tensors; whether it did, as a direct launch tells."""
+        if not self.moved:
+            return self.direct(device, addresses)
+        described = [Described(at, *layout) for at, layout in zip(addresses, self.moved, strict=False)]
+        return self.direct(device, [*described, *addresses[len(described) :]])

@@ -83,7 +83,7 @@ class Tape:
             else:
                 addresses.append(begin + offset)
         for again, places in self._launches:
-            if not again.direct(device.index, [addresses[i] for i in places]):  # type: ignore[attr-defined]
+            if not again.at(device.index, [addresses[i] for i in places]):  # type: ignore[attr-defined]
                 return None
         return [found[i] if i in found else given[i] for i in self._results]
 

@@ -31,7 +31,7 @@ from attention.kernels.linear_triton.triton.packed import (
     within,
 )
 from attention.kernels.linear_triton.triton.sequences import attend_sequences, differentiate_sequences
-from attention.kernels.linear_triton.triton.states import Sums, gather, in_first_row, scan, states
+from attention.kernels.linear_triton.triton.states import Sums, gather, in_first_row, scan, states, total
 from attention.kernels.triton_common.tiles import (
     at_head,
     chunk_of,
@@ -60,6 +60,7 @@ __all__ = [
     "find_ends",
     "scan",
     "states",
+    "total",
 ]
 
 

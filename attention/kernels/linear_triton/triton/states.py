@@ -155,6 +155,28 @@ def scan(
         total += tl.sum(sums, 0)
 
 
+@triton.jit
+def total(S, z, row, L, D, blocks, blocks_z, segments, heads, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """The sum over ``segments`` of S of all ``heads``, and behind it that of z; programs as in ``scan``."""
+    head = (tl.program_id(0) // (blocks + blocks_z)).to(tl.int64)
+    block = tl.program_id(0) % (blocks + blocks_z)
+    partial = S
+    if block >= blocks:
+        partial = z
+        row += heads * L
+        block -= blocks
+        L = D
+    columns = block * WIDTH + tl.arange(0, WIDTH)
+    exists = columns < L
+    partial += head * segments * L
+    found = tl.zeros([WIDTH], tl.float32)
+    for first in range(0, segments, ROWS):
+        position = first + tl.arange(0, ROWS)
+        mask = (position[:, None] < segments) & exists[None, :]
+        found += tl.sum(tl.load(partial + position[:, None] * L + columns[None, :], mask=mask, other=0.0), 0)
+    tl.store(row + head * L + columns, found, mask=exists)
+
+
 class Sums(NamedTuple):
     """Pointers to the sums ``S`` and ``z`` of segments, ``summed`` in all, or None.
 
