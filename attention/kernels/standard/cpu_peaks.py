@@ -77,15 +77,16 @@ def math_peak(case: Case, matrices: int) -> int:
 
 
 def _math_backward(case: Case, call: Call, matrices: int) -> int:
-    wide, widths = max(4, case.itemsize), case.head_dim + case.value_dim
+    """Of a backward: what a product keeps of scaled q and k, of v in float32, and a gradient of a block."""
+    wide = max(4, case.itemsize)
     of_queries, of_keys = case.batch * case.heads * case.queries, case.batch * case.key_heads * case.seq_len
     copies = (of_queries + of_keys) * case.head_dim * wide
     if case.itemsize < wide:
-        copies += (of_queries * case.head_dim + of_keys * widths) * wide
+        copies += of_keys * case.value_dim * wide
     if call.queries:
         copies += of_queries * case.value_dim * case.itemsize
     if 0 < call.queries < case.queries:
-        copies += of_keys * widths * case.itemsize
+        copies += of_keys * case.value_dim * case.itemsize
     results = case.batch * case.heads * result_elements(case) * case.itemsize
     return matrices * wide + results + copies + _mask(case, call)
 
