@@ -11,6 +11,7 @@
 | a block without dispatch modes | call compiled code, which no mode sees into | an error of torch's |
 | an attribute that torch's encoder layer reads | keep it from softmax attention of its own | unread |
 | Triton's launcher | launch without a look at each argument | ``kernel[grid]`` |
+| the class of fake tensors | tell a tensor without numbers | an error of torch's |
 | functional collectives | exchange states where compilers and dispatch modes see it | ``torch.distributed`` |
 | options of context parallelism | measure it in all its forms | a refusal |
 """
@@ -113,6 +114,7 @@ _transforming = private("_C._are_functorch_transforms_active")
 _forward_mode = private("autograd.forward_ad")
 _recording_tangents = private("autograd.forward_ad._set_fwd_grad_enabled")
 _tangents_enabled = private("_C._is_fwd_grad_enabled")
+_fake = private("_subclasses.fake_tensor.FakeTensor")
 
 
 def functional() -> bool:
@@ -126,6 +128,11 @@ def transformed() -> bool:
     Tensors then have derivatives that ``requires_grad`` does not tell. True where this torch does not tell.
     """
     return functional() or in_forward_mode()
+
+
+def without_numbers(x: Tensor) -> bool:
+    """Whether a tensor is a shape alone: on ``meta``, or of torch's ``FakeTensorMode``."""
+    return x.is_meta or (_fake is not None and isinstance(x, _fake))
 
 
 def in_forward_mode() -> bool:

@@ -174,6 +174,19 @@ def test_torch_checks_first_and_second_derivatives_in_both_modes(backend: str) -
     torch.autograd.gradgradcheck(attend, x, check_fwd_over_rev=True)
 
 
+@pytest.mark.parametrize("tokens", [64, 128])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batched_second_derivatives_of_whole_chunks(backend: str, tokens: int) -> None:
+    """Where no token is cut off, indexing would be ``aten::alias``, which torch cannot map here."""
+    x = [each.requires_grad_() for each in inputs(tokens)]
+    gates = torch.full((1, 2, tokens), -0.1, dtype=torch.float64, requires_grad=True)
+    check = partial(torch.autograd.gradgradcheck, check_batched_grad=True, fast_mode=True)
+    options: dict[str, Any] = {"causal": True, "backend": backend}
+    check(partial(linear_attention, **options), x)
+    check(partial(linear_attention, cu_seqlens=torch.tensor([0, tokens]), **options), x)
+    check(partial(decay_attention, backend=backend), [*x, gates])
+
+
 def test_an_operator_of_a_graph_refuses_tangents_instead_of_dropping_them() -> None:
     for operator, options in (
         (torch.ops.attention.linear_native, (False, "elu", 1e-6, None, False)),

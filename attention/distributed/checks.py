@@ -12,6 +12,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 
 from attention.inputs import describe
+from attention.kernels.forms.masks import values_of
 
 
 def chosen_group(mesh: object, group: object) -> ProcessGroup:
@@ -91,7 +92,7 @@ def check_packed(
             f"parts must be the tokens of each of {ranks} ranks, of this one ({group.rank()}) {here}; "
             f"got {f'{list(tokens)}':.60}"
         )
-    ends = tuple(cu_seqlens.tolist())
+    ends = tuple(values_of(cu_seqlens))
     if not ends or ends[0] != 0 or ends[-1] != sum(tokens) or any(a > b for a, b in pairwise(ends)):
         raise ValueError(
             f"cu_seqlens must ascend from 0 to the {sum(tokens)} tokens of all ranks, which is as many on "

@@ -97,7 +97,7 @@ class NormalisedSums(Function):
         if before is not None:
             states = states + before[:, :, None, None]
         out = (q @ k.mT).tril() @ v + q @ states
-        return out.reshape(batch, heads, out.shape[3] * CHUNK, v.shape[-1])[:, :, :tokens]
+        return _cut(out.reshape(batch, heads, out.shape[3] * CHUNK, v.shape[-1]), 0, tokens)
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,15 @@ class PackedSums(Function):
         places = list(enumerate(sequences(self.cu_seqlens, x[0].shape[2])))
         if not places:
             return x[2].new_zeros(*x[0].shape[:3], x[2].shape[3]), *x[3:]
-        parts = [self.one.tangent(_cut(x, *place), _cut(h, *place)) for place in places]
+        parts = [self.one.tangent(_sequence(x, *place), _sequence(h, *place)) for place in places]
         tangents, *states = zip(*parts, strict=True)
         return torch.cat(tangents, 2), *(torch.stack(each, 1).flatten(0, 1) for each in states)
 
 
-def _cut(x: Tensors, number: int, place: slice) -> Tensors:
+def _sequence(x: Tensors, number: int, place: slice) -> Tensors:
     """A sequence of packed tensors, and its state; B counts the sequences of each batch there."""
     states = (each.reshape(x[0].shape[0], -1, *each.shape[1:])[:, number] for each in x[3:])
-    return *(each[:, :, place] for each in x[:3]), *states
+    return *(_cut(each, place.start, place.stop) for each in x[:3]), *states
 
 
 def _joined(state: list[Tensor]) -> Tensor:
@@ -147,7 +147,7 @@ class DecayedSums(Function):
             since_[..., -1:, :], (until_ * k + until * dk).mT @ v + (until * k).mT @ dv,
         )  # fmt: skip
         out = (A_ * D + A * D_) @ v + (A * D) @ dv + (since_ * q + since * dq) @ S + since * q @ S_
-        return (out.flatten(2, 3)[:, :, : x[0].shape[2]].to(dtype),)
+        return (_cut(out.flatten(2, 3), 0, x[0].shape[2]).to(dtype),)
 
 
 def _decayed(keep: Tensor, terms: Tensor, keep_: Tensor, terms_: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,3 +170,9 @@ def _chunks(x: Tensor) -> Tensor:
     rest, tokens = x.shape[3:], x.shape[2]
     filled = pad(x, (*(0, 0) * len(rest), 0, -tokens % CHUNK))
     return filled.reshape(*x.shape[:2], -(-tokens // CHUNK), CHUNK, *rest)
+
+
+def _cut(x: Tensor, start: int, stop: int) -> Tensor:
+    """Tokens of ``[B, H, N, ...]``."""
+    # x[:, :, start:stop] of all tokens is aten::alias, which batched gradients (is_grads_batched) cannot map.
+    return x.narrow(2, start, stop - start)

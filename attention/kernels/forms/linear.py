@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attention.inputs import describe
 from attention.kernels.feature_maps import FeatureMap, mapped_before
-from attention.kernels.forms.masks import check_packed, check_padding, sequences
+from attention.kernels.forms.masks import check_beside, check_packed, check_padding, sequences
 from attention.kernels.tensors import differentiated
 from attention.state import State
 
@@ -106,6 +106,7 @@ def attend(
         out, last = _aligned(core, q, k, v, state, causal, return_state, phi=phi, eps=eps, **options)
     elif packed is not None and (states or (initial_state is None and not return_state)):
         ends = check_packed(cu_seqlens, q, k)
+        check_beside(ends, q)
         state = checked_state(initial_state, q, k, v, batch=ends.shape[0] - 1)
         if differentiated(q, k, v, *(state or ())):
             ends = ends.clone()  # a backward reads them, perhaps once the caller's buffer holds others

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 from attention.inputs import describe
+from attention.torch_internals import without_numbers
 
 NO_GRAPH = (
     "packed sequences are computed one by one here, and a graph has no values of cu_seqlens to cut them at; "
     "compile without fullgraph=True"
+)
+
+NO_NUMBERS = (
+    "packed sequences are asked for, and {} holds no numbers, being of torch's FakeTensorMode or on meta; "
+    "call it on real tensors, outside of that mode"
 )
 
 
@@ -62,8 +68,30 @@ def check_packed(cu_seqlens: object, q: Tensor, k: Tensor) -> Tensor:
     if q.shape[0] != 1 or q.shape[2] != k.shape[2]:
         raise ValueError(f"packed sequences are [1, H, total, D], as many queries as keys; {shapes}")
     if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
-        check_ends(cu_seqlens.tolist(), q.shape[2])
+        check_ends(values_of(cu_seqlens), q.shape[2])
     return cu_seqlens
+
+
+def values_of(cu_seqlens: Tensor) -> list[int]:
+    """The ends of packed sequences as numbers; on a card this waits for them.
+
+    Raises:
+        ValueError: a fake tensor or one on ``meta``, which has no numbers.
+    """
+    if without_numbers(cu_seqlens):
+        raise ValueError(NO_NUMBERS.format("cu_seqlens"))
+    ends: list[int] = cu_seqlens.tolist()
+    return ends
+
+
+def check_beside(cu_seqlens: Tensor, q: Tensor) -> None:
+    """Refuse real ends beside fake queries, for a kernel that reads both in one operator.
+
+    Raises:
+        ValueError: queries of ``FakeTensorMode`` or on ``meta``, and ends that are not.
+    """
+    if without_numbers(q) and not without_numbers(cu_seqlens):
+        raise ValueError(NO_NUMBERS.format("q beside cu_seqlens that does"))
 
 
 def check_ends(ends: Sequence[int], tokens: int) -> None:
@@ -85,7 +113,7 @@ def sequences(cu_seqlens: Tensor, tokens: int) -> list[slice]:
     """
     if torch.compiler.is_compiling():
         raise RuntimeError(NO_GRAPH)
-    ends: Sequence[int] = cu_seqlens.tolist()
+    ends = values_of(cu_seqlens)
     check_ends(ends, tokens)
     return [slice(a, b) for a, b in pairwise(ends)]
 

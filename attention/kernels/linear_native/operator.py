@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from attention.kernels.autograd import Operator, differentiable
 from attention.kernels.derivatives import Function, NormalisedSums, PackedSums
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import get_feature_map
-from attention.kernels.forms.masks import check_ends
+from attention.kernels.forms.masks import check_ends, values_of
 from attention.kernels.linear_native.costs import PROGRAM, backward_terms, forward_terms, scratch_size
 from attention.kernels.native.library import STORAGE, call, wide
 from attention.kernels.native.plan import packed_slots, row, segments, summed
@@ -79,7 +80,7 @@ def _ends(cu_seqlens: Ends, tokens: int) -> Ends:
     """The ends of packed sequences as C++ reads them, which would go astray by wrong ones."""
     if cu_seqlens is None:
         return None
-    check_ends(cu_seqlens.tolist(), tokens)
+    check_ends(values_of(cu_seqlens), tokens)
     return cu_seqlens.long().contiguous()
 
 
@@ -330,7 +331,7 @@ def _backward_macs(
 def _macs(
     terms: Callable[..., dict[str, int]], q: Tensor, v: Tensor, causal: bool, cu_seqlens: Ends, brief: bool
 ) -> dict[str, int]:  # fmt: skip
-    lengths = None if cu_seqlens is None else cu_seqlens.diff().tolist()
+    lengths = None if cu_seqlens is None else [b - a for a, b in pairwise(values_of(cu_seqlens))]
     return terms(Sizes.of(q, v), causal, torch.get_num_threads(), lengths, brief)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import (
 
 from attention.case import Case
 from attention.costs import Costs, costs_of_heads, result_elements, seen_scores
+from attention.kernels.standard.cpu_peaks import fused_peak, math_peak
 from attention.kernels.standard.fused import ALIGNING, block_size
 
 
@@ -23,7 +25,8 @@ def fused_costs(case: Case, pinned: SDPBackend | None = None) -> Costs:
 
     A causal fused kernel skips the masked half, so N (N + 1) / 2 scores are counted of equal lengths; torch's
     counter counts N^2. Blocks of queries compute all scores of their keys. Peak: the results, a float32 per
-    query, and what blocks hold beside them: the output of each, and a gradient of keys and values.
+    query, and what blocks hold beside them: the output of each, and a gradient of keys and values. On a CPU
+    that of :func:`attention.kernels.standard.cpu_peaks.fused_peak`.
     """
     d, dv, queries = case.head_dim, case.value_dim, _seeing(case)
     per_score = {"scores": d, "weighted_values": dv}
@@ -37,14 +40,15 @@ def fused_costs(case: Case, pinned: SDPBackend | None = None) -> Costs:
     skipped = {"masked_half": (counted - executed) * sum(per_score.values())}
     peak = result_elements(case) * case.itemsize + 4 * queries + _beside(case, blocks)
     masked = (executed - seen) * sum(per_score.values())
-    return costs_of_heads(case, terms, peak, overcounted=skipped, masked_macs=masked)
+    costs = costs_of_heads(case, terms, peak, overcounted=skipped, masked_macs=masked)
+    return replace(costs, peak_bytes=fused_peak(case)) if case.device == "cpu" else costs
 
 
 def math_costs(case: Case, pinned: SDPBackend | None = None) -> Costs:
     """As of the explicit form, whose matrices are here those of a block of queries, or of a head of a group.
 
     Peak: scores and probabilities of what is computed at a time (backward: all probabilities, and two
-    gradients, on CUDA three).
+    gradients, on CUDA three). On a CPU that of :func:`attention.kernels.standard.cpu_peaks.math_peak`.
     """
     d, dv, queries = case.head_dim, case.value_dim, _seeing(case)
     blocks = _blocks(case, SDPBackend.MATH)
@@ -58,7 +62,10 @@ def math_costs(case: Case, pinned: SDPBackend | None = None) -> Costs:
     peak = (matrices + result_elements(case)) * case.itemsize + _beside(case, blocks)
     terms = {"scores": products * executed * d, "weighted_values": products * executed * dv}
     masked = products * (executed - seen_scores(case)) * (d + dv)
-    return costs_of_heads(case, terms, peak, masked_macs=masked)
+    costs = costs_of_heads(case, terms, peak, masked_macs=masked)
+    if case.device != "cpu":
+        return costs
+    return replace(costs, peak_bytes=math_peak(case, matrices * case.batch * case.heads))
 
 
 def sdpa_costs(case: Case) -> Costs:

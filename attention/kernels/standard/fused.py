@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from inspect import signature
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from attention.kernels.forms.linear import by_key_heads
-from attention.kernels.forms.masks import hidden, never_all
+from attention.kernels.forms.masks import hidden, never_all, values_of
 from attention.torch_internals import transformed
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -187,7 +188,7 @@ def packed(
     varlen_attn = _varlen_attn()
     assert varlen_attn is not None
     ends = cu_seqlens.to(q.device, torch.int32)
-    longest = int(cu_seqlens.diff().max())
+    longest = max(b - a for a, b in pairwise(values_of(cu_seqlens)))
     tokens = (x[0].transpose(0, 1) for x in (q, k, v))
     out: Tensor = varlen_attn(
         *tokens,
