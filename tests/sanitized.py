@@ -19,7 +19,7 @@ from attention.kernels.linear_native import costs as linear
 from attention.kernels.linear_native import linear_native
 from attention.kernels.linear_native.kernel import native_step
 from attention.kernels.native import build
-from attention.kernels.native.library import STORAGE, missing
+from attention.kernels.native.library import missing
 from attention.state import State
 from tests.misfits import MISFITS, three
 
@@ -31,6 +31,8 @@ SHAPES = [
 THREADS = (1, 3)
 MAPS = ("elu", "relu", "identity")
 """They take turns: a map changes numbers, and no address."""
+LINEAR, GATED = (torch.float32, torch.bfloat16), (torch.float16, torch.float64)
+"""The dtypes of each program, which take most of the time to compile: both move all of them by one header."""
 LARGE = (1, 2, 150_000, 32, 32)
 """Results so large that pages of 2 MB are asked for."""
 
@@ -152,13 +154,13 @@ def refused() -> int:
 
 if __name__ == "__main__":
     # Addresses are those of -O2, and compiling takes two thirds of its time.
-    build.FLAGS = tuple("-O1" if flag == "-O2" else flag for flag in build.FLAGS)
+    build.FLAGS = tuple("-O1" if flag == "-O2" else flag for flag in build.FLAGS)  # type: ignore[assignment]
     with ThreadPoolExecutor(2) as pool:
-        programs = [linear.PROGRAM, decay.PROGRAM] * len(STORAGE)
-        reasons = [reason for reason in pool.map(missing, programs, 2 * list(STORAGE)) if reason]
+        programs = [linear.PROGRAM] * len(LINEAR) + [decay.PROGRAM] * len(GATED)
+        reasons = [reason for reason in pool.map(missing, programs, LINEAR + GATED) if reason]
     assert not reasons, reasons
-    calls = sum(map(served, STORAGE)) + sum(map(served_with_gates, STORAGE))
-    calls += sum(map(served_forms, STORAGE)) + sum(map(served_packed, STORAGE))
+    calls = sum(map(served, LINEAR)) + sum(map(served_with_gates, GATED))
+    calls += sum(map(served_forms, LINEAR)) + sum(map(served_packed, LINEAR))
     q, k, v = (torch.randn(LARGE[:3] + (width,)) for width in LARGE[3:] + LARGE[4:])
     call(q, k, v, True, "elu", (3, 3))
     print(calls, refused())
