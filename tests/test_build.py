@@ -77,6 +77,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, compiler: str) -> str:
     return reason
 
 
+@pytest.mark.slow
 def test_simultaneous_builds_of_linear_native_leave_one_library_and_no_other_file(cache: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(library.missing, [PROGRAM] * 2, [torch.float32] * 2)) == [None, None]

@@ -45,7 +45,7 @@ class Example:
 
 EXAMPLES = st.builds(Example, st.integers(0, 2**64 - 1))
 QUICK = settings(
-    max_examples=500, derandomize=True, deadline=None, database=None,
+    max_examples=150, derandomize=True, deadline=None, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 

@@ -50,7 +50,9 @@ def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> 
     assert error <= tolerance, f"{what}: relative error {error:.2g}, allowed {tolerance:.2g}"
 
 
-@pytest.mark.parametrize("seq_len", [1, 2, 63, 500, pytest.param(1000, marks=pytest.mark.slow), 1024])
+@pytest.mark.parametrize(
+    "seq_len", [1, 2, 63, 500, 512, *(pytest.param(n, marks=pytest.mark.slow) for n in (1000, 1024))]
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_every_kernel_equals_the_oracle_at_every_length(
     kernel: str, mode: str, seq_len: int, dtype: str, device: str

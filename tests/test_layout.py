@@ -9,7 +9,6 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from benchmarks import console
@@ -19,12 +18,11 @@ from benchmarks.analysis.comparison.text import sections as compared
 from benchmarks.analysis.document import MOST_LINES, Command, Section, Table, Verdict, as_markdown, as_text
 from benchmarks.analysis.layout import LEAST_WIDTH, MOST_WIDTH, WIDTH, Screen, columns, folded
 from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.report.cases import case_table
-from benchmarks.analysis.report.conclusions import Summary
 from benchmarks.analysis.report.headline import headline
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
 from tests.compared import PLAIN, records, regressed_head
+from tests.concluded import concluded
 from tests.synthetic import Law, Noise, Run, write_together
 from tests.test_pictures import crowded
 
@@ -46,14 +44,18 @@ def too_long(text: str, width: int) -> list[str]:
     return [one for one in words if len(one) > width]
 
 
+@pytest.fixture(scope="module")
+def crowded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return crowded().write(tmp_path_factory.mktemp("crowded") / "out.json")
+
+
 def opening(text: str) -> list[str]:
     return text.partition("\n\n")[0].splitlines()
 
 
 @pytest.mark.parametrize("width", [LEAST_WIDTH, WIDTH, MOST_WIDTH])
-def test_every_line_of_a_report_fits_its_screen_and_no_cell_is_lost(width: int, tmp_path: Path) -> None:
-    found = load([crowded().write(tmp_path / "out.json")])
-    parts = sections(summarise(found), case_table(found))
+def test_every_line_of_a_report_fits_its_screen_and_no_cell_is_lost(width: int, crowded_run: Path) -> None:
+    parts = sections(*concluded(crowded_run))
     text = as_text(parts, Screen(width))
     assert too_long(text, width) == []
     words = " ".join(text.split())
@@ -61,11 +63,17 @@ def test_every_line_of_a_report_fits_its_screen_and_no_cell_is_lost(width: int, 
     assert [cell for cell in cells if cell not in words] == []
 
 
+def test_the_console_of_report_keeps_within_80_columns_and_loses_no_cell(crowded_run: Path) -> None:
+    parts = sections(*concluded(crowded_run))
+    text = as_text(parts)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert all(cell in text for part in parts if part.table for row in part.table.rows for cell in row)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
 def test_published_runs_are_reported_within_80_columns(folder: Path) -> None:
-    found = load(sorted(folder.glob("*.json.gz")))
-    text = as_text(sections(summarise(found), case_table(found)))
+    text = as_text(sections(*concluded(*sorted(folder.glob("*.json.gz")))))
     assert too_long(text, WIDTH) == [] and len(opening(text)) <= MOST_LINES
 
 
@@ -76,17 +84,12 @@ def test_a_report_of_every_purpose_opens_with_an_answer_for_each_and_one_command
         replace(run, phase="forward_backward"),
         *(replace(causal, phase=p) for p in ("prefill", "decode")),
     ]
-    text = as_text(sections(*of(write_together(tmp_path / "run.json", [run, *phases]))))
+    text = as_text(sections(*concluded(write_together(tmp_path / "run.json", [run, *phases]))))
     lines = opening(text)
     assert len(lines) <= MOST_LINES and lines[-1] == "surer: python -m benchmarks run -o runs/"
     for purpose in ("causal forward", "bidirectional training", "causal prefill", "causal decode"):
         (line,) = (line for line in lines if line.startswith(purpose))
         assert "linear-chunked wins from N=" in line and line.endswith("tentative")
-
-
-def of(path: Path) -> tuple[Summary, pd.DataFrame]:
-    found = load([path])
-    return summarise(found), case_table(found)
 
 
 def test_many_settings_are_told_together(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def test_names_and_references_that_fit_nothing_are_refused(
         register_own(["mine.py:plain"], names, reference, folder)
 
 
+@pytest.mark.slow
 def test_a_session_measures_own_functions_beside_those_asked_for(folder: Path, tmp_path: Path) -> None:
     (folder / "refusing.py").write_text(
         "def refusing(q, k, v, causal):\n    raise NotImplementedError('not today')\n"

@@ -136,6 +136,7 @@ def test_a_comparison_and_a_history_have_their_pages_with_their_verdict_first(tm
     assert any("slower" in text for text in pages[1].texts)
 
 
+@pytest.mark.slow
 def test_the_page_of_the_published_runs_is_small_enough_to_be_sent(tmp_path: Path) -> None:
     page = Parsed(published(tmp_path, "nvidia-h100", "run-*.json.gz"))
     assert page.path.stat().st_size < MOST_BYTES

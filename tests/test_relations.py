@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.reading.roles import USUAL
-from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.conclusions import headline_kernel
 from benchmarks.analysis.report.pictures.views import views
-from benchmarks.analysis.report.summary import summarise
-from tests.concluded import FULL, LAWS, LEFT_OUT, MODES, NOISE, PLAIN_FILES, conclude, console
+from tests.concluded import FULL, LAWS, LEFT_OUT, MODES, NOISE, PLAIN_FILES, conclude, concluded, console
 from tests.synthetic import Law, Machine, Run, benchmark
 
 # Relations
@@ -48,9 +45,10 @@ def test_a_machine_of_half_the_speed_has_the_same_exponents_and_crossovers(tmp_p
         one["stats"]["data"] = [2 * second for second in one["stats"]["data"]]
     slow = tmp_path / "slow.json"
     slow.write_text(json.dumps(content))
-    for one, other in zip(conclude(fast)["crossovers"], conclude(slow)["crossovers"], strict=True):
+    quick, late = conclude(fast), conclude(slow)
+    for one, other in zip(quick["crossovers"], late["crossovers"], strict=True):
         assert rounded(one) == rounded(other)
-    for one, other in zip(conclude(fast)["series"], conclude(slow)["series"], strict=True):
+    for one, other in zip(quick["series"], late["series"], strict=True):
         for name, value in one["exponent"].items():
             factor = 2 if name == "overhead_s" and value is not None else 1
             assert rounded(factor * value if factor > 1 else value) == rounded(other["exponent"][name])
@@ -66,7 +64,7 @@ def test_the_value_of_a_run_is_the_median_of_its_repetitions(tmp_path: Path) -> 
     second_run = Run({("linear-chunked", "causal"): {256: 4.0}}).write(tmp_path / "b.json")
     assert conclude(first)["series"][0]["median_s"] == [2]
     assert conclude(first, second_run)["series"][0]["median_s"] == [3]
-    assert case_table(load([first, second_run]))["median_s"].tolist() == [3]
+    assert concluded(first, second_run)[1]["median_s"].tolist() == [3]
 
 
 def test_rows_of_different_clocks_are_never_compared(tmp_path: Path) -> None:
@@ -98,13 +96,13 @@ def test_kernels_of_a_third_family_do_not_change_the_conclusions(tmp_path: Path)
     assert [one for one in summary["series"] if one["family"] != "ceiling"] == expected["series"]
     assert summary["crossovers"] == expected["crossovers"] and summary["warnings"] == expected["warnings"]
     assert "copy" not in console(beside)
-    assert {"copy", "product"} <= set(case_table(load([beside]))["kernel"])
-    ((_, view),) = views(summarise(load([beside])), case_table(load([beside])))
+    assert {"copy", "product"} <= set(concluded(beside)[1]["kernel"])
+    ((_, view),) = views(*concluded(beside))
     assert "product" not in view.looks
 
 
 def test_the_headline_kernel_is_the_fastest_at_the_longest_length(tmp_path: Path) -> None:
-    series = summarise(load([FULL.write(tmp_path / "out.json")])).series
+    series = concluded(FULL.write(tmp_path / "out.json"))[0].series
     by_mode = {mode: [one for one in series if one.setting.mode == mode] for mode in MODES}
     assert {mode: headline_kernel(series, USUAL) for mode, series in by_mode.items()} == {
         "bidirectional": "linear-explicit",

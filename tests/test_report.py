@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.analysis.document import Section, Table, as_markdown, as_text
-from benchmarks.analysis.layout import WIDTH
+from benchmarks.analysis.document import Section, Table, as_markdown
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
 from tests.concluded import FULL, LAWS, LEFT_OUT, NOISE, PLAIN_FILES, conclude, console, find
 from tests.synthetic import DOUBLINGS, Run
-from tests.test_pictures import crowded
 
 
 class Finished(NamedTuple):
@@ -61,14 +59,6 @@ def test_the_console_of_report_leads_with_the_crossover(report: Any) -> None:
     expected = f"{sentence}{crossover['n']:.0f} [{crossover['low']:.0f}, {crossover['high']:.0f}]"
     text = " ".join(process.stdout.split())
     assert expected in text and text.index(expected) < text.index("Median time")
-
-
-def test_the_console_of_report_keeps_within_80_columns_and_loses_no_cell(tmp_path: Path) -> None:
-    records = load([crowded().write(tmp_path / "out.json")])
-    parts = sections(summarise(records), case_table(records))
-    text = as_text(parts)
-    assert max(map(len, text.splitlines())) <= WIDTH
-    assert all(cell in text for part in parts if part.table for row in part.table.rows for cell in row)
 
 
 @pytest.mark.parametrize("arguments", [[], ["report"], ["conclude", "out.json"]])

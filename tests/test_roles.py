@@ -16,12 +16,11 @@ from benchmarks.analysis.history.storage import read_storage
 from benchmarks.analysis.plots.looks import BACKGROUND
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.reading.roles import USUAL, Roles, role_words
-from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.functions import UNCHECKED, labelled
 from benchmarks.analysis.report.pictures.speedup import speedup_picture
 from benchmarks.analysis.report.pictures.views import MOST_COLOURS, View, views
 from benchmarks.analysis.report.summary import summarise
-from tests.concluded import FULL, NOISE, conclude, console
+from tests.concluded import FULL, NOISE, conclude, concluded, console
 from tests.hostile import undrawn
 from tests.synthetic import Law, Run
 
@@ -44,9 +43,7 @@ def written(path: Path, change: Change | None = None, *, base: Run = BESIDE, **f
 
 
 def view_of(path: Path) -> View:
-    records = load([path])
-    cases = case_table(records)
-    ((_, view),) = views(*labelled(summarise(records, cases=cases), cases))
+    ((_, view),) = views(*labelled(*concluded(path)))
     return view
 
 

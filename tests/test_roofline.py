@@ -13,10 +13,7 @@ from matplotlib.axes import Axes
 
 from benchmarks.__main__ import main
 from benchmarks.analysis import wording
-from benchmarks.analysis.document import as_text
 from benchmarks.analysis.plots.style import IMPOSSIBLE, THEORY
-from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.ceilings import Ceiling
 from benchmarks.analysis.report.pictures.memory import memory_picture
 from benchmarks.analysis.report.pictures.roofline import roofline_picture
@@ -24,8 +21,7 @@ from benchmarks.analysis.report.pictures.scaling import scaling_picture
 from benchmarks.analysis.report.pictures.speedup import speedup_picture
 from benchmarks.analysis.report.pictures.theory import theory_picture
 from benchmarks.analysis.report.pictures.views import View, views
-from benchmarks.analysis.report.summary import summarise
-from benchmarks.analysis.report.text import sections
+from tests.concluded import concluded, console
 from tests.synthetic import Law, Machine, Run, ceilings
 
 MODES = ("bidirectional", "causal")
@@ -53,14 +49,8 @@ def at_share(path: Path, share: float, machine: Machine = CPU, **shares: float) 
 
 
 def only_view(path: Path) -> View:
-    records = load([path])
-    ((_, view),) = views(summarise(records), case_table(records))
+    ((_, view),) = views(*concluded(path))
     return view
-
-
-def console(path: Path) -> str:
-    records = load([path])
-    return as_text(sections(summarise(records), case_table(records)))
 
 
 def marked(axes: Axes, style: dict[str, Any]) -> list[tuple[float, float]]:
@@ -75,9 +65,10 @@ def marked(axes: Axes, style: dict[str, Any]) -> list[tuple[float, float]]:
 
 def test_a_case_of_twice_its_roofline_floor_has_a_share_of_one_half(tmp_path: Path) -> None:
     path = at_share(tmp_path / "out.json", 0.5)
-    for series in summarise(load([path])).series:
+    summary, cases = concluded(path)
+    for series in summary.series:
         assert series.floor_share == pytest.approx([0.5] * len(LENGTHS))
-    cases = case_table(load([path])).query("subject == 'operator'")
+    cases = cases.query("subject == 'operator'")
     assert cases["floor_share"].to_numpy() == pytest.approx(0.5)
     assert cases["floor_s"].to_numpy() == pytest.approx(cases["median_s"].to_numpy(dtype=float) / 2)
     text = console(path)
@@ -86,7 +77,7 @@ def test_a_case_of_twice_its_roofline_floor_has_a_share_of_one_half(tmp_path: Pa
 
 def test_bytes_set_the_floor_of_short_cases_and_flops_that_of_long_cases(tmp_path: Path) -> None:
     path = at_share(tmp_path / "out.json", 0.5)
-    cases = case_table(load([path])).query("subject == 'operator'")
+    cases = concluded(path)[1].query("subject == 'operator'")
     intensity = cases["flops"].astype(float) / cases["min_bytes"].astype(float)
     expected = np.where(intensity < RATE / BANDWIDTH, "bytes", "flops")
     assert set(expected) == {"bytes", "flops"}
@@ -96,7 +87,7 @@ def test_bytes_set_the_floor_of_short_cases_and_flops_that_of_long_cases(tmp_pat
 
 def test_a_case_at_its_floor_is_possible_and_a_faster_case_is_flagged_with_checks(tmp_path: Path) -> None:
     path = at_share(tmp_path / "out.json", 0.999, linear_chunked=1.25)
-    warnings = summarise(load([path])).warnings
+    warnings = concluded(path)[0].warnings
     (flag,) = [one for one in warnings if one.startswith("Impossible") and "causal" in one]
     assert "linear-chunked at N = 16, 256, 4096 (125 % of the floor)" in flag and "standard" not in flag
     (advice,) = [one for one in warnings if one.startswith("What to check")]
@@ -124,8 +115,7 @@ def test_an_impossible_case_is_crossed_out_in_every_picture(tmp_path: Path) -> N
 )
 def test_no_ceiling_of_another_device_clock_or_dtype_is_used(other: dict[str, str], tmp_path: Path) -> None:
     machine = replace(CPU, **other)  # type: ignore[arg-type]
-    records = load([at_share(tmp_path / "out.json", 0.5, machine)])
-    summary, cases = summarise(records), case_table(records)
+    summary, cases = concluded(at_share(tmp_path / "out.json", 0.5, machine))
     assert all(share is None for series in summary.series for share in series.floor_share)
     assert cases["floor_s"].isna().all()
     (warning,) = [one for one in summary.warnings if "ceilings" in one]
@@ -143,7 +133,7 @@ def test_a_ceiling_is_the_median_over_units_of_the_fastest_size(tmp_path: Path) 
     content["benchmarks"] += slower
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
-    (ceiling,) = summarise(load([path])).ceilings
+    (ceiling,) = concluded(path)[0].ceilings
     assert replace(ceiling, bytes_per_s=None, flops_per_s=None) == Ceiling(
         device="cpu", device_name="Synthetic CPU", machine="", clock="wall", dtype="float32",
         bytes_per_s=None, flops_per_s=None,
@@ -165,7 +155,7 @@ def test_the_matrix_ceiling_of_narrow_inputs_is_that_of_float32_where_faster(
     content["benchmarks"] += ceilings(CPU, BANDWIDTH, RATE)
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
-    rates = {one.dtype: one.flops_per_s and one.flops_per_s.value for one in summarise(load([path])).ceilings}
+    rates = {one.dtype: one.flops_per_s and one.flops_per_s.value for one in concluded(path)[0].ceilings}
     assert rates == pytest.approx({storage: expected, "float32": RATE})
 
 
@@ -175,7 +165,7 @@ def test_a_case_without_a_matrix_rate_has_no_floor_and_the_console_says_so(tmp_p
     content["benchmarks"] += [row for row in rows if row["extra_info"]["kernel"] == "ceiling-copy"]
     path = tmp_path / "out.json"
     path.write_text(json.dumps(content))
-    summary = summarise(load([path]))
+    summary = concluded(path)[0]
     assert summary.ceilings[0].flops_per_s is None
     assert all(share is None for series in summary.series for share in series.floor_share)
     assert "not measured" in console(path) and "No ceilings of cpu float32" in console(path)
@@ -183,7 +173,7 @@ def test_a_case_without_a_matrix_rate_has_no_floor_and_the_console_says_so(tmp_p
 
 def test_the_warning_of_missing_ceilings_says_how_to_measure_them(tmp_path: Path) -> None:
     path = Run(LAWS, LENGTHS).write(tmp_path / "out.json")
-    (warning,) = [one for one in summarise(load([path])).warnings if "ceilings" in one]
+    (warning,) = [one for one in concluded(path)[0].warnings if "ceilings" in one]
     assert "roofline.png" in warning and "test_ceilings" in warning
     assert roofline_picture(only_view(path)) is None and "Share of the floor" not in console(path)
 
@@ -195,7 +185,7 @@ def test_ceilings_beside_the_kernels_change_no_other_conclusion(tmp_path: Path) 
     for name, content in (("alone", alone), ("beside", beside)):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(content))
-        summaries.append(summarise(load([path])))
+        summaries.append(concluded(path)[0])
     without, measured = (
         [
             replace(series, floor_share=[], floor_low_s=[], floor_high_s=[], floor_verdict=[])

@@ -80,6 +80,7 @@ def private_names() -> list[str]:
     return [str(path.value) for path in called if isinstance(path, ast.Constant)]
 
 
+@pytest.mark.slow
 def test_import_and_results_survive_each_private_name_of_torch_missing() -> None:
     names = private_names()
     assert len(names) == 20

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 TEXT = TEXTS["benchmarks/README.md"]
 FILES = {block[3:].partition(":")[0]: block for block in fences(TEXT, "python") if block.startswith('"""')}
 COMMANDS = [command for command in commands(TEXT) for file in FILES if f" try {file}:" in command]
-QUICK = ("--device=cpu", "--seq-len=128,256,512", "--repetitions=2", "--case-seconds=0.01")
+QUICK = ("--device=cpu", "--seq-len=128,256", "--repetitions=1", "--case-seconds=0.01")
 
 
 def test_there_are_three_of_them() -> None:
@@ -27,9 +27,9 @@ def test_there_are_three_of_them() -> None:
 
 def test_a_file_may_be_called_as_a_package_of_this_suite(tmp_path: Path) -> None:
     (tmp_path / "attention.py").write_text(FILES["relu.py"])
-    words = ["-m", "benchmarks", "try", "attention.py:relu_attention", "--mode=causal", *QUICK[:2]]
+    words = ["-m", "benchmarks", "try", "attention.py:relu_attention", "--mode=causal", *QUICK]
     done = subprocess.run(
-        [sys.executable, *words, "--repetitions=1"],
+        [sys.executable, *words],
         cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
