@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -170,24 +171,29 @@ def seed_of(given: int | None) -> int:
 
 
 def schedule(
-    cases: Sequence[Case], repetitions: int, seed: int, *, known: bool = False
+    cases: Sequence[Case],
+    repetitions: int,
+    seed: int,
+    *,
+    known: bool = False,
+    series: Callable[[Any], Case] = series_of,
 ) -> list[tuple[Case, int]]:
     """The whole grid once a repetition, shuffled, so that drift spreads over all cases.
 
     In the first repetition every series still ascends, because what a long case will take is
     predicted from the shorter ones; the series are interleaved at random. Where an earlier run has
     made the times known, it is shuffled as well: a machine that warms up would bend the growth of
-    every series alike.
+    every series alike. ``series`` is what cases have in common of which one predicts another.
     """
     rng = random.Random(seed)
     if known:
         return [(case, number + 1) for number in range(repetitions) for case in rng.sample(cases, len(cases))]
     waiting: dict[Case, list[Case]] = defaultdict(list)
     for case in sorted(cases, key=lambda c: -c.seq_len):
-        waiting[series_of(case)].append(case)
-    turns = [series_of(case) for case in cases]
+        waiting[series(case)].append(case)
+    turns = [series(case) for case in cases]
     rng.shuffle(turns)
-    order = [(waiting[series].pop(), 1) for series in turns]
+    order = [(waiting[turn].pop(), 1) for turn in turns]
     for repetition in range(2, repetitions + 1):
         again = list(cases)
         rng.shuffle(again)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
+from benchmarks.distributed import cases as over_ranks
+from benchmarks.distributed import measuring
 from benchmarks.grid import build_cases, schedule, series_of
-from benchmarks.selection import PRESETS, Selection
+from benchmarks.selection import PRESETS, Selection, Shape
 
 
 def test_the_first_repetition_of_the_grid_ascends_and_each_later_one_is_shuffled() -> None:
@@ -30,6 +34,19 @@ def test_the_first_repetition_is_shuffled_as_well_where_times_are_known() -> Non
         lengths = [case.seq_len for case, _ in order if series_of(case) == series]
         ascending += lengths == sorted(lengths)
     assert ascending <= 1 and order != schedule(cases, 1, seed=2, known=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_length_that_ranks_share_comes_before_a_shorter_one_whether_strong_or_weak(seed: int) -> None:
+    """The longest weak case is longer than every strong one, and its time is predicted from theirs."""
+    kernels, modes, phases = ["linear-sequence-parallel"], ["causal"], ["forward"]
+    kinds = [over_ranks.STRONG, over_ranks.WEAK]
+    chosen = over_ranks.Selection(
+        "cpu", "float32", kernels, modes, phases, [Shape(1, 8, 64, 8)], [64, 256, 1024], kinds
+    )
+    order = schedule(over_ranks.build_cases(chosen, 2), 1, seed, series=measuring.series_of)
+    lengths = [case.seq_len for case, _ in order]
+    assert lengths == sorted(lengths) and lengths[-1] == 2048
 
 
 def test_the_default_grid_holds_six_lengths_of_both_families_in_both_modes() -> None:

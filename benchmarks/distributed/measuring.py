@@ -71,7 +71,7 @@ class Measurer:
         if case.key in self._facts:  # what was measured once is not left out later
             return None
         free = min(self.ranks.every(free_bytes(case.device)))
-        known, costs = self._seconds.get(_series(case), {}), SUBJECTS[case.kernel].costs
+        known, costs = self._seconds.get(series_of(case), {}), SUBJECTS[case.kernel].costs
         seconds = predict_seconds(known, case.seq_len, lambda n: costs(replace(case, seq_len=n)))
         return over_memory(_bytes_on_a_rank(case), free, "a rank") or over_time(
             seconds or 0.0, self.round_seconds
@@ -84,7 +84,7 @@ class Measurer:
             DisagreementError: The result is wrong.
             Exception: Whatever the kernel raises.
         """
-        subject, series = SUBJECTS[case.kernel], _series(case)
+        subject, series = SUBJECTS[case.kernel], series_of(case)
         if series not in self._errors:
             self._errors[series] = self._check(case, subject)
         inputs = make_inputs(case.here, seed=self.ranks.rank)
@@ -178,7 +178,8 @@ def _largest(values: Any) -> int | None:
     return max(known, default=None)
 
 
-def _series(case: RankedCase) -> RankedCase:
+def series_of(case: RankedCase) -> RankedCase:
+    """What a case has in common with those that predict it: all but its length, strong and weak alike."""
     return replace(case, seq_len=0, parallelism="")
 
 

@@ -17,7 +17,7 @@ from benchmarks.analysis import wording
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.distributed.book import Book
 from benchmarks.distributed.cases import RankedCase, Selection, build_cases
-from benchmarks.distributed.measuring import Measured, Measurer
+from benchmarks.distributed.measuring import Measured, Measurer, series_of
 from benchmarks.distributed.ranks import LostError, Outcome, RankFailedError, Ranks
 from benchmarks.distributed.watching import Limits
 from benchmarks.grid import schedule, seed_of
@@ -120,7 +120,8 @@ class _Session:
         """Measure all cases; the exit code."""
         plan, book = self._plan, self._book
         measurer = Measurer(self._ranks, plan.case_seconds, plan.round_seconds)
-        order = cast(list[tuple[RankedCase, int]], schedule(cases, plan.repetitions, self._seed))
+        planned = schedule(cases, plan.repetitions, self._seed, series=series_of)
+        order = cast(list[tuple[RankedCase, int]], planned)
         gone: set[str] = set()
         with Limits(self._give_up, self._ranks.cause) as limits:
             for done, (case, repetition) in enumerate(order, 1):
