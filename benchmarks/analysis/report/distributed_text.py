@@ -13,16 +13,13 @@ from benchmarks.analysis.report.over_ranks import OfRanks, OverRanks, RankPoint
 from benchmarks.analysis.report.sentences import crossover
 from benchmarks.analysis.scaling.crossover import Crossover
 
-HEADERS = (
-    "kernel", "N", "ranks", "median time", "speedup", "efficiency", "weak efficiency", "received by a rank",
-    "exposed",
-)  # fmt: skip
+HEADERS = ("", "median", "speedup", "efficiency", "weak", "received", "exposed")
 NOTES = (
-    "A time is that of the slowest rank. Speedup is the time of one rank over it; efficiency divides that by "
-    "the ranks, and weak efficiency is the time of one rank with one part of the sequence over it: "
-    "at most 1 / ranks for work that grows like N².",
-    "Bytes are counted from the collectives that were issued. Exposed is the share of the time that goes "
-    "when the exchange is left out; noise may take it below 0.",
+    "A time is that of the slowest rank, the median of rounds. Speedup is the time of one rank over it; "
+    "efficiency divides that by the ranks, and weak efficiency is the time of one rank with one part of the "
+    "sequence over it: at most 1 / ranks for work that grows like N².",
+    "Received is what a rank receives, counted from the collectives that were issued. Exposed is the share "
+    "of the time that goes when the exchange is left out; noise may take it below 0.",
 )
 CONSTANT = 0.01
 """Exponents of counts this near to a whole number are that number."""
@@ -43,9 +40,11 @@ def rank_tables(found: Iterable[OverRanks]) -> Iterator[Section]:
     for one in found:
         settings.setdefault(one.setting, []).append(one)
     for setting, ours in settings.items():
-        rows = [_row(one, point) for one in ours for point in one.points]
+        points = [(one.kernel, point) for one in ours for point in one.points]
+        stacks = [(kernel, _name(point)) for kernel, point in points]
+        rows = [_row(kernel, point) for kernel, point in points]
         title = f"Over ranks, {wording.what(setting)} on {wording.place(setting)}: the numbers"
-        yield Section(title, table=Table(list(HEADERS), rows), notes=NOTES)
+        yield Section(title, table=Table(HEADERS, rows, stacks), notes=NOTES)
 
 
 def _compared(summary: Summary, setting: Setting) -> Iterator[str]:
@@ -111,11 +110,13 @@ def _beats_one(found: Crossover) -> str:
     return f"{words[found.kind]} {where}" if found.kind in words else "it changes places with one rank"
 
 
-def _row(one: OverRanks, point: RankPoint) -> list[str]:
+def _name(point: RankPoint) -> str:
+    return f"N={point.seq_len} on {point.ranks}"
+
+
+def _row(kernel: str, point: RankPoint) -> list[str]:
     return [
-        one.kernel,
-        str(point.seq_len),
-        str(point.ranks),
+        f"{kernel}, {_name(point)}",
         wording.seconds(point.median_s),
         *("-" if value is None else wording.times(value) for value in (point.speedup,)),
         wording.percent(point.efficiency),

@@ -169,12 +169,16 @@ def _speedups(axes: Axes, view: RankView, kernels: Sequence[OverRanks]) -> None:
     drawn = _draw(axes, view, kernels, lambda point: point.speedup, least=2)
     for ranks in view.ranks if drawn else []:
         axes.axhline(ranks, color=GUIDE, linewidth=1.2, zorder=1)
-        words = "break-even" if ranks == 1 else f"{ranks}x, all of {ranks} ranks"
+        # Short sequences lie near break-even, and long ones near the most.
+        words, at, side = (
+            ("break-even", 0.98, "right") if ranks == 1 else (f"{ranks}x, all of {ranks} ranks", 0.02, "left")
+        )
         axes.text(
-            0.02,
+            at,
             ranks,
             words,
             transform=axes.get_yaxis_transform(),
+            ha=side,
             color=GUIDE_TEXT,
             fontsize=8,
             va="bottom",
