@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from attention.kernels.triton_common.launch import DirectRepeat, Launch
 from attention.torch_internals import direct_launch
 
 triton = pytest.importorskip("triton")
@@ -80,3 +82,40 @@ def test_a_launch_is_left_to_triton_of_an_unchecked_version(
 ) -> None:
     monkeypatch.setattr(triton, "__version__", "3.60.0")
     assert direct_launch(known(seen), 7, (1.5,)) is None
+
+
+def test_a_launcher_that_wraps_another_is_left_out_where_a_kernel_takes_no_scratch_memory(
+    seen: list[Any],
+) -> None:
+    def wrapped(gridX: int, gridY: int, gridZ: int, stream: str, function: str, *arguments: Any) -> None:
+        raise AssertionError
+
+    kernel = known(seen)
+    run: Any = wrapped
+    run.launch, run.launch_cooperative_grid, run.launch_pdl = kernel.run, False, True
+    run.global_scratch_size = run.profile_scratch_size = 0
+    direct = direct_launch(Compiled(run), 7, (1.5,))
+    assert direct is not None and direct(2, [10])
+    added = (False, True, None, None)
+    assert seen == [(7, 1, 1, "stream of 2", "function", *added, "metadata", None, None, None, 10, 1.5)]
+    run.global_scratch_size = 128
+    direct = direct_launch(Compiled(run), 7, (1.5,))
+    with pytest.raises(AssertionError):
+        assert direct is not None and direct(2, [10])
+
+
+def test_a_repeated_launch_describes_the_first_tensors_by_address_shape_and_strides() -> None:
+    given: list[Any] = []
+    launch = Launch(None, 7, [[1, 16]], (), 4, lasting=True)
+
+    def direct(device: int, pointers: Sequence[Any]) -> bool:
+        given.extend(pointers)
+        return True
+
+    repeat = DirectRepeat(direct, launch, [([3, 32], [64, 1])])
+    x, y = torch.empty(3, 64)[:, :32], torch.empty(5)
+    assert repeat.at(0, [x.data_ptr(), y.data_ptr()])
+    described, pointer = given
+    assert (described.data_ptr(), described.base.data_ptr()) == (x.data_ptr(), x.data_ptr())
+    assert (described.shape, described.strides) == (list(x.shape), list(x.stride()))
+    assert described.padding == "zero" and pointer == y.data_ptr()
