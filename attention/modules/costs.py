@@ -32,7 +32,10 @@ def self_attention_costs(case: Case) -> Costs:
     row, qkv = tokens * width * case.itemsize, tokens * projected * case.itemsize
     peak = qkv + max(3 * row, kernel.peak_bytes)
     if case.backward:
-        peak += qkv + row + weights * case.itemsize
+        # Beside the kernel's backward stand its output's gradient and that of the weights behind it; later
+        # the gradients of q, k and v become one, from which those of the other weights follow.
+        mixed = row + width * (width + 1) * case.itemsize
+        peak = max(peak + mixed, 2 * qkv + row + weights * case.itemsize)
     moved = (4 if case.backward else 2) * tokens * width + passes * weights
     return replace(kernel, terms=terms, min_bytes=moved * case.itemsize, peak_bytes=peak)
 
