@@ -60,4 +60,5 @@ def test_two_programs_of_each_pass_fit_into_a_hopper_multiprocessor(device: str)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     sizes = [int(line.split()[1]) for line in done.stdout.splitlines()]
-    assert len(sizes) == 16 and max(sizes) <= HALF_A_MULTIPROCESSOR, done.stdout
+    # Eight passes at a width of 128; at 64 the one over states sums the gates as well.
+    assert len(sizes) == 15 and max(sizes) <= HALF_A_MULTIPROCESSOR, done.stdout
