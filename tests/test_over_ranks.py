@@ -89,7 +89,7 @@ def test_linear_beats_standard_at_each_number_of_ranks_where_the_laws_cross(summ
 
 
 def test_no_rows_of_other_ranks_are_compared(files: list[Path], summary: Summary) -> None:
-    """The same kernel at the same length, on other ranks, is another series with another key."""
+    """A kernel at one length has a series and a key of its own at each number of ranks."""
     series = [(one.kernel, one.setting.ranks) for one in summary.series]
     assert len(set(series)) == len(series) == 2 * len(RANKS)
     keys = {RankedCase(LINEAR, "causal", 4096, ranks=ranks).key for ranks in RANKS}

@@ -16,7 +16,7 @@ from attention.kernels.linear_native import linear_native
 from tests.textbook import assert_alike, cut, gradients, tensors, textbook
 
 LENGTHS = (3, 0, 64, 700, 65, 1, 1500, 0, 63)
-"""Of none, one and several segments, and about the length of a chunk."""
+"""Tokens of packed sequences: of no, one and several segments, and about a chunk."""
 ops: Any = torch.ops.attention
 
 

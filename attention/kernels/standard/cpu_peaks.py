@@ -77,7 +77,7 @@ def math_peak(case: Case, matrices: int) -> int:
 
 
 def _math_backward(case: Case, call: Call, matrices: int) -> int:
-    """Of a backward: what a product keeps of scaled q and k, of v in float32, and a gradient of a block."""
+    """Bytes of a backward of plain products: scaled copies of q and k, v in float32, gradients of a block."""
     wide = max(4, case.itemsize)
     of_queries, of_keys = case.batch * case.heads * case.queries, case.batch * case.key_heads * case.seq_len
     copies = (of_queries + of_keys) * case.head_dim * wide
@@ -93,10 +93,8 @@ def _math_backward(case: Case, call: Call, matrices: int) -> int:
 
 def _call(case: Case, *, shared: bool) -> Call:
     """The largest call of a case; ``shared``: whether the backend reads shared keys where they are."""
-    queries, group = (
-        min(case.queries, case.seq_len) if case.causal else case.queries,
-        case.heads // case.key_heads,
-    )
+    queries = min(case.queries, case.seq_len) if case.causal else case.queries
+    group = case.heads // case.key_heads
     if case.causal and queries not in (1, case.seq_len):
         size = min(block_size(group), queries)
         return Call(case.batch * case.key_heads, group * size, size)
