@@ -37,7 +37,7 @@ def cumulate(g, sums, N, chunks, all_chunks, C: tl.constexpr, ROWS: tl.constexpr
 
 @triton.jit
 def sum_gates(g, sums, chunk, RAGGED: tl.constexpr):
-    """As ``gates_of``, of the gates themselves; their sums are stored."""
+    """Sums of the gates of a chunk up to each of its tokens, which are stored, and to its end."""
     C: tl.constexpr = chunk.rows.shape[0]
     exists = chunk.rows < chunk.left if RAGGED else chunk.rows < C
     gates = tl.load(g + chunk.offset + chunk.rows, mask=exists & (chunk.start + chunk.rows > 0), other=0.0)
