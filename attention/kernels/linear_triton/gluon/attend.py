@@ -167,7 +167,6 @@ def attend(
 
     # Shared memory. Not causal, there are neither keys nor values; in reverse, there is no z.
     queries = with_ready(new_ring(a, walk.head, STAGES))
-    z_empty = barriers(1).index(0)
     if CAUSAL:
         keys, values = new_ring(b, walk.key_head, STAGES), new_ring(c, walk.key_head, STAGES)
         keys = with_ready(keys)
@@ -175,10 +174,12 @@ def attend(
         keys, values = None, None
     state_ring = gl.allocate_shared_memory(gl.bfloat16, [1, WIDTH, WIDTH], TILE)
     if REVERSE:
-        z_ring, z_tile = None, None
+        z_ring, z_tile, z_empty = None, None, None
     else:
         z_ring = gl.allocate_shared_memory(gl.bfloat16, [1, 8, WIDTH], TILE)
-        z_tile = z_ring.index(0)
+        z_tile, z_empty = z_ring.index(0), None
+        if CAUSAL:
+            z_empty = barriers(1).index(0)
     # All warps and the copy engine see the barriers as they were made.
     fence_async_shared()
     gl.thread_barrier()

@@ -192,11 +192,12 @@ def differentiate(
 
     # Shared memory. Not causal, there are neither rights nor keys.
     lefts, points = new_ring(a, walk.head, STAGES), new_ring(x, walk.head, STAGES)
-    z_full, z_empty = barriers(1).index(0), barriers(1).index(0)
     if CAUSAL:
         rights, keys = new_ring(b, walk.key_head, 1), with_ready(new_ring(y, walk.key_head, 2))
+        z_full, z_empty = None, barriers(1).index(0)
     else:
         rights, keys = None, None
+        z_full, z_empty = barriers(1).index(0), None
     biases = gl.allocate_shared_memory(gl.float32, [2, WIDTH], VECTOR)
     state_ring = gl.allocate_shared_memory(gl.bfloat16, [1, WIDTH, WIDTH], TILE)
     z_ring = gl.allocate_shared_memory(gl.bfloat16, [1, 16, WIDTH], TILE)

@@ -38,7 +38,11 @@ class MappedRing(NamedTuple):
 
 @gluon.jit
 def barriers(count: gl.constexpr):
-    """``count`` barriers, each of one arrival."""
+    """``count`` barriers, each of one arrival. Each must be waited for or arrived at later on.
+
+    Memory of a barrier that is made and not used is free for tiles, but a barrier it stays. Where processes
+    take turns on a card, the bytes of a tile there come back wrong.
+    """
     made = gl.allocate_shared_memory(gl.int64, [count, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(count):
         mbarrier.init(made.index(i), count=1)
