@@ -25,6 +25,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 FUSED = ("standard-sdpa", "standard-sdpa-flash", "standard-sdpa-efficient", "standard-sdpa-cudnn")
 MATRIX_IN_MEMORY = ("standard-explicit", "standard-sdpa-math", "linear-decay-explicit")
 IN_BLOCKS = ("linear-chunked", "linear-decay-chunked")
+ONEDNN_SCRATCH = 107_652
+"""Bytes that a thread of a CPU with AVX512 takes for a tile of up to 64 queries, of heads of 64 and wider."""
 
 
 def exponent(low: float, high: float) -> float:
@@ -137,8 +139,12 @@ def test_predicted_peak_memory_of_shared_keys_and_unequal_lengths_is_close(
 def test_predicted_peak_memory_of_few_queries_on_a_cpu_is_close_without_a_constant(
     name: str, phase: str
 ) -> None:
-    """Scratch of each thread, masks of blocks and copies of the keys are most of it."""
-    torch.set_num_threads(2)
+    """Scratch of each thread, masks of blocks and copies of the keys are most of it.
+
+    Where oneDNN multiplies bfloat16, a backward has its scratch besides, which depends on the CPU.
+    """
+    threads = 2
+    torch.set_num_threads(threads)
     for dtype, queries, kv_heads in (
         ("float32", 1, 1), ("float32", 4, 8), ("bfloat16", 1, 2), ("bfloat16", 64, 1), ("float16", 4, 2),
     ):  # fmt: skip
@@ -146,7 +152,9 @@ def test_predicted_peak_memory_of_few_queries_on_a_cpu_is_close_without_a_consta
         case = Case(name, "causal", 1024, phase, "cpu", dtype, **shape)
         measured = peak_memory(call_of(case), "cpu").tensor_bytes
         assert measured is not None
-        assert 0.8 * measured < get_kernel(name).costs(case).peak_bytes < 1.35 * measured
+        predicted = get_kernel(name).costs(case).peak_bytes
+        of_onednn = threads * ONEDNN_SCRATCH if dtype == "bfloat16" and case.backward else 0
+        assert 0.8 * (measured - of_onednn) < predicted < 1.35 * measured
 
 
 @pytest.mark.parametrize("seq_len", [1, 100, 300])

@@ -28,7 +28,9 @@ def fused_peak(case: Case) -> int:
 
     Forward scratch (aten/src/ATen/native/cpu/FlashAttentionKernel.cpp) is ``rows x (keys + 2 + D)`` numbers
     of float32 a thread, for half dtypes ``rows x keys`` of theirs too. A backward has scores and their
-    gradients, in both dtypes, and a copy of the output in another layout.
+    gradients, in both dtypes, and a copy of the output in another layout. Where oneDNN multiplies bfloat16,
+    the products of a backward have its scratch besides, some 0.1 MB a thread, which depends on the CPU and is
+    not predicted.
     """
     call, wide, threads = _call(case, shared=True), max(4, case.itemsize), torch.get_num_threads()
     tile = min(256 if call.rows >= 768 else 64 if call.rows >= 192 else 32, call.rows)
