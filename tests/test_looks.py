@@ -16,7 +16,16 @@ from matplotlib.figure import Figure
 
 from benchmarks.analysis.history.picture import MOVED_INK
 from benchmarks.analysis.plots.looks import ALSO_CHOSEN, CHOSEN, OTHERS, OWN, PALETTES, look, looks
-from benchmarks.analysis.plots.style import ALIKE_INK, BETTER_INK, INK, MUTED, UNDECIDED_INK, WORSE_INK
+from benchmarks.analysis.plots.style import (
+    ALIKE_INK,
+    BETTER_INK,
+    INK,
+    MUTED,
+    UNDECIDED_INK,
+    WORSE_INK,
+    legend_below,
+    legend_handle,
+)
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.report.cases import case_table
 from benchmarks.analysis.report.pictures.layers import layer_views
@@ -160,3 +169,16 @@ def test_the_look_of_a_kernel_is_the_same_in_every_picture_of_a_report(tmp_path:
         shown = legends(figure)
         assert len(shown) >= 2
         assert shown == {kernel: (look(kernel).color.upper(), look(kernel).marker) for kernel in shown}
+
+
+@pytest.mark.parametrize("letters", [5, 40, 70])
+def test_a_legend_of_long_names_is_no_wider_than_its_figure(letters: int) -> None:
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure.subplots()
+    names = {f"{index} {'x' * letters}": legend_handle(look("linear-chunked")) for index in range(5)}
+    legend_below(figure, names)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert [text.get_text() for text in legend.get_texts()] == list(names)
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= figure.bbox.y0

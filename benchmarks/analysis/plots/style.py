@@ -138,15 +138,20 @@ def floor_handles(verdicts: Iterable[object]) -> dict[str, Line2D]:
 
 
 def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int = 5) -> None:
-    """One legend for all panels below them, in rows of nearly equal length."""
-    if handles:
-        rows = math.ceil(len(handles) / columns)
-        figure.legend(
+    """One legend for all panels below them, in rows of nearly equal length, no wider than the figure."""
+    if not handles:
+        return
+    for most in range(min(columns, len(handles)), 0, -1):
+        rows = math.ceil(len(handles) / most)
+        legend = figure.legend(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
             ncols=math.ceil(len(handles) / rows),
         )
+        if most == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def headline(figure: Figure, title: str, subtitle: str) -> None:
