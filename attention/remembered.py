@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from attention.kernels.tensors import differentiated
-from attention.torch_internals import needs_dispatcher, transformed
+from attention.torch_internals.dispatcher import needs_dispatcher
+from attention.torch_internals.transforms import transformed
 
 Again = Callable[..., Any]
 """Makes a call again on tensors that are like those of the call which it was prepared for."""

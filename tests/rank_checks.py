@@ -16,11 +16,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 import attention
-from attention import torch_internals
 from attention.distributed import linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
 from attention.profiler import count_flops
+from attention.torch_internals import collectives
 from benchmarks.distributed.counting import Counting
 from benchmarks.distributed.subjects import SUBJECTS
 from tests.interpreted import forget_every_launch, set_rules
@@ -112,7 +112,7 @@ def without_private_names_the_public_collectives_do_the_same() -> None:
         ours = partial(linear_attention, causal=causal)
         private = with_gradients(ours, *mine)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch_internals, "_wait", None)
+            patch.setattr(collectives, "_wait", None)
             public = with_gradients(ours, *mine)
         assert all(torch.equal(a, b) for a, b in zip(private, public, strict=True))
 
@@ -182,7 +182,7 @@ def other_collectives_are_counted_as_they_are_issued() -> None:
     assert group is not None
     x = torch.ones(24)
     with Counting() as counted:
-        assert len(torch_internals.gathered(x, group)()) == 24 * ranks
+        assert len(collectives.gathered(x, group)()) == 24 * ranks
         assert functional.permute_tensor(x, [*range(1, ranks), 0], group).sum() == 24
     assert (counted.bytes, counted.calls, counted.unknown) == ((ranks - 1) * 96 + 96, 2, set())
 

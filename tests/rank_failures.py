@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from attention import torch_internals
 from attention.distributed import exchange
 from attention.profiler import peak_memory
+from attention.torch_internals import collectives
 from benchmarks.distributed import measuring
 from benchmarks.distributed.cases import RankedCase, Selection, build_cases
 from benchmarks.distributed.ranks import Ranks
@@ -68,7 +68,7 @@ def a_rank_that_fails_between_collectives_sets_the_others_free() -> None:
 def a_rank_that_fails_while_states_fly_is_waited_for_half_the_limit() -> None:
     """torch holds the group for the sake of a collective that nobody waits for any more."""
     ranks, measurer, (bad, good) = session_of_two_lengths(limit_s=8)
-    gather = torch_internals.gathered
+    gather = collectives.gathered
     with pytest.MonkeyPatch.context() as patch:
         if ranks.rank == 1:
             patch.setattr(exchange, "gathered", lambda *given: raises(gather(*given)))

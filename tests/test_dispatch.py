@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attention.kernels.dispatch import implements
 from attention.kernels.linear_native import linear_native
-from attention.torch_internals import FOREIGN_KEYS, needs_dispatcher
+from attention.torch_internals.dispatcher import FOREIGN_KEYS, needs_dispatcher
 
 torch.library.define("attention::test_double", "(Tensor q, Tensor k, Tensor v) -> Tensor")
 Mode = Callable[[], AbstractContextManager[object]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attention.kernels.triton_common.launch import DirectRepeat, Launch
-from attention.torch_internals import direct_launch
+from attention.torch_internals.launcher import direct_launch
 
 triton = pytest.importorskip("triton")
 

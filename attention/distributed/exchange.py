@@ -15,7 +15,7 @@ from torch.distributed import ProcessGroup
 
 from attention.distributed.routes import Routes, of_prefixes
 from attention.state import State
-from attention.torch_internals import gathered, summed_over
+from attention.torch_internals.collectives import gathered, summed_over
 
 
 def as_rows(states: Sequence[State]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attention.case import Case, make_inputs
 from attention.kernels.extra_inputs import MakeInputs
-from attention.torch_internals import constant_when_compiled
+from attention.torch_internals.transforms import constant_when_compiled
 
 CAUSAL = ("causal", "is_causal")
 """Names of the argument that chooses the mode."""

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from attention.torch_internals import needs_dispatcher, records_tangents
+from attention.torch_internals.dispatcher import needs_dispatcher
+from attention.torch_internals.transforms import records_tangents
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attention.inputs import describe
-from attention.torch_internals import transformed
+from attention.torch_internals.transforms import transformed
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 

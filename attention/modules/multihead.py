@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from attention.kernels.feature_maps import FeatureMap
 from attention.modules.heads import HeadedLayer
 from attention.modules.masks import check_causal_mask, ignored_keys
-from attention.torch_internals import READ_BY_FAST_PATH
+from attention.torch_internals.names import READ_BY_FAST_PATH
 
 
 class MultiheadAttention(HeadedLayer):

@@ -15,7 +15,7 @@ from itertools import accumulate
 import psutil
 import torch
 
-from attention.torch_internals import allocation_events, prepared_profiler, profiling
+from attention.torch_internals.profiler import allocation_events, prepared_profiler, profiling
 
 # Some builds of torch's profiler announce each start and stop on stderr; it reads this when it first starts.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")

@@ -22,7 +22,7 @@ from attention.choosing import choose
 from attention.costs import Costs
 from attention.kernels.references import REFERENCES
 from attention.kernels.registry import Kernel
-from attention.torch_internals import context_parallelism
+from attention.torch_internals.collectives import context_parallelism
 
 Attend = Callable[..., Tensor]
 Around = Callable[[bool, Sequence[Tensor], ProcessGroup], AbstractContextManager[Sequence[Tensor]]]

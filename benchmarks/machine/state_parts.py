@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.backends import cuda
 
-from attention.torch_internals import default_device
+from attention.torch_internals.dispatcher import default_device
 
 
 def told(before: Any, after: Any) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attention.inputs import describe
-from attention.torch_internals import without_numbers
+from attention.torch_internals.transforms import without_numbers
 
 NO_GRAPH = (
     "packed sequences are computed one by one here, and a graph has no values of cu_seqlens to cut them at; "

@@ -12,7 +12,7 @@ from attention.kernels.autograd import Operator, differentiable, once_differenti
 from attention.kernels.derivatives import Function, NormalisedSums, PackedSums
 from attention.kernels.linear_triton.operator import triton_forward, triton_gradients
 from attention.kernels.tensors import unit_stride
-from attention.torch_internals import fast_apply
+from attention.torch_internals.transforms import fast_apply
 
 STATEFUL = "linear-triton with a state"
 _forward: Operator = triton_forward

@@ -14,7 +14,8 @@ from attention.kernels.linear_triton.launches import Launches
 from attention.kernels.linear_triton.operator import KEPT, gradients_of_all, infer, keep_for_backward
 from attention.kernels.linear_triton.planned import launches
 from attention.kernels.tensors import contiguous_output, unit_stride
-from attention.torch_internals import fast_apply, needs_dispatcher, transformed
+from attention.torch_internals.dispatcher import needs_dispatcher
+from attention.torch_internals.transforms import fast_apply, transformed
 
 
 def repeated_inference(

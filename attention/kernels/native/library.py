@@ -23,7 +23,7 @@ from attention.kernels.feature_maps import FEATURE_MAPS
 from attention.kernels.native.build import BuildError, chosen_compiler, compile_library, digest_of
 from attention.kernels.native.plan import segment_tokens
 from attention.kernels.tensors import dtype_name
-from attention.torch_internals import constant_when_compiled
+from attention.torch_internals.transforms import constant_when_compiled
 
 SEAL_BYTES = hashlib.sha256().digest_size
 MOST_BYTES = 2**24

@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attention.kernels.forms.linear import by_key_heads
 from attention.kernels.forms.masks import hidden, never_all, values_of
-from attention.torch_internals import transformed
+from attention.torch_internals.transforms import transformed
 
 HALVES = (torch.bfloat16, torch.float16)
 BLOCK = 256

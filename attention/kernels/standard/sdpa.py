@@ -21,7 +21,7 @@ from attention.kernels.registry import register_kernel
 from attention.kernels.standard.costs import fused_costs, math_costs, sdpa_costs
 from attention.kernels.standard.fused import core, packed, serves_packed
 from attention.kernels.tensors import check_inputs, checked, differentiated, overlaps
-from attention.torch_internals import constant_when_compiled, in_forward_mode
+from attention.torch_internals.transforms import constant_when_compiled, in_forward_mode
 
 
 @checked("standard-sdpa", plain=False)

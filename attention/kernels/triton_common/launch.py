@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.triton_common.card import interpreted
-from attention.torch_internals import Described, DirectLaunch, direct_launch
+from attention.torch_internals.launcher import Described, DirectLaunch, direct_launch
 
 Repeat = Callable[[list[Tensor]], None]
 """Launches a compiled pass on other tensors of the same plan."""

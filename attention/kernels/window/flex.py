@@ -21,7 +21,7 @@ from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import check_inputs, differentiated, dtype_name
 from attention.kernels.window.checks import causal_only, check_options
 from attention.kernels.window.costs import TILE, flex_costs
-from attention.torch_internals import constant_when_compiled, transformed, without_modes
+from attention.torch_internals.transforms import constant_when_compiled, transformed, without_modes
 
 LEAST_WIDTH = 16
 """The least D and Dv of flex_attention on CUDA, where a product of matrices has no smaller tile."""

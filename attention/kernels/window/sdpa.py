@@ -13,7 +13,7 @@ from attention.kernels.registry import register_kernel
 from attention.kernels.tensors import checked
 from attention.kernels.window.checks import causal_only, check_options
 from attention.kernels.window.costs import block_size, sdpa_costs
-from attention.torch_internals import in_forward_mode
+from attention.torch_internals.transforms import in_forward_mode
 
 
 @checked("window-sdpa")

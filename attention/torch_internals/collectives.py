@@ -1,0 +1,77 @@
+"""Collectives that compilers and dispatch modes see, and the options of torch's context parallelism."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attention.torch_internals.names import private
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+_gather = private("ops._c10d_functional.all_gather_into_tensor")
+_all_reduce = private("ops._c10d_functional.all_reduce")
+_wait = private("ops._c10d_functional.wait_tensor")
+
+
+def gathered(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
+    """Begin to gather tensors ``[rows, ...]`` of all ranks, alike in shape.
+
+    The functional collectives are what torch's compiler and its dispatch modes see as operators.
+
+    Returns:
+        A function that waits for them, ``[ranks * rows, ...]`` in the order of ranks; work enqueued before it
+        is called goes on meanwhile.
+    """
+    if _gather is not None and _wait is not None:
+        return partial(_wait, _gather(x, group.size(), group.group_name))
+    found = x.new_empty(group.size() * x.shape[0], *x.shape[1:])
+    work = torch.distributed.all_gather_into_tensor(found, x, group=group, async_op=True)
+    return partial(_waited, work, found)
+
+
+def summed_over(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
+    """Begin to sum tensors of all ranks; returns a function that waits for the sum: see `gathered`."""
+    if _all_reduce is not None and _wait is not None:
+        return partial(_wait, _all_reduce(x, "sum", group.group_name))
+    found = x.clone()
+    work = torch.distributed.all_reduce(found, group=group, async_op=True)
+    return partial(_waited, work, found)
+
+
+def _waited(work: Any, found: Tensor) -> Tensor:
+    work.wait()
+    return found
+
+
+@contextmanager
+def context_parallelism(*, balanced: bool, rotation: str) -> Iterator[None]:
+    """A block in which torch's context parallelism cuts sequences and sends keys and values so.
+
+    Args:
+        balanced: Whether a rank has two blocks, one from either end, instead of one; only where causal.
+        rotation: ``allgather`` or ``alltoall``, which goes round a ring.
+
+    Raises:
+        RuntimeError: this torch does not let it be told.
+    """
+    importlib.import_module("torch.distributed.tensor.experimental")
+    options = private("distributed.tensor.experimental._attention._cp_options")
+    rotate = private("distributed.tensor.experimental._attention.set_rotate_method")
+    if options is None or rotate is None or not hasattr(options, "enable_load_balance"):
+        raise RuntimeError("this version of torch has no options of context parallelism; install torch 2.11")
+    before = {name: getattr(options, name, None) for name in ("enable_load_balance", "rotate_method")}
+    options.enable_load_balance = balanced
+    rotate(rotation)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(options, name, value)
