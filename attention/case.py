@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class Case:
     (``query_len`` new tokens behind a context; ``seq_len`` counts them among the keys).
 
     Raises:
+        TypeError: a size that is no integer.
         ValueError: a mode, phase or dtype that does not exist, a size below its minimum (``seq_len`` and
             ``batch`` may be 0, as they may in torch), heads that the heads of keys do not divide, or a
             decode that is bidirectional.
@@ -61,8 +63,10 @@ class Case:
                 raise ValueError(f"{field} {value!r} does not exist; choose one of {', '.join(known)}")
         object.__setattr__(self, "value_dim", self.value_dim or self.head_dim)
         for field, least in (("seq_len", 0), ("batch", 0), ("heads", 1), ("head_dim", 1), ("value_dim", 1)):
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}")
+            if not isinstance(value := getattr(self, field), (Integral, torch.SymInt)):
+                raise TypeError(f"{field} must be an integer, got {value!r:.60}")
+            if value < least:
+                raise ValueError(f"{field} must be at least {least}, got {value}")
         if self.kv_heads < 0 or self.heads % self.key_heads:
             raise ValueError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
         if self.query_len is not None and self.query_len < 0:

@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _end(f"error: {error}", WRONG_INPUT)
     except KeyboardInterrupt:
-        return _end("interrupted; the same run or compare --rev continues with what is missing", INTERRUPTED)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        again = "run" in words[:1] or any(word.startswith("--rev") for word in words)
+        return _end(f"interrupted{'; the same command continues with what is missing' * again}", INTERRUPTED)
     except ModuleNotFoundError as error:
         return _end(f"error: {error}; install what is missing with pip install -e '.[bench]'", WRONG_INPUT)
     except Exception as error:

@@ -50,6 +50,8 @@ def carry_out_command(words: Sequence[str]) -> int:
     options, rest = parser.parse_known_args(words)
     if revisions and "--against" in rest:
         parser.error("--rev measures both sides and --against names files; give one of them")
+    if revisions and (files := [word for word in rest if word.endswith((".json", ".json.gz"))]):
+        parser.error(f"--rev measures both sides and {files[0]} is a file; give one of them")
     if rest and not (options.command in (commands.run, commands.try_out) or revisions):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     # A file may hold any numbers: what they overflow to is null in the conclusions.

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attention import Case, get_kernel, list_kernels, standard_attention
+from attention import Case, get_kernel, list_kernels, standard_attention, window_attention
 from attention.kernels.references import (
     TOLERANCES,
     gradient_error,
@@ -284,3 +284,18 @@ def test_kernels_of_other_functions_have_none_of_the_forms(name: str) -> None:
     assert kernel.supports(Case(name, "causal", 40, kv_heads=4, heads=HEADS)) == (
         "it takes as many heads of keys as of queries, not 4 and 8"
     )
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.2])
+@pytest.mark.parametrize("queries", [5, 3, 9])
+def test_a_scale_of_zero_or_below_equals_the_explicit_form(queries: int, scale: float, device: str) -> None:
+    """torch's fused kernels multiply the -inf of hidden scores by the scale."""
+    q, k, v = (torch.randn(1, 2, n, 8, device=device) for n in (queries, 5, 5))
+    expected, found = (
+        standard_attention(q, k, v, causal=True, scale=scale, backend=backend)
+        for backend in ("explicit", "sdpa")
+    )
+    torch.testing.assert_close(found, expected)
+    if queries == 5:
+        found = window_attention(q, k, v, window=5, scale=scale, backend="sdpa")
+        torch.testing.assert_close(found, expected)

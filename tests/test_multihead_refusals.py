@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from attention import MultiheadAttention
+from attention import MultiheadAttention, SelfAttention
 from tests.layers import HEADS, WIDTH, causal_mask, right_padding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -106,3 +106,14 @@ def test_nested_tensors_of_torch_encoder_are_refused_with_the_way_round() -> Non
     with torch.no_grad():
         words = "a nested tensor for query; torch's encoder makes none with enable_nested_tensor=False"
         refused(TypeError, words, lambda: encoder(x, src_key_padding_mask=padding))
+
+
+@pytest.mark.parametrize("name", ["linear-decay-native", "linear-decay-chunked"])
+def test_a_layer_refuses_a_kernel_whose_gates_it_does_not_have(name: str) -> None:
+    with pytest.raises(ValueError, match=f"and {name} takes more; choose another kernel"):
+        SelfAttention(16, 4, kernel=name, causal=True)
+
+
+def test_a_layer_of_no_width_says_that_it_has_none() -> None:
+    with pytest.raises(ValueError, match="must be at least 1, got 0 and 4"):
+        SelfAttention(0, 4)

@@ -344,3 +344,18 @@ def test_a_named_backend_of_a_window_is_used_or_refused() -> None:
 def test_a_window_of_nothing_is_empty(backend: str) -> None:
     for shape in ((2, 2, 0, 4), (0, 2, 5, 4)):
         assert window_attention(*[torch.ones(shape)] * 3, backend=backend).shape == shape
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 65, 16), (2, 0, 65, 16), (0, 8, 1025, 16)])
+def test_a_window_of_no_sequence_is_empty(shape: tuple[int, ...], device: str) -> None:
+    x = torch.zeros(shape, device=device)
+    assert window_sdpa(x, x, x, window=8).shape == shape
+
+
+def test_a_window_over_tokens_that_share_memory_equals_one_over_copies(device: str) -> None:
+    """torch writes an output in the layout of its queries, over its own rows where these overlap."""
+    shared = torch.randn(4000, device=device).as_strided((1, 2, 64, 8), (128, 64, 1, 1))
+    k, v = torch.randn(2, 1, 2, 64, 8, device=device).unbind()
+    for window in (2, 100):
+        found, expected = (window_sdpa(q, k, v, window=window) for q in (shared, shared.contiguous()))
+        assert relative_error(found, expected) < 1e-6

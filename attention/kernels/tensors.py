@@ -326,6 +326,23 @@ def _overlap(shape: tuple[int, ...], strides: tuple[int, ...], expanded: bool) -
     return False
 
 
+def apart(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors, copied where several of their elements are one in memory.
+
+    torch writes outputs and gradients in the layouts of inputs. Expanded ones are copied only where gradients
+    may be wanted, as torch reads them well.
+    """
+    if all(x.is_contiguous() for x in tensors):
+        return tensors
+    if torch.compiler.is_compiling():
+        return tensors  # a compiler lays gradients out itself
+    written = differentiated(*tensors)
+    return tuple(
+        x.clone(memory_format=torch.contiguous_format) if overlaps(x, expanded=written) else x
+        for x in tensors
+    )
+
+
 def why_kept(*tensors: Tensor) -> str | None:
     """Why tensors cannot be overwritten one by one, or None.
 

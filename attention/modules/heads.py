@@ -21,10 +21,12 @@ def resolve_kernel(kernel: str) -> Kernel:
     """A registered kernel by name; of a family, the one that ``auto`` stands for at each call.
 
     Raises:
-        ValueError: neither a kernel nor a family.
+        ValueError: neither a kernel nor a family, or a kernel of more inputs than a layer has.
     """
     if kernel not in FAMILIES:
-        return get_kernel(kernel)
+        if (found := get_kernel(kernel)).make_inputs:
+            raise ValueError(f"a layer has q, k and v alone, and {kernel} takes more; choose another kernel")
+        return found
     auto = partial(Kernel, f"{kernel}-auto", supports=supports_everything, costs=_costs_of_chosen)
     if kernel == "standard":
         return auto(standard_attention)
@@ -140,7 +142,9 @@ def check_heads(embed_dim: object, num_heads: object, num_kv_heads: object) -> N
             f"embed_dim, num_heads and num_kv_heads must be integers, got {embed_dim!r:.60}, "
             f"{num_heads!r:.60} and {num_kv_heads!r:.60}"
         )
-    if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
+    if min(embed_dim, num_heads) < 1:
+        raise ValueError(f"embed_dim and num_heads must be at least 1, got {embed_dim} and {num_heads}")
+    if embed_dim % num_heads:
         raise ValueError(f"embed_dim must be a multiple of num_heads, got {embed_dim} and {num_heads}")
     if num_kv_heads < 1 or num_heads % num_kv_heads:
         raise ValueError(f"num_heads must be a multiple of num_kv_heads, got {num_heads} and {num_kv_heads}")

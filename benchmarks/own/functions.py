@@ -59,7 +59,9 @@ def register_own(
         OwnKernelError: There is no such function, or it cannot be a kernel.
     """
     if len(names) > len(specs):
-        raise OwnKernelError(f"{len(names)} names were given for {len(specs)} functions; give each one name")
+        raise OwnKernelError(
+            f"was given less often than --name, {len(specs)} and {len(names)} times; name each function once"
+        )
     found = [find(spec, folder) for spec in specs]
     named = [*names, *(one.name for one in found[len(names) :])]
     oracle = _reference(reference, folder) if reference else None

@@ -18,9 +18,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from attention.case import Case, make_inputs
 from attention.kernels.forms.standard import StandardOptions, attend
 from attention.kernels.registry import register_kernel
+from attention.kernels.scales import with_positive_scale
 from attention.kernels.standard.costs import fused_costs, math_costs, sdpa_costs
 from attention.kernels.standard.fused import core, packed, serves_packed
-from attention.kernels.tensors import check_inputs, checked, differentiated, overlaps
+from attention.kernels.tensors import apart, check_inputs, checked
 from attention.torch_internals.transforms import constant_when_compiled, in_forward_mode
 
 
@@ -35,7 +36,7 @@ def standard_sdpa(q: Tensor, k: Tensor, v: Tensor, **options: Unpack[StandardOpt
         TypeError: a mask or ends of another kind.
         ValueError: shapes, dtypes or devices that do not fit together.
     """
-    q, k, v = _apart(q, k, v)
+    q, k, v = apart(q, k, v)
     if in_forward_mode() and not torch.compiler.is_compiling():  # of torch's backends one carries tangents
         with sdpa_kernel([SDPBackend.MATH]):
             return _attend(q, k, v, SDPBackend.MATH, **options)
@@ -53,6 +54,7 @@ def _attend(
     key_padding_mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
 ) -> Tensor:
+    q, scale = with_positive_scale(q, scale)
     if q.shape[:3] == k.shape[:3] and key_padding_mask is None and cu_seqlens is None:
         return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
     return attend(
@@ -68,23 +70,6 @@ def _attend(
     )
 
 
-def _apart(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors, copied where several of their elements are one in memory.
-
-    Expanded ones are copied only where gradients may be wanted, as torch reads them well.
-    """
-    q, k, v = tensors
-    if q.is_contiguous() and k.is_contiguous() and v.is_contiguous():
-        return tensors
-    if torch.compiler.is_compiling():
-        return tensors  # a compiler lays gradients out itself
-    written = differentiated(*tensors)
-    return tuple([x.clone(memory_format=CONTIGUOUS) if overlaps(x, expanded=written) else x for x in tensors])
-
-
-CONTIGUOUS = torch.contiguous_format
-
-
 def standard_sdpa_pinned(
     q: Tensor, k: Tensor, v: Tensor, *, pinned: SDPBackend, **options: Unpack[StandardOptions]
 ) -> Tensor:
@@ -98,7 +83,7 @@ def standard_sdpa_pinned(
             serve; the message holds torch's own reasons.
     """
     check_inputs(f"standard-sdpa-{_backend_of(pinned)}", q, k, v, plain=False)
-    q, k, v = _apart(q, k, v)
+    q, k, v = apart(q, k, v)
     try:
         with sdpa_kernel([pinned]):
             return _attend(q, k, v, pinned, **options)

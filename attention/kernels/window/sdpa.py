@@ -10,7 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attention.inputs import WINDOW
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import checked
+from attention.kernels.scales import with_positive_scale
+from attention.kernels.tensors import apart, checked
 from attention.kernels.window.checks import causal_only, check_options
 from attention.kernels.window.costs import block_size, sdpa_costs
 from attention.torch_internals.transforms import in_forward_mode
@@ -41,7 +42,8 @@ def window_sdpa(
             keys.
     """
     check_options(causal, window)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q, scale = with_positive_scale(q, q.shape[-1] ** -0.5 if scale is None else scale)
+    q, k, v = apart(q, k, v)
     width = v.shape[-1]
     if q.device.type == "cpu" and q.shape[-1] != width:  # no fused kernel of a CPU has two widths
         q, k, v = (F.pad(x, (0, max(q.shape[-1], width) - x.shape[-1])) for x in (q, k, v))
@@ -51,8 +53,8 @@ def window_sdpa(
     return _by_blocks(q, k, v, window, scale)[..., :width]
 
 
-def _by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
-    n, size = q.shape[2], block_size(window)
+def _by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float | None) -> Tensor:
+    (batch, heads, n, width), size = q.shape, block_size(window)
     first = min(n, window)
     blocks, rest = (n - first) // size, (n - first) % size  # torch's compiler has no divmod of symbols
     head, middle, tail = torch.split(q, [first, blocks * size, rest], dim=2)
@@ -63,10 +65,10 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Te
     # Query a of a block sees the keys a + 1 to a + w of the c + w.
     band = torch.ones(size, window + size, dtype=torch.bool, device=q.device).tril(window).triu(1)
     if blocks:
-        queries = middle.reshape(-1, blocks, size, q.shape[3])
+        queries = middle.reshape(batch * heads, blocks, size, width)
         keys, values = (x[:, :, : n - rest].unfold(2, window + size, size).mT.flatten(0, 1) for x in (k, v))
         out = scaled_dot_product_attention(queries, keys, values, attn_mask=band, scale=scale)
-        outputs.append(out.reshape(*q.shape[:2], blocks * size, -1))
+        outputs.append(out.reshape(batch, heads, blocks * size, v.shape[3]))
     if rest:
         keys, values = (x[:, :, n - rest - window :] for x in (k, v))
         shown = band[:rest, : window + rest]

@@ -16,6 +16,7 @@ from benchmarks.analysis.layout import Screen
 from benchmarks.analysis.output import replacing_files, try_folder, written_section
 from benchmarks.analysis.page.rendering import save_page
 from benchmarks.analysis.plots.saving import save_pictures
+from benchmarks.analysis.reading.fields import InputError
 from benchmarks.analysis.reading.records import load
 from benchmarks.analysis.serialization import json_text
 
@@ -59,7 +60,10 @@ def write_comparison(
     """
     folder = Path(output)
     try_folder(folder, "comparison")
-    comparison = compare(load(base_files), load(head_files), margin=margin, paired=paired, noise=noise)
+    base, head = load(base_files), load(head_files)
+    for run in base.places.keys() & head.places.keys():
+        raise InputError(f"{head.places[run]} and {base.places[run]} are one run, and a run is on one side")
+    comparison = compare(base, head, margin=margin, paired=paired, noise=noise)
     with replacing_files(folder, "comparison") as place:
         drawings = {"comparison.png": lambda: comparison_picture(comparison)}
         pictures, failed = save_pictures(drawings, place)

@@ -35,12 +35,14 @@ class Records:
         not_measured: One row per case that was asked for and not measured: case fields, `outcome`, `reason`.
         runs: What each file says about its run.
         warnings: Sentences naming what the files lack.
+        places: The file of each run, by what it holds.
     """
 
     rows: pd.DataFrame
     not_measured: pd.DataFrame
     runs: list[RunInfo]
     warnings: list[str]
+    places: dict[str, Path]
 
 
 def load(paths: Sequence[str | Path]) -> Records:
@@ -62,7 +64,8 @@ def load(paths: Sequence[str | Path]) -> Records:
     rows = [row for index, file in enumerate(files) for row in _measured(file, index, names[index])]
     left_out = [row for file, name in zip(files, names, strict=True) for row in _left_out(file, name)]
     frame = _assign_units(as_frame(rows)) if rows else pd.DataFrame()
-    return Records(frame, _drop_repeats(left_out, frame), runs, _warn(files))
+    places = {file.digest: file.path for file in files}
+    return Records(frame, _drop_repeats(left_out, frame), runs, _warn(files), places)
 
 
 def _refuse_copies(files: Sequence[RunFile]) -> None:
