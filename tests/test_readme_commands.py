@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -122,8 +123,8 @@ class Trials:
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("out", "base", "head"):
-        PLAIN.write(folder / f"{name}.json")
+    for seed, name in enumerate(("out", "base", "head")):
+        replace(PLAIN, seed=seed).write(folder / f"{name}.json")
     (folder / "ranks").mkdir()
     PLAIN.write(folder / "ranks" / "ranks-2-001.json")
     for number in range(1, 4):
