@@ -200,3 +200,13 @@ def test_incomparable_or_missing_files_of_compare_are_one_sentence_and_exit_2(
     assert printed.err.count("\n") == 1 and not (tmp_path / "out").exists()
     assert main(["compare", str(base), "--against", "missing.json"]) == 2
     assert "missing.json: no such file" in capsys.readouterr().err
+
+
+def test_one_run_on_both_sides_is_one_sentence_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (base,) = write(tmp_path, "base", PLAIN, 1)
+    copied = tmp_path / "copied.json"
+    copied.write_bytes(base.read_bytes())
+    assert main(["compare", str(base), "--against", str(copied), "-o", str(tmp_path / "out")]) == 2
+    assert "are one run, and a run is on one side" in capsys.readouterr().err
