@@ -77,6 +77,14 @@ def test_published_runs_are_reported_within_80_columns(folder: Path) -> None:
     assert too_long(text, WIDTH) == [] and len(opening(text)) <= MOST_LINES
 
 
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_a_published_report_names_its_files_where_they_stand(folder: Path) -> None:
+    """Not where they lay on the machine that made it."""
+    for name in ("summary.md", "report.html"):
+        text = (folder / name).read_text()
+        assert f" in benchmarks/published/{folder.name}: " in text and " in /" not in text
+
+
 def test_a_report_of_every_purpose_opens_with_an_answer_for_each_and_one_command(tmp_path: Path) -> None:
     run = Run(LAWS, (256, 512, 1024, 2048, 4096), 2, 3, NOISE)
     causal = replace(run, laws={name: law for name, law in LAWS.items() if name[1] == "causal"})
