@@ -10,7 +10,8 @@ from torch import Tensor
 from attention.choosing import select
 from attention.inputs import WINDOW, check_number, check_window
 from attention.kernels.feature_maps import FeatureMap
-from attention.kernels.tensors import dense, why_kept
+from attention.kernels.layouts import why_kept
+from attention.kernels.tensors import dense
 from attention.remembered import key_of, recalled, remember
 from attention.state import State
 

@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 KERNELS = "attention.kernels"
 SHARED_BY_KERNELS = {
     "adapting", "autograd", "blocks", "derivatives", "dispatch", "extra_inputs", "feature_maps", "forms",
-    "gates", "native", "references", "registry", "scales", "tensors", "triton_common",
+    "gates", "layouts", "native", "references", "registry", "scales", "tensors", "triton_common",
 }  # fmt: skip
 """Modules beside the rooms of the kernels, which import no room."""
 NEW_ROOM = """

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from attention.kernels.derivatives import Function, NormalisedSums
-from attention.kernels.tensors import unit_stride
+from attention.kernels.layouts import unit_stride
 from attention.torch_internals.transforms import (
     constant_when_compiled,
     fast_apply,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attention.inputs import describe
 from attention.kernels.feature_maps import FeatureMap
 from attention.kernels.forms.linear import step_of
-from attention.kernels.tensors import why_kept
+from attention.kernels.layouts import why_kept
 from attention.modules.cache import KVCache, kept_by, reusable
 from attention.modules.heads import HeadedLayer
 from attention.state import State

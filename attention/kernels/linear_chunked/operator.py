@@ -14,9 +14,10 @@ from attention.costs import Sizes
 from attention.kernels.autograd import differentiable
 from attention.kernels.dispatch import counts_macs, refuse_tangents
 from attention.kernels.feature_maps import get_feature_map
+from attention.kernels.layouts import contiguous_like
 from attention.kernels.linear_chunked.costs import backward_terms, forward_terms
 from attention.kernels.linear_chunked.passes import Pair, Passes, new_states, states_shape
-from attention.kernels.tensors import check_device, check_inputs, check_shape, check_state, contiguous_like
+from attention.kernels.tensors import check_device, check_inputs, check_shape, check_state
 
 NAME = "linear-chunked"
 Three = tuple[Tensor, Tensor, Tensor]

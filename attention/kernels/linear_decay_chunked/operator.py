@@ -16,9 +16,10 @@ from attention.kernels.derivatives import DecayedSums
 from attention.kernels.dispatch import counts_macs, refuse_tangents
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.gates import check_gates
+from attention.kernels.layouts import contiguous_like
 from attention.kernels.linear_decay_chunked.costs import backward_terms, forward_terms
 from attention.kernels.linear_decay_chunked.passes import Inputs, backward, forward, new_states
-from attention.kernels.tensors import check_device, check_inputs, check_shape, contiguous_like
+from attention.kernels.tensors import check_device, check_inputs, check_shape
 
 NAME = "linear-decay-chunked"
 

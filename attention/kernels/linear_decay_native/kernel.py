@@ -7,11 +7,12 @@ from torch import Tensor
 from attention.case import Case
 from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.gates import causal_only, check_causal, check_gates, make_gates
+from attention.kernels.layouts import unit_stride
 from attention.kernels.linear_decay_native.costs import PROGRAM, native_costs
 from attention.kernels.linear_decay_native.operator import NAME, native_differentiable, native_forward
 from attention.kernels.native.library import STORAGE, refusal, wide
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import checked, differentiated, unit_stride
+from attention.kernels.tensors import checked, differentiated
 
 
 @checked(NAME, STORAGE)

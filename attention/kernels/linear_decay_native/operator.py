@@ -14,6 +14,7 @@ from attention.kernels.derivatives import DecayedSums
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.gates import check_gates
+from attention.kernels.layouts import contiguous_like, result_like
 from attention.kernels.linear_decay_native.costs import (
     PROGRAM,
     backward_terms,
@@ -23,14 +24,7 @@ from attention.kernels.linear_decay_native.costs import (
 )
 from attention.kernels.native.library import STORAGE, call, wide
 from attention.kernels.native.plan import row, segments
-from attention.kernels.tensors import (
-    check_device,
-    check_operands,
-    check_rows,
-    check_shape,
-    contiguous_like,
-    result_like,
-)
+from attention.kernels.tensors import check_device, check_operands, check_rows, check_shape
 
 NAME = "linear-decay-native"
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -8,10 +8,11 @@ from torch import Tensor
 from attention.case import Case
 from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.gates import causal_only, check_causal, check_gates, make_gates
+from attention.kernels.layouts import unit_stride
 from attention.kernels.linear_decay_triton.costs import triton_costs
 from attention.kernels.linear_decay_triton.operator import NAME, decay_differentiable, decay_forward
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import checked, differentiated, unit_stride
+from attention.kernels.tensors import checked, differentiated
 from attention.kernels.triton_common.checks import served_precision
 from attention.kernels.triton_common.checks import supports as refusal_of
 

@@ -12,10 +12,11 @@ from attention.costs import times
 from attention.kernels.autograd import Operator, differentiable
 from attention.kernels.derivatives import DecayedSums
 from attention.kernels.dispatch import counts_macs, implements
+from attention.kernels.layouts import contiguous_like
 from attention.kernels.linear_decay_triton.costs import backward_terms, forward_terms
 from attention.kernels.linear_decay_triton.launches import DecayLaunches, State
 from attention.kernels.linear_decay_triton.plan import kept_shapes, sums_dtype
-from attention.kernels.tensors import check_device, check_rows, check_shape, contiguous_like
+from attention.kernels.tensors import check_device, check_rows, check_shape
 from attention.kernels.triton_common.checks import check_call, check_reach
 from attention.kernels.triton_common.plan import Plan, begin_aligned, make_plan, plan_of, scanned
 

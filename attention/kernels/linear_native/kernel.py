@@ -10,6 +10,7 @@ from attention.case import Case
 from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.kernels.forms.costs import of_forms
 from attention.kernels.forms.linear import LinearOptions, attend, begun, step_of
+from attention.kernels.layouts import unit_stride
 from attention.kernels.linear_native.costs import PROGRAM, native_costs
 from attention.kernels.linear_native.operator import (
     native_differentiable,
@@ -20,7 +21,7 @@ from attention.kernels.linear_native.operator import (
 from attention.kernels.linear_native.step import fits, stepped
 from attention.kernels.native.library import STORAGE, refusal
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import checked, differentiated, unit_stride
+from attention.kernels.tensors import checked, differentiated
 from attention.state import State
 
 

@@ -16,6 +16,7 @@ from attention.kernels.derivatives import Function, NormalisedSums, PackedSums
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.forms.masks import check_ends, values_of
+from attention.kernels.layouts import contiguous_like, output_like
 from attention.kernels.linear_native.costs import PROGRAM, backward_terms, forward_terms, scratch_size
 from attention.kernels.native.library import STORAGE, call, wide
 from attention.kernels.native.plan import packed_slots, row, segments, summed
@@ -26,8 +27,6 @@ from attention.kernels.tensors import (
     check_rows,
     check_shape,
     check_state,
-    contiguous_like,
-    output_like,
 )
 
 NAME = "linear-native"

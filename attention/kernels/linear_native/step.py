@@ -13,9 +13,10 @@ from attention.costs import Sizes
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.feature_maps import get_feature_map
 from attention.kernels.forms.costs import step_terms
+from attention.kernels.layouts import output_like, unit_stride
 from attention.kernels.linear_native.costs import PROGRAM
 from attention.kernels.native.library import STORAGE, Addresses, address, prepared_step
-from attention.kernels.tensors import check_operands, check_state, differentiated, output_like, unit_stride
+from attention.kernels.tensors import check_operands, check_state, differentiated
 from attention.state import State
 
 NAME = "linear-native"

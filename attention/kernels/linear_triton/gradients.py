@@ -10,8 +10,8 @@ from torch import Tensor
 
 from attention.kernels.autograd import Operator, differentiable, once_differentiable, refuse
 from attention.kernels.derivatives import Function, NormalisedSums, PackedSums
+from attention.kernels.layouts import unit_stride
 from attention.kernels.linear_triton.operator import triton_forward, triton_gradients
-from attention.kernels.tensors import unit_stride
 from attention.torch_internals.transforms import fast_apply
 
 STATEFUL = "linear-triton with a state"

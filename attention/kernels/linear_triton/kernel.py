@@ -9,6 +9,7 @@ from torch import Tensor
 from attention.kernels.feature_maps import FeatureMap, mapped, mapped_before
 from attention.kernels.forms.costs import of_forms
 from attention.kernels.forms.linear import LinearOptions, attend, by_key_heads, check_step, step_of
+from attention.kernels.layouts import unit_stride
 from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.gradients import triton_differentiable, triton_from_state
 from attention.kernels.linear_triton.operator import triton_forward, triton_inference
@@ -21,7 +22,7 @@ from attention.kernels.linear_triton.step import (
     triton_step_in_place,
 )
 from attention.kernels.registry import register_kernel
-from attention.kernels.tensors import checked, dense, differentiated, unit_stride
+from attention.kernels.tensors import checked, dense, differentiated
 from attention.kernels.triton_common.checks import PRECISION, served_precision, supports
 from attention.state import State
 

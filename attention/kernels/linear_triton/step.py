@@ -12,8 +12,9 @@ from torch.autograd.graph import increment_version
 from attention.costs import Sizes
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.forms.costs import step_terms
+from attention.kernels.layouts import contiguous_output
 from attention.kernels.linear_triton.checks import NAME
-from attention.kernels.tensors import check_shape, contiguous_output
+from attention.kernels.tensors import check_shape
 from attention.kernels.triton_common.card import multiprocessors
 from attention.kernels.triton_common.checks import PRECISION, check_call
 from attention.kernels.triton_common.extents import padded

@@ -17,11 +17,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attention.case import Case, make_inputs
 from attention.kernels.forms.standard import StandardOptions, attend
+from attention.kernels.layouts import apart
 from attention.kernels.registry import register_kernel
 from attention.kernels.scales import with_positive_scale
 from attention.kernels.standard.costs import fused_costs, math_costs, sdpa_costs
 from attention.kernels.standard.fused import core, packed, serves_packed
-from attention.kernels.tensors import apart, check_inputs, checked
+from attention.kernels.tensors import check_inputs, checked
 from attention.torch_internals.transforms import constant_when_compiled, in_forward_mode
 
 

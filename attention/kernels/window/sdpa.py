@@ -9,9 +9,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from attention.inputs import WINDOW
+from attention.kernels.layouts import apart
 from attention.kernels.registry import register_kernel
 from attention.kernels.scales import with_positive_scale
-from attention.kernels.tensors import apart, checked
+from attention.kernels.tensors import checked
 from attention.kernels.window.checks import causal_only, check_options
 from attention.kernels.window.costs import block_size, sdpa_costs
 from attention.torch_internals.transforms import in_forward_mode
