@@ -67,7 +67,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 KERNELS = "attention.kernels"
 SHARED_BY_KERNELS = {
     "adapting", "autograd", "blocks", "derivatives", "dispatch", "extra_inputs", "feature_maps", "forms",
-    "gates", "layouts", "native", "references", "registry", "scales", "tensors", "triton_common",
+    "gates", "gluon_common", "layouts", "native", "references", "registry", "scales", "tensors",
+    "triton_common",
 }  # fmt: skip
 """Modules beside the rooms of the kernels, which import no room."""
 NEW_ROOM = """

@@ -13,7 +13,7 @@ from attention.costs import (
     result_elements,
 )
 from attention.kernels.gates import decay_costs
-from attention.kernels.linear_decay_triton.plan import GROUP, decay_tiles, sums_dtype
+from attention.kernels.linear_decay_triton.plan import GROUP, decay_tiles, output_tiles, sums_dtype
 from attention.kernels.triton_common.plan import Plan, make_plan, scanned
 
 
@@ -29,16 +29,15 @@ def triton_costs(case: Case) -> Costs:
     plan = plan_of_case(case)
     tiles = decay_tiles(plan)
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
-    keys, values = tiles.differentiate, tiles.attend
+    keys, values, output = tiles.differentiate, tiles.attend, output_tiles(plan)
     terms = forward_terms(plan)
-    masked = masked_chunk_scores(n, tiles.C) * (values.blocks * d + dv)
+    masked = masked_chunk_scores(n, output.C) * (output.blocks * d + dv)
     count = plan.segments - 1
     states = count * (d * dv + 1) + (scanned(count, tiles.held) and (count + 1) * d * dv)
     peak = 4 * states + n * sums_dtype(plan).itemsize + result_elements(case) * case.itemsize
     if case.backward:
         terms = add(terms, backward_terms(plan))
-        masked *= 2
-        masked += masked_chunk_scores(n, tiles.C) * 2 * (keys.blocks * dv + d)
+        masked += masked_chunk_scores(n, tiles.C) * ((values.blocks + 2) * d + (2 * keys.blocks + 1) * dv)
         masked += chunk_scores(n, tiles.C) * 2 * d
         groups = -(-n // (GROUP * tiles.C))
         bounds = keys.held * keys.block * keys.blocks * (2 if plan.narrow else 4)
@@ -58,13 +57,12 @@ def plan_of_case(case: Case) -> Plan:
         (case.batch, heads, n, case.value_dim),
         layouts,
         aligned=True,
-        gluon=False,
     )
 
 
 def forward_terms(plan: Plan) -> dict[str, int]:
     """MACs of one head: S of each segment but the last, S of all once more, QK' and AV."""
-    n, d, dv, walk = plan.tokens, plan.key_width, plan.value_width, decay_tiles(plan).attend
+    n, d, dv, walk = plan.tokens, plan.key_width, plan.value_width, output_tiles(plan)
     before, scores = (plan.segments - 1) * plan.segment_tokens, chunk_scores(n, walk.C)
     return {
         "states": (before + n) * d * dv,

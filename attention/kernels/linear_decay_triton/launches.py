@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.linear_decay_triton.plan import GROUP, decay_tiles, sums_dtype
-from attention.kernels.triton_common.extents import Tiles, padded
+from attention.kernels.triton_common.extents import GLUON_WIDTH, Tiles, padded
 from attention.kernels.triton_common.launch import Launch
 from attention.kernels.triton_common.passes import Passes, tile_strides
 from attention.kernels.triton_common.plan import Plan, scanned
@@ -117,6 +117,8 @@ class DecayLaunches(Passes):
         pairs: Pairs | None = None,
     ) -> None:  # fmt: skip
         """The output, of a = q, b = k, c = v; with ``pairs`` dv, of a = k, b = q, c = do."""
+        if self.plan.gluon and pairs is None:
+            return self._attend_in_gluon([a, b, c, out, sums, *state.pointers(sums)], state.switches())
         reverse, unused = pairs is not None, (sums, sums)
         switches = (reverse, *state.switches())
 
@@ -127,7 +129,18 @@ class DecayLaunches(Passes):
             return self._walk("attend", self.plan.segments, t, (t.held, t.block), widths, values)
 
         told = unused if pairs is None else (pairs.bounds, pairs.across)
-        self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums), *told], new)
+        return self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums), *told], new)
+
+    def _attend_in_gluon(self, tensors: list[Tensor], switches: tuple[bool, bool]) -> None:
+        plan = self.plan
+
+        def new() -> Launch:
+            from attention.kernels.linear_decay_triton.gluon import attend
+
+            values = (*self.sizes, *switches, self.phi, plan.key_width != GLUON_WIDTH)
+            return self.in_gluon(attend, plan.all_heads * plan.segments, 4, values)
+
+        self.launch(("attend in gluon", *switches), tensors, new)
 
     def differentiate(
         self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, sums: Tensor, state: State,

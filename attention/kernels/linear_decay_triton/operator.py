@@ -58,7 +58,7 @@ def launches(
     if found is None:
         check_call(NAME, q, k, v, phi, precision)
         layouts = tuple([layout[1:] for layout in alike])
-        plan = make_plan(q.shape, v.shape, layouts, aligned, gluon=False)
+        plan = make_plan(q.shape, v.shape, layouts, aligned)
         check_reach(NAME, plan, layouts)
         found = DecayLaunches(plan, phi, precision)
         _check_others(plan, v, dict(zip(names, others, strict=True)))
@@ -109,7 +109,7 @@ def decay_forward(
 def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, phi: str, precision: str, keep: bool) -> tuple[Tensor, ...]:
     check_call(NAME, q, k, v, phi, precision)
     check_device(NAME, q, g)
-    plan = plan_of(q, k, v, (g,), gluon=False)
+    plan = plan_of(q, k, v, (g,))
     shapes = kept_shapes(plan).values() if keep else [(plan.all_heads, 0)] * 3
     dtypes = (sums_dtype(plan) if keep else torch.float32, torch.float32, torch.float32)
     kept = (q.new_empty(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
@@ -165,12 +165,12 @@ decay_differentiable = differentiable(
 
 
 def _forward_macs(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *_: Any) -> dict[str, int]:
-    plan = plan_of(q, k, v, (g,), gluon=False)
+    plan = plan_of(q, k, v, (g,))
     return times(plan.all_heads, forward_terms(plan))
 
 
 def _backward_macs(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> dict[str, int]:
-    plan = plan_of(q, k, v, (do, *rest[:3]), gluon=False)
+    plan = plan_of(q, k, v, (do, *rest[:3]))
     return times(plan.all_heads, backward_terms(plan))
 
 

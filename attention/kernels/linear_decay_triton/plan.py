@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from attention.kernels.triton_common import card
-from attention.kernels.triton_common.extents import Tiles
+from attention.kernels.triton_common.extents import Tiles, gluon_tiles
 from attention.kernels.triton_common.plan import Plan, scanned
 
 GROUP = 4
@@ -15,7 +16,7 @@ GROUP = 4
 
 
 class DecayTiles(NamedTuple):
-    """Tiles of the passes, all on chunks of the same ``C`` tokens, whose gates are summed once.
+    """Tiles of Triton's passes, all on chunks of the same ``C`` tokens, whose gates are summed once.
 
     ``states`` and ``differentiate`` hold all of Dv and split D, ``attend`` holds all of D and splits Dv.
     """
@@ -33,6 +34,7 @@ class DecayTiles(NamedTuple):
 
 def decay_tiles(plan: Plan) -> DecayTiles:
     """The tiles of a plan: a program of wide heads fills half a multiprocessor with two chunks at once."""
+    plan = replace(plan, gluon=False)
     each = plan.states_tiles(), plan.attend_tiles(), plan.differentiate_tiles()
     C = min(tiles.C for tiles in each)
     states, attend, differentiate = (tiles._replace(C=C) for tiles in each)
@@ -42,6 +44,11 @@ def decay_tiles(plan: Plan) -> DecayTiles:
         # A multiprocessor would wait for its only program: two halves share it.
         differentiate = differentiate._replace(block=32, blocks=-(-plan.key_width // 32))
     return DecayTiles(C, states, attend, differentiate)
+
+
+def output_tiles(plan: Plan) -> Tiles:
+    """The tiles of the pass that makes the output; a chunk of Gluon's is two of Triton's."""
+    return gluon_tiles() if plan.gluon else decay_tiles(plan).attend
 
 
 def sums_dtype(plan: Plan) -> torch.dtype:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attention.kernels.tensors import dtype_name
-from attention.kernels.triton_common.extents import Tiles
+from attention.kernels.triton_common.extents import Tiles, gluon_tiles
 from attention.kernels.triton_common.launch import Launch, Repeat
 from attention.kernels.triton_common.plan import Plan
 from attention.kernels.triton_common.tape import Tape
@@ -86,6 +86,15 @@ class Passes:
         blocks = [[1, 1, t.C, width] for width in widths] if plan.described else []
         programs = parts * t.blocks
         return Launch(kernel, programs, blocks, (*values, *constants), t.num_warps, lasting=plan.aligned)
+
+    def in_gluon(self, kernel: Any, programs: int, moved: int, values: tuple[Any, ...]) -> Launch:
+        """A pass in Gluon in so many ``programs``; descriptors move the first ``moved`` tensors."""
+        from triton.experimental.gluon import language as gl
+
+        tiles = gluon_tiles()
+        blocks = [[1, 1, tiles.C, tiles.held]] * moved
+        layout = gl.NVMMASharedLayout(128, 16, 4)  # of a tile, as a descriptor wants it
+        return Launch(kernel, programs, blocks, values, tiles.num_warps, lasting=True, layout=layout)
 
 
 def tile_strides(tensors: list[Tensor]) -> list[int]:

@@ -29,8 +29,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attention.kernels.linear_triton.gluon.mapping import map_queries_and_keys
-from attention.kernels.linear_triton.gluon.rings import (
+from attention.kernels.gluon_common.rings import (
     async_load,
     async_store,
     barriers,
@@ -38,7 +37,7 @@ from attention.kernels.linear_triton.gluon.rings import (
     new_ring,
     with_ready,
 )
-from attention.kernels.linear_triton.gluon.tiles import (
+from attention.kernels.gluon_common.tiles import (
     NORM,
     PRODUCT,
     TILE,
@@ -48,7 +47,9 @@ from attention.kernels.linear_triton.gluon.tiles import (
     opaque,
     product,
 )
-from attention.kernels.linear_triton.gluon.walk import Sums, gather_state, walk_of
+from attention.kernels.gluon_common.walk import walk_of
+from attention.kernels.linear_triton.gluon.mapping import map_queries_and_keys
+from attention.kernels.linear_triton.gluon.sums import Sums, gather_state
 
 
 @gluon.jit

@@ -27,8 +27,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attention.kernels.linear_triton.gluon.mapping import map_keys
-from attention.kernels.linear_triton.gluon.rings import (
+from attention.kernels.gluon_common.rings import (
     async_load,
     async_store,
     barriers,
@@ -36,7 +35,7 @@ from attention.kernels.linear_triton.gluon.rings import (
     new_ring,
     with_ready,
 )
-from attention.kernels.linear_triton.gluon.tiles import (
+from attention.kernels.gluon_common.tiles import (
     LEFT,
     PRODUCT,
     TILE,
@@ -49,7 +48,9 @@ from attention.kernels.linear_triton.gluon.tiles import (
     product,
     slope,
 )
-from attention.kernels.linear_triton.gluon.walk import Sums, gather_state, walk_of
+from attention.kernels.gluon_common.walk import walk_of
+from attention.kernels.linear_triton.gluon.mapping import map_keys
+from attention.kernels.linear_triton.gluon.sums import Sums, gather_state
 
 
 class Rings(NamedTuple):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attention.kernels.linear_triton.launches import State, Sums
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
-from attention.kernels.triton_common.extents import GLUON_WIDTH, gluon_tiles
+from attention.kernels.triton_common.extents import GLUON_WIDTH
 from attention.kernels.triton_common.launch import Launch
 
 
@@ -83,10 +83,4 @@ class GluonLaunches(TritonLaunches):
 
     def _in_gluon(self, kernel: Any, parts: int, moved: int, values: tuple[Any, ...]) -> Launch:
         """A pass over ``parts`` segments of each head of keys, whose first tensors descriptors move."""
-        from triton.experimental.gluon import language as gl
-
-        tiles = gluon_tiles()
-        blocks = [[1, 1, tiles.C, tiles.held]] * moved
-        layout = gl.NVMMASharedLayout(128, 16, 4)  # of a tile, as a descriptor wants it
-        programs = self.plan.all_key_heads * parts
-        return Launch(kernel, programs, blocks, values, tiles.num_warps, lasting=True, layout=layout)
+        return self.in_gluon(kernel, self.plan.all_key_heads * parts, moved, values)

@@ -12,16 +12,16 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
 
-from attention.kernels.linear_triton.gluon.tiles import (
+from attention.kernels.gluon_common.tiles import (
     QUARTER,
     ROWS,
-    WIDTH,
     features,
     fold,
     load_rows,
+    map_tile,
     two_quarters,
 )
-from attention.kernels.linear_triton.gluon.walk import gather_z
+from attention.kernels.linear_triton.gluon.sums import gather_z
 
 
 @gluon.jit
@@ -37,7 +37,6 @@ def map_queries_and_keys(
         if not CAUSAL:
             z_tile.store(z_sum.to(gl.bfloat16))
     row = gl.arange(0, QUARTER, gl.SliceLayout(1, ROWS))
-    column = gl.arange(0, WIDTH, gl.SliceLayout(0, ROWS))[None, :]
     for i in range(walk.chunks):
         slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
         if CAUSAL:
@@ -60,17 +59,9 @@ def map_queries_and_keys(
             fence_async_shared()
             gl.thread_barrier()
             mbarrier.arrive(keys.ready.index(slot), count=1)
-        # Queries, once loaded: mapped.
-        tile = queries.tiles.index(slot)
+        # Queries, once loaded: mapped. Beyond D keys are mapped to 1.
         mbarrier.wait(queries.full.index(slot), phase)
-        for j in gl.static_range(4):
-            if j % 2 == 0:
-                pair = two_quarters(tile, j // 2)
-            phi = features(pair[j % 2], MAP)
-            if PAD_D and MAP == "elu":
-                # Beyond D keys are mapped to 1.
-                phi = gl.where(column < walk.D, phi, 0.0)
-            tile.slice(j * QUARTER, QUARTER).store(phi)
+        map_tile(queries.tiles.index(slot), walk.D, MAP, PAD_D)
         if CAUSAL and not REVERSE:
             # z, once the products have read that of the chunk before.
             mbarrier.wait(z_empty, (i + 1) & 1)

@@ -13,8 +13,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attention.kernels.linear_triton.gluon.rings import async_load, expect, new_ring
-from attention.kernels.linear_triton.gluon.tiles import (
+from attention.kernels.gluon_common.rings import async_load, expect, new_ring
+from attention.kernels.gluon_common.tiles import (
     LEFT,
     PRODUCT,
     VECTOR,
@@ -23,7 +23,7 @@ from attention.kernels.linear_triton.gluon.tiles import (
     features,
     load_rows,
 )
-from attention.kernels.linear_triton.gluon.walk import walk_of
+from attention.kernels.gluon_common.walk import walk_of
 
 
 @gluon.jit

@@ -76,6 +76,14 @@ def slope(x, MAP: gl.constexpr):
 
 
 @gluon.jit
+def power(x):
+    """2^x, float32; below 1e-38 zero."""
+    return gl.inline_asm_elementwise(
+        "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=True, pack=1
+    )
+
+
+@gluon.jit
 def opaque(x):
     """Value x, hidden from the compiler: addresses and masks that depend on it are computed in each round.
 
@@ -89,6 +97,19 @@ def two_quarters(tile, half: gl.constexpr):
     """Two quarters of a tile's rows, loaded together: what is made of all four does not fit in registers."""
     first: gl.constexpr = 2 * half * QUARTER
     return tile.slice(first, QUARTER).load(ROWS), tile.slice(first + QUARTER, QUARTER).load(ROWS)
+
+
+@gluon.jit
+def map_tile(tile, D, MAP: gl.constexpr, PADDED: gl.constexpr):
+    """Maps a tile in place; beyond D, where it is PADDED, elu's 1 becomes 0."""
+    column = gl.arange(0, WIDTH, gl.SliceLayout(0, ROWS))[None, :]
+    for j in gl.static_range(4):
+        if j % 2 == 0:
+            pair = two_quarters(tile, j // 2)
+        phi = features(pair[j % 2], MAP)
+        if PADDED and MAP == "elu":
+            phi = gl.where(column < D, phi, 0.0)
+        tile.slice(j * QUARTER, QUARTER).store(phi)
 
 
 @gluon.jit

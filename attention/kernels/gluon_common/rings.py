@@ -14,7 +14,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
-from attention.kernels.linear_triton.gluon.tiles import TILE, WIDTH
+from attention.kernels.gluon_common.tiles import TILE, WIDTH
 
 
 class Ring(NamedTuple):

@@ -1,0 +1,1 @@
+"""What kernels in Gluon share: tiles, their rings in shared memory, and the walk of a program."""

@@ -1,0 +1,235 @@
+"""The output in Gluon, for bfloat16 of widths 65 to 128 on a Hopper card.
+
+Triton's own pass cuts a width of 128 into two blocks, whose programs both map the keys and compute the
+scores. Here a program holds all of both widths and has a multiprocessor to itself, as those of linear-triton
+have: half of its warps map the next chunk in place while the other half multiply this one. A chunk is two of
+those whose gates ``cumulate`` sums.
+
+Shared memory of a program, of 232448 bytes that there are: 3 rings x 2 tiles x 32768 + state 32768 + gates
+2048 + barriers and captures = SHARED. Registers of a thread: the mapping warps ask for 56, which leaves the
+multiplying ones (65536 - 256 x 56) / 256 = 200.
+"""
+
+# Types are those of Triton's compiler.
+# mypy: ignore-errors
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from attention.kernels.gluon_common.rings import async_load, async_store, expect, new_ring, with_ready
+from attention.kernels.gluon_common.tiles import (
+    LEFT,
+    PRODUCT,
+    TILE,
+    VECTOR,
+    WIDTH,
+    as_left,
+    map_tile,
+    opaque,
+    power,
+    product,
+)
+from attention.kernels.gluon_common.walk import walk_of
+
+ROW = gl.constexpr(gl.BlockedLayout([1], [32], [8], [0]))
+
+
+class Gates(NamedTuple):
+    """Of each token of a chunk, in shared memory, for chunks in turn.
+
+    ``until``: the sum of the gates up to it, a power of two; ``till_end``: what those behind it keep.
+    """
+
+    until: Any
+    till_end: Any
+
+
+@gluon.jit
+def new_gates(count: gl.constexpr):
+    """Room for the gates of ``count`` chunks."""
+    return Gates(
+        gl.allocate_shared_memory(gl.float32, [count, WIDTH], VECTOR),
+        gl.allocate_shared_memory(gl.float32, [count, WIDTH], VECTOR),
+    )
+
+
+@gluon.jit
+def gates_of(sums, start, N):
+    """``until`` and ``till_end`` of the chunk at ``start``; ``sums`` are those within each half of a chunk.
+
+    Beyond N there are no gates.
+    """
+    HALF: gl.constexpr = WIDTH // 2
+    last = gl.minimum(N - start, WIDTH) - 1
+    row = gl.minimum(gl.arange(0, WIDTH, ROW), last)
+    first_half = gl.load(sums + start + gl.minimum(last, HALF - 1))
+    until = gl.load(sums + start + row) + gl.where(row < HALF, 0.0, first_half)
+    end = gl.load(sums + start + last) + gl.where(last < HALF, 0.0, first_half)
+    return until, power(end - until)
+
+
+@gluon.jit
+def map_chunks(sums, queries, keys, gates, walk, MAP: gl.constexpr, PAD_D: gl.constexpr):
+    """Half of the warps: phi of keys and queries in place, and the gates."""
+    STAGES: gl.constexpr = queries.tiles.shape[0]
+    for i in range(walk.chunks):
+        slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
+        until, till_end = gates_of(sums, start, walk.N)
+        # Keys, once loaded. By then the gates that lay in this slot are read, as are the keys.
+        mbarrier.wait(keys.full.index(slot), phase)
+        gates.until.index(slot).store(until)
+        gates.till_end.index(slot).store(till_end)
+        map_tile(keys.tiles.index(slot), walk.D, MAP, False)
+        # All of these warps have stored, and products see it: the keys and the gates are ready.
+        fence_async_shared()
+        gl.thread_barrier()
+        mbarrier.arrive(keys.ready.index(slot), count=1)
+        # Queries, once loaded. Beyond D keys are mapped to 1.
+        mbarrier.wait(queries.full.index(slot), phase)
+        map_tile(queries.tiles.index(slot), walk.D, MAP, PAD_D)
+        fence_async_shared()
+        gl.thread_barrier()
+        mbarrier.arrive(queries.ready.index(slot), count=1)
+
+
+@gluon.jit
+def multiply(
+    queries, keys, values, out, S, totals, state_ring, gates, walk,
+    SCANNED: gl.constexpr, SUMS: gl.constexpr,
+):  # fmt: skip
+    """Half of the warps: products, and loads into each tile as soon as it is empty."""
+    STAGES: gl.constexpr = queries.tiles.shape[0]
+    state = gather(S, totals, walk, SCANNED, SUMS)
+    # All of these warps have stored the state, and products see it.
+    state_ring.index(0).store(state.to(gl.bfloat16))
+    fence_async_shared()
+    gl.thread_barrier()
+    for i in range(walk.chunks):
+        slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
+        state_tile, query = state_ring.index(opaque(0)), queries.tiles.index(slot)
+        key, value = keys.tiles.index(slot).permute((1, 0)), values.tiles.index(slot)
+
+        # The state after the chunk, of keys weighed by the gates behind them.
+        mbarrier.wait(keys.ready.index(slot), phase)
+        till_end = gates.till_end.index(slot).load(gl.SliceLayout(0, LEFT))[None, :]
+        kept = (key.load(LEFT).to(gl.float32) * till_end).to(gl.bfloat16)
+        chunk = power(gates.until.index(slot).slice(WIDTH - 1, 1).load(gl.SliceLayout(1, PRODUCT)))
+        mbarrier.wait(values.full.index(slot), phase)
+        growing = warpgroup_mma(kept, value, state * chunk[:, None], is_async=True)
+
+        # Scores, once queries are mapped; each weighed by the gates between its tokens.
+        mbarrier.wait(queries.ready.index(slot), phase)
+        scores = product(query, key)
+        state, scores = warpgroup_mma_wait(0, [growing, scores])
+        scores = as_left(weighed(scores, gates.until.index(slot)))
+
+        # The result: from before the chunk, and from within it.
+        since_begin = power(gates.until.index(slot).load(gl.SliceLayout(1, PRODUCT)))
+        result = warpgroup_mma_wait(0, [product(query, state_tile)]) * since_begin[:, None]
+        result = warpgroup_mma(scores, value, result, is_async=True)
+
+        # The copy engine has read the output before this one: its tile is empty and takes a later chunk.
+        tma.store_wait(0)
+        last, far = (i + STAGES - 1) % STAGES, start + (STAGES - 1) * walk.step
+        wanted = (i > 0) & (i + STAGES - 1 < walk.chunks)
+        expect(values, last, wanted)
+        async_load(values, last, walk, far, wanted)
+
+        # In both warpgroups: keys, queries, gates and the state before the chunk are read.
+        gl.thread_barrier()
+        wanted, far = i + STAGES < walk.chunks, start + STAGES * walk.step
+        expect(keys, slot, wanted)
+        expect(queries, slot, wanted)
+        async_load(keys, slot, walk, far, wanted)
+        async_load(queries, slot, walk, far, wanted)
+        state_tile.store(state.to(gl.bfloat16))
+
+        # The last product is done in both warpgroups: its tile is empty and takes the output.
+        result = warpgroup_mma_wait(0, [result])
+        gl.thread_barrier()
+        value.store(result.to(gl.bfloat16))
+        # All of these warps have stored output and state: the copy engine and the next products see it.
+        fence_async_shared()
+        gl.thread_barrier()
+        async_store(out, value, walk, start)
+    # Shared memory stays until the copy engine has read the last output.
+    tma.store_wait(0)
+
+
+@gluon.jit
+def weighed(scores, until):
+    """Scores times what the gates between their tokens keep, zero where a column is later than its row."""
+    row = opaque(gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT)))[:, None]
+    column = gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))[None, :]
+    of_rows, of_columns = until.load(gl.SliceLayout(1, PRODUCT)), until.load(gl.SliceLayout(0, PRODUCT))
+    return gl.where(row >= column, scores * power(of_rows[:, None] - of_columns[None, :]), 0.0)
+
+
+@gluon.jit
+def gather(S, totals, walk, SCANNED: gl.constexpr, SUMS: gl.constexpr):
+    """State ``[D, E]`` before a segment; few sums, [E, D] in memory, are added up here, many SCANNED."""
+    D, E = walk.D, walk.E
+    d = gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT))[:, None]
+    e = gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))[None, :]
+    exists, at = (d < D) & (e < E), e * D + d
+    state = gl.zeros([WIDTH, WIDTH], gl.float32, PRODUCT)
+    if SCANNED:
+        slot = walk.sequence * (walk.summed + 1) + walk.segment
+        state = gl.load(S + slot * D * E + at, mask=exists, other=0.0)
+    elif SUMS:
+        slot = walk.sequence * walk.summed
+        for own in range(slot, slot + walk.segment):
+            state = state * power(gl.load(totals + own))
+            state += gl.load(S + own * D * E + at, mask=exists, other=0.0)
+    return state
+
+
+@gluon.jit
+def attend(
+    a, b, c, out, sums, S, totals, H, N, D, E, segments, segment_tokens,
+    SCANNED: gl.constexpr, SUMS: gl.constexpr, MAP: gl.constexpr, PAD_D: gl.constexpr,
+):  # fmt: skip
+    """out_i = sum_j exp(gates after j to i) (phi(a_i).phi(b_j)) c_j, j <= i. One program a segment.
+
+    An output lies where its values lay until the copy engine has read it.
+    """
+    STAGES: gl.constexpr = 2
+    walk = walk_of(H, N, D, E, segments, segment_tokens, segments - 1, False, 1)
+    sums += walk.sequence * N
+    queries, keys = with_ready(new_ring(a, walk.head, STAGES)), with_ready(new_ring(b, walk.head, STAGES))
+    values, gates = new_ring(c, walk.head, STAGES), new_gates(STAGES)
+    state_ring = gl.allocate_shared_memory(gl.bfloat16, [1, WIDTH, WIDTH], TILE)
+    # All warps and the copy engine see the barriers as they were made.
+    fence_async_shared()
+    gl.thread_barrier()
+
+    # The first chunks.
+    for i in gl.static_range(STAGES):
+        expect(keys, i, i < walk.chunks)
+        expect(values, i, i < walk.chunks)
+        expect(queries, i, i < walk.chunks)
+    for i in gl.static_range(STAGES):
+        start, wanted = walk.begin + i * walk.step, i < walk.chunks
+        async_load(keys, i, walk, start, wanted)
+        async_load(values, i, walk, start, wanted)
+        async_load(queries, i, walk, start, wanted)
+    gl.warp_specialize(
+        [
+            (multiply, (
+                queries, keys, values, out, S, totals, state_ring, gates, walk, SCANNED, SUMS,
+            )),
+            (map_chunks, (sums, queries, keys, gates, walk, MAP, PAD_D)),
+        ],
+        [8],
+        [56],
+    )  # fmt: skip
