@@ -13,7 +13,11 @@ from torch import Tensor
 from attention import Case
 from attention.kernels.linear_decay_triton import linear_decay_triton
 from attention.kernels.linear_decay_triton.costs import plan_of_case, triton_costs
-from attention.kernels.linear_decay_triton.operator import decay_forward, forget_launches
+from attention.kernels.linear_decay_triton.operator import (
+    decay_forward,
+    decay_gradients,
+    forget_launches,
+)
 from attention.kernels.references import TOLERANCES, gradient_error, relative_error
 from attention.kernels.references.decay import decay_reference
 from attention.kernels.triton_common import card as card_at_hand
@@ -88,26 +92,33 @@ def test_decay_in_gluon_equals_the_recurrence_with_gradients_and_repeats_its_bit
 def test_decay_in_gluon_does_not_depend_on_segments_being_added_up_or_scanned(
     card: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    q, k, v, g, _ = (x.detach() for x in inputs(card, (1, 2, 3000, 128), 128))
+    q, k, v, g, do = inputs(card, (1, 2, 3000, 128), 128)
     results = []
     for least, folded in ((4096, 2**17), (128, 2**30), (128, 0)):
         monkeypatch.setattr(triton_plan, "LEAST_TOKENS", least)
         monkeypatch.setattr(triton_plan, "FOLDED", folded)
         forget_launches()
-        results.append(linear_decay_triton(q, k, v, g=g))
-    for other in results[1:]:
-        assert relative_error(other, results[0]) < FORWARD
+        out = linear_decay_triton(q, k, v, g=g)
+        results.append((out, torch.autograd.grad(out, (q, k, v, g), do)))
+    for out, gradients in results[1:]:
+        assert relative_error(out, results[0][0]) < FORWARD
+        assert gradient_error(gradients, results[0][1]) < BACKWARD
 
 
 def test_no_uninitialised_memory_reaches_a_result_of_decay_in_gluon(card: str) -> None:
-    q, k, v, g, _ = (x.detach() for x in inputs(card, (1, 3, 1500, 104), 72))
-    clean = linear_decay_triton(q, k, v, g=g)
+    *x, do = inputs(card, (1, 3, 1500, 104), 72)
+
+    def results() -> list[Tensor]:
+        out = linear_decay_triton(*x[:3], g=x[3])
+        return [out, *torch.autograd.grad(out, x, do)]
+
+    clean = results()
     torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
     try:
-        poisoned = linear_decay_triton(q, k, v, g=g)
+        poisoned = results()
     finally:
         torch.use_deterministic_algorithms(False)
-    assert torch.equal(clean, poisoned)
+    assert all(map(torch.equal, clean, poisoned))
 
 
 def test_a_nan_of_decay_in_gluon_stays_in_its_chunk_and_behind(card: str) -> None:
@@ -135,8 +146,9 @@ def test_the_output_of_decay_in_gluon_computes_scores_once_in_chunks_of_128() ->
     assert short["scores"] == 2 * short["weighted_values"]  # two blocks, each with the scores
 
 
-def test_the_launch_of_decay_in_gluon_gives_its_pass_as_many_arguments_as_that_takes(
-    device: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_launch_of_decay_in_gluon_gives_its_pass_as_many_arguments_as_that_takes(
+    backward: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Launches are recorded instead of started, on a machine without a card."""
     if device == "cuda":
@@ -154,6 +166,11 @@ def test_the_launch_of_decay_in_gluon_gives_its_pass_as_many_arguments_as_that_t
     monkeypatch.setattr(Launch, "first", note)
     forget_launches()
     q, k, v = (torch.zeros(1, 2, 700, 128, dtype=torch.bfloat16) for _ in range(3))
-    decay_forward(q, k, v, torch.zeros(1, 2, 700), "elu", "ieee", False)
+    how = "elu", "ieee"
+    out, *kept = decay_forward(q, k, v, torch.zeros(1, 2, 700), *how, True)
+    if backward:
+        missing.clear()
+        decay_gradients(out, q, k, v, *kept, *how)
     forget_launches()
-    assert missing == {"cumulate": 0, "states": 0, "attend": 0}
+    gates = {"differentiate": 0, "differentiate_gates": 0} if backward else {"cumulate": 0}
+    assert missing == {"states": 0, "attend": 0} | gates

@@ -162,12 +162,13 @@ if hasattr(tma, "async_load"):
 
 tile = f"tensordesc<bf16[1, 1, 128, 128],{gl.NVMMASharedLayout(128, 16, 4)!r}>"
 pointers = "inv", "minus_delta", "S", "z", "S0", "z0", "sums", "totals"
-types = dict.fromkeys(pointers, "*fp32") | {"eps": "fp32"}
+types = dict.fromkeys((*pointers, "across"), "*fp32") | {"bounds": "*bf16", "eps": "fp32"}
 switches = dict(MAP="elu", SCANNED=False, SUMS=True, INITIAL=True, KEEP=True, PAD_D=True, RAGGED=True)
 for kernel, moved, CAUSAL, REVERSE in (
     (states, "x y", True, False),
     (states_back, "x y o", True, False),
     (attend_decay, "a b c out", True, False),
+    (attend_decay, "a b c out", True, True),
     (attend, "a b c out", True, False),
     (attend, "a b c out", True, True),
     (attend, "a b c out", False, True),
@@ -215,7 +216,7 @@ def test_gluon_passes_compile_for_a_hopper_card_within_its_shared_memory(device:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     passes = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
-    assert len(passes) == 9 and all(0 < size <= SHARED_MEMORY and unused == 0 for size, unused in passes)
+    assert len(passes) == 10 and all(0 < size <= SHARED_MEMORY and unused == 0 for size, unused in passes)
 
 
 @pytest.fixture

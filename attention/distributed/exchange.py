@@ -38,6 +38,8 @@ def _sums(rows: Tensor, wanted: Sequence[Sequence[int]]) -> Tensor:
 def _sum(rows: Tensor, wanted: Sequence[int]) -> Tensor:
     if not wanted:
         return torch.zeros_like(rows[0])
+    if len(wanted) == 1:
+        return rows[wanted[0]]
     first, last = wanted[0], wanted[-1] + 1
     # A list of places would be sent to the card, which the host waits for.
     neighbours = last - first == len(wanted)

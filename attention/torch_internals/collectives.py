@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from attention.torch_internals.dispatcher import needs_dispatcher
 from attention.torch_internals.names import private
 
 if TYPE_CHECKING:
@@ -24,22 +25,23 @@ _wait = private("ops._c10d_functional.wait_tensor")
 def gathered(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
     """Begin to gather tensors ``[rows, ...]`` of all ranks, alike in shape.
 
-    The functional collectives are what torch's compiler and its dispatch modes see as operators.
+    Where something observes operators it is a functional collective, which torch's compiler and its dispatch
+    modes see as one; elsewhere torch's own, which takes the host less.
 
     Returns:
         A function that waits for them, ``[ranks * rows, ...]`` in the order of ranks; work enqueued before it
         is called goes on meanwhile.
     """
-    if _gather is not None and _wait is not None:
+    if _gather is not None and _wait is not None and needs_dispatcher(x):
         return partial(_wait, _gather(x, group.size(), group.group_name))
-    found = x.new_empty(group.size() * x.shape[0], *x.shape[1:])
+    found = x.new_empty((group.size() * x.shape[0], *x.shape[1:]))
     work = torch.distributed.all_gather_into_tensor(found, x, group=group, async_op=True)
     return partial(_waited, work, found)
 
 
 def summed_over(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
     """Begin to sum tensors of all ranks; returns a function that waits for the sum: see `gathered`."""
-    if _all_reduce is not None and _wait is not None:
+    if _all_reduce is not None and _wait is not None and needs_dispatcher(x):
         return partial(_wait, _all_reduce(x, "sum", group.group_name))
     found = x.clone()
     work = torch.distributed.all_reduce(found, group=group, async_op=True)

@@ -13,7 +13,7 @@ from attention.costs import (
     result_elements,
 )
 from attention.kernels.gates import decay_costs
-from attention.kernels.linear_decay_triton.plan import GROUP, decay_tiles, output_tiles, sums_dtype
+from attention.kernels.linear_decay_triton.plan import GROUP, attend_tiles, decay_tiles, sums_dtype
 from attention.kernels.triton_common.plan import Plan, make_plan, scanned
 
 
@@ -29,15 +29,16 @@ def triton_costs(case: Case) -> Costs:
     plan = plan_of_case(case)
     tiles = decay_tiles(plan)
     n, d, dv = plan.tokens, plan.key_width, plan.value_width
-    keys, values, output = tiles.differentiate, tiles.attend, output_tiles(plan)
+    keys, values, walk = tiles.differentiate, tiles.attend, attend_tiles(plan)
     terms = forward_terms(plan)
-    masked = masked_chunk_scores(n, output.C) * (output.blocks * d + dv)
+    masked = masked_chunk_scores(n, walk.C) * (walk.blocks * d + dv)
     count = plan.segments - 1
     states = count * (d * dv + 1) + (scanned(count, tiles.held) and (count + 1) * d * dv)
     peak = 4 * states + n * sums_dtype(plan).itemsize + result_elements(case) * case.itemsize
     if case.backward:
         terms = add(terms, backward_terms(plan))
-        masked += masked_chunk_scores(n, tiles.C) * ((values.blocks + 2) * d + (2 * keys.blocks + 1) * dv)
+        masked *= 2
+        masked += masked_chunk_scores(n, tiles.C) * 2 * (keys.blocks * dv + d)
         masked += chunk_scores(n, tiles.C) * 2 * d
         groups = -(-n // (GROUP * tiles.C))
         bounds = keys.held * keys.block * keys.blocks * (2 if plan.narrow else 4)
@@ -62,7 +63,7 @@ def plan_of_case(case: Case) -> Plan:
 
 def forward_terms(plan: Plan) -> dict[str, int]:
     """MACs of one head: S of each segment but the last, S of all once more, QK' and AV."""
-    n, d, dv, walk = plan.tokens, plan.key_width, plan.value_width, output_tiles(plan)
+    n, d, dv, walk = plan.tokens, plan.key_width, plan.value_width, attend_tiles(plan)
     before, scores = (plan.segments - 1) * plan.segment_tokens, chunk_scores(n, walk.C)
     return {
         "states": (before + n) * d * dv,
@@ -75,10 +76,11 @@ def forward_terms(plan: Plan) -> dict[str, int]:
 def backward_terms(plan: Plan) -> dict[str, int]:
     """MACs of one head: the states behind segments; S once and U twice more; scores."""
     n, d, dv, tiles = plan.tokens, plan.key_width, plan.value_width, decay_tiles(plan)
-    scores, first = chunk_scores(n, tiles.C), min(n, plan.segment_tokens)
+    walk, first = attend_tiles(plan), min(n, plan.segment_tokens)
+    of_values, of_keys = chunk_scores(n, walk.C), 2 * chunk_scores(n, tiles.C)
     return {
         "states": (n - first + 3 * n) * d * dv,
         "readout": 3 * n * d * dv,
-        "scores": scores * (tiles.attend.blocks * d + 2 * tiles.differentiate.blocks * dv),
-        "weighted_values": scores * (dv + 4 * d),
+        "scores": of_values * walk.blocks * d + of_keys * tiles.differentiate.blocks * dv,
+        "weighted_values": of_values * dv + of_keys * 2 * d,
     }

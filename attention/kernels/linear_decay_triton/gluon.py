@@ -1,4 +1,4 @@
-"""The output in Gluon, for bfloat16 of widths 65 to 128 on a Hopper card.
+"""The output and dv in Gluon, for bfloat16 of widths 65 to 128 on a Hopper card.
 
 Triton's own pass cuts a width of 128 into two blocks, whose programs both map the keys and compute the
 scores. Here a program holds all of both widths and has a multiprocessor to itself, as those of linear-triton
@@ -47,11 +47,12 @@ ROW = gl.constexpr(gl.BlockedLayout([1], [32], [8], [0]))
 class Gates(NamedTuple):
     """Of each token of a chunk, in shared memory, for chunks in turn.
 
-    ``until``: the sum of the gates up to it, a power of two; ``till_end``: what those behind it keep.
+    ``until``: the sum of the gates up to it, a power of two; ``weights``: what the gates between it and the
+    state after the chunk keep.
     """
 
     until: Any
-    till_end: Any
+    weights: Any
 
 
 @gluon.jit
@@ -64,8 +65,8 @@ def new_gates(count: gl.constexpr):
 
 
 @gluon.jit
-def gates_of(sums, start, N):
-    """``until`` and ``till_end`` of the chunk at ``start``; ``sums`` are those within each half of a chunk.
+def gates_of(sums, start, N, REVERSE: gl.constexpr):
+    """``until`` and ``weights`` of the chunk at ``start``; ``sums`` are those within each half of a chunk.
 
     Beyond N there are no gates.
     """
@@ -75,20 +76,22 @@ def gates_of(sums, start, N):
     first_half = gl.load(sums + start + gl.minimum(last, HALF - 1))
     until = gl.load(sums + start + row) + gl.where(row < HALF, 0.0, first_half)
     end = gl.load(sums + start + last) + gl.where(last < HALF, 0.0, first_half)
-    return until, power(end - until)
+    return until, power(until if REVERSE else end - until)
 
 
 @gluon.jit
-def map_chunks(sums, queries, keys, gates, walk, MAP: gl.constexpr, PAD_D: gl.constexpr):
+def map_chunks(
+    sums, queries, keys, gates, walk, REVERSE: gl.constexpr, MAP: gl.constexpr, PAD_D: gl.constexpr
+):  # fmt: skip
     """Half of the warps: phi of keys and queries in place, and the gates."""
     STAGES: gl.constexpr = queries.tiles.shape[0]
     for i in range(walk.chunks):
         slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
-        until, till_end = gates_of(sums, start, walk.N)
+        until, weights = gates_of(sums, start, walk.N, REVERSE)
         # Keys, once loaded. By then the gates that lay in this slot are read, as are the keys.
         mbarrier.wait(keys.full.index(slot), phase)
         gates.until.index(slot).store(until)
-        gates.till_end.index(slot).store(till_end)
+        gates.weights.index(slot).store(weights)
         map_tile(keys.tiles.index(slot), walk.D, MAP, False)
         # All of these warps have stored, and products see it: the keys and the gates are ready.
         fence_async_shared()
@@ -104,12 +107,12 @@ def map_chunks(sums, queries, keys, gates, walk, MAP: gl.constexpr, PAD_D: gl.co
 
 @gluon.jit
 def multiply(
-    queries, keys, values, out, S, totals, state_ring, gates, walk,
-    SCANNED: gl.constexpr, SUMS: gl.constexpr,
+    queries, keys, values, out, S, totals, state_ring, gates, bounds, across, walk,
+    REVERSE: gl.constexpr, SCANNED: gl.constexpr, SUMS: gl.constexpr, GROUP: gl.constexpr,
 ):  # fmt: skip
     """Half of the warps: products, and loads into each tile as soon as it is empty."""
     STAGES: gl.constexpr = queries.tiles.shape[0]
-    state = gather(S, totals, walk, SCANNED, SUMS)
+    state = gather(S, totals, walk, REVERSE, SCANNED, SUMS)
     # All of these warps have stored the state, and products see it.
     state_ring.index(0).store(state.to(gl.bfloat16))
     fence_async_shared()
@@ -119,23 +122,30 @@ def multiply(
         state_tile, query = state_ring.index(opaque(0)), queries.tiles.index(slot)
         key, value = keys.tiles.index(slot).permute((1, 0)), values.tiles.index(slot)
 
-        # The state after the chunk, of keys weighed by the gates behind them.
+        if REVERSE:
+            following = start + WIDTH
+            if (following % GROUP == 0) & (following < walk.N):
+                multiply_states(bounds, across, state, walk, following // GROUP, gl.cdiv(walk.N, GROUP))
+
+        # The state after the chunk, of keys weighed by the gates in between.
         mbarrier.wait(keys.ready.index(slot), phase)
-        till_end = gates.till_end.index(slot).load(gl.SliceLayout(0, LEFT))[None, :]
-        kept = (key.load(LEFT).to(gl.float32) * till_end).to(gl.bfloat16)
-        chunk = power(gates.until.index(slot).slice(WIDTH - 1, 1).load(gl.SliceLayout(1, PRODUCT)))
+        until = gates.until.index(slot)
+        weights = gates.weights.index(slot).load(gl.SliceLayout(0, LEFT))[None, :]
+        kept = (key.load(LEFT).to(gl.float32) * weights).to(gl.bfloat16)
+        end = until.slice(WIDTH - 1, 1).load(gl.SliceLayout(1, PRODUCT))
         mbarrier.wait(values.full.index(slot), phase)
-        growing = warpgroup_mma(kept, value, state * chunk[:, None], is_async=True)
+        growing = warpgroup_mma(kept, value, state * power(end)[:, None], is_async=True)
 
         # Scores, once queries are mapped; each weighed by the gates between its tokens.
         mbarrier.wait(queries.ready.index(slot), phase)
         scores = product(query, key)
         state, scores = warpgroup_mma_wait(0, [growing, scores])
-        scores = as_left(weighed(scores, gates.until.index(slot)))
+        scores = as_left(weighed(scores, until, REVERSE))
 
         # The result: from before the chunk, and from within it.
-        since_begin = power(gates.until.index(slot).load(gl.SliceLayout(1, PRODUCT)))
-        result = warpgroup_mma_wait(0, [product(query, state_tile)]) * since_begin[:, None]
+        of_rows = until.load(gl.SliceLayout(1, PRODUCT))
+        before = power(end - of_rows if REVERSE else of_rows)
+        result = warpgroup_mma_wait(0, [product(query, state_tile)]) * before[:, None]
         result = warpgroup_mma(scores, value, result, is_async=True)
 
         # The copy engine has read the output before this one: its tile is empty and takes a later chunk.
@@ -167,17 +177,33 @@ def multiply(
 
 
 @gluon.jit
-def weighed(scores, until):
-    """Scores times what the gates between their tokens keep, zero where a column is later than its row."""
+def weighed(scores, until, REVERSE: gl.constexpr):
+    """Scores times what the gates between their tokens keep, zero where no token sees the other."""
     row = opaque(gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT)))[:, None]
     column = gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))[None, :]
-    of_rows, of_columns = until.load(gl.SliceLayout(1, PRODUCT)), until.load(gl.SliceLayout(0, PRODUCT))
-    return gl.where(row >= column, scores * power(of_rows[:, None] - of_columns[None, :]), 0.0)
+    of_rows = until.load(gl.SliceLayout(1, PRODUCT))[:, None]
+    of_columns = until.load(gl.SliceLayout(0, PRODUCT))[None, :]
+    if REVERSE:
+        return gl.where(row <= column, scores * power(of_columns - of_rows), 0.0)
+    else:
+        return gl.where(row >= column, scores * power(of_rows - of_columns), 0.0)
 
 
 @gluon.jit
-def gather(S, totals, walk, SCANNED: gl.constexpr, SUMS: gl.constexpr):
-    """State ``[D, E]`` before a segment; few sums, [E, D] in memory, are added up here, many SCANNED."""
+def multiply_states(bounds, across, state, walk, group, groups):
+    """The products of the state before a group, [E, D] in ``bounds``, and that behind; sums over E."""
+    row = gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT))
+    d, e = row[:, None], gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))[None, :]
+    slot = walk.sequence * groups + group
+    before = gl.load(
+        bounds + slot * (WIDTH * WIDTH) + e * WIDTH + d, mask=(d < walk.D) & (e < walk.E), other=0.0
+    )
+    gl.store(across + slot * WIDTH + row, gl.sum(before.to(gl.float32) * state, 1))
+
+
+@gluon.jit
+def gather(S, totals, walk, REVERSE: gl.constexpr, SCANNED: gl.constexpr, SUMS: gl.constexpr):
+    """State ``[D, E]`` before a segment, in reverse behind it; [E, D] in memory, few sums or many SCANNED."""
     D, E = walk.D, walk.E
     d = gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT))[:, None]
     e = gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))[None, :]
@@ -187,24 +213,28 @@ def gather(S, totals, walk, SCANNED: gl.constexpr, SUMS: gl.constexpr):
         slot = walk.sequence * (walk.summed + 1) + walk.segment
         state = gl.load(S + slot * D * E + at, mask=exists, other=0.0)
     elif SUMS:
-        slot = walk.sequence * walk.summed
-        for own in range(slot, slot + walk.segment):
-            state = state * power(gl.load(totals + own))
-            state += gl.load(S + own * D * E + at, mask=exists, other=0.0)
+        steps = walk.summed - walk.segment if REVERSE else walk.segment
+        for i in range(steps):
+            slot = walk.sequence * walk.summed + (walk.summed - 1 - i if REVERSE else i)
+            state = state * power(gl.load(totals + slot))
+            state += gl.load(S + slot * D * E + at, mask=exists, other=0.0)
     return state
 
 
 @gluon.jit
 def attend(
-    a, b, c, out, sums, S, totals, H, N, D, E, segments, segment_tokens,
-    SCANNED: gl.constexpr, SUMS: gl.constexpr, MAP: gl.constexpr, PAD_D: gl.constexpr,
+    a, b, c, out, sums, S, totals, bounds, across, H, N, D, E, segments, segment_tokens,
+    REVERSE: gl.constexpr, SCANNED: gl.constexpr, SUMS: gl.constexpr, GROUP: gl.constexpr,
+    MAP: gl.constexpr, PAD_D: gl.constexpr,
 ):  # fmt: skip
-    """out_i = sum_j exp(gates after j to i) (phi(a_i).phi(b_j)) c_j, j <= i. One program a segment.
+    """Forward: out_i = sum_j exp(gates after j to i) (phi(a_i).phi(b_j)) c_j, j <= i.
 
-    An output lies where its values lay until the copy engine has read it.
+    In reverse, dv: a = k, b = q, c = do, j >= i; the states before each GROUP of tokens, in ``bounds``, are
+    multiplied with those behind. One program a segment. An output lies where its values lay until the copy
+    engine has read it.
     """
     STAGES: gl.constexpr = 2
-    walk = walk_of(H, N, D, E, segments, segment_tokens, segments - 1, False, 1)
+    walk = walk_of(H, N, D, E, segments, segment_tokens, segments - 1, REVERSE, 1)
     sums += walk.sequence * N
     queries, keys = with_ready(new_ring(a, walk.head, STAGES)), with_ready(new_ring(b, walk.head, STAGES))
     values, gates = new_ring(c, walk.head, STAGES), new_gates(STAGES)
@@ -226,9 +256,10 @@ def attend(
     gl.warp_specialize(
         [
             (multiply, (
-                queries, keys, values, out, S, totals, state_ring, gates, walk, SCANNED, SUMS,
+                queries, keys, values, out, S, totals, state_ring, gates, bounds, across, walk,
+                REVERSE, SCANNED, SUMS, GROUP,
             )),
-            (map_chunks, (sums, queries, keys, gates, walk, MAP, PAD_D)),
+            (map_chunks, (sums, queries, keys, gates, walk, REVERSE, MAP, PAD_D)),
         ],
         [8],
         [56],

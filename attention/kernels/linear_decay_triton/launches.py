@@ -117,30 +117,26 @@ class DecayLaunches(Passes):
         pairs: Pairs | None = None,
     ) -> None:  # fmt: skip
         """The output, of a = q, b = k, c = v; with ``pairs`` dv, of a = k, b = q, c = do."""
-        if self.plan.gluon and pairs is None:
-            return self._attend_in_gluon([a, b, c, out, sums, *state.pointers(sums)], state.switches())
         reverse, unused = pairs is not None, (sums, sums)
         switches = (reverse, *state.switches())
 
         def new() -> Launch:
+            if self.plan.gluon:
+                return self._attend_in_gluon(switches)
             t = self.tiles.attend
             values = (*tile_strides([a, b, c, out]), *self.sizes, *switches, GROUP, *self._padded())
             widths = (t.held, t.held, t.block, t.block)
             return self._walk("attend", self.plan.segments, t, (t.held, t.block), widths, values)
 
         told = unused if pairs is None else (pairs.bounds, pairs.across)
-        return self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums), *told], new)
+        self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums), *told], new)
 
-    def _attend_in_gluon(self, tensors: list[Tensor], switches: tuple[bool, bool]) -> None:
-        plan = self.plan
+    def _attend_in_gluon(self, switches: tuple[bool, bool, bool]) -> Launch:
+        from attention.kernels.linear_decay_triton.gluon import attend
 
-        def new() -> Launch:
-            from attention.kernels.linear_decay_triton.gluon import attend
-
-            values = (*self.sizes, *switches, self.phi, plan.key_width != GLUON_WIDTH)
-            return self.in_gluon(attend, plan.all_heads * plan.segments, 4, values)
-
-        self.launch(("attend in gluon", *switches), tensors, new)
+        plan, group = self.plan, GROUP * self.tiles.C
+        values = (*self.sizes, *switches, group, self.phi, plan.key_width != GLUON_WIDTH)
+        return self.in_gluon(attend, plan.all_heads * plan.segments, 4, values)
 
     def differentiate(
         self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, sums: Tensor, state: State,

@@ -46,8 +46,8 @@ def decay_tiles(plan: Plan) -> DecayTiles:
     return DecayTiles(C, states, attend, differentiate)
 
 
-def output_tiles(plan: Plan) -> Tiles:
-    """The tiles of the pass that makes the output; a chunk of Gluon's is two of Triton's."""
+def attend_tiles(plan: Plan) -> Tiles:
+    """The tiles of the pass that makes the output and dv; a chunk of Gluon's is two of Triton's."""
     return gluon_tiles() if plan.gluon else decay_tiles(plan).attend
 
 

@@ -61,8 +61,6 @@ def forward_shared(
     run = launches(q, k, v, causal, phi, precision, eps=eps, final=True)
     row, *sums = run.taped("shared states", (k, v), _summed)
     reading = exchange(row, backward=False)
-    # What the first pass need not wait for.
-    _announce(q, k, v, [], causal, precision, False, False)
     out = contiguous_output(q, v)
     first = _read(run, reading())
 
@@ -74,6 +72,8 @@ def forward_shared(
         return inv, *(x for x in state[:2] if x is not None)
 
     inv, *sums = run.taped(("shared output", keep, len(first)), (q, k, v, out, *sums, *first), walk)
+    # Last, because the passes wait for the host.
+    _announce(q, k, v, [], causal, precision, False, False)
     return out, (inv, *_pair(first), *_pair(sums))
 
 
@@ -88,8 +88,10 @@ def _read(run: Launches, row: Tensor | None) -> Sequence[Tensor]:
     if row is None:
         return ()
     heads, D, E = run.plan.all_key_heads, run.plan.key_width, run.plan.value_width
-    S, z = row[: heads * D * E].view(heads, D, E), row[heads * D * E :].view(heads, D)
-    return S, z if z.data_ptr() % 16 == 0 else z.clone()
+    begin = row.storage_offset()
+    S = row.as_strided((heads, D, E), (D * E, E, 1), begin)
+    z = row.as_strided((heads, D), (D, 1), begin + heads * D * E)
+    return tuple([x if x.data_ptr() % 16 == 0 else x.clone() for x in (S, z)])
 
 
 def _pair(tensors: Sequence[Tensor]) -> OptionalSums:
@@ -120,7 +122,6 @@ def backward_shared(
     run = launches(q, k, v, causal, phi, precision, final=True, others=others, names=names)
     row, minus_delta, *gradients = run.taped("shared gradients", (q, do, out, inv), _gradients)
     reading = exchange(row, backward=True) if of_keys else None
-    _announce(q, k, v, others, causal, precision, True, of_keys)
     dq = contiguous_like(q)
     rows = inv, minus_delta
 
@@ -131,6 +132,7 @@ def backward_shared(
         return ()
 
     run.taped(("shared dq", len(first)), (do, v, q, k, dq, *rows, *first, *sums), of_queries)
+    _announce(q, k, v, others, causal, precision, True, of_keys)
     if reading is None:
         return dq, None, None
     dk, dv = contiguous_like(k), contiguous_like(v)
