@@ -71,7 +71,7 @@ def a_rank_that_fails_while_states_fly_is_waited_for_half_the_limit() -> None:
     gather = collectives.gathered
     with pytest.MonkeyPatch.context() as patch:
         if ranks.rank == 1:
-            patch.setattr(exchange, "gathered", lambda *given: raises(gather(*given)))
+            patch.setattr(exchange, "gathered", lambda *given, **named: raises(gather(*given, **named)))
         found = measure_one(measurer, ranks, bad, 60)
     assert found == ("failed", "rank 1: ValueError: odd gradients"), found
     assert isinstance(measure_one(measurer, ranks, good, 60), measuring.Measured)

@@ -117,11 +117,11 @@ class StateExchange:
         self._routes = of_prefixes(group.rank(), group.size()) if causal else None
 
     def __call__(self, row: Tensor, *, backward: bool) -> Callable[[], Tensor | None]:
-        """Begin to exchange a row of `as_rows`, or its gradient.
+        """Begin to exchange a row of `as_rows`, or in a ``backward`` its gradient, beside other work.
 
         The function that it returns waits for the sum of the rows that this rank reads, None of none.
         """
-        waiting = (gathered if self._routes else summed_over)(row, self._group)
+        waiting = (gathered if self._routes else summed_over)(row, self._group, beside=backward)
 
         def read() -> Tensor | None:
             found = waiting()

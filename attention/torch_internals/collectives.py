@@ -22,34 +22,40 @@ _all_reduce = private("ops._c10d_functional.all_reduce")
 _wait = private("ops._c10d_functional.wait_tensor")
 
 
-def gathered(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
+def gathered(x: Tensor, group: ProcessGroup, *, beside: bool = False) -> Callable[[], Tensor]:
     """Begin to gather tensors ``[rows, ...]`` of all ranks, alike in shape.
 
     Where something observes operators it is a functional collective, which torch's compiler and its dispatch
     modes see as one; elsewhere torch's own, which takes the host less.
 
+    Args:
+        x: this rank's.
+        group: the ranks, all of which call this.
+        beside: whether work that is enqueued before the result is waited for goes on meanwhile; on a card
+            both streams then wait for one another, which takes longer than a short collective.
+
     Returns:
-        A function that waits for them, ``[ranks * rows, ...]`` in the order of ranks; work enqueued before it
-        is called goes on meanwhile.
+        A function that waits for them, ``[ranks * rows, ...]`` in the order of ranks.
     """
     if _gather is not None and _wait is not None and needs_dispatcher(x):
         return partial(_wait, _gather(x, group.size(), group.group_name))
     found = x.new_empty((group.size() * x.shape[0], *x.shape[1:]))
-    work = torch.distributed.all_gather_into_tensor(found, x, group=group, async_op=True)
+    work = torch.distributed.all_gather_into_tensor(found, x, group=group, async_op=beside)
     return partial(_waited, work, found)
 
 
-def summed_over(x: Tensor, group: ProcessGroup) -> Callable[[], Tensor]:
+def summed_over(x: Tensor, group: ProcessGroup, *, beside: bool = False) -> Callable[[], Tensor]:
     """Begin to sum tensors of all ranks; returns a function that waits for the sum: see `gathered`."""
     if _all_reduce is not None and _wait is not None and needs_dispatcher(x):
         return partial(_wait, _all_reduce(x, "sum", group.group_name))
     found = x.clone()
-    work = torch.distributed.all_reduce(found, group=group, async_op=True)
+    work = torch.distributed.all_reduce(found, group=group, async_op=beside)
     return partial(_waited, work, found)
 
 
 def _waited(work: Any, found: Tensor) -> Tensor:
-    work.wait()
+    if work is not None:
+        work.wait()
     return found
 
 

@@ -90,15 +90,25 @@ class DecayLaunches(Passes):
         summing = gates is not None
 
         def new() -> Launch:
+            if plan.gluon:
+                return self._states_in_gluon(count, reverse)
             t = self.tiles.states
             values = (*tile_strides([x, y]), *self.sizes, count, reverse, summing)
             parts = plan.segments if summing else count
             return self._walk("states", parts, t, (t.block, t.held), (t.block, t.held), values)
 
-        self.launch(("states", reverse), [x, y, sums if gates is None else gates, sums, S, totals], new)
+        given = [] if plan.gluon else [sums if gates is None else gates]
+        self.launch(("states", reverse), [x, y, *given, sums, S, totals], new)
         if not scanned(count, self.tiles.held):
             return State(S, totals, scanned=False)
         return State(self._scan(S, totals, reverse=reverse), totals, scanned=True)
+
+    def _states_in_gluon(self, count: int, reverse: bool) -> Launch:
+        from attention.kernels.linear_decay_triton.gluon.states import states
+
+        plan = self.plan
+        values = (*self.sizes[:4], count, plan.segment_tokens, reverse, self.phi)
+        return self.in_gluon(states, plan.all_heads * count, 2, values)
 
     def _scan(self, S: Tensor, totals: Tensor, *, reverse: bool) -> Tensor:
         plan, width = self.plan, S[0, 0].numel()
@@ -132,7 +142,7 @@ class DecayLaunches(Passes):
         self.launch(("attend", *switches), [a, b, c, out, sums, *state.pointers(sums), *told], new)
 
     def _attend_in_gluon(self, switches: tuple[bool, bool, bool]) -> Launch:
-        from attention.kernels.linear_decay_triton.gluon import attend
+        from attention.kernels.linear_decay_triton.gluon.attend import attend
 
         plan, group = self.plan, GROUP * self.tiles.C
         values = (*self.sizes, *switches, group, self.phi, plan.key_width != GLUON_WIDTH)

@@ -92,7 +92,7 @@ def attend(
             following = chunk.start + C
             if (following % (GROUP * C) == 0) & (following < N):
                 slot = walk.sequence * tl.cdiv(N, GROUP * C) + following // (GROUP * C)
-                place = bounds + slot * (HIGH * WIDE) + e.numbers[:, None] * WIDE + d.numbers[None, :]
+                place = bounds + slot * (HIGH * WIDE) + tiled(e.numbers[:, None], d.numbers[None, :], HIGH)
                 exists = (e.numbers[:, None] < E) & (d.numbers[None, :] < D)
                 products = tl.load(place, mask=exists, other=0.0).to(tl.float32) * state
                 row = across + (slot * BLOCKS + walk.block) * BE
@@ -119,6 +119,15 @@ def attend(
         result = tl.dot(scores, values, result, input_precision=PRECISION)
         state = tl.dot(tl.trans(values), kept, state * power(end), input_precision=PRECISION)
         store_tile(out, result, chunk, e, DESCRIBED, RAGGED, PAD_E)
+
+
+@triton.jit
+def tiled(e, d, HIGH: tl.constexpr):
+    """Where an element of a state ``[HIGH, ...]`` lies in ``bounds``: in tiles of 8 by 8, a column together.
+
+    Threads hold neighbours of rows in one pass and of columns in another; of a tile both read whole lines.
+    """
+    return (d // 8 * (HIGH // 8) + e // 8) * 64 + d % 8 * 8 + e % 8
 
 
 @triton.jit
@@ -155,7 +164,7 @@ def differentiate(
     out = moved(out, out_b, out_h, out_n, walk, DESCRIBED)
     sums += walk.sequence * N
     state = gather(S, totals, walk, segments, d, e, REVERSE, SCANNED, SUMS)
-    place = e.numbers[:, None] * (BD * BLOCKS) + d.numbers[None, :]
+    place = tiled(e.numbers[:, None], d.numbers[None, :], BE)
     heads = tl.num_programs(0) // (segments * BLOCKS)
     lines += (walk.block * heads + walk.sequence) * N
     itself = walk.rows[:, None] == walk.rows[None, :]

@@ -40,8 +40,7 @@ from attention.kernels.gluon_common.tiles import (
     product,
 )
 from attention.kernels.gluon_common.walk import walk_of
-
-ROW = gl.constexpr(gl.BlockedLayout([1], [32], [8], [0]))
+from attention.kernels.linear_decay_triton.gluon.gates import gates_of
 
 
 class Gates(NamedTuple):
@@ -65,21 +64,6 @@ def new_gates(count: gl.constexpr):
 
 
 @gluon.jit
-def gates_of(sums, start, N, REVERSE: gl.constexpr):
-    """``until`` and ``weights`` of the chunk at ``start``; ``sums`` are those within each half of a chunk.
-
-    Beyond N there are no gates.
-    """
-    HALF: gl.constexpr = WIDTH // 2
-    last = gl.minimum(N - start, WIDTH) - 1
-    row = gl.minimum(gl.arange(0, WIDTH, ROW), last)
-    first_half = gl.load(sums + start + gl.minimum(last, HALF - 1))
-    until = gl.load(sums + start + row) + gl.where(row < HALF, 0.0, first_half)
-    end = gl.load(sums + start + last) + gl.where(last < HALF, 0.0, first_half)
-    return until, power(until if REVERSE else end - until)
-
-
-@gluon.jit
 def map_chunks(
     sums, queries, keys, gates, walk, REVERSE: gl.constexpr, MAP: gl.constexpr, PAD_D: gl.constexpr
 ):  # fmt: skip
@@ -87,7 +71,7 @@ def map_chunks(
     STAGES: gl.constexpr = queries.tiles.shape[0]
     for i in range(walk.chunks):
         slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * walk.step
-        until, weights = gates_of(sums, start, walk.N, REVERSE)
+        until, weights, _ = gates_of(sums, start, walk.N, REVERSE)
         # Keys, once loaded. By then the gates that lay in this slot are read, as are the keys.
         mbarrier.wait(keys.full.index(slot), phase)
         gates.until.index(slot).store(until)
@@ -109,6 +93,7 @@ def map_chunks(
 def multiply(
     queries, keys, values, out, S, totals, state_ring, gates, bounds, across, walk,
     REVERSE: gl.constexpr, SCANNED: gl.constexpr, SUMS: gl.constexpr, GROUP: gl.constexpr,
+    PAD_D: gl.constexpr,
 ):  # fmt: skip
     """Half of the warps: products, and loads into each tile as soon as it is empty."""
     STAGES: gl.constexpr = queries.tiles.shape[0]
@@ -125,7 +110,8 @@ def multiply(
         if REVERSE:
             following = start + WIDTH
             if (following % GROUP == 0) & (following < walk.N):
-                multiply_states(bounds, across, state, walk, following // GROUP, gl.cdiv(walk.N, GROUP))
+                group, groups = following // GROUP, gl.cdiv(walk.N, GROUP)
+                multiply_states(bounds, across, state, walk, group, groups, PAD_D)
 
         # The state after the chunk, of keys weighed by the gates in between.
         mbarrier.wait(keys.ready.index(slot), phase)
@@ -190,15 +176,17 @@ def weighed(scores, until, REVERSE: gl.constexpr):
 
 
 @gluon.jit
-def multiply_states(bounds, across, state, walk, group, groups):
-    """The products of the state before a group, [E, D] in ``bounds``, and that behind; sums over E."""
-    row = gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT))
+def multiply_states(bounds, across, state, walk, group, groups, PAD_D: gl.constexpr):
+    """The products of the state before a group, as `tiled` in ``bounds``, and that behind; sums over E."""
+    row = opaque(gl.arange(0, WIDTH, gl.SliceLayout(1, PRODUCT)))
     d, e = row[:, None], gl.arange(0, WIDTH, gl.SliceLayout(0, PRODUCT))[None, :]
     slot = walk.sequence * groups + group
-    before = gl.load(
-        bounds + slot * (WIDTH * WIDTH) + e * WIDTH + d, mask=(d < walk.D) & (e < walk.E), other=0.0
-    )
-    gl.store(across + slot * WIDTH + row, gl.sum(before.to(gl.float32) * state, 1))
+    # The lines of eight columns by eight, of which each is read at once.
+    place = bounds + slot * (WIDTH * WIDTH) + (d // 8 * (WIDTH // 8) + e // 8) * 64 + d % 8 * 8 + e % 8
+    products = gl.load(place).to(gl.float32) * state
+    if PAD_D:
+        products = gl.where(d < walk.D, products, 0.0)
+    gl.store(across + slot * WIDTH + row, gl.sum(products, 1))
 
 
 @gluon.jit
@@ -257,7 +245,7 @@ def attend(
         [
             (multiply, (
                 queries, keys, values, out, S, totals, state_ring, gates, bounds, across, walk,
-                REVERSE, SCANNED, SUMS, GROUP,
+                REVERSE, SCANNED, SUMS, GROUP, PAD_D,
             )),
             (map_chunks, (sums, queries, keys, gates, walk, REVERSE, MAP, PAD_D)),
         ],
