@@ -6,6 +6,7 @@ One collective each way. Its bytes follow from the shape of the state, and not f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -106,13 +107,14 @@ def total_state(own: State, group: ProcessGroup) -> State:
 
 
 class StateExchange:
-    """The exchange of one call, for a kernel that has work to do while states fly.
+    """The exchange of a call, for a kernel that has work to do while states fly.
 
     Its collectives are those of `read_rows` where causal and of `total_state` else, so that ranks with and
     without such a kernel, or without tokens, understand one another.
     """
 
     def __init__(self, group: ProcessGroup, causal: bool) -> None:
+        """See `exchange_of`."""
         self._group = group
         self._routes = of_prefixes(group.rank(), group.size()) if causal else None
 
@@ -131,3 +133,9 @@ class StateExchange:
             return _sum(found, wanted) if wanted else None
 
         return read
+
+
+@lru_cache(maxsize=64)
+def exchange_of(group: ProcessGroup, causal: bool) -> StateExchange:
+    """The exchange of all calls of a group and mode: what a kernel plans for one serves the next."""
+    return StateExchange(group, causal)

@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 _gather = private("ops._c10d_functional.all_gather_into_tensor")
 _all_reduce = private("ops._c10d_functional.all_reduce")
 _wait = private("ops._c10d_functional.wait_tensor")
+_GatherOptions = private("_C._distributed_c10d.AllgatherOptions")
+_SumOptions = private("_C._distributed_c10d.AllreduceOptions")
 
 
 def gathered(x: Tensor, group: ProcessGroup, *, beside: bool = False) -> Callable[[], Tensor]:
     """Begin to gather tensors ``[rows, ...]`` of all ranks, alike in shape.
 
     Where something observes operators it is a functional collective, which torch's compiler and its dispatch
-    modes see as one; elsewhere torch's own, which takes the host less.
+    modes see as one. Elsewhere it is the process group's own, which takes the host less.
 
     Args:
         x: this rank's.
         group: the ranks, all of which call this.
         beside: whether work that is enqueued before the result is waited for goes on meanwhile; on a card
-            both streams then wait for one another, which takes longer than a short collective.
+            two streams then wait for one another, which takes longer than a short collective.
 
     Returns:
         A function that waits for them, ``[ranks * rows, ...]`` in the order of ranks.
@@ -40,7 +42,11 @@ def gathered(x: Tensor, group: ProcessGroup, *, beside: bool = False) -> Callabl
     if _gather is not None and _wait is not None and needs_dispatcher(x):
         return partial(_wait, _gather(x, group.size(), group.group_name))
     found = x.new_empty((group.size() * x.shape[0], *x.shape[1:]))
-    work = torch.distributed.all_gather_into_tensor(found, x, group=group, async_op=beside)
+    gather = getattr(group, "_allgather_base", None)
+    if gather is None or _GatherOptions is None:
+        work = torch.distributed.all_gather_into_tensor(found, x, group=group, async_op=beside)
+    else:
+        work = gather(found, x, _told(_GatherOptions, beside))
     return partial(_waited, work, found)
 
 
@@ -49,8 +55,18 @@ def summed_over(x: Tensor, group: ProcessGroup, *, beside: bool = False) -> Call
     if _all_reduce is not None and _wait is not None and needs_dispatcher(x):
         return partial(_wait, _all_reduce(x, "sum", group.group_name))
     found = x.clone()
-    work = torch.distributed.all_reduce(found, group=group, async_op=beside)
+    if _SumOptions is None:
+        work = torch.distributed.all_reduce(found, group=group, async_op=beside)
+    else:
+        work = group.allreduce([found], _told(_SumOptions, beside))
     return partial(_waited, work, found)
+
+
+def _told(options: Any, beside: bool) -> Any:
+    """The options of a collective: not ``beside`` other work it is a launch in the stream of the caller."""
+    made = options()
+    made.asyncOp = beside
+    return made
 
 
 def _waited(work: Any, found: Tensor) -> Tensor:

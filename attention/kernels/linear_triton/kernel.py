@@ -14,7 +14,7 @@ from attention.kernels.linear_triton.costs import triton_costs
 from attention.kernels.linear_triton.gradients import triton_differentiable, triton_from_state
 from attention.kernels.linear_triton.operator import triton_forward, triton_inference
 from attention.kernels.linear_triton.repeated import repeated_inference, repeated_training
-from attention.kernels.linear_triton.shared import Exchange, linear_triton_shared
+from attention.kernels.linear_triton.shared import Exchange, linear_triton_shared, repeated_shared
 from attention.kernels.linear_triton.step import (
     repeated_step,
     serves_step,
@@ -167,6 +167,16 @@ def _shared(
     return linear_triton_shared(q, k, v, exchange, causal=causal, phi=phi, eps=eps, precision=precision)
 
 
+def _prepared_shared(
+    q: Tensor, k: Tensor, v: Tensor, exchange: Exchange, causal: bool, phi: str, eps: float
+) -> Any:
+    """How a call of ranks on tensors like these is repeated, or None where they need a look."""
+    if not _rows(q, k, v):
+        return None
+    return repeated_shared(q, k, v, exchange, causal, phi, eps, PRECISION[q.dtype])
+
+
+_shared.prepared = _prepared_shared  # type: ignore[attr-defined]
 linear_triton.unchecked.prepared = _prepared  # type: ignore[attr-defined]
 linear_triton.unchecked.shared = _shared  # type: ignore[attr-defined]
 linear_triton_step.prepared = _prepared_step  # type: ignore[attr-defined]

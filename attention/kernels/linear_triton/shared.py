@@ -18,8 +18,10 @@ from attention.kernels.layouts import contiguous_like, contiguous_output, unit_s
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms, of_all_heads
 from attention.kernels.linear_triton.launches import Launches, OptionalSums, State, Sums
 from attention.kernels.linear_triton.planned import launches
+from attention.kernels.tensors import differentiated
 from attention.kernels.triton_common.checks import in_halves
 from attention.kernels.triton_common.plan import plan_of
+from attention.torch_internals.transforms import fast_apply
 
 
 class Exchange(Protocol):
@@ -59,28 +61,34 @@ def forward_shared(
     """The output; to ``keep``, inverse normalisers and the state that was read: S0, z0, and sums S, z."""
     causal, phi, eps, precision = options
     run = launches(q, k, v, causal, phi, precision, eps=eps, final=True)
-    row, *sums = run.taped("shared states", (k, v), _summed)
-    reading = exchange(row, backward=False)
     out = contiguous_output(q, v)
-    first = _read(run, reading())
-
-    def walk(run: Launches, *tensors: Tensor) -> Sequence[Tensor]:
-        q, k, v, out, S, z, *first = tensors
-        state = _joined(run, (S, z), _pair(first), reverse=False)
-        inv = run.buffer(run.plan.tokens if keep else 0)
-        run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
-        return inv, *(x for x in state[:2] if x is not None)
-
-    inv, *sums = run.taped(("shared output", keep, len(first)), (q, k, v, out, *sums, *first), walk)
+    kept = attend_shared(run, q, k, v, out, exchange, keep=keep)
     # Last, because the passes wait for the host.
     _announce(q, k, v, [], causal, precision, False, False)
-    return out, (inv, *_pair(first), *_pair(sums))
+    if not keep:
+        return out, ()
+    inv, *states = kept
+    first = len(states) - 2 if causal else 2
+    return out, (inv, *_pair(states[:first]), *_pair(states[first:]))
 
 
-def _summed(run: Launches, k: Tensor, v: Tensor) -> Sequence[Tensor]:
-    """The sums of all segments: as a row to exchange, and S and z of each."""
-    sums = run.states(k, v, run.plan.summed(final=True), None)
-    return run.total(sums), *sums
+def attend_shared(
+    run: Launches, q: Tensor, k: Tensor, v: Tensor, out: Tensor, exchange: Exchange, *, keep: bool
+) -> Sequence[Tensor]:
+    """Fills ``out``; to ``keep`` inverse normalisers, S and z that others sent, and S and z of segments."""
+
+    def read(row: Tensor) -> Sequence[Tensor]:
+        return _read(run, exchange(row, backward=False)())
+
+    def walk(run: Launches, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Sequence[Tensor]:
+        sums = run.states(k, v, run.plan.summed(final=True), None)
+        first = run.between(read, run.total(sums))
+        state = _joined(run, sums, _pair(first), reverse=False)
+        inv = run.buffer(run.plan.tokens if keep else 0)
+        run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
+        return (inv, *first, *(x for x in state[:2] if x is not None)) if keep else ()
+
+    return run.taped(("shared", exchange, keep), (q, k, v, out), walk)
 
 
 def _read(run: Launches, row: Tensor | None) -> Sequence[Tensor]:
@@ -187,12 +195,34 @@ class Shared(torch.autograd.Function):
         return *found, None, None
 
 
+_apply = fast_apply(Shared)
+
+
+def repeated_shared(
+    q: Tensor, k: Tensor, v: Tensor, exchange: Exchange, causal: bool, phi: str, eps: float, precision: str
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The function of aligned tensors like these, with no look at them."""
+    options = causal, phi, eps, precision
+    run = launches(q, k, v, causal, phi, precision, eps=eps, final=True)
+
+    def inference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = contiguous_output(q, v)
+        attend_shared(run, q, k, v, out, exchange, keep=False)
+        return out
+
+    def training(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out: Tensor = _apply(q, k, v, options, exchange)
+        return out
+
+    return training if differentiated(q, k, v) else inference
+
+
 def linear_triton_shared(
     q: Tensor, k: Tensor, v: Tensor, exchange: Exchange, *, causal: bool, phi: str, eps: float, precision: str
 ) -> Tensor:
     """The output ``[B, Hq, N, Dv]`` of this rank's tokens, of which there is at least one, differentiable."""
     options = causal, phi, eps, precision
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
-        out: Tensor = Shared.apply(q, k, v, options, exchange)  # type: ignore[no-untyped-call]
+    if differentiated(q, k, v):
+        out: Tensor = _apply(q, k, v, options, exchange)
         return out
     return forward_shared(q, k, v, options, exchange, keep=False)[0]

@@ -16,7 +16,7 @@ from attention.kernels.tensors import dtype_name
 from attention.kernels.triton_common.extents import Tiles, gluon_tiles
 from attention.kernels.triton_common.launch import Launch, Repeat
 from attention.kernels.triton_common.plan import Plan
-from attention.kernels.triton_common.tape import Tape
+from attention.kernels.triton_common.tape import Between, Tape
 
 
 class Passes:
@@ -34,9 +34,9 @@ class Passes:
     def taped(
         self, name: Hashable, given: Sequence[Tensor], walk: Callable[..., Sequence[Tensor]]
     ) -> Sequence[Tensor]:
-        """What ``walk(passes, *given)`` returns, which launches passes and makes buffers by them alone.
+        """What ``walk(passes, *given)`` returns, which launches, makes buffers and calls others by them.
 
-        The launches of the first call of this name are made again in later ones.
+        What the first call of this name did is done again in later ones.
         """
         tape = self._tapes.get(name)
         if tape is not None:
@@ -57,6 +57,13 @@ class Passes:
             again(tensors)
         if self._tape is not None:
             self._tape.launch(again, tensors)
+
+    def between(self, function: Between, x: Tensor) -> Sequence[Tensor]:
+        """What ``function(x)`` returns, in the order of the launches before and behind it."""
+        results = function(x)
+        if self._tape is not None:
+            self._tape.between(function, x, results)
+        return results
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """A buffer of this shape."""

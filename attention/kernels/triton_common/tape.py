@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,10 @@ from attention.kernels.triton_common.launch import DirectRepeat, Repeat
 
 ALIGNMENT = 512
 """Bytes at whose multiples torch's allocator begins a tensor, as a pass was compiled for."""
+
+
+Between = Callable[[Tensor], Sequence[Tensor]]
+"""What a call does between two launches, as ranks exchange a tensor: always as many tensors."""
 
 
 class Tape:
@@ -24,26 +28,34 @@ class Tape:
         # A tensor that was given twice is two: in a later call they are others.
         self.given = [x.detach() for x in given]
         self._tensors = list(self.given)
-        self._buffers: list[tuple[torch.Size, torch.dtype, torch.device]] = []
-        self._launches: list[tuple[Repeat, list[int]]] = []
+        # Of each tensor behind the given ones: what it is made of, or None if something in between makes it.
+        self._made: list[tuple[torch.Size, torch.dtype, torch.device] | None] = []
+        self._steps: list[tuple[Repeat | None, Between | None, list[int]]] = []
         self._results: list[int] = []
         self._offsets: list[int | None] | None = None
         self._room = 0
 
     def buffer(self, x: Tensor) -> Tensor:
         """Record a buffer that the call made."""
-        self._buffers.append((x.shape, x.dtype, x.device))
+        self._made.append((x.shape, x.dtype, x.device))
         self._tensors.append(x)
         return x
 
     def launch(self, again: Repeat, tensors: Sequence[Tensor]) -> None:
-        """Record a launch on tensors that are known: given ones, or buffers."""
-        self._launches.append((again, self._places(tensors)))
+        """Record a launch on tensors that are known: given ones, buffers, or made in between."""
+        self._steps.append((again, None, self._places(tensors)))
+
+    def between(self, function: Between, x: Tensor, results: Sequence[Tensor]) -> None:
+        """Record that ``function(x)`` made these results, which begin where a pass can read them."""
+        (place,), first = self._places([x]), len(self._tensors)
+        self._made += [None] * len(results)
+        self._tensors += results
+        self._steps.append((None, function, [place, *range(first, first + len(results))]))
 
     def end(self, results: Sequence[Tensor]) -> None:
         """Record what the call returns, and forget its tensors."""
         self._results = self._places(results)
-        if all(isinstance(again, DirectRepeat) for again, _ in self._launches):
+        if all(again is None or isinstance(again, DirectRepeat) for again, _, _ in self._steps):
             self._share_room()
         self._tensors.clear()
         self.given.clear()
@@ -53,40 +65,54 @@ class Tape:
         results = None if self._offsets is None else self._replay_at_addresses(given, self._offsets)
         if results is not None:
             return results
-        tensors = [*given, *[torch.empty(s, dtype=t, device=d) for s, t, d in self._buffers]]
-        for again, places in self._launches:
-            again([tensors[i] for i in places])
+        tensors = [*given, *[given[0] if one is None else _empty(*one) for one in self._made]]
+        for again, function, places in self._steps:
+            if again is not None:
+                again([tensors[i] for i in places])
+            elif function is not None:
+                for i, x in zip(places[1:], function(tensors[places[0]]), strict=True):
+                    tensors[i] = x
         return [tensors[i] for i in self._results]
 
     def _share_room(self) -> None:
-        """Where buffers begin in one allocation, and None for those that are results."""
+        """Where buffers begin in one allocation, and None for those that are wanted as tensors."""
+        wanted = {*self._results, *[places[0] for again, _, places in self._steps if again is None]}
         self._offsets = []
         for place, x in enumerate(self._tensors[len(self.given) :], start=len(self.given)):
-            if place in self._results:
+            if place in wanted or self._made[place - len(self.given)] is None:
                 self._offsets.append(None)
             else:
                 self._offsets.append(self._room)
                 self._room += -(-x.nbytes // ALIGNMENT) * ALIGNMENT
 
     def _replay_at_addresses(self, given: Sequence[Tensor], offsets: list[int | None]) -> list[Tensor] | None:
-        """Launch on addresses; None where not all was launched, which an observer of launches prevents."""
+        """Launch on addresses; None where an observer of launches prevents the first, and so all."""
         device = given[0].device
         if device.index != torch.cuda.current_device():
             return None
-        addresses, found = [x.data_ptr() for x in given], {}
+        addresses, found = [x.data_ptr() for x in given], dict(enumerate(given))
         room = torch.empty(self._room, dtype=torch.uint8, device=device) if self._room else None
         begin = 0 if room is None else room.data_ptr()
-        for (shape, dtype, _), offset in zip(self._buffers, offsets, strict=True):
-            if offset is None:
-                x = found[len(addresses)] = torch.empty(shape, dtype=dtype, device=device)
-                addresses.append(x.data_ptr())
-            else:
+        for made, offset in zip(self._made, offsets, strict=True):
+            if offset is not None:
                 addresses.append(begin + offset)
-        for again, places in self._launches:
-            if not again.at(device.index, [addresses[i] for i in places]):  # type: ignore[attr-defined]
+            elif made is None:
+                addresses.append(0)
+            else:
+                x = found[len(addresses)] = _empty(*made)
+                addresses.append(x.data_ptr())
+        for again, function, places in self._steps:
+            if function is not None:
+                for i, x in zip(places[1:], function(found[places[0]]), strict=True):
+                    found[i], addresses[i] = x, x.data_ptr()
+            elif not again.at(device.index, [addresses[i] for i in places]):  # type: ignore[union-attr]
                 return None
-        return [found[i] if i in found else given[i] for i in self._results]
+        return [found[i] for i in self._results]
 
     def _places(self, tensors: Sequence[Tensor]) -> list[int]:
         known = {id(x): place for place, x in enumerate(self._tensors)}
         return [known[id(x)] for x in tensors]
+
+
+def _empty(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=device)
