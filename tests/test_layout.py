@@ -23,7 +23,7 @@ from benchmarks.analysis.report.summary import summarise
 from benchmarks.analysis.report.text import sections
 from tests.compared import PLAIN, records, regressed_head
 from tests.concluded import concluded
-from tests.synthetic import Law, Noise, Run, write_together
+from tests.synthetic import Law, Machine, Noise, Run, write_together
 from tests.test_pictures import crowded
 
 ROOT = Path(__file__).parent.parent
@@ -219,3 +219,15 @@ def test_the_width_of_a_command_is_chosen_by_its_option(
         with pytest.raises(SystemExit, match="2"):
             main(words)
         assert "is not a number of columns from 60 to 1000" in capsys.readouterr().err
+
+
+def test_answers_of_a_card_and_a_cpu_keep_their_findings_whole_in_80_columns(tmp_path: Path) -> None:
+    """The one contender is named above them, and a place by no more than tells it from the others."""
+    card = Machine("cuda", "Synthetic Card", clock="device", batch=4)
+    runs = [Run(LAWS, noise=NOISE), Run(LAWS, noise=NOISE, machine=card)]
+    text = as_text(sections(*concluded(write_together(tmp_path / "run.json", runs))))
+    title, *rows = opening(text)
+    assert title.startswith("linear-chunked against standard-sdpa") and ".." not in "".join(rows)
+    for mode, device in product(("causal", "bidirectional"), ("cpu", "cuda")):
+        (row,) = (row for row in rows if row.startswith(f"{mode} forward, {device} "))
+        assert re.search(r" wins from N=\d+ \[\d+, \d+\] +tentative$", row)

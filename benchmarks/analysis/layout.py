@@ -79,6 +79,12 @@ def facts(rows: Sequence[tuple[str, str, str]], screen: Screen, *, cut: bool = F
         yield from (f"{' ' * (first + 2)}{line}" for line in lines[1:])
 
 
+def fits(rows: Sequence[tuple[str, str, str]], width: int) -> bool:
+    """Whether each of these rows of `facts` is a line."""
+    first, second, last = (max((len(row[column]) for row in rows), default=0) for column in range(3))
+    return first + 2 + second + (2 + last if last else 0) <= width
+
+
 def columns(
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],

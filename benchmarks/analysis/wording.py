@@ -210,9 +210,17 @@ PLACE_PARTS: tuple[Callable[[Setting], str], ...] = (
 """The parts of where and with what was measured."""
 
 
-def telling(settings: Sequence[Setting]) -> Callable[[Setting], str]:
-    """Names the place of a setting by the parts in which these settings differ."""
+def telling(settings: Sequence[Setting], beside: Callable[[Setting], str]) -> Callable[[Setting], str]:
+    """Names the place of a setting by as few parts as tell these settings apart, ``beside`` another name."""
+
+    def told(parts: Sequence[Callable[[Setting], str]]) -> int:
+        return len({(beside(one), *(part(one) for part in parts)) for one in settings})
+
     parts = [part for part in PLACE_PARTS if len(set(map(part, settings))) > 1]
+    for part in reversed(parts):
+        fewer = [one for one in parts if one is not part]
+        if told(fewer) == told(parts):
+            parts = fewer
     return lambda setting: " ".join(part(setting) for part in parts)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Verdict
+from benchmarks.analysis.layout import WIDTH, fits
 from benchmarks.analysis.reading.roles import USUAL, Roles, role_words
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary, headline_kernel
@@ -37,9 +38,14 @@ def headline(summary: Summary) -> Section:
     if not answers:
         nothing = "Nothing was compared" if summary.series else "Nothing was measured"
         return Section("What the devices can do" if summary.ceilings else nothing, level=1)
+    verdicts, only = _verdicts(answers, _missing(summary, answers)), ""
+    if not fits(verdicts, WIDTH):
+        # The one contender of all rows is named once, above them.
+        only = _only_contender(answers)
+        verdicts = _verdicts(answers, _missing(summary, answers), named=not only)
     return Section(
-        _title(summary, answers),
-        verdicts=_verdicts(answers, _missing(summary, answers)),
+        _title(summary, answers, only),
+        verdicts=verdicts,
         commands=[command] if command else [],
         level=1,
     )
@@ -49,11 +55,16 @@ def _pairs(answers: Sequence[Answer]) -> list[PairCrossover]:
     return [one.pair for one in answers if one.pair]
 
 
-def _title(summary: Summary, answers: Sequence[Answer]) -> str:
+def _only_contender(answers: Sequence[Answer]) -> str:
+    found = {pair.contender for pair in _pairs(answers)}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _title(summary: Summary, answers: Sequence[Answer], only: str) -> str:
     roles, pairs = summary.roles, [(pair.contender, pair.baseline) for pair in _pairs(answers)]
     usual = roles.against == USUAL.against and role_words(pairs) == ("linear", "standard")
     own = [kernel for kernel in roles.own if any(one.contender == kernel for one in answers)]
-    contenders = wording.listed(own) or ("Linear attention" if usual else "All kernels")
+    contenders = only or wording.listed(own) or ("Linear attention" if usual else "All kernels")
     fastest = "the fastest standard kernel" if usual else f"the fastest of {wording.listed(roles.against)}"
     baselines = list(dict.fromkeys(baseline for _, baseline in pairs))
     if len(baselines) != 1:
@@ -100,31 +111,36 @@ def _missing(summary: Summary, answers: Sequence[Answer]) -> Iterator[Verdict]:
             yield Verdict(kernel, "not measured", "open")
 
 
-def _verdicts(answers: Sequence[Answer], missing: Iterable[Verdict]) -> list[Verdict]:
-    """What is missing, and a line for each answer, or of too many for all places of a mode and purpose."""
-    where = wording.telling([one.setting for one in answers])
+def _verdicts(
+    answers: Sequence[Answer], missing: Iterable[Verdict], *, named: bool = True
+) -> list[Verdict]:  # fmt: skip
+    """What is missing, and a line for each answer, or of too many for all places of a mode and purpose.
+
+    ``named``: whether the findings name the contender.
+    """
+    where = wording.telling([one.setting for one in answers], wording.purpose)
     alone, groups = len(answers) <= MOST_ROWS, dict[tuple[str, str | None], list[Answer]]()
     for one in answers:
         place = where(one.setting) if alone else ""
         name = ", ".join(filter(None, [wording.purpose(one.setting), place]))
         groups.setdefault((name, one.contender if alone else None), []).append(one)
-    rows = [*missing, *(_verdict(name, group) for (name, _), group in groups.items())]
+    rows = [*missing, *(_verdict(name, group, named) for (name, _), group in groups.items())]
     if len(rows) > MOST_ROWS:
         more = len(rows) - MOST_ROWS + 1
         rows[MOST_ROWS - 1 :] = [Verdict("and", f"{more} more answers, which stand in the sections below")]
     return rows
 
 
-def _verdict(name: str, answers: Sequence[Answer]) -> Verdict:
+def _verdict(name: str, answers: Sequence[Answer], named: bool) -> Verdict:
     pairs = _pairs(answers)
     if not pairs:
         missing = "contender" if all(one.contender is None for one in answers) else "baseline"
         return Verdict(name, f"no {missing} was measured", "open")
     kernels = wording.listed(list(dict.fromkeys(pair.contender for pair in pairs)), most=2)
     sure = max((pair.firmness for pair in pairs), key=FIRMNESS.index)
-    if len(pairs) == 1:
-        return Verdict(name, f"{kernels} {_ahead(pairs[0].found)}", sure)
-    return Verdict(name, f"{kernels} {_together([pair.found for pair in pairs])}", sure)
+    several = [pair.found for pair in pairs]
+    finding = _ahead(several[0]) if len(several) == 1 else _together(several)
+    return Verdict(name, f"{kernels} {finding}" if named else finding, sure)
 
 
 def _ahead(found: Crossover) -> str:
