@@ -6,8 +6,8 @@ have: half of its warps map the next chunk in place while the other half multipl
 those whose gates ``cumulate`` sums.
 
 Shared memory of a program, of 232448 bytes that there are: 3 rings x 2 tiles x 32768 + state 32768 + gates
-2048 + barriers and captures = SHARED. Registers of a thread: the mapping warps ask for 56, which leaves the
-multiplying ones (65536 - 256 x 56) / 256 = 200.
+2048 + barriers and captures 248 = 231672. Registers of a thread: the mapping warps ask for 56, which leaves
+the multiplying ones (65536 - 256 x 56) / 256 = 200. Of these ptxas spills 32 bytes, in reverse 96.
 """
 
 # Types are those of Triton's compiler.
