@@ -203,3 +203,18 @@ def triton_passes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
     set_rules(monkeypatch, LEAST_TOKENS=64)
     yield
     forget_every_launch()
+
+
+@pytest.fixture
+def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A card on which the Gluon passes run, however short the sequence."""
+    if device != "cuda":
+        pytest.skip("compiled only, by a test of test_gluon.py")
+    from attention.kernels.triton_common import plan
+    from tests.interpreted import forget_every_launch, set_rules
+
+    if not plan.gluon_serves(128, 128, torch.bfloat16, torch.device(device)):
+        pytest.skip("neither a Hopper card nor a Triton with which they ran")
+    set_rules(monkeypatch, DESCRIBED=0)
+    yield device
+    forget_every_launch()

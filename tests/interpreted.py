@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -33,6 +35,16 @@ def continued(
     found: tuple[Tensor, State]
     found = linear_triton(q, k, v, causal=causal, initial_state=state, return_state=True)
     return found
+
+
+@contextmanager
+def filled_with_nan() -> Iterator[None]:
+    """A block in which torch fills what is allocated with NaN."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def skip_outside_of_the_interpreter(request: pytest.FixtureRequest, *needs_none: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,48 +15,27 @@ from attention.kernels.linear_decay_triton.costs import plan_of_case, triton_cos
 from attention.kernels.linear_decay_triton.operator import (
     decay_forward,
     decay_gradients,
-    forget_launches,
 )
 from attention.kernels.references import TOLERANCES, gradient_error, relative_error
 from attention.kernels.references.decay import decay_reference
 from attention.kernels.triton_common import card as card_at_hand
-from attention.kernels.triton_common import plan as triton_plan
 from attention.kernels.triton_common.launch import Launch, Repeat
+from tests.gates import gates
+from tests.interpreted import filled_with_nan, forget_every_launch, set_rules
 
 FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
 LONG = Case("linear-decay-triton", "causal", 131072, "forward", "cuda", "bfloat16", 1, 16, 128)
-
-
-@pytest.fixture
-def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A card on which the Gluon pass runs, however short the sequence."""
-    if device != "cuda":
-        pytest.skip("compiled only, by a test of test_gluon.py")
-    if not triton_plan.gluon_serves(128, 128, torch.bfloat16, torch.device(device)):
-        pytest.skip("neither a Hopper card nor a Triton with which it ran")
-    monkeypatch.setattr(triton_plan, "DESCRIBED", 0)
-    forget_launches()
-    yield device
-    forget_launches()
 
 
 def inputs(device: str, shape: tuple[int, ...], value_dim: int, gate: str = "mild") -> list[Tensor]:
     """q, k, v and g, which require gradients, and do."""
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(shape[:3], generator=generator)
-    gates = {
-        "mild": torch.nn.functional.logsigmoid(noise) / 16,
-        "none": torch.zeros_like(noise),
-        "strong": torch.full_like(noise, -50.0),
-        "growing": noise.abs() / 50,
-        "mixed": torch.where(noise > 1, -50.0, -noise.abs() / 20),
-        "resets": torch.where(noise > 1.5, -math.inf, -noise.abs() / 20),
-    }
     q, k, v, do = (
         torch.randn(*shape[:3], width, generator=generator).to(device, torch.bfloat16)
         for width in (shape[3], shape[3], value_dim, value_dim)
     )
-    return [x.requires_grad_() for x in (q, k, v, gates[gate].to(device))] + [do]
+    return [x.requires_grad_() for x in (q, k, v, gates(gate, noise).to(device))] + [do]
 
 
 @pytest.mark.parametrize(
@@ -95,9 +73,7 @@ def test_decay_in_gluon_does_not_depend_on_segments_being_added_up_or_scanned(
     q, k, v, g, do = inputs(card, (1, 2, 3000, 128), 128)
     results = []
     for least, folded in ((4096, 2**17), (128, 2**30), (128, 0)):
-        monkeypatch.setattr(triton_plan, "LEAST_TOKENS", least)
-        monkeypatch.setattr(triton_plan, "FOLDED", folded)
-        forget_launches()
+        set_rules(monkeypatch, LEAST_TOKENS=least, FOLDED=folded)
         out = linear_decay_triton(q, k, v, g=g)
         results.append((out, torch.autograd.grad(out, (q, k, v, g), do)))
     for out, gradients in results[1:]:
@@ -113,11 +89,8 @@ def test_no_uninitialised_memory_reaches_a_result_of_decay_in_gluon(card: str) -
         return [out, *torch.autograd.grad(out, x, do)]
 
     clean = results()
-    torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
-    try:
+    with filled_with_nan():
         poisoned = results()
-    finally:
-        torch.use_deterministic_algorithms(False)
     assert all(map(torch.equal, clean, poisoned))
 
 
@@ -155,7 +128,6 @@ def test_a_launch_of_decay_in_gluon_gives_its_pass_as_many_arguments_as_that_tak
         pytest.skip("launched, by the other tests")
     pytest.importorskip("triton.experimental.gluon")
     monkeypatch.setattr(card_at_hand, "has_gluon", lambda device: True)
-    monkeypatch.setattr(triton_plan, "DESCRIBED", 0)
     missing: dict[str, int] = {}
 
     def note(launch: Launch, tensors: list[Tensor]) -> Repeat:
@@ -164,12 +136,12 @@ def test_a_launch_of_decay_in_gluon_gives_its_pass_as_many_arguments_as_that_tak
         return lambda tensors: None
 
     monkeypatch.setattr(Launch, "first", note)
-    forget_launches()
+    set_rules(monkeypatch, DESCRIBED=0)
     q, k, v = (torch.zeros(1, 2, 700, 128, dtype=torch.bfloat16) for _ in range(3))
     out, sums, S, totals = decay_forward(q, k, v, torch.zeros(1, 2, 700), "elu", "ieee", True)
     if backward:
         missing.clear()
         decay_gradients(out, q, k, v, sums, S, totals, "elu", "ieee")
-    forget_launches()
+    forget_every_launch()
     gates = {"differentiate": 0, "differentiate_gates": 0} if backward else {"cumulate": 0}
     assert missing == {"states": 0, "attend": 0} | gates

@@ -26,7 +26,8 @@ from attention.kernels.references import TOLERANCES, gradient_error, linear_refe
 from attention.kernels.references.decay import decay_reference
 from attention.kernels.references.errors import BY_PRECISION
 from attention.kernels.tensors import dtype_name
-from tests.interpreted import set_rules
+from tests.gates import gates
+from tests.interpreted import filled_with_nan, set_rules
 
 ops = torch.ops.attention
 
@@ -43,15 +44,7 @@ def inputs(
     sizes = [(1, heads, tokens, size) for size in (width, width, value_dim)]
     qkv = [torch.randn(size, generator=generator).to(device, dtype) for size in sizes]
     noise = torch.randn(1, heads, tokens, generator=generator)
-    gates = {
-        "mild": torch.nn.functional.logsigmoid(noise) / 16,
-        "none": torch.zeros_like(noise),
-        "strong": torch.full_like(noise, -50.0),
-        "growing": noise.abs() / 50,
-        "mixed": torch.where(noise > 1, -50.0, -noise.abs() / 20),
-        "resets": torch.where(noise > 1.5, -math.inf, -noise.abs() / 20),
-    }
-    return [x.requires_grad_() for x in (*qkv, gates[gate].to(device))]
+    return [x.requires_grad_() for x in (*qkv, gates(gate, noise).to(device))]
 
 
 def errors(x: list[Tensor], *, feature_map: str = "elu") -> tuple[float, float, float]:
@@ -180,11 +173,8 @@ def test_no_uninitialised_memory_reaches_a_result_of_linear_decay_triton_and_bit
     for folded in (2**17, 0):
         set_rules(monkeypatch, FOLDED=folded)
         clean = results()
-        torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
-        try:
+        with filled_with_nan():
             poisoned = results()
-        finally:
-            torch.use_deterministic_algorithms(False)
         assert all(map(torch.equal, poisoned, clean))
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,19 +34,6 @@ FORWARD, BACKWARD = TOLERANCES[torch.bfloat16]
 SHARED_MEMORY = 227 * 1024
 """Bytes of shared memory for one program on a Hopper card."""
 LONG = Case("linear-triton", "causal", 131072, "forward", "cuda", "bfloat16", 1, 16, 128)
-
-
-@pytest.fixture
-def card(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A card on which the Gluon passes run, however short the sequence."""
-    if device != "cuda":
-        pytest.skip("compiled only, by the test that does so")
-    if not triton_plan.gluon_serves(128, 128, torch.bfloat16, torch.device(device)):
-        pytest.skip("neither a Hopper card nor a Triton with which they ran")
-    monkeypatch.setattr(triton_plan, "DESCRIBED", 0)
-    forget_launches()
-    yield device
-    forget_launches()
 
 
 def inputs(device: str, shape: tuple[int, ...], value_dim: int) -> list[Tensor]:

@@ -36,6 +36,7 @@ from attention.kernels.triton_common.checks import supports
 from tests.interpreted import (
     INTERPRETED,
     continued,
+    filled_with_nan,
     inputs,
     set_rules,
 )
@@ -124,11 +125,8 @@ def test_no_uninitialised_memory_reaches_a_result_of_linear_triton(mode: str, de
         return [out, other, *state, *torch.autograd.grad(loss, (q, k, v))]
 
     clean = results()
-    torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
-    try:
+    with filled_with_nan():
         poisoned = results()
-    finally:
-        torch.use_deterministic_algorithms(False)
     assert all(map(torch.equal, poisoned, clean))
 
 

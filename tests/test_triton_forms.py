@@ -22,7 +22,7 @@ from attention.kernels.linear_triton.planned import launches
 from attention.kernels.linear_triton.step import MOST_ROWS, serves_step
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
 from attention.profiler import count_flops
-from tests.interpreted import continued, set_rules
+from tests.interpreted import continued, filled_with_nan, set_rules
 
 ENDS = [0, 0, 3, 40, 41, 120, 120, 150, 150]
 """Sequences of none, of one and of many tokens; one reaches over three segments, and one ends with one."""
@@ -191,11 +191,8 @@ def test_no_uninitialised_memory_reaches_a_result_of_packed_sequences_and_bits_r
         return [out, *torch.autograd.grad(out.sum(), x)]
 
     clean = results()
-    torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
-    try:
+    with filled_with_nan():
         poisoned = results()
-    finally:
-        torch.use_deterministic_algorithms(False)
     assert all(map(torch.equal, poisoned, clean))
 
 
