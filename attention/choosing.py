@@ -16,6 +16,7 @@ from attention.inputs import (
     Like,
     autocast_like_sdpa,
     check_likes,
+    describe,
     refuse_kinds,
     refuse_options,
 )
@@ -41,7 +42,12 @@ def explain(case: Case) -> None:
 
     Only the family of ``case.kernel`` matters: ``Case("linear-auto", "causal", 4096, device="cuda")``, or
     ``"linear-decay-auto"``.
+
+    Raises:
+        TypeError: something else than a case.
     """
+    if not isinstance(case, Case):
+        raise TypeError(f"explain takes a Case, as Case('linear-auto', 'causal', 4096); got {describe(case)}")
     chosen, family = choose(case), _family(case)
     for backend in _candidates(case):
         name = f"{family}-{backend}"
