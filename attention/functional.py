@@ -8,11 +8,11 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from attention.choosing import select
+from attention.fast_path import key_of, recalled, remember
 from attention.inputs import WINDOW, check_number, check_window
 from attention.kernels.feature_maps import FeatureMap
 from attention.kernels.layouts import why_kept
 from attention.kernels.tensors import dense
-from attention.remembered import key_of, recalled, remember
 from attention.state import State
 
 

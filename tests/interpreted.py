@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from attention.fast_path import forget_calls
 from attention.kernels.linear_decay_triton import operator as decay
-from attention.kernels.linear_triton import planned as linear
+from attention.kernels.linear_triton import plan_cache as linear
 from attention.kernels.linear_triton import step
 from attention.kernels.linear_triton.kernel import linear_triton
 from attention.kernels.triton_common import plan
-from attention.remembered import forget_calls
 from attention.state import State
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

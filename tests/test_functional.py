@@ -208,5 +208,7 @@ def test_explain_names_the_kernel_that_auto_takes_and_the_kernels_passed_over(
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("not linear-triton: ")
     assert second == "linear-chunked: the fastest measured on cuda that serves the case"
-    with pytest.raises(TypeError, match=r"^explain takes a Case, as Case\('linear-auto', .*\); got an object of type str"):
+    with pytest.raises(
+        TypeError, match=r"^explain takes a Case, as Case\('linear-auto', .*\); got an object of type str"
+    ):
         attention.explain("linear-auto")  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from attention.kernels.linear_triton.operator import (
     triton_forward,
     triton_gradients,
 )
-from attention.kernels.linear_triton.planned import forget_launches, launches
+from attention.kernels.linear_triton.plan_cache import forget_launches, launches
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
 from attention.kernels.triton_common import card as card_at_hand
 from attention.kernels.triton_common import plan as triton_plan

@@ -26,7 +26,7 @@ from attention.kernels.linear_triton.operator import (
     triton_gradients,
     triton_inference,
 )
-from attention.kernels.linear_triton.planned import forget_launches, launches
+from attention.kernels.linear_triton.plan_cache import forget_launches, launches
 from attention.kernels.linear_triton.triton.launches import TritonLaunches
 from attention.kernels.triton_common import card, plan
 from attention.kernels.triton_common.launch import Launch, Repeat

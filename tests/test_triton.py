@@ -318,7 +318,7 @@ def test_all_tests_of_kernels_in_triton_pass_in_the_interpreter(
             "test_triton.py",
             "test_triton_forms.py",
             "test_triton_range.py",
-            "test_triton_repeated.py",
+            "test_fast_path.py",
             "test_decay_triton.py",
         )
     ]

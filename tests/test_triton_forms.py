@@ -18,7 +18,7 @@ from attention import State, linear_attention_step
 from attention.case import MODES
 from attention.kernels.linear_explicit import linear_explicit
 from attention.kernels.linear_triton.kernel import linear_triton, linear_triton_step
-from attention.kernels.linear_triton.planned import launches
+from attention.kernels.linear_triton.plan_cache import launches
 from attention.kernels.linear_triton.step import MOST_ROWS, serves_step
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
 from attention.profiler import count_flops

@@ -24,9 +24,9 @@ from attention.distributed.exchange import (
 )
 from attention.distributed.routes import Piece, cut, of_packed, of_prefixes, read, sent
 from attention.distributed.tensors import distributed_kind, gathered_layout, local_parts
+from attention.fast_path import key_of, recalled, remember
 from attention.inputs import check_number
 from attention.kernels.feature_maps import FeatureMap, mapped_before
-from attention.remembered import key_of, recalled, remember
 from attention.state import State
 
 Pass = Callable[..., Any]

@@ -11,9 +11,9 @@ from attention.kernels.forms.costs import of_forms
 from attention.kernels.forms.linear import LinearOptions, attend, by_key_heads, check_step, step_of
 from attention.kernels.layouts import unit_stride
 from attention.kernels.linear_triton.costs import triton_costs
+from attention.kernels.linear_triton.fast_path import repeated_inference, repeated_training
 from attention.kernels.linear_triton.gradients import triton_differentiable, triton_from_state
 from attention.kernels.linear_triton.operator import triton_forward, triton_inference
-from attention.kernels.linear_triton.repeated import repeated_inference, repeated_training
 from attention.kernels.linear_triton.shared import Exchange, linear_triton_shared, repeated_shared
 from attention.kernels.linear_triton.step import (
     repeated_step,

@@ -13,7 +13,7 @@ from attention.kernels.layouts import contiguous_like, contiguous_output
 from attention.kernels.linear_triton.checks import NAME, check_packed, check_pairs
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms, of_all_heads
 from attention.kernels.linear_triton.launches import Launches, OptionalSums, State
-from attention.kernels.linear_triton.planned import launches
+from attention.kernels.linear_triton.plan_cache import launches
 from attention.kernels.tensors import check_device, check_shape
 from attention.kernels.triton_common.checks import check_call, in_halves
 from attention.kernels.triton_common.plan import plan_of

@@ -17,7 +17,7 @@ from attention.kernels.dispatch import announces_macs
 from attention.kernels.layouts import contiguous_like, contiguous_output, unit_stride
 from attention.kernels.linear_triton.costs import backward_terms, forward_terms, of_all_heads
 from attention.kernels.linear_triton.launches import Launches, OptionalSums, State, Sums
-from attention.kernels.linear_triton.planned import launches
+from attention.kernels.linear_triton.plan_cache import launches
 from attention.kernels.tensors import differentiated
 from attention.kernels.triton_common.checks import in_halves
 from attention.kernels.triton_common.plan import plan_of

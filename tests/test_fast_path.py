@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention import State, linear_attention, linear_attention_step, remembered
+from attention import State, fast_path, linear_attention, linear_attention_step
 from attention.case import MODES
 from attention.kernels.linear_triton.kernel import linear_triton
 from attention.kernels.references import TOLERANCES, gradient_error, linear_reference, relative_error
@@ -42,12 +42,12 @@ def test_a_call_after_one_of_the_same_tensor_thrice_takes_its_own_three(mode: st
 def test_a_remembered_call_equals_the_first_and_refuses_what_the_first_would(
     mode: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remembered, "DEVICES", [device])
+    monkeypatch.setattr(fast_path, "DEVICES", [device])
     attend = partial(linear_attention, causal=mode == "causal", backend="triton")
     for seed in range(3):
         q, k, v = (torch.roll(x.detach(), seed, 2) for x in inputs(device))
         assert relative_error(attend(q, k, v), linear_reference(q, k, v, causal=mode == "causal")) < 1e-5
-        assert len(remembered._CALLS) == 1
+        assert len(fast_path._CALLS) == 1
     before = attend(q, k, v)
     assert torch.equal(attend(q.mT.contiguous().mT, k, v), before)
     for misfit in (q.double(), q.expand(2, -1, -1, -1), q.to_sparse(), None):
@@ -61,7 +61,7 @@ def test_a_remembered_call_equals_the_first_and_refuses_what_the_first_would(
 def test_a_remembered_call_has_the_first_and_second_gradients_of_the_recurrence(
     mode: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remembered, "DEVICES", [device])
+    monkeypatch.setattr(fast_path, "DEVICES", [device])
     x = inputs(device)
 
     def gradients(out: Tensor) -> tuple[Tensor, ...]:
@@ -73,14 +73,14 @@ def test_a_remembered_call_has_the_first_and_second_gradients_of_the_recurrence(
     for _ in range(3):
         out = linear_attention(*x, causal=mode == "causal", backend="triton")
         assert gradient_error(gradients(out), expected) < TOLERANCES[torch.float32][1]
-    assert len(remembered._CALLS) == 1
+    assert len(fast_path._CALLS) == 1
 
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_remembered_steps_equal_a_prefill(
     in_place: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remembered, "DEVICES", [device])
+    monkeypatch.setattr(fast_path, "DEVICES", [device])
     q, k, v = (each.detach() for each in inputs(device))
 
     def token(t: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,7 +94,7 @@ def test_remembered_steps_equal_a_prefill(
         out, state = take(*token(t), state)
         assert (state.S is before.S) == in_place
         assert relative_error(out, expected[:, :, t : t + 1]) < 1e-5
-    assert len(remembered._CALLS) == 1
+    assert len(fast_path._CALLS) == 1
     version = state.S._version
     take(*token(0), state)
     assert state.S._version == version + in_place

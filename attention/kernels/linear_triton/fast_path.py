@@ -13,7 +13,7 @@ from attention.kernels.layouts import contiguous_output, unit_stride
 from attention.kernels.linear_triton.gradients import triton_differentiable
 from attention.kernels.linear_triton.launches import Launches
 from attention.kernels.linear_triton.operator import KEPT, gradients_of_all, infer, keep_for_backward
-from attention.kernels.linear_triton.planned import launches
+from attention.kernels.linear_triton.plan_cache import launches
 from attention.torch_internals.dispatcher import needs_dispatcher
 from attention.torch_internals.transforms import fast_apply, transformed
 
