@@ -13,13 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analysis.document import as_text
 from benchmarks.analysis.layout import LEAST_WIDTH, MOST_WIDTH, WIDTH, Screen
 from benchmarks.analysis.reading.fields import InputError
-from benchmarks.analysis.reading.records import load
-from benchmarks.analysis.report.headline import headline
-from benchmarks.analysis.report.summary import summarise
-from benchmarks.noise_store import known_run_effect
 from benchmarks.survival.writing import write
 
 DISPLAYS = ("columns", "sort", "group-by", "name", "time-unit", "compare", "histogram", "cprofile", "verbose")
@@ -47,6 +42,13 @@ def answer(document: Mapping[str, Any], file: Path | None, shown: Screen) -> str
         shown: Where the lines are shown.
     """
     try:
+        # A session that says no answer, as a worker or one that only collects, spares their second or two.
+        from benchmarks.analysis.document import as_text
+        from benchmarks.analysis.reading.records import load
+        from benchmarks.analysis.report.headline import headline
+        from benchmarks.analysis.report.summary import summarise
+        from benchmarks.noise_store import known_run_effect
+
         # What overflows, and what libraries warn of, is not of this run.
         with np.errstate(all="ignore"), warnings.catch_warnings(), TemporaryDirectory() as folder:
             warnings.simplefilter("ignore")

@@ -66,8 +66,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_configure() -> None:
-    """Hide xdist from sessions that tests start, in which pytest-benchmark would otherwise not measure."""
+    """Hide xdist from sessions that tests start, in which pytest-benchmark would otherwise not measure.
+
+    They need no hypothesis either, which its plugin imports for half a second at their ends.
+    """
     os.environ.pop("PYTEST_XDIST_WORKER", None)
+    os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:hypothesispytest".strip()
 
 
 @pytest.hookimpl(tryfirst=True)
