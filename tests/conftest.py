@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -22,6 +18,7 @@ from attention.kernels.references import errors
 from attention.kernels.registry import CLAIMS
 from benchmarks.grid import serves
 from benchmarks.options import chosen, chosen_devices
+from tests.interpreter import quicker
 
 # Assertions of these helpers show the values that they compared, as those of tests do.
 pytest.register_assert_rewrite("tests.stand_ins", "tests.textbook")
@@ -70,6 +67,7 @@ def pytest_configure() -> None:
 
     They need no hypothesis either, which its plugin imports for half a second at their ends.
     """
+    gc.disable()  # while tests are collected: hardly anything of what that makes is garbage
     os.environ.pop("PYTEST_XDIST_WORKER", None)
     os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:hypothesispytest".strip()
 
@@ -90,6 +88,7 @@ def pytest_collection_finish() -> None:
     """Leave what was imported and collected, half a million objects, out of all searches for garbage."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
@@ -143,48 +142,8 @@ def oracle_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def quicker_interpreter() -> Iterator[None]:
-    """Spares Triton's interpreter most of what is not arithmetic.
-
-    At each call of a function, in a launch too, it looks through Triton's language for builtins, to replace
-    all those that it has not replaced yet. It lists all of NumPy's types for each one that it asks for. It
-    also computes each 32-bit sum and product again in 64 bits, to find one that overflows; that of a few
-    hundred tokens does not. Kernels for a card are compiled without this.
-    """
-    if os.environ.get("TRITON_INTERPRET") != "1":
-        yield
-        return
-    from triton.language.core import is_builtin
-    from triton.runtime import interpreter
-
-    names: dict[Any, list[str]] = {}
-    languages: dict[str, list[Any]] = {}
-    types: dict[str, Any] = {}
-    replace_all, type_of = interpreter._patch_lang, interpreter._get_np_dtype
-
-    def getmembers(of: Any) -> list[tuple[str, Any]]:
-        if of not in names:
-            names[of] = [name for name, member in inspect.getmembers(of) if is_builtin(member)]
-        return [(name, getattr(of, name)) for name in names[of]]
-
-    def replace_once(function: Any) -> Any:
-        if function.__module__ not in languages:
-            seen = function.__globals__.values()
-            languages[function.__module__] = [x for x in (interpreter.tl, interpreter.tl.core) if x in seen]
-        left = any(is_builtin(language.load) for language in languages[function.__module__])
-        return replace_all(function) if left else interpreter._LangPatchScope()
-
-    def known_type_of(element: Any) -> Any:
-        scalar = element.scalar.name
-        if scalar not in types:
-            types[scalar] = type_of(element)
-        return types[scalar]
-
-    unchecked = replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "inspect", SimpleNamespace(**{**vars(inspect), "getmembers": getmembers}))
-        patch.setattr(interpreter, "_patch_lang", replace_once)
-        patch.setattr(interpreter, "_get_np_dtype", known_type_of)
-        patch.setattr(interpreter.interpreter_builder, "options", unchecked)
+    """Triton's interpreter spares most of what is not arithmetic."""
+    with quicker():
         yield
 
 

@@ -39,7 +39,8 @@ WINDOWS = (1, 2, 7, 64, 65, 129, 300, 1000)
 
 
 def inputs_of(seq_len: int, dtype: str, device: str, phase: str = "forward", **shape: int) -> list[Tensor]:
-    sizes: dict[str, Any] = {"batch": 2, "heads": 2, "head_dim": 16} | shape
+    # Equal numbers, as of heads and batches, are one to torch's compiler, which compiles others once more.
+    sizes: dict[str, Any] = {"batch": 2, "heads": 3, "head_dim": 16} | shape
     return list(make_inputs(Case("window-sdpa", "causal", seq_len, phase, device, dtype, **sizes)))
 
 
@@ -126,7 +127,7 @@ def test_strides_do_not_change_a_window(backend: str, device: str) -> None:
 
 def test_window_flex_equals_the_oracle_at_many_lengths_and_windows_in_one_process(device: str) -> None:
     """More shapes than torch compiles of one function: no one is refused, and few are compiled."""
-    for seq_len in (1, 2, 100, 127, 128, 129, 200, 255, 256, 257, 400, 600, 777):
+    for seq_len in (1, 100, 2, 127, 128, 129, 200, 255, 256, 257, 400, 600, 777):
         for window in (1, 100, 128, 129, 500):
             inputs = inputs_of(seq_len, "float32", device)
             out = window_attention(*inputs, window=window, backend="flex")
