@@ -35,9 +35,11 @@ ONE_BY_ONE = (
 )  # fmt: skip
 """Options of a user who looks at single tests."""
 LONGEST = (
-    "test_triton.py", "test_hostile.py", "test_costs.py", "test_wall_clock.py", "test_benchmarks.py",
+    "test_triton.py", "test_window.py", "test_hostile.py", "test_costs.py", "test_wall_clock.py",
+    "test_benchmarks.py",
     # The longest of the slow ones.
-    "test_sanitizers.py", "test_bends.py", "test_decisions.py", "test_workflow.py", "test_walkthroughs.py",
+    "test_killed.py", "test_readme_commands.py", "test_limits.py", "test_sanitizers.py", "test_bends.py",
+    "test_decisions.py", "test_workflow.py", "test_walkthroughs.py",
 )  # fmt: skip
 """Files that begin first, so that none of them ends alone."""
 
