@@ -49,24 +49,24 @@ def test_whatever_a_kernel_raises_is_booked_as_what_it_is_and_the_run_goes_on(tm
 
 @pytest.mark.slow
 def test_a_case_that_never_ends_is_stopped_and_the_run_goes_on(tmp_path: Path) -> None:
-    document, text = measure(["sleeps"], tmp_path / "out.json", "--case-timeout=10", exit_code=1)
+    document, text = measure(["sleeps"], tmp_path / "out.json", "--case-timeout=5", exit_code=1)
     found = failures(document)
-    assert found["linear-sleeps", 64] == ("failed", "no end within 10 s, the limit of --case-timeout")
+    assert found["linear-sleeps", 64] == ("failed", "no end within 5 s, the limit of --case-timeout")
     assert len(found) == 1
-    assert "no end within 10 s" in text
+    assert "no end within 5 s" in text
 
 
 @pytest.mark.slow
 def test_isolated_a_crash_costs_its_case_and_the_times_are_taken_as_ever(tmp_path: Path) -> None:
     names = ("segfaults", "vanishes", "hangs")
-    document, text = measure(names, tmp_path / "out.json", "--isolate", "--case-timeout=10", exit_code=1)
+    document, text = measure(names, tmp_path / "out.json", "--isolate", "--case-timeout=5", exit_code=1)
     found = failures(document)
     assert {key: reason for key, (_, reason) in found.items()} == {
         ("linear-segfaults", 64): "the process that measured it ended with SIGSEGV",
         ("linear-vanishes", 64): "the process that measured it ended with exit code 0",
-        ("linear-hangs", 64): "no end within 10 s, nor when asked to end",
+        ("linear-hangs", 64): "no end within 5 s, nor when asked to end",
         # What is longer would take longer still.
-        ("linear-hangs", 128): "predicted to take 20.0 s a round, the limit is 2 s",
+        ("linear-hangs", 128): "predicted to take 10.0 s a round, the limit is 2 s",
     }
     measured = rows(document)
     assert len(measured) == 2 * (2 * len(names) + 2)
