@@ -39,7 +39,7 @@ LONGEST = (
     "test_benchmarks.py",
     # The longest of the slow ones.
     "test_killed.py", "test_readme_commands.py", "test_limits.py", "test_sanitizers.py", "test_bends.py",
-    "test_decisions.py", "test_workflow.py", "test_walkthroughs.py",
+    "test_decisions.py", "test_coverage.py", "test_workflow.py", "test_walkthroughs.py",
 )  # fmt: skip
 """Files that begin first, so that none of them ends alone."""
 
