@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
@@ -16,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 import attention
+from attention import fast_path
 from attention.distributed import linear_attention
 from attention.kernels.references import linear_reference
 from attention.kernels.references.errors import TOLERANCES, gradient_error, relative_error
@@ -110,11 +113,15 @@ def without_private_names_the_public_collectives_do_the_same() -> None:
     for causal in (True, False):
         mine = [x[:, :, here] for x in inputs(dtype=torch.float32)]
         ours = partial(linear_attention, causal=causal)
-        private = with_gradients(ours, *mine)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(collectives, "_wait", None)
-            public = with_gradients(ours, *mine)
-        assert all(torch.equal(a, b) for a, b in zip(private, public, strict=True))
+        found = [with_gradients(ours, *mine)]
+        for names in (("_GatherOptions", "_SumOptions"), ("_group_of_name",), ("_wait",)):
+            with pytest.MonkeyPatch.context() as patch:
+                for name in names:
+                    patch.setattr(collectives, name, None)
+                found.append(with_gradients(ours, *mine))
+                with Counting():  # where operators are observed
+                    found.append(with_gradients(ours, *mine))
+        assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
 def a_single_rank_is_the_plain_operator() -> None:
@@ -235,6 +242,26 @@ def misfits_are_refused_before_anything_is_sent() -> None:
     refuses("or none of them", cut, k, v)
 
 
+def a_destroyed_group_is_refused_and_let_go(backend: str = "auto") -> None:
+    """What was planned for its calls keeps none of its threads and files."""
+    x = [one[:, :, :50].contiguous() for one in inputs(1, torch.float32)[:3]]
+    group = dist.new_group()
+    let_go = weakref.ref(group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast_path, "DEVICES", ["cpu"])
+        for causal in (True, False):
+            for _ in range(3):
+                linear_attention(*x, group=group, causal=causal, backend=backend)
+        assert len(fast_path._CALLS) == (2 if backend == "triton" else 0)
+        dist.destroy_process_group(group)
+        with pytest.raises(RuntimeError, match="process group"):
+            linear_attention(*x, group=group, causal=True, backend=backend)
+    del group
+    gc.collect()
+    assert let_go() is None
+    fast_path.forget_calls()
+
+
 def refuses(words: str, *tensors: Any, **options: Any) -> None:
     """The call is refused in a sentence that holds these words."""
     try:
@@ -283,6 +310,7 @@ CHECKS: dict[str, Callable[[], None]] = {
             calls_without_their_exchange_return_at_once,
             torch_cuts_sequences_as_its_context_parallelism_does,
             misfits_are_refused_before_anything_is_sent,
+            a_destroyed_group_is_refused_and_let_go,
         )
     },
     **FAILURES,  # in one group, whose start takes seconds
@@ -324,4 +352,5 @@ INTERPRETED: dict[str, Callable[[], None]] = {
     for check in (interpreted, frozen_keys_and_values, flops_are_counted)
     for causal in (True, False)
 }
+INTERPRETED["a_destroyed_group"] = partial(a_destroyed_group_is_refused_and_let_go, "triton")
 """Run with TRITON_INTERPRET=1."""

@@ -44,13 +44,8 @@ def indirect(function: Callable[..., Tensor]) -> Repeat:
     return lambda tensors: direct(tensors)
 
 
-def recorded(made: Callable[..., Any], calls: list[str]) -> Tape:
+def recorded(made: Callable[..., Any]) -> Tape:
     """A tape of y = 2 x; then r, s = y + 1, y + 2 in between; then out = r s. Results are y and s."""
-
-    def between(y: Tensor) -> Sequence[Tensor]:
-        calls.append("between")
-        return y + 1, y + 2
-
     tape = Tape((torch.ones(NUMBERS), torch.empty(NUMBERS)))
     x, out = tape.given
     unused, y = (tape.buffer(torch.empty(NUMBERS)) for _ in range(2))
@@ -59,8 +54,8 @@ def recorded(made: Callable[..., Any], calls: list[str]) -> Tape:
     tape.launch(twice, [x, unused])
     twice([x, y])
     tape.launch(twice, [x, y])
-    r, s = between(y)
-    tape.between(between, y, (r, s))
+    r, s = y + 1, y + 2
+    tape.between(y, (r, s))
     times([r, s, out])
     tape.launch(times, [r, s, out])
     tape.end([y, s])
@@ -72,17 +67,14 @@ def test_a_tape_does_again_what_stood_between_its_launches(
     made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)  # as the index of a CPU
-    calls: list[str] = []
-    tape = recorded(made, calls)
-    results = []
-    for x in (torch.arange(3.0), torch.tensor([-1.0, 5.0, 0.5])):
+    tape, results = recorded(made), []
+    for x, more in ((torch.arange(3.0), 1.0), (torch.tensor([-1.0, 5.0, 0.5]), 7.0)):
         out = torch.full((NUMBERS,), torch.nan)
-        y, s = tape.replay((x, out))
-        results.append((y, s))
-        assert torch.equal(out, (2 * x + 1) * (2 * x + 2))
-    assert calls == ["between"] * 3
-    for (y, s), x in zip(results, (torch.arange(3.0), torch.tensor([-1.0, 5.0, 0.5])), strict=True):
-        assert torch.equal(y, 2 * x) and torch.equal(s, 2 * x + 2)  # results of each call are its own
+        y, s = tape.replay((x, out), lambda y, more=more: (y + more, y + 2 * more))  # type: ignore[misc]
+        results.append((x, more, y, s))
+        assert torch.equal(out, (2 * x + more) * (2 * x + 2 * more))
+    for x, more, y, s in results:  # those of each call are its own
+        assert torch.equal(y, 2 * x) and torch.equal(s, 2 * x + 2 * more)
 
 
 def test_where_no_launch_is_made_on_addresses_nothing_in_between_happens_twice(
@@ -90,8 +82,11 @@ def test_where_no_launch_is_made_on_addresses_nothing_in_between_happens_twice(
 ) -> None:
     """A second collective would wait for ranks that make one."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
-    calls: list[str] = []
-    tape = recorded(lambda function: Direct(function, launches=False), calls)
-    out = torch.empty(NUMBERS)
-    tape.replay((torch.ones(NUMBERS), out))
-    assert calls == ["between"] * 2 and torch.equal(out, torch.full((NUMBERS,), 12.0))
+    calls, out = [], torch.empty(NUMBERS)
+
+    def between(y: Tensor) -> Sequence[Tensor]:
+        calls.append(y)
+        return y + 1, y + 2
+
+    recorded(lambda function: Direct(function, launches=False)).replay((torch.ones(NUMBERS), out), between)
+    assert len(calls) == 1 and torch.equal(out, torch.full((NUMBERS,), 12.0))

@@ -6,7 +6,6 @@ One collective each way. Its bytes follow from the shape of the state, and not f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -114,9 +113,10 @@ class StateExchange:
     """
 
     def __init__(self, group: ProcessGroup, causal: bool) -> None:
-        """See `exchange_of`."""
+        """Nothing is exchanged yet."""
         self._group = group
         self._routes = of_prefixes(group.rank(), group.size()) if causal else None
+        self.first = self._routes is not None and not self._routes.sources[0]
 
     def __call__(self, row: Tensor, *, backward: bool) -> Callable[[], Tensor | None]:
         """Begin to exchange a row of `as_rows`, or in a ``backward`` its gradient, beside other work.
@@ -133,9 +133,3 @@ class StateExchange:
             return _sum(found, wanted) if wanted else None
 
         return read
-
-
-@lru_cache(maxsize=64)
-def exchange_of(group: ProcessGroup, causal: bool) -> StateExchange:
-    """The exchange of all calls of a group and mode: what a kernel plans for one serves the next."""
-    return StateExchange(group, causal)

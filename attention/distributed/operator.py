@@ -16,9 +16,9 @@ from attention import functional
 from attention.choosing import select
 from attention.distributed.checks import check_lengths, check_packed, chosen_group
 from attention.distributed.exchange import (
+    StateExchange,
     Tied,
     as_state,
-    exchange_of,
     read_rows,
     total_state,
 )
@@ -104,9 +104,9 @@ def linear_attention(
     group = chosen_group(mesh, group)
     key = None
     if cu_seqlens is None and parts is None:
-        key = key_of(backend, (q, k, v), causal, feature_map, eps, str(id(group)))
-        if (again := recalled(key)) is not None:
-            repeated: Tensor = again(q, k, v)
+        key = key_of(backend, (q, k, v), causal, feature_map, eps, "of ranks")
+        if (again := recalled(key)) is not None and group.size() > 1:
+            repeated: Tensor = again(q, k, v, StateExchange(group, causal))
             return repeated
     if type(eps) is not float or not 0 <= eps < inf:
         eps = check_number("eps", eps, least=0)
@@ -124,10 +124,9 @@ def linear_attention(
         check_lengths(q, k, causal, parts)
         shared = getattr(function, "shared", None)  # a kernel's own form, which no compiler sees into
         if shared and q.numel() and v.numel() and not torch.compiler.is_compiling():
-            exchange = exchange_of(group, causal)  # which keeps the group, so that its id is no other's
-            out = shared(q, k, v, exchange, causal=causal, phi=phi, eps=eps)
+            out = shared(q, k, v, StateExchange(group, causal), causal=causal, phi=phi, eps=eps)
             if phi == feature_map:
-                remember(key, shared, q, k, v, exchange, causal, phi, eps)
+                remember(key, shared, q, k, v, causal, phi, eps)
         else:
             out = (_causal if causal else _bidirectional)(attend, q, k, v, group)
     return out if out.dtype is dtype else out.to(dtype)

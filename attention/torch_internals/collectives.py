@@ -22,6 +22,7 @@ _all_reduce = private("ops._c10d_functional.all_reduce")
 _wait = private("ops._c10d_functional.wait_tensor")
 _GatherOptions = private("_C._distributed_c10d.AllgatherOptions")
 _SumOptions = private("_C._distributed_c10d.AllreduceOptions")
+_group_of_name = private("_C._distributed_c10d._resolve_process_group")
 
 
 def gathered(x: Tensor, group: ProcessGroup, *, beside: bool = False) -> Callable[[], Tensor]:
@@ -38,9 +39,13 @@ def gathered(x: Tensor, group: ProcessGroup, *, beside: bool = False) -> Callabl
 
     Returns:
         A function that waits for them, ``[ranks * rows, ...]`` in the order of ranks.
+
+    Raises:
+        RuntimeError: the group was destroyed.
     """
     if _gather is not None and _wait is not None and needs_dispatcher(x):
         return partial(_wait, _gather(x, group.size(), group.group_name))
+    _refuse_destroyed(group)
     found = x.new_empty((group.size() * x.shape[0], *x.shape[1:]))
     gather = getattr(group, "_allgather_base", None)
     if gather is None or _GatherOptions is None:
@@ -54,12 +59,19 @@ def summed_over(x: Tensor, group: ProcessGroup, *, beside: bool = False) -> Call
     """Begin to sum tensors of all ranks; returns a function that waits for the sum: see `gathered`."""
     if _all_reduce is not None and _wait is not None and needs_dispatcher(x):
         return partial(_wait, _all_reduce(x, "sum", group.group_name))
+    _refuse_destroyed(group)
     found = x.clone()
     if _SumOptions is None:
         work = torch.distributed.all_reduce(found, group=group, async_op=beside)
     else:
         work = group.allreduce([found], _told(_SumOptions, beside))
     return partial(_waited, work, found)
+
+
+def _refuse_destroyed(group: ProcessGroup) -> None:
+    """Refuse a group that torch knows no more: its own collectives would work on for a while."""
+    if _group_of_name is not None:
+        _group_of_name(group.group_name)
 
 
 def _told(options: Any, beside: bool) -> Any:

@@ -167,13 +167,9 @@ def _shared(
     return linear_triton_shared(q, k, v, exchange, causal=causal, phi=phi, eps=eps, precision=precision)
 
 
-def _prepared_shared(
-    q: Tensor, k: Tensor, v: Tensor, exchange: Exchange, causal: bool, phi: str, eps: float
-) -> Any:
+def _prepared_shared(q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float) -> Any:
     """How a call of ranks on tensors like these is repeated, or None where they need a look."""
-    if not _rows(q, k, v):
-        return None
-    return repeated_shared(q, k, v, exchange, causal, phi, eps, PRECISION[q.dtype])
+    return repeated_shared(q, k, v, causal, phi, eps, PRECISION[q.dtype]) if _rows(q, k, v) else None
 
 
 _shared.prepared = _prepared_shared  # type: ignore[attr-defined]

@@ -29,7 +29,10 @@ class Exchange(Protocol):
 
     The function that it returns waits, and gives the row, ``[n]``, of the sums that this rank reads: causal
     those over the ranks before, in a backward behind, and None of no ranks; else those over all ranks.
+    ``first``: whether there are none before.
     """
+
+    first: bool
 
     def __call__(self, row: Tensor, *, backward: bool) -> Callable[[], Tensor | None]: ...
 
@@ -82,13 +85,13 @@ def attend_shared(
 
     def walk(run: Launches, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Sequence[Tensor]:
         sums = run.states(k, v, run.plan.summed(final=True), None)
-        first = run.between(read, run.total(sums))
+        first = run.between(run.total(sums))
         state = _joined(run, sums, _pair(first), reverse=False)
         inv = run.buffer(run.plan.tokens if keep else 0)
         run.attend(q, k, v, out, inv, state, reverse=False, keep=keep)
         return (inv, *first, *(x for x in state[:2] if x is not None)) if keep else ()
 
-    return run.taped(("shared", exchange, keep), (q, k, v, out), walk)
+    return run.taped(("shared", exchange.first, keep), (q, k, v, out), walk, read)
 
 
 def _read(run: Launches, row: Tensor | None) -> Sequence[Tensor]:
@@ -199,18 +202,18 @@ _apply = fast_apply(Shared)
 
 
 def repeated_shared(
-    q: Tensor, k: Tensor, v: Tensor, exchange: Exchange, causal: bool, phi: str, eps: float, precision: str
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The function of aligned tensors like these, with no look at them."""
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, phi: str, eps: float, precision: str
+) -> Callable[[Tensor, Tensor, Tensor, Exchange], Tensor]:
+    """The function of aligned tensors like these and of an exchange, with no look at them."""
     options = causal, phi, eps, precision
     run = launches(q, k, v, causal, phi, precision, eps=eps, final=True)
 
-    def inference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def inference(q: Tensor, k: Tensor, v: Tensor, exchange: Exchange) -> Tensor:
         out = contiguous_output(q, v)
         attend_shared(run, q, k, v, out, exchange, keep=False)
         return out
 
-    def training(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def training(q: Tensor, k: Tensor, v: Tensor, exchange: Exchange) -> Tensor:
         out: Tensor = _apply(q, k, v, options, exchange)
         return out
 

@@ -16,7 +16,7 @@ from attention.kernels.tensors import dtype_name
 from attention.kernels.triton_common.extents import Tiles, gluon_tiles
 from attention.kernels.triton_common.launch import Launch, Repeat
 from attention.kernels.triton_common.plan import Plan
-from attention.kernels.triton_common.tape import Between, Tape
+from attention.kernels.triton_common.tape import Between, Tape, nothing
 
 
 class Passes:
@@ -30,19 +30,26 @@ class Passes:
         self._compiled: dict[tuple[Any, ...], Repeat] = {}
         self._tapes: dict[Hashable, Tape] = {}
         self._tape: Tape | None = None
+        self._between: Between = nothing
 
     def taped(
-        self, name: Hashable, given: Sequence[Tensor], walk: Callable[..., Sequence[Tensor]]
+        self,
+        name: Hashable,
+        given: Sequence[Tensor],
+        walk: Callable[..., Sequence[Tensor]],
+        between: Between = nothing,
     ) -> Sequence[Tensor]:
-        """What ``walk(passes, *given)`` returns, which launches, makes buffers and calls others by them.
+        """What ``walk(passes, *given)`` returns, which launches and makes buffers by them alone.
 
-        What the first call of this name did is done again in later ones.
+        What the first call of this name did is done again in later ones, but for what each does ``between``
+        two launches.
         """
         tape = self._tapes.get(name)
         if tape is not None:
-            return tape.replay(given)
+            return tape.replay(given, between)
         recorder = copy(self)  # another thread may record, too
         recorder._tape = tape = Tape(given)
+        recorder._between = between
         results = walk(recorder, *tape.given)
         tape.end(results)
         self._tapes[name] = tape
@@ -58,11 +65,11 @@ class Passes:
         if self._tape is not None:
             self._tape.launch(again, tensors)
 
-    def between(self, function: Between, x: Tensor) -> Sequence[Tensor]:
-        """What ``function(x)`` returns, in the order of the launches before and behind it."""
-        results = function(x)
+    def between(self, x: Tensor) -> Sequence[Tensor]:
+        """What this call does with a tensor, in the order of the launches before and behind it."""
+        results = self._between(x)
         if self._tape is not None:
-            self._tape.between(function, x, results)
+            self._tape.between(x, results)
         return results
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

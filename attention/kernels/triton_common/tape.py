@@ -14,7 +14,7 @@ ALIGNMENT = 512
 
 
 Between = Callable[[Tensor], Sequence[Tensor]]
-"""What a call does between two launches, as ranks exchange a tensor: always as many tensors."""
+"""What a call does with a tensor between two launches, as ranks exchange it: always as many tensors."""
 
 
 class Tape:
@@ -30,7 +30,8 @@ class Tape:
         self._tensors = list(self.given)
         # Of each tensor behind the given ones: what it is made of, or None if something in between makes it.
         self._made: list[tuple[torch.Size, torch.dtype, torch.device] | None] = []
-        self._steps: list[tuple[Repeat | None, Between | None, list[int]]] = []
+        # A launch and its tensors; or None, the tensor that something in between takes, and those it makes.
+        self._steps: list[tuple[Repeat | None, list[int]]] = []
         self._results: list[int] = []
         self._offsets: list[int | None] | None = None
         self._room = 0
@@ -43,40 +44,41 @@ class Tape:
 
     def launch(self, again: Repeat, tensors: Sequence[Tensor]) -> None:
         """Record a launch on tensors that are known: given ones, buffers, or made in between."""
-        self._steps.append((again, None, self._places(tensors)))
+        self._steps.append((again, self._places(tensors)))
 
-    def between(self, function: Between, x: Tensor, results: Sequence[Tensor]) -> None:
-        """Record that ``function(x)`` made these results, which begin where a pass can read them."""
+    def between(self, x: Tensor, results: Sequence[Tensor]) -> None:
+        """Record that these results were made of x, which begin where a pass can read them."""
         (place,), first = self._places([x]), len(self._tensors)
         self._made += [None] * len(results)
         self._tensors += results
-        self._steps.append((None, function, [place, *range(first, first + len(results))]))
+        self._steps.append((None, [place, *range(first, first + len(results))]))
 
     def end(self, results: Sequence[Tensor]) -> None:
         """Record what the call returns, and forget its tensors."""
         self._results = self._places(results)
-        if all(again is None or isinstance(again, DirectRepeat) for again, _, _ in self._steps):
+        if all(again is None or isinstance(again, DirectRepeat) for again, _ in self._steps):
             self._share_room()
         self._tensors.clear()
         self.given.clear()
 
-    def replay(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """The results of the same launches on other tensors."""
-        results = None if self._offsets is None else self._replay_at_addresses(given, self._offsets)
+    def replay(self, given: Sequence[Tensor], between: Between) -> list[Tensor]:
+        """The results of the same launches on other tensors, and of this call's own ``between``."""
+        offsets = self._offsets
+        results = None if offsets is None else self._replay_at_addresses(given, between, offsets)
         if results is not None:
             return results
         tensors = [*given, *[given[0] if one is None else _empty(*one) for one in self._made]]
-        for again, function, places in self._steps:
+        for again, places in self._steps:
             if again is not None:
                 again([tensors[i] for i in places])
-            elif function is not None:
-                for i, x in zip(places[1:], function(tensors[places[0]]), strict=True):
-                    tensors[i] = x
+                continue
+            for i, x in zip(places[1:], between(tensors[places[0]]), strict=True):
+                tensors[i] = x
         return [tensors[i] for i in self._results]
 
     def _share_room(self) -> None:
         """Where buffers begin in one allocation, and None for those that are wanted as tensors."""
-        wanted = {*self._results, *[places[0] for again, _, places in self._steps if again is None]}
+        wanted = {*self._results, *[places[0] for again, places in self._steps if again is None]}
         self._offsets = []
         for place, x in enumerate(self._tensors[len(self.given) :], start=len(self.given)):
             if place in wanted or self._made[place - len(self.given)] is None:
@@ -85,7 +87,9 @@ class Tape:
                 self._offsets.append(self._room)
                 self._room += -(-x.nbytes // ALIGNMENT) * ALIGNMENT
 
-    def _replay_at_addresses(self, given: Sequence[Tensor], offsets: list[int | None]) -> list[Tensor] | None:
+    def _replay_at_addresses(
+        self, given: Sequence[Tensor], between: Between, offsets: list[int | None]
+    ) -> list[Tensor] | None:
         """Launch on addresses; None where an observer of launches prevents the first, and so all."""
         device = given[0].device
         if device.index != torch.cuda.current_device():
@@ -101,17 +105,22 @@ class Tape:
             else:
                 x = found[len(addresses)] = _empty(*made)
                 addresses.append(x.data_ptr())
-        for again, function, places in self._steps:
-            if function is not None:
-                for i, x in zip(places[1:], function(found[places[0]]), strict=True):
+        for again, places in self._steps:
+            if again is None:
+                for i, x in zip(places[1:], between(found[places[0]]), strict=True):
                     found[i], addresses[i] = x, x.data_ptr()
-            elif not again.at(device.index, [addresses[i] for i in places]):  # type: ignore[union-attr]
+            elif not again.at(device.index, [addresses[i] for i in places]):  # type: ignore[attr-defined]
                 return None
         return [found[i] for i in self._results]
 
     def _places(self, tensors: Sequence[Tensor]) -> list[int]:
         known = {id(x): place for place, x in enumerate(self._tensors)}
         return [known[id(x)] for x in tensors]
+
+
+def nothing(x: Tensor) -> Sequence[Tensor]:
+    """What is done between the launches of a call of one process: no tensors."""
+    return ()
 
 
 def _empty(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
