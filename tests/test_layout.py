@@ -221,13 +221,64 @@ def test_the_width_of_a_command_is_chosen_by_its_option(
         assert "is not a number of columns from 60 to 1000" in capsys.readouterr().err
 
 
-def test_answers_of_a_card_and_a_cpu_keep_their_findings_whole_in_80_columns(tmp_path: Path) -> None:
+CARD = Machine("cuda", "Synthetic Card", clock="device", batch=4)
+
+
+def opened(tmp_path: Path, *runs: Run, width: int = WIDTH) -> list[str]:
+    """The opening of a report of these runs together, which keeps its lines and their width."""
+    path = write_together(tmp_path / "run.json", runs)
+    lines = opening(as_text(sections(*concluded(path)), Screen(width)))
+    assert len(lines) <= MOST_LINES and not too_long("\n".join(lines), width)
+    return lines
+
+
+@pytest.mark.parametrize("width", [70, WIDTH])
+def test_answers_of_a_card_and_a_cpu_keep_their_findings_whole(width: int, tmp_path: Path) -> None:
     """The one contender is named above them, and a place by no more than tells it from the others."""
-    card = Machine("cuda", "Synthetic Card", clock="device", batch=4)
-    runs = [Run(LAWS, noise=NOISE), Run(LAWS, noise=NOISE, machine=card)]
-    text = as_text(sections(*concluded(write_together(tmp_path / "run.json", runs))))
-    title, *rows = opening(text)
-    assert title.startswith("linear-chunked against standard-sdpa") and ".." not in "".join(rows)
+    run = Run(LAWS, noise=NOISE)
+    title, *rows = opened(tmp_path, run, replace(run, machine=CARD), width=width)
+    assert title.startswith("linear-chunked against standard-sdpa")
     for mode, device in product(("causal", "bidirectional"), ("cpu", "cuda")):
         (row,) = (row for row in rows if row.startswith(f"{mode} forward, {device} "))
         assert re.search(r" wins from N=\d+ \[\d+, \d+\] +tentative$", row)
+
+
+def test_of_two_contenders_each_row_names_its_own_and_loses_its_interval_at_most(tmp_path: Path) -> None:
+    native = {
+        (name.replace("chunked", "native") if mode == "causal" else name, mode): law
+        for (name, mode), law in LAWS.items()
+    }
+    runs = [Run(native, noise=NOISE, machine=one) for one in (Machine(), CARD)]
+    title, *rows = opened(tmp_path, *runs)
+    assert title.startswith("Linear attention against")
+    for name, mode, device in (
+        (*one, where)
+        for one in (("native", "causal"), ("chunked", "bidirectional"))
+        for where in ("cpu", "cuda")
+    ):
+        (row,) = (row for row in rows if row.startswith(f"{mode} forward, {device} "))
+        assert re.search(rf" linear-{name} wins from N=\d+( \[\d+, \d+\])? +tentative$", row)
+
+
+def test_a_long_title_and_many_answers_leave_the_last_answers_to_the_sections(tmp_path: Path) -> None:
+    name = "linear-of-a-name-that-leaves-hardly-any-room-at-all"
+    named = {(one.replace("linear-chunked", name), mode): law for (one, mode), law in LAWS.items()}
+    dtypes = ("float32", "bfloat16", "float16")
+    runs = [Run(named, noise=NOISE, machine=replace(CARD, dtype=dtype)) for dtype in dtypes]
+    lines = opened(tmp_path, *runs, width=LEAST_WIDTH)
+    assert lines[0].startswith(name) and re.match(r"and +\d more answers, in the sections below$", lines[-2])
+
+
+def test_two_devices_are_told_apart_by_themselves_and_not_by_their_dtypes(tmp_path: Path) -> None:
+    cards = [replace(CARD, dtype="bfloat16"), replace(CARD, dtype="bfloat16", device_name="Another Card")]
+    _, *rows = opened(tmp_path, *(Run(LAWS, noise=NOISE, machine=one) for one in (Machine(), *cards)))
+    for place in ("cpu", "cuda Synthetic Card", "cuda Another Card"):
+        assert sum(f" forward, {place}" in row for row in rows) == 2
+
+
+def test_a_contender_without_a_baseline_is_named(tmp_path: Path) -> None:
+    alone = {("linear-native", "causal"): Law(1e-6, 1)}
+    runs = [Run(LAWS, noise=NOISE), Run(alone, noise=NOISE, machine=CARD)]
+    title, *rows = opened(tmp_path, *runs)
+    assert title.startswith("Linear attention")
+    assert any(re.search(r"cuda +no baseline for linear-native +open$", row) for row in rows)

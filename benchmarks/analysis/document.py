@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from benchmarks.analysis.layout import BOLD, INDENT, Screen, columns, facts, folded, wrapped
+from benchmarks.analysis.layout import BOLD, INDENT, Screen, columns, facts, fits, folded, wrapped
 
 MOST_LINES = 8
 """Lines of the section that opens a text, whatever it says."""
@@ -56,6 +56,7 @@ class Section:
     """A heading with verdicts, sentences, commands, a table and notes to it, each of which may be absent.
 
     The first section of a text, of level 1, opens it with at most `MOST_LINES` lines: verdicts, a command.
+    ``brief`` are its title and verdicts in fewer words, for a screen on which they would not fit.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Section:
     level: int = 2
     commands: Sequence[Command] = ()
     verdicts: Sequence[Verdict] = ()
+    brief: tuple[str, Sequence[Verdict]] | None = None
 
 
 def as_text(sections: Sequence[Section], screen: Screen | None = None) -> str:
@@ -76,18 +78,24 @@ def as_text(sections: Sequence[Section], screen: Screen | None = None) -> str:
 
 def _opening(section: Section, screen: Screen) -> Iterator[str]:
     """The lines that answer; findings for which no lines are left are cut, and a command stays on one."""
-    title = wrapped(section.title, screen.width).splitlines()
+    words, verdicts = section.title, section.verdicts
+    if section.brief and not fits(verdicts, screen.width):
+        words, verdicts = section.brief
+    title = wrapped(words, screen.width).splitlines()
     room = MOST_LINES - len(title) - len(section.commands)
-    told = list(facts(section.verdicts, screen))
+    told = list(facts(verdicts, screen))
     if len(told) > room:
-        told = list(facts(section.verdicts, screen, cut=True))
+        if len(verdicts) > room:
+            more = f"{len(verdicts) - room + 1} more answers, in the sections below"
+            verdicts = [*verdicts[: room - 1], Verdict("and", more)]
+        told = list(facts(verdicts, screen, cut=True))
     yield from (screen.painted(line, BOLD) for line in title)
     yield from told
     yield from (wrapped(sentence, screen.width) for sentence in section.sentences)
     for command in section.commands:
-        words = Command([f"surer: {command[0]}", *command[1:]])
-        lines = folded(words, screen.width)
-        yield from lines if len(lines) <= 1 + room - len(told) else [" ".join(words)]
+        parts = Command([f"surer: {command[0]}", *command[1:]])
+        lines = folded(parts, screen.width)
+        yield from lines if len(lines) <= 1 + room - len(told) else [" ".join(parts)]
 
 
 def _block(section: Section, screen: Screen) -> Iterator[str]:

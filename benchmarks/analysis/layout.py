@@ -70,13 +70,27 @@ def folded(parts: Sequence[str], width: int) -> list[str]:
 def facts(rows: Sequence[tuple[str, str, str]], screen: Screen, *, cut: bool = False) -> Iterator[str]:
     """Rows of a subject, a finding and how sure it is, in columns; long findings over lines, or cut."""
     first, second, last = (max((len(row[column]) for row in rows), default=0) for column in range(3))
-    second = min(second, max(LEAST_ROOM, screen.width - first - 2 - (last + 2 if last else 0)))
+    beside = last + 2 if last else 0
+    room = max(LEAST_ROOM, screen.width - first - 2 - beside)
+
+    def width(sure: str) -> int:
+        return room if sure else room + beside  # what nothing stands beside
+
+    if cut:
+        rows = [(subject, _cut(finding, width(sure)), sure) for subject, finding, sure in rows]
+        second = max((len(finding) for _, finding, sure in rows if sure), default=second)
+    second = min(second, room)
     for subject, finding, sure in rows:
-        short = finding if len(finding) <= second else f"{finding[: second - 2]}.."
-        lines = [short] if cut else wrapped(finding, second).splitlines() or [""]
+        lines = wrapped(finding, width(sure)).splitlines() or [""]
         head = screen.painted(subject.ljust(first), COLORS.get(subject))
         yield f"{head}  {lines[0].ljust(second)}  {screen.painted(sure, COLORS.get(sure))}".rstrip()
         yield from (f"{' ' * (first + 2)}{line}" for line in lines[1:])
+
+
+def _cut(finding: str, width: int) -> str:
+    """A finding without its interval, and if that is still too long its first words."""
+    short = finding if len(finding) <= width else re.sub(r" \[[^\]]*\]", "", finding)
+    return short if len(short) <= width else f"{short[: width - 2]}.."
 
 
 def fits(rows: Sequence[tuple[str, str, str]], width: int) -> bool:

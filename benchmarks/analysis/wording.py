@@ -202,6 +202,7 @@ def purpose(setting: Setting) -> str:
 PLACE_PARTS: tuple[Callable[[Setting], str], ...] = (
     lambda setting: str(setting.device),
     lambda setting: setting.machine,
+    lambda setting: str(setting.device_name),
     lambda setting: str(setting.dtype),
     shape,
     lambda setting: f"{setting.clock} clock",
@@ -211,13 +212,16 @@ PLACE_PARTS: tuple[Callable[[Setting], str], ...] = (
 
 
 def telling(settings: Sequence[Setting], beside: Callable[[Setting], str]) -> Callable[[Setting], str]:
-    """Names the place of a setting by as few parts as tell these settings apart, ``beside`` another name."""
+    """Names the place of a setting by as few parts as tell these settings apart, ``beside`` another name.
+
+    The device is named wherever there are two: a dtype may tell them apart, but not to a reader.
+    """
 
     def told(parts: Sequence[Callable[[Setting], str]]) -> int:
         return len({(beside(one), *(part(one) for part in parts)) for one in settings})
 
     parts = [part for part in PLACE_PARTS if len(set(map(part, settings))) > 1]
-    for part in reversed(parts):
+    for part in reversed([part for part in parts if part is not PLACE_PARTS[0]]):
         fewer = [one for one in parts if one is not part]
         if told(fewer) == told(parts):
             parts = fewer

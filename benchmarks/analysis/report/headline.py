@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.analysis import wording
 from benchmarks.analysis.document import Section, Verdict
-from benchmarks.analysis.layout import WIDTH, fits
+from benchmarks.analysis.layout import WIDTH
 from benchmarks.analysis.reading.roles import USUAL, Roles, role_words
 from benchmarks.analysis.reading.setting import Setting
 from benchmarks.analysis.report.conclusions import PairCrossover, Series, Summary, headline_kernel
@@ -19,6 +19,7 @@ from benchmarks.analysis.scaling.firmness import FIRMNESS
 
 MOST_ROWS = 6
 """Answers that leave lines for a title and a command; those beyond stand in the sections."""
+FASTEST = ", the fastest standard kernel"
 ORDER = ("forward", "forward_backward", "prefill", "decode")
 
 
@@ -32,44 +33,52 @@ class Answer(NamedTuple):
 
 def headline(summary: Summary) -> Section:
     """The section that opens a report."""
-    command = surer(summary, _pairs(_answers(summary)))
-    summary = with_labels(summary)
-    answers = _answers(summary)
+    plain = _answers(summary)
+    command = surer(summary, _pairs(plain))
+    labelled = with_labels(summary)
+    answers = _answers(labelled)
     if not answers:
         nothing = "Nothing was compared" if summary.series else "Nothing was measured"
         return Section("What the devices can do" if summary.ceilings else nothing, level=1)
-    verdicts, only = _verdicts(answers, _missing(summary, answers)), ""
-    if not fits(verdicts, WIDTH):
-        # The one contender of all rows is named once, above them.
-        only = _only_contender(answers)
-        verdicts = _verdicts(answers, _missing(summary, answers), named=not only)
     return Section(
-        _title(summary, answers, only),
-        verdicts=verdicts,
+        _title(labelled, answers),
+        verdicts=_verdicts(answers, _missing(labelled, answers)),
         commands=[command] if command else [],
         level=1,
+        brief=_brief(labelled, answers, _verdicts(plain, _missing(summary, plain), brief=True)),
     )
+
+
+def _brief(
+    summary: Summary, answers: Sequence[Answer], verdicts: Sequence[Verdict]
+) -> tuple[str, Sequence[Verdict]]:  # fmt: skip
+    """Fewer words: the contender of all rows is named once above them, else kernels without their labels."""
+    contenders = {one.contender for one in answers if one.contender}
+    only = contenders.pop() if len(contenders) == 1 else ""
+    title = _title(summary, answers, only)
+    if len(title) > WIDTH:
+        title = title.partition(FASTEST)[0]
+    if only:
+        verdicts = _verdicts(answers, _missing(summary, answers), named=False)
+    return title, verdicts
 
 
 def _pairs(answers: Sequence[Answer]) -> list[PairCrossover]:
     return [one.pair for one in answers if one.pair]
 
 
-def _only_contender(answers: Sequence[Answer]) -> str:
-    found = {pair.contender for pair in _pairs(answers)}
-    return found.pop() if len(found) == 1 else ""
-
-
-def _title(summary: Summary, answers: Sequence[Answer], only: str) -> str:
+def _title(summary: Summary, answers: Sequence[Answer], only: str = "") -> str:
     roles, pairs = summary.roles, [(pair.contender, pair.baseline) for pair in _pairs(answers)]
     usual = roles.against == USUAL.against and role_words(pairs) == ("linear", "standard")
     own = [kernel for kernel in roles.own if any(one.contender == kernel for one in answers)]
-    contenders = only or wording.listed(own) or ("Linear attention" if usual else "All kernels")
-    fastest = "the fastest standard kernel" if usual else f"the fastest of {wording.listed(roles.against)}"
+    others = any(one.contender and one.contender not in own for one in answers)
+    listed = wording.listed(own) + (" and others" if own and others else "")
+    contenders = only or listed or ("Linear attention" if usual else "All kernels")
+    fastest = FASTEST if usual else f", the fastest of {wording.listed(roles.against)}"
     baselines = list(dict.fromkeys(baseline for _, baseline in pairs))
     if len(baselines) != 1:
-        return f"{contenders} against {fastest}"
-    return f"{contenders} against {baselines[0]}" + (f", {fastest}" if usual else "")
+        return f"{contenders} against {fastest.removeprefix(', ')}"
+    return f"{contenders} against {baselines[0]}" + (FASTEST if usual else "")
 
 
 def _answers(summary: Summary) -> list[Answer]:
@@ -112,11 +121,11 @@ def _missing(summary: Summary, answers: Sequence[Answer]) -> Iterator[Verdict]:
 
 
 def _verdicts(
-    answers: Sequence[Answer], missing: Iterable[Verdict], *, named: bool = True
+    answers: Sequence[Answer], missing: Iterable[Verdict], *, named: bool = True, brief: bool = False
 ) -> list[Verdict]:  # fmt: skip
     """What is missing, and a line for each answer, or of too many for all places of a mode and purpose.
 
-    ``named``: whether the findings name the contender.
+    ``named``: whether findings name the contender; ``brief``: not more than one of them in a line.
     """
     where = wording.telling([one.setting for one in answers], wording.purpose)
     alone, groups = len(answers) <= MOST_ROWS, dict[tuple[str, str | None], list[Answer]]()
@@ -124,22 +133,27 @@ def _verdicts(
         place = where(one.setting) if alone else ""
         name = ", ".join(filter(None, [wording.purpose(one.setting), place]))
         groups.setdefault((name, one.contender if alone else None), []).append(one)
-    rows = [*missing, *(_verdict(name, group, named) for (name, _), group in groups.items())]
+    rows = [*missing, *(_verdict(name, group, named, brief) for (name, _), group in groups.items())]
     if len(rows) > MOST_ROWS:
         more = len(rows) - MOST_ROWS + 1
-        rows[MOST_ROWS - 1 :] = [Verdict("and", f"{more} more answers, which stand in the sections below")]
+        rows[MOST_ROWS - 1 :] = [Verdict("and", f"{more} more answers, in the sections below")]
     return rows
 
 
-def _verdict(name: str, answers: Sequence[Answer], named: bool) -> Verdict:
+def _verdict(name: str, answers: Sequence[Answer], named: bool, brief: bool) -> Verdict:
     pairs = _pairs(answers)
+    found = list(dict.fromkeys(one.contender for one in answers if one.contender and (one.pair or not pairs)))
+    kernels = wording.listed(found, most=2)
+    if brief and len(found) > 1:
+        kernels = f"{len(found)} kernels"
     if not pairs:
-        missing = "contender" if all(one.contender is None for one in answers) else "baseline"
-        return Verdict(name, f"no {missing} was measured", "open")
-    kernels = wording.listed(list(dict.fromkeys(pair.contender for pair in pairs)), most=2)
+        lacking = f"no baseline for {kernels}" if named else "no baseline was measured"
+        return Verdict(name, lacking if found else "no contender was measured", "open")
     sure = max((pair.firmness for pair in pairs), key=FIRMNESS.index)
     several = [pair.found for pair in pairs]
-    finding = _ahead(several[0]) if len(several) == 1 else _together(several)
+    finding = _ahead(several[0]) if len(several) == 1 else _together(several, brief)
+    if brief and len(found) > 1:
+        finding = finding.replace("wins", "win", 1)
     return Verdict(name, f"{kernels} {finding}" if named else finding, sure)
 
 
@@ -154,12 +168,15 @@ def _ahead(found: Crossover) -> str:
     return f"{words[found.kind]}{wording.ends(found.lengths)}"
 
 
-def _together(several: Sequence[Crossover]) -> str:
+def _together(several: Sequence[Crossover], brief: bool) -> str:
     """Where it is ahead in several settings."""
+    settings = f"{len(several)}" if brief else wording.count(len(several), "setting")
     places = sorted({round(one.n) for one in several if one.n and one.ahead_beyond == "contender"})
     inside = sum(one.n is not None and one.ahead_beyond == "contender" for one in several)
     everywhere = sum(one.kind == "below" for one in several)
-    settings, found = wording.count(len(several), "setting"), []
+    if brief and everywhere and inside:
+        return f"wins at the longest N in {everywhere + inside} of {settings}"
+    found = []
     if everywhere:
         found.append(f"at every N in {everywhere}")
     if inside:
