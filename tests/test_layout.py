@@ -266,7 +266,7 @@ def test_a_long_title_and_many_answers_leave_the_last_answers_to_the_sections(tm
     dtypes = ("float32", "bfloat16", "float16")
     runs = [Run(named, noise=NOISE, machine=replace(CARD, dtype=dtype)) for dtype in dtypes]
     lines = opened(tmp_path, *runs, width=LEAST_WIDTH)
-    assert lines[0].startswith(name) and re.match(r"and +\d more answers, in the sections below$", lines[-2])
+    assert lines[0].startswith(name) and re.match(r"and +\d more answers, below$", lines[-2])
 
 
 def test_two_devices_are_told_apart_by_themselves_and_not_by_their_dtypes(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def _opening(section: Section, screen: Screen) -> Iterator[str]:
     told = list(facts(verdicts, screen))
     if len(told) > room:
         if len(verdicts) > room:
-            more = f"{len(verdicts) - room + 1} more answers, in the sections below"
+            more = f"{len(verdicts) - room + 1} more answers, below"
             verdicts = [*verdicts[: room - 1], Verdict("and", more)]
         told = list(facts(verdicts, screen, cut=True))
     yield from (screen.painted(line, BOLD) for line in title)

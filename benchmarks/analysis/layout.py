@@ -70,11 +70,11 @@ def folded(parts: Sequence[str], width: int) -> list[str]:
 def facts(rows: Sequence[tuple[str, str, str]], screen: Screen, *, cut: bool = False) -> Iterator[str]:
     """Rows of a subject, a finding and how sure it is, in columns; long findings over lines, or cut."""
     first, second, last = (max((len(row[column]) for row in rows), default=0) for column in range(3))
-    beside = last + 2 if last else 0
-    room = max(LEAST_ROOM, screen.width - first - 2 - beside)
+    alone = screen.width - first - 2
+    room = max(LEAST_ROOM, alone - (last + 2 if last else 0))
 
     def width(sure: str) -> int:
-        return room if sure else room + beside  # what nothing stands beside
+        return room if sure else max(LEAST_ROOM, alone)
 
     if cut:
         rows = [(subject, _cut(finding, width(sure)), sure) for subject, finding, sure in rows]

@@ -136,7 +136,7 @@ def _verdicts(
     rows = [*missing, *(_verdict(name, group, named, brief) for (name, _), group in groups.items())]
     if len(rows) > MOST_ROWS:
         more = len(rows) - MOST_ROWS + 1
-        rows[MOST_ROWS - 1 :] = [Verdict("and", f"{more} more answers, in the sections below")]
+        rows[MOST_ROWS - 1 :] = [Verdict("and", f"{more} more answers, below")]
     return rows
 
 
