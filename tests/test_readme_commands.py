@@ -111,7 +111,7 @@ class Trials:
         done = subprocess.run(
             [sys.executable, "-c", RUN_ALL],
             input=json.dumps([str(folder), unnamed, [session for _, session in sessions]]),
-            cwd=ROOT, capture_output=True, text=True, timeout=100,
+            cwd=ROOT, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         for (command, _), answered in zip(sessions, done.stdout.splitlines(), strict=True):
