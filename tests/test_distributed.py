@@ -49,7 +49,7 @@ def test_a_rank_that_fails_while_states_fly_costs_its_case_only() -> None:
 @pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
 def test_linear_triton_exchanges_states_between_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert set(outcomes("tests.rank_checks:INTERPRETED", 2).values()) == {""}
+    assert set(outcomes("tests.rank_checks_of_triton:INTERPRETED", 2).values()) == {""}
 
 
 def test_a_sequence_over_all_ranks_is_packed_as_one() -> None:

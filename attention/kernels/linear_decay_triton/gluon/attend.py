@@ -44,10 +44,10 @@ from attention.kernels.linear_decay_triton.gluon.gates import gates_of
 
 
 class Gates(NamedTuple):
-    """Of each token of a chunk, in shared memory, for chunks in turn.
+    """The gates of chunks, in shared memory, a float32 for each token; chunks take its slots in turn.
 
-    ``until``: the sum of the gates up to it, a power of two; ``weights``: what the gates between it and the
-    state after the chunk keep.
+    ``until``: the sum of the gates up to a token, a power of two; ``weights``: what the gates between a token
+    and the state after its chunk keep.
     """
 
     until: Any
