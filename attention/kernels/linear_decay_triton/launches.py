@@ -62,7 +62,7 @@ class DecayLaunches(Passes):
     def begin(self, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, State]:
         """Sums of the gates of each chunk up to each token, ``[B H, N]``, as powers of two; the states."""
         plan, at_once = self.plan, self.plan.segments > 1 and self.tiles.states.blocks == 1
-        sums = torch.empty(plan.all_heads, plan.tokens, dtype=sums_dtype(plan), device=plan.device)
+        sums = self.empty(plan.all_heads, plan.tokens, dtype=sums_dtype(plan))
         if not at_once:
             self._cumulate(g, sums)
         return sums, self.states(k, v, sums, gates=g if at_once else None, reverse=False)
@@ -169,9 +169,9 @@ class DecayLaunches(Passes):
         """Room for what the passes of a backward tell of the gates."""
         plan, t, rows = self.plan, self.tiles.differentiate, self.tiles.attend
         dtype = torch.bfloat16 if plan.narrow else torch.float32
-        bounds = torch.empty(plan.all_heads, self.groups, *self._padded(), dtype=dtype, device=plan.device)
-        lines = torch.empty(2, t.blocks, plan.all_heads, plan.tokens, dtype=torch.float32, device=plan.device)
-        return Pairs(bounds, lines[0], lines[1], self.buffer(self.groups, rows.blocks * rows.block))
+        bounds = self.empty(plan.all_heads, self.groups, *self._padded(), dtype=dtype)
+        ends, begins = (self.empty(t.blocks, plan.all_heads, plan.tokens) for _ in range(2))
+        return Pairs(bounds, ends, begins, self.buffer(self.groups, rows.blocks * rows.block))
 
     def differentiate_gates(self, pairs: Pairs, sums: Tensor, dg: Tensor) -> None:
         """dg, of all pairs."""

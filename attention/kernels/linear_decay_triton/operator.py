@@ -95,14 +95,24 @@ def decay_forward(
     gates of segments.
     """
     run, out = launches(q, k, v, phi, precision, (g,), ("g",)), contiguous_like(v)
+    kept = run.taped(keep, (q, k, v, g, out), _keep if keep else _attend)
+    sums, S, totals = kept or [run.buffer(0) for _ in range(3)]
+    return out, sums, S, totals
+
+
+def _attend(run: DecayLaunches, q: Tensor, k: Tensor, v: Tensor, g: Tensor, out: Tensor) -> tuple[Tensor, ...]:
+    """Fills ``out``, and returns no tensor."""
+    _keep(run, q, k, v, g, out)
+    return ()
+
+
+def _keep(run: DecayLaunches, q: Tensor, k: Tensor, v: Tensor, g: Tensor, out: Tensor) -> tuple[Tensor, ...]:
+    """Fills ``out``; the sums of gates within chunks, and states and totals, empty of one segment."""
     sums, state = run.begin(k, v, g)
     run.attend(q, k, v, out, sums, state)
-    if not keep:
-        return out, run.buffer(0), run.buffer(0), run.buffer(0)
     if state.S is None or state.totals is None:
-        plan = run.plan
-        return out, sums, run.buffer(0, plan.value_width, plan.key_width), run.buffer(0)
-    return out, sums, state.S, state.totals
+        return sums, run.buffer(0, run.plan.value_width, run.plan.key_width), run.buffer(0)
+    return sums, state.S, state.totals
 
 
 @torch.library.register_fake("attention::linear_decay_triton")  # type: ignore[untyped-decorator]
@@ -126,6 +136,13 @@ def decay_gradients(
     run = launches(q, k, v, phi, precision, others, names)
     dq, dk, dv = (contiguous_like(x) for x in (q, k, v))
     dg = q.new_empty(q.shape[:3], dtype=torch.float32)
+    run.taped("backward", (do, q, k, v, sums, S, totals, dq, dk, dv, dg), _differentiate)
+    return dq, dk, dv, dg
+
+
+def _differentiate(run: DecayLaunches, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Fills dq, dk, dv and dg, and returns no tensor."""
+    do, q, k, v, sums, S, totals, dq, dk, dv, dg = tensors
     count = run.plan.segments - 1
     before = State(S, totals, scanned(count, run.tiles.held)) if count else State(None, None, scanned=False)
     behind = run.states(q, do, sums, reverse=True)
@@ -134,7 +151,7 @@ def decay_gradients(
     run.differentiate(v, do, k, q, dk, sums, behind, pairs, reverse=True)
     run.attend(k, q, do, dv, sums, behind, pairs)
     run.differentiate_gates(pairs, sums, dg)
-    return dq, dk, dv, dg
+    return ()
 
 
 @torch.library.register_fake("attention::linear_decay_triton_backward")  # type: ignore[untyped-decorator]
