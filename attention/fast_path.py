@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention.kernels.tensors import differentiated
-from attention.torch_internals.dispatcher import needs_dispatcher
+from attention.torch_internals.dispatcher import needs_dispatcher, observed
+from attention.torch_internals.likeness import like
 from attention.torch_internals.transforms import transformed
 
 Again = Callable[..., Any]
@@ -23,55 +23,72 @@ Key = tuple[Any, ...]
 DEVICES = ["cuda"]
 """Where a call may wait for the host; a CPU computes longer than it checks."""
 PLAIN = frozenset((bool, float, str))
-MOST_CALLS = 1024
-_CALLS: dict[Key, Again] = {}
+MOST_KEYS, MOST_ALIKE = 1024, 16
+_CALLS: dict[Key, tuple[tuple[Callable[..., bool], Again], ...]] = {}
+"""By options and the shape of the queries: whether tensors are like those of a call, and how it is repeated."""
 
 
-def key_of(backend: str, tensors: tuple[Tensor, ...], *options: object) -> Key | None:
-    """What the checks and the kernel of a call follow from; None of a call that needs a look at more.
+def recalled(tensors: tuple[Tensor, ...], *options: object) -> Again | None:
+    """How a call of these options is repeated on tensors like these, or None where there was none.
 
-    That is: one that a compiler traces, a mode or a profiler observes, or that autocast or a transform
-    changes; tensors of a subclass, without strides, or not aligned; options that are not bool, float or str.
+    None as well of a call that a compiler traces, or that a mode, a profiler or a transform observes, and
+    where a tensor is not aligned.
     """
-    if torch.compiler.is_compiling() or {type(x) for x in tensors} != {Tensor}:
-        return None
-    device = tensors[0].device
-    if device.type not in DEVICES or not PLAIN.issuperset(map(type, (backend, *options))):
-        return None
-    if torch.is_autocast_enabled(device.type) or transformed() or needs_dispatcher(*tensors):
+    if torch.compiler.is_compiling() or transformed() or observed():
         return None
     try:
-        bits = 0
-        for x in tensors:
-            address = x.data_ptr()
-            bits |= address or 1  # 0 is that of a tensor without memory
-        if bits % 16:
-            return None
-        alike = tuple([(x.shape, x.stride(), x.dtype) for x in tensors])
-    except RuntimeError:  # neither a sparse nor a nested tensor has an address and strides
+        calls = _CALLS.get(_key(tensors, options), ())
+    except (AttributeError, RuntimeError, TypeError):  # no tensor, one without a shape, an option without a hash
         return None
-    kinds = tuple(map(type, options))  # True equals 1.0
-    return (backend, device, alike, differentiated(*tensors), kinds, *options)
+    for alike, again in calls:
+        if alike(*tensors):
+            return again if _aligned(tensors) else None
+    return None
 
 
-def recalled(key: Key | None) -> Again | None:
-    """How a call of this key is repeated, or None where there was none."""
-    return None if key is None else _CALLS.get(key)
-
-
-def remember(key: Key | None, function: Callable[..., Any], *arguments: Any) -> None:
+def remember(
+    function: Callable[..., Any], tensors: tuple[Tensor, ...], options: tuple[object, ...], *arguments: Any
+) -> None:
     """Keep how a call of a kernel's function is repeated, if the kernel can tell.
 
-    Its ``prepared(*arguments)`` returns an :data:`Again`, or None.
+    Its ``prepared(*arguments)`` returns an :data:`Again`, or None. A call that needs a look at more than
+    tensors and options is not kept: under autocast, on tensors of a subclass, with other options than bool,
+    float or str, and all those that :func:`recalled` does not look for.
     """
     prepared = getattr(function, "prepared", None)
-    if key is None or prepared is None:
+    if prepared is None or not _follows(tensors, options):
         return
-    again = prepared(*arguments)
-    if again is not None:
-        if len(_CALLS) >= MOST_CALLS:
-            _CALLS.clear()
-        _CALLS[key] = again
+    again, alike = prepared(*arguments), like(*tensors)
+    if again is None or alike is None:
+        return
+    if len(_CALLS) >= MOST_KEYS:
+        _CALLS.clear()
+    key = _key(tensors, options)
+    _CALLS[key] = ((alike, again), *_CALLS.get(key, ())[: MOST_ALIKE - 1])
 
 
 forget_calls = _CALLS.clear
+
+
+def _key(tensors: tuple[Tensor, ...], options: tuple[object, ...]) -> Key:
+    return (tensors[0].shape, *options, *map(type, options))  # True equals 1.0
+
+
+def _follows(tensors: tuple[Tensor, ...], options: tuple[object, ...]) -> bool:
+    """Whether the checks and the kernel of a call follow from what is kept of it."""
+    if torch.compiler.is_compiling() or {type(x) for x in tensors} != {Tensor}:
+        return False
+    device = tensors[0].device.type
+    if device not in DEVICES or not PLAIN.issuperset(map(type, options)):
+        return False
+    if torch.is_autocast_enabled(device) or transformed() or needs_dispatcher(*tensors):
+        return False
+    return _aligned(tensors)
+
+
+def _aligned(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether all begin at multiples of 16 bytes and have memory."""
+    bits = 0
+    for x in tensors:
+        bits |= x.data_ptr() or 1
+    return bits % 16 == 0

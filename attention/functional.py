@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from attention.choosing import select
-from attention.fast_path import key_of, recalled, remember
+from attention.fast_path import recalled, remember
 from attention.inputs import WINDOW, check_number, check_window
 from attention.kernels.feature_maps import FeatureMap
 from attention.kernels.layouts import why_kept
@@ -142,12 +142,10 @@ def linear_attention(
         ValueError: shapes, dtypes or devices that do not fit together, an unknown backend or feature
             map, or a backend that cannot serve these inputs (it is never replaced in silence).
     """
-    key = None
-    if key_padding_mask is None and cu_seqlens is None and initial_state is None and return_state is False:
-        key = key_of(backend, (q, k, v), causal, feature_map, eps)
-        if (again := recalled(key)) is not None:
-            out: Tensor = again(q, k, v)
-            return out
+    plain = key_padding_mask is None and cu_seqlens is None and initial_state is None and return_state is False
+    if plain and (again := recalled((q, k, v), backend, causal, feature_map, eps)) is not None:
+        out: Tensor = again(q, k, v)
+        return out
     if type(eps) is not float or not 0 <= eps < inf:
         eps = check_number("eps", eps, least=0)
     given = _given(key_padding_mask=key_padding_mask, cu_seqlens=cu_seqlens, initial_state=initial_state)
@@ -159,7 +157,9 @@ def linear_attention(
     q, k, v, function = select("linear", backend, q, k, v, causal, *others, takes=tuple(given))
     found: Tensor | tuple[Tensor, State]
     found = function(q, k, v, causal=causal, feature_map=feature_map, eps=eps, **given)
-    remember(key, function, q, k, v, causal, feature_map, eps)
+    if plain:
+        options = backend, causal, feature_map, eps
+        remember(function, (q, k, v), options, q, k, v, causal, feature_map, eps)
     return found
 
 
@@ -199,12 +199,10 @@ def linear_attention_step(
             serve these inputs, or ``in_place`` where gradients would be wanted or where the state cannot be
             written, as one that is expanded, or of inference mode outside of it.
     """
-    key = None
-    if type(state) is State:
-        key = key_of(backend, (q, k, v, *state), feature_map, eps, in_place)
-        if (again := recalled(key)) is not None:
-            repeated: tuple[Tensor, State] = again(q, k, v, state)
-            return repeated
+    options = backend, feature_map, eps, in_place
+    if type(state) is State and (again := recalled((q, k, v, *state), *options)) is not None:
+        repeated: tuple[Tensor, State] = again(q, k, v, state)
+        return repeated
     if type(eps) is not float or not 0 <= eps < inf:
         eps = check_number("eps", eps, least=0)
     if type(in_place) is not bool:
@@ -215,7 +213,8 @@ def linear_attention_step(
     if in_place and all(map(dense, others)) and (reason := why_kept(*others)):
         raise ValueError(f"in_place cannot write the state, as {reason}; clone() it, or use in_place=False")
     new: tuple[Tensor, State] = function(q, k, v, state, feature_map=feature_map, eps=eps, in_place=in_place)
-    remember(key, function, q, k, v, state, feature_map, eps, in_place)
+    if type(state) is State:
+        remember(function, (q, k, v, *state), options, q, k, v, state, feature_map, eps, in_place)
     return new
 
 

@@ -24,7 +24,7 @@ from attention.distributed.exchange import (
 )
 from attention.distributed.routes import Piece, cut, of_packed, of_prefixes, read, sent
 from attention.distributed.tensors import distributed_kind, gathered_layout, local_parts
-from attention.fast_path import key_of, recalled, remember
+from attention.fast_path import recalled, remember
 from attention.inputs import check_number
 from attention.kernels.feature_maps import FeatureMap, mapped_before
 from attention.state import State
@@ -102,12 +102,11 @@ def linear_attention(
             )
         )
     group = chosen_group(mesh, group)
-    key = None
-    if cu_seqlens is None and parts is None:
-        key = key_of(backend, (q, k, v), causal, feature_map, eps, "of ranks")
-        if (again := recalled(key)) is not None and group.size() > 1:
-            repeated: Tensor = again(q, k, v, StateExchange(group, causal))
-            return repeated
+    options = backend, causal, feature_map, eps, "of ranks"
+    plain = cu_seqlens is None and parts is None and group.size() > 1
+    if plain and (again := recalled((q, k, v), *options)) is not None:
+        repeated: Tensor = again(q, k, v, StateExchange(group, causal))
+        return repeated
     if type(eps) is not float or not 0 <= eps < inf:
         eps = check_number("eps", eps, least=0)
     if group.size() == 1:
@@ -125,8 +124,8 @@ def linear_attention(
         shared = getattr(function, "shared", None)  # a kernel's own form, which no compiler sees into
         if shared and q.numel() and v.numel() and not torch.compiler.is_compiling():
             out = shared(q, k, v, StateExchange(group, causal), causal=causal, phi=phi, eps=eps)
-            if phi == feature_map:
-                remember(key, shared, q, k, v, causal, phi, eps)
+            if plain and phi == feature_map:
+                remember(shared, (q, k, v), options, q, k, v, causal, phi, eps)
         else:
             out = (_causal if causal else _bidirectional)(attend, q, k, v, group)
     return out if out.dtype is dtype else out.to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 
@@ -33,9 +34,15 @@ def output_like(q: Tensor, v: Tensor) -> Tensor:
 
 def contiguous_output(q: Tensor, v: Tensor) -> Tensor:
     """An empty contiguous output ``[B, Hq, Nq, Dv]``."""
+    return output_maker(q, v)(v)
+
+
+def output_maker(q: Tensor, v: Tensor) -> Callable[[Tensor], Tensor]:
+    """How the output of such queries and values is made, of other values that are like these."""
     if q.shape[1] == v.shape[1] and q.shape[2] == v.shape[2]:  # the faster way, for a short sequence
-        return contiguous_like(v)
-    return v.new_empty((*q.shape[:3], v.shape[3]))
+        return torch.empty_like if v.is_contiguous() else contiguous_like
+    shape = (*q.shape[:3], v.shape[3])
+    return lambda v: v.new_empty(shape)
 
 
 def unit_stride(x: Tensor) -> Tensor:

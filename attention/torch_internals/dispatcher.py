@@ -42,14 +42,19 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
     (a subclass, a negated view, a zero tensor), where the tensors are of several devices, and where this
     torch lacks a name that tells. A profiler of another thread and an execution trace are not noticed.
     """
-    if torch.compiler.is_compiling() or not _CAN_TELL or _function_mode():  # type: ignore[misc]
+    if torch.compiler.is_compiling() or observed():
         return True
     device, keys = tensors[0].device, _thread_keys().raw_repr()  # type: ignore[misc]
     for x in tensors:
         if type(x) is not Tensor or x.device != device:
             return True
         keys |= _tensor_keys(x).raw_repr()  # type: ignore[misc]
-    return bool(keys & FOREIGN_KEYS or profiler_enabled())  # type: ignore[misc]
+    return bool(keys & FOREIGN_KEYS)  # type: ignore[operator]
+
+
+def observed() -> bool:
+    """Whether a mode of functions or a profiler observes calls; true where this torch does not tell."""
+    return not _CAN_TELL or _function_mode() or profiler_enabled()  # type: ignore[misc]
 
 
 def default_device() -> torch.device | None:

@@ -12,7 +12,7 @@ from torch.autograd.graph import increment_version
 from attention.costs import Sizes
 from attention.kernels.dispatch import counts_macs, implements
 from attention.kernels.forms.costs import step_terms
-from attention.kernels.layouts import contiguous_output
+from attention.kernels.layouts import contiguous_output, output_maker
 from attention.kernels.linear_triton.checks import NAME
 from attention.kernels.tensors import check_shape
 from attention.kernels.triton_common.card import multiprocessors
@@ -74,12 +74,12 @@ def repeated_step(
     q: Tensor, k: Tensor, v: Tensor, state: State, phi: str, eps: float, in_place: bool
 ) -> Callable[[Tensor, Tensor, Tensor, State], tuple[Tensor, State]] | None:
     """A step on tensors that are aligned and like these, with no look at them; None before the first one."""
-    launch = _STEPS.get(_key(q, k, v, *state, phi, eps))
+    launch, new_output = _STEPS.get(_key(q, k, v, *state, phi, eps)), output_maker(q, v)
     if launch is None:
         return None
 
     def again(q: Tensor, k: Tensor, v: Tensor, state: State) -> tuple[Tensor, State]:
-        out, new = contiguous_output(q, v), state
+        out, new = new_output(v), state
         if in_place:
             increment_version(state)
         else:
