@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attention.torch_internals.dispatcher import needs_dispatcher, observed
 from attention.torch_internals.likeness import like
-from attention.torch_internals.transforms import transformed
+from attention.torch_internals.transforms import in_forward_mode, transformed
 
 Again = Callable[..., Any]
 """Makes a call again on tensors that are like those of the call which it was prepared for."""
@@ -34,11 +34,15 @@ def recalled(tensors: tuple[Tensor, ...], *options: object) -> Again | None:
     None as well of a call that a compiler traces, or that a mode, a profiler or a transform observes, and
     where a tensor is not aligned.
     """
-    if torch.compiler.is_compiling() or transformed() or observed():
+    if torch.compiler.is_compiling() or observed() or in_forward_mode():  # guards know other transforms
         return None
     try:
-        calls = _CALLS.get(_key(tensors, options), ())
-    except (AttributeError, RuntimeError, TypeError):  # no tensor, one without a shape, an option without a hash
+        calls = _CALLS.get((tensors[0].shape, *options, *map(type, options)), ())
+    except (
+        AttributeError,
+        RuntimeError,
+        TypeError,
+    ):  # no tensor, one without a shape, an option without a hash
         return None
     for alike, again in calls:
         if alike(*tensors):
@@ -63,15 +67,11 @@ def remember(
         return
     if len(_CALLS) >= MOST_KEYS:
         _CALLS.clear()
-    key = _key(tensors, options)
+    key = (tensors[0].shape, *options, *map(type, options))  # True equals 1.0
     _CALLS[key] = ((alike, again), *_CALLS.get(key, ())[: MOST_ALIKE - 1])
 
 
 forget_calls = _CALLS.clear
-
-
-def _key(tensors: tuple[Tensor, ...], options: tuple[object, ...]) -> Key:
-    return (tensors[0].shape, *options, *map(type, options))  # True equals 1.0
 
 
 def _follows(tensors: tuple[Tensor, ...], options: tuple[object, ...]) -> bool:

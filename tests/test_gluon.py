@@ -148,23 +148,31 @@ if hasattr(tma, "async_load"):
 
 tile = f"tensordesc<bf16[1, 1, 128, 128],{gl.NVMMASharedLayout(128, 16, 4)!r}>"
 pointers = "inv", "minus_delta", "S", "z", "S0", "z0", "sums", "totals"
-types = dict.fromkeys((*pointers, "across"), "*fp32") | {"bounds": "*bf16", "eps": "fp32"}
+types = dict.fromkeys((*pointers, "across"), "*fp32") | {"bounds": "*bf16", "eps": "fp32", "ends": "*i32"}
 switches = dict(MAP="elu", SCANNED=False, SUMS=True, INITIAL=True, KEEP=True, PAD_D=True, RAGGED=True)
-for kernel, moved, CAUSAL, REVERSE in (
-    (states, "x y", True, False),
-    (states_back, "x y o", True, False),
-    (decay_states.states, "x y", True, False),
-    (decay_states.states, "x y", True, True),
-    (decay_attend.attend, "a b c out", True, False),
-    (decay_attend.attend, "a b c out", True, True),
-    (attend, "a b c out", True, False),
-    (attend, "a b c out", True, True),
-    (attend, "a b c out", False, True),
-    (differentiate, "a b x y out", True, False),
-    (differentiate, "a b x y out", True, True),
-    (differentiate, "a b x y out", False, False),
+for kernel, moved, CAUSAL, REVERSE, PACKED in (
+    (states, "x y", True, False, False),
+    (states, "x y", True, False, True),
+    (states_back, "x y o", True, False, False),
+    (states_back, "x y o", True, False, True),
+    (decay_states.states, "x y", True, False, False),
+    (decay_states.states, "x y", True, True, False),
+    (decay_attend.attend, "a b c out", True, False, False),
+    (decay_attend.attend, "a b c out", True, True, False),
+    (attend, "a b c out", True, False, False),
+    (attend, "a b c out", True, True, False),
+    (attend, "a b c out", False, True, False),
+    (attend, "a b c out", True, False, True),
+    (attend, "a b c out", True, True, True),
+    (differentiate, "a b x y out", True, False, False),
+    (differentiate, "a b x y out", True, True, False),
+    (differentiate, "a b x y out", False, False, False),
+    (differentiate, "a b x y out", True, False, True),
+    (differentiate, "a b x y out", True, True, True),
 ):
+    # Packed sequences begin from no state.
     known = switches | {"CAUSAL": CAUSAL, "REVERSE": REVERSE, "GROUP": 1 if REVERSE else 4}
+    known |= {"PACKED": PACKED, "INITIAL": not PACKED}
     of = types | dict.fromkeys(moved.split(), tile) | dict.fromkeys(known, "constexpr")
     names = kernel.arg_names
     constants = {(i,): known[name] for i, name in enumerate(names) if name in known}
@@ -204,7 +212,7 @@ def test_gluon_passes_compile_for_a_hopper_card_within_its_shared_memory(device:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     passes = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
-    assert len(passes) == 12 and all(0 < size <= SHARED_MEMORY and unused == 0 for size, unused in passes)
+    assert len(passes) == 18 and all(0 < size <= SHARED_MEMORY and unused == 0 for size, unused in passes)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ class Walk(NamedTuple):
 
     From one to the next it is ``step`` tokens. ``sequence`` counts batch and head together, 0 to B H - 1, and
     ``group`` those of several heads of queries as one, as ``key_head`` does in a batch. ``summed``: segments
-    that have sums.
+    that have sums, each but the last of ``segment_tokens`` tokens.
     """
 
     batch: Any
@@ -26,6 +26,7 @@ class Walk(NamedTuple):
     sequence: Any
     group: Any
     segment: Any
+    segment_tokens: Any
     summed: Any
     N: Any
     D: Any
@@ -52,5 +53,5 @@ def walk_of(H, N, D, E, segments, segment_tokens, summed, REVERSE: gl.constexpr,
     begin = first + (chunks - 1) * WIDTH if REVERSE else first
     head, sequence = key_head * HEADS + member, group * HEADS + member
     return Walk(
-        batch, head, key_head, sequence, group, segment, summed, N, D, E, begin, step, chunks
+        batch, head, key_head, sequence, group, segment, segment_tokens, summed, N, D, E, begin, step, chunks
     )  # fmt: skip

@@ -100,7 +100,9 @@ def decay_forward(
     return out, sums, S, totals
 
 
-def _attend(run: DecayLaunches, q: Tensor, k: Tensor, v: Tensor, g: Tensor, out: Tensor) -> tuple[Tensor, ...]:
+def _attend(
+    run: DecayLaunches, q: Tensor, k: Tensor, v: Tensor, g: Tensor, out: Tensor
+) -> tuple[Tensor, ...]:
     """Fills ``out``, and returns no tensor."""
     _keep(run, q, k, v, g, out)
     return ()

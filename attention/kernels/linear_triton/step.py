@@ -26,6 +26,7 @@ MOST_ROWS = 64
 """Tokens times heads of a group: the code of one launch computes each by itself."""
 ALONE, CROWDED = 2**14, 2**12
 """Elements of a state that a program holds at once: many if it is alone, few where others share its card."""
+WARPS = 4
 _STEPS: dict[tuple[Any, ...], Repeat] = {}
 MOST_STEPS = 1024
 forget_steps = _STEPS.clear
@@ -136,8 +137,7 @@ def _new(q: Tensor, k: Tensor, v: Tensor, phi: str, eps: float, aligned: bool) -
     strides = [stride for x in (q, k, v) for stride in x.stride()[:3]]
     rows = 1 << (group * tokens - 1).bit_length()
     constants = (group, tokens, phi, width, block, -(-E // block), rows)
-    warps = 4 if width * block <= 4096 else 8
-    return Launch(step, batch * kv_heads, [], (*strides, kv_heads, D, E, eps, *constants), warps, aligned)
+    return Launch(step, batch * kv_heads, [], (*strides, kv_heads, D, E, eps, *constants), WARPS, aligned)
 
 
 @torch.library.register_fake("attention::linear_triton_step")  # type: ignore[untyped-decorator]

@@ -177,7 +177,7 @@ def make_plan(
         layouts: of q, k, v and what else the caller gave (the gradient of the output first, states).
         aligned: whether all of these begin at multiples of 16 bytes.
         gluon: whether the kernel has passes in Gluon.
-        packed: whether sequences stand one behind another, for which no pass in Gluon is written.
+        packed: whether sequences stand one behind another; where all of one is seen, no pass in Gluon serves.
         causal: whether a query sees only the keys up to its own.
         half: whether the kernel has a forward of float16 for operands of that dtype.
 
@@ -189,7 +189,7 @@ def make_plan(
         raise ValueError(f"all tensors must be on one device; got {', '.join(sorted(map(str, devices)))}")
     (batch, heads, tokens, width), (_, kv_heads, keys, value_width) = shape, of_values
     strides = [stride for _, _, stride in layouts]
-    widths = gluon and not packed and gluon_serves(width, value_width, dtype, device)
+    widths = gluon and (causal or not packed) and gluon_serves(width, value_width, dtype, device)
     least = min(tokens, keys)
 
     def moved(given: list[Strides]) -> bool:

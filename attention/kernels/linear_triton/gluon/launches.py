@@ -20,15 +20,15 @@ class GluonLaunches(TritonLaunches):
 
     def states(self, x: Tensor, y: Tensor, count: int, ends: Tensor | None) -> Sums:
         S, z = self.sums_of_segments(self.plan.key_segments)
-        ragged = self.plan.keys % GLUON_WIDTH != 0
+        ragged, packed = self.plan.keys % GLUON_WIDTH != 0, ends is not None
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.states import states
 
-            values = (*self.walked(reverse=True), count, self.phi, ragged)
+            values = (*self.walked(reverse=True), count, packed, self.phi, ragged)
             return self._in_gluon(states, count, 2, values)
 
-        self.launch(("states", count), [x, y, S, z], new)
+        self.launch(("states", count, packed), [x, y, S, z, z if ends is None else ends], new)
         return S, z
 
     def gradient_states(
@@ -36,15 +36,16 @@ class GluonLaunches(TritonLaunches):
     ) -> Sums:
         if not self.plan.in_gluon(reverse=True):
             return super().gradient_states(x, y, out, inv, minus_delta, ends)
-        S, z = self.sums_of_segments(self.plan.segments)
+        (S, z), packed = self.sums_of_segments(self.plan.segments), ends is not None
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.states import states_back
 
-            values = (*self.walked(reverse=False), self.phi)
+            values = (*self.walked(reverse=False), packed, self.phi)
             return self._in_gluon(states_back, self.plan.segments, 3, values)
 
-        self.launch(("gradient states",), [x, y, out, inv, minus_delta, S, z], new)
+        tensors = [x, y, out, inv, minus_delta, S, z, z if ends is None else ends]
+        self.launch(("gradient states", packed), tensors, new)
         return S, z
 
     def attend(
@@ -53,7 +54,7 @@ class GluonLaunches(TritonLaunches):
     ) -> None:  # fmt: skip
         if not self.plan.in_gluon(reverse=reverse):
             return super().attend(a, b, c, out, inv, state, reverse=reverse, keep=keep)
-        switches = (self.causal, reverse, keep, self.group, *state.switches()[:3])
+        switches = (self.causal, reverse, keep, self.group, *state.switches())
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.attend import attend
@@ -62,7 +63,7 @@ class GluonLaunches(TritonLaunches):
             values = (*walked, *switches, self.phi, self.plan.key_width != GLUON_WIDTH)
             return self._in_gluon(attend, self._parts(reverse), 4, values)
 
-        return self.launch(("attend", *switches), [a, b, c, out, inv, *state.pointers(inv)[:4]], new)
+        return self.launch(("attend", *switches), [a, b, c, out, inv, *state.pointers(inv)], new)
 
     def differentiate(
         self, a: Tensor, b: Tensor, x: Tensor, y: Tensor, out: Tensor, rows: Sums, state: State, *,
@@ -70,7 +71,7 @@ class GluonLaunches(TritonLaunches):
     ) -> None:  # fmt: skip
         if not self.plan.in_gluon(reverse=reverse):
             return super().differentiate(a, b, x, y, out, rows, state, reverse=reverse)
-        switches = (self.causal, reverse, self.group, *state.switches()[:3])
+        switches = (self.causal, reverse, self.group, *state.switches())
 
         def new() -> Launch:
             from attention.kernels.linear_triton.gluon.differentiate import differentiate
@@ -78,7 +79,7 @@ class GluonLaunches(TritonLaunches):
             values = (*self.walked(reverse=reverse), state.summed, *switches, self.phi)
             return self._in_gluon(differentiate, self._parts(reverse), 5, values)
 
-        tensors = [a, b, x, y, out, *rows, *state.pointers(rows[0])[:4]]
+        tensors = [a, b, x, y, out, *rows, *state.pointers(rows[0])]
         return self.launch(("differentiate", *switches), tensors, new)
 
     def _in_gluon(self, kernel: Any, parts: int, moved: int, values: tuple[Any, ...]) -> Launch:

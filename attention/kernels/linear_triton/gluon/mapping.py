@@ -21,6 +21,7 @@ from attention.kernels.gluon_common.tiles import (
     map_tile,
     two_quarters,
 )
+from attention.kernels.linear_triton.gluon.packed import load_edge, reaches, within
 from attention.kernels.linear_triton.gluon.sums import gather_z
 
 
@@ -32,6 +33,7 @@ def map_queries_and_keys(
 ):  # fmt: skip
     """For ``attend``: phi of keys and queries in place, and z before each chunk."""
     STAGES: gl.constexpr = queries.tiles.shape[0]
+    PACKED: gl.constexpr = sums.ends is not None
     if not REVERSE:
         z_sum = gather_z(sums, walk, CAUSAL, REVERSE, SCANNED)
         if not CAUSAL:
@@ -43,6 +45,9 @@ def map_queries_and_keys(
             tile = keys.tiles.index(slot)
             if not REVERSE:
                 before = z_sum.to(gl.bfloat16)
+                if PACKED:
+                    edge = load_edge(sums.ends, start, walk.N, REVERSE)
+                    z_sum = gl.where(reaches(edge, start, REVERSE), z_sum, 0.0)
             # Keys, once loaded: mapped, in reverse scaled, else added to z.
             mbarrier.wait(keys.full.index(slot), phase)
             for j in gl.static_range(4):
@@ -52,6 +57,9 @@ def map_queries_and_keys(
                 if REVERSE:
                     scale = load_rows(inv, start + j * QUARTER, walk.N, row)
                     phi = (phi.to(gl.float32) * scale[:, None]).to(gl.bfloat16)
+                elif PACKED:
+                    token = start + j * QUARTER + row
+                    z_sum += fold(gl.where(within(token, edge, REVERSE)[:, None], phi, 0.0))
                 else:
                     z_sum += fold(phi)
                 tile.slice(j * QUARTER, QUARTER).store(phi)
@@ -85,6 +93,7 @@ def map_keys(
     CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr, MAP: gl.constexpr,
 ):  # fmt: skip
     """For ``differentiate``: phi of keys in place, in reverse scaled, and z before each chunk."""
+    PACKED: gl.constexpr = sums.ends is not None
     z_sum = gather_z(sums, walk, CAUSAL, REVERSE, SCANNED)
     if not CAUSAL:
         # All of these warps have stored, and products see it: z is full, for all chunks.
@@ -98,6 +107,9 @@ def map_keys(
             slot, phase, start = i % 2, (i // 2) & 1, walk.begin + i * walk.step
             before = z_sum
             tile = keys.tiles.index(slot)
+            if PACKED:
+                edge = load_edge(sums.ends, start, walk.N, REVERSE)
+                z_sum = gl.where(reaches(edge, start, REVERSE), z_sum, 0.0)
             # Keys, once loaded: mapped and added to z, in reverse scaled and weighed by their biases.
             mbarrier.wait(keys.full.index(slot), phase)
             for j in gl.static_range(4):
@@ -108,9 +120,11 @@ def map_keys(
                     phi *= load_rows(inv, start + j * QUARTER, walk.N, row)[:, None]
                     bias = load_rows(minus_delta, start + j * QUARTER, walk.N, row)
                     biases.index(slot).slice(j * QUARTER, QUARTER).store(bias)
-                    z_sum += fold(phi * bias[:, None])
+                if PACKED:
+                    counted = gl.where(within(start + j * QUARTER + row, edge, REVERSE)[:, None], phi, 0.0)
                 else:
-                    z_sum += fold(phi)
+                    counted = phi
+                z_sum += fold(counted * bias[:, None] if REVERSE else counted)
                 tile.slice(j * QUARTER, QUARTER).store(phi.to(gl.bfloat16))
             # z, once the products have read that of the chunk before.
             mbarrier.wait(z_empty, (i + 1) & 1)

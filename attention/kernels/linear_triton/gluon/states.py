@@ -27,57 +27,70 @@ from attention.kernels.gluon_common.walk import walk_of
 
 
 @gluon.jit
-def left_features(tile, start, N, MAP: gl.constexpr, RAGGED: gl.constexpr):
-    """phi(x)' as a left operand, zero after the last token."""
+def left_features(
+    tile, start, lower, upper, MAP: gl.constexpr, FROM: gl.constexpr, UP_TO: gl.constexpr
+):  # fmt: skip
+    """phi(x)' as a left operand, zero before the token ``lower`` and from ``upper`` on, where that is asked."""
     phi = features(tile.permute((1, 0)).load(LEFT), MAP)
-    if RAGGED and MAP == "elu":
-        token = start + gl.arange(0, WIDTH, gl.SliceLayout(0, LEFT))
-        phi = gl.where((token < N)[None, :], phi, 0.0)
+    token = start + gl.arange(0, WIDTH, gl.SliceLayout(0, LEFT))
+    if FROM:
+        phi = gl.where((token >= lower)[None, :], phi, 0.0)
+    if UP_TO:
+        phi = gl.where((token < upper)[None, :], phi, 0.0)
     return phi
 
 
 @gluon.jit
 def states(
-    x, y, S, z, H, N, D, E, segments, segment_tokens, counted,
-    MAP: gl.constexpr, RAGGED: gl.constexpr,
+    x, y, S, z, ends, H, N, D, E, segments, segment_tokens, counted,
+    PACKED: gl.constexpr, MAP: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """S = sum phi(x) y', z = sum phi(x) of each segment: one program a segment of the ``counted`` first.
 
-    A chunk is mapped while the product of the one before runs. Shared memory: 2 rings x 3 tiles x 32768 +
+    PACKED, a segment sums the sequence alone that goes on behind it. A chunk is mapped while the product of the one before runs. Shared memory: 2 rings x 3 tiles x 32768 +
     barriers 56 = 196664 bytes. Registers of a thread: 164 to 218 by ptxas, of 255, none spilled.
     """
     STAGES: gl.constexpr = 3
     walk = walk_of(H, N, D, E, counted, segment_tokens, segments, False, 1)
     xs, ys = new_ring(x, walk.head, STAGES), new_ring(y, walk.head, STAGES)
+    begin, chunks, lower = walk.begin, walk.chunks, 0
+    if PACKED:
+        last = gl.minimum(begin + segment_tokens, N)
+        goes_on = gl.load(ends + N + last - 1) > last
+        lower = gl.where(goes_on, gl.load(ends + last - 1), last)
+        skipped = gl.maximum(lower - begin, 0) // WIDTH
+        begin, chunks = begin + skipped * WIDTH, gl.where(goes_on, chunks - skipped, 0)
     # All warps and the copy engine see the barriers as they were made.
     fence_async_shared()
     gl.thread_barrier()
 
     # The first chunks.
     for i in gl.static_range(STAGES):
-        expect(xs, i, i < walk.chunks)
-        expect(ys, i, i < walk.chunks)
+        expect(xs, i, i < chunks)
+        expect(ys, i, i < chunks)
     for i in gl.static_range(STAGES):
-        async_load(xs, i, walk, walk.begin + i * WIDTH, i < walk.chunks)
-        async_load(ys, i, walk, walk.begin + i * WIDTH, i < walk.chunks)
+        async_load(xs, i, walk, begin + i * WIDTH, i < chunks)
+        async_load(ys, i, walk, begin + i * WIDTH, i < chunks)
     state = gl.zeros([WIDTH, WIDTH], gl.float32, PRODUCT)
     z_sum = gl.zeros([WIDTH], gl.float32, gl.SliceLayout(1, LEFT))
-    mbarrier.wait(xs.full.index(0), 0)
-    phi = left_features(xs.tiles.index(0), walk.begin, N, MAP, RAGGED)
-    for i in range(walk.chunks):
-        slot, start = i % STAGES, walk.begin + i * WIDTH
+    mbarrier.wait(xs.full.index(0), 0, chunks > 0)
+    phi = left_features(xs.tiles.index(0), begin, lower, N, MAP, PACKED, RAGGED and MAP == "elu")
+    for i in range(chunks):
+        slot, start = i % STAGES, begin + i * WIDTH
         # This chunk's product, once y is loaded.
         mbarrier.wait(ys.full.index(slot), (i // STAGES) & 1)
         growing = warpgroup_mma(phi, ys.tiles.index(slot), state, is_async=True)
         z_sum += gl.sum(phi.to(gl.float32), 1)
         # The next chunk's features, once x is loaded. After the last chunk they are of an old tile, unused.
-        then, more = (i + 1) % STAGES, i + 1 < walk.chunks
+        then, more = (i + 1) % STAGES, i + 1 < chunks
         mbarrier.wait(xs.full.index(then), ((i + 1) // STAGES) & 1, more)
-        phi = left_features(xs.tiles.index(then), start + WIDTH, N, MAP, RAGGED)
+        phi = left_features(
+            xs.tiles.index(then), start + WIDTH, lower, N, MAP, PACKED, RAGGED and MAP == "elu"
+        )  # fmt: skip
         # The product is done in both warpgroups: this chunk's tiles are empty and take a later one.
         state = warpgroup_mma_wait(0, [growing])
         gl.thread_barrier()
-        wanted, far = i + STAGES < walk.chunks, start + STAGES * WIDTH
+        wanted, far = i + STAGES < chunks, start + STAGES * WIDTH
         expect(xs, slot, wanted)
         expect(ys, slot, wanted)
         async_load(xs, slot, walk, far, wanted)
@@ -87,11 +100,12 @@ def states(
 
 @gluon.jit
 def states_back(
-    x, y, o, inv, minus_delta, S, z, H, N, D, E, segments, segment_tokens, MAP: gl.constexpr
+    x, y, o, inv, minus_delta, S, z, ends, H, N, D, E, segments, segment_tokens,
+    PACKED: gl.constexpr, MAP: gl.constexpr,
 ):  # fmt: skip
     """Sums for gradients: S = sum phi(x) inv y', z = sum phi(x) inv (-delta), where -delta = -y.o is stored.
 
-    x = q, y = do, o = out; one program a segment. Shared memory: 3 rings x 2 tiles x 32768 + factors 512 +
+    PACKED, a segment sums the sequence alone that began before it. x = q, y = do, o = out; one program a segment. Shared memory: 3 rings x 2 tiles x 32768 + factors 512 +
     barriers 48 = 197168 bytes. Registers of a thread: 174 to 176 by ptxas, of 255, none spilled.
     """
     STAGES: gl.constexpr = 2
@@ -116,7 +130,10 @@ def states_back(
         async_load(xs, i, walk, walk.begin + i * WIDTH, i < walk.chunks)
     state = gl.zeros([WIDTH, WIDTH], gl.float32, PRODUCT)
     z_sum = gl.zeros([WIDTH], gl.float32, gl.SliceLayout(1, LEFT))
-    row = gl.arange(0, WIDTH, gl.SliceLayout(1, WIDE))
+    row, upper = gl.arange(0, WIDTH, gl.SliceLayout(1, WIDE)), N
+    if PACKED:
+        begun = gl.load(ends + walk.begin) < walk.begin
+        upper = gl.where(begun, gl.load(ends + N + walk.begin), 0)
     for i in range(walk.chunks):
         slot, phase, start = i % STAGES, (i // STAGES) & 1, walk.begin + i * WIDTH
         # -delta, once y and o are loaded; y is scaled in place.
@@ -128,7 +145,7 @@ def states_back(
         factors.store(bias * scale)
         # Features, once x is loaded.
         mbarrier.wait(xs.full.index(slot), phase)
-        phi = left_features(xs.tiles.index(slot), start, N, MAP, False)
+        phi = left_features(xs.tiles.index(slot), start, 0, upper, MAP, False, PACKED)
         # All warps have stored: the product sees the scaled y, and each warp the factors.
         fence_async_shared()
         gl.thread_barrier()

@@ -13,17 +13,24 @@ from attention.kernels.gluon_common.tiles import PRODUCT, ROWS, WIDTH
 
 
 class Sums(NamedTuple):
-    """Pointers to the sums ``S`` and ``z`` of segments and to ``S0`` and ``z0`` of what preceded, or None."""
+    """Pointers to the sums ``S`` and ``z`` of segments, to ``S0`` and ``z0`` of what preceded, and to ``ends``.
+
+    Each is None where there are none; ``ends`` are of packed sequences.
+    """
 
     S: Any
     z: Any
     S0: Any
     z0: Any
+    ends: Any
 
 
 @gluon.jit
-def slots(walk, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr):
-    """Slots of the sums before a segment, first and last + 1; in reverse behind it, not causal all."""
+def slots(sums, walk, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constexpr):
+    """Slots of the sums before a segment, first and last + 1; in reverse behind it, not causal all.
+
+    Of packed sequences those of the one that goes on.
+    """
     if SCANNED:
         slot = walk.group * (walk.summed + 1)
         if CAUSAL:
@@ -35,6 +42,12 @@ def slots(walk, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: gl.constex
         slot = walk.group * walk.summed
         begin = slot + walk.segment + 1 if CAUSAL and REVERSE else slot
         end = slot + walk.segment if CAUSAL and not REVERSE else slot + walk.summed
+        if sums.ends is not None:
+            if REVERSE:
+                last = gl.minimum(walk.begin + WIDTH, walk.N) - 1
+                end = slot + (gl.load(sums.ends + walk.N + last) - 1) // walk.segment_tokens + 1
+            else:
+                begin = slot + gl.load(sums.ends + walk.begin) // walk.segment_tokens
         return begin, end
 
 
@@ -48,7 +61,7 @@ def gather_state(sums, walk, d, e, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, 
     if sums.S0 is not None:
         state = gl.load(sums.S0 + walk.group * D * E + at, mask=exists, other=0.0)
     if sums.S is not None:
-        begin, end = slots(walk, CAUSAL, REVERSE, SCANNED)
+        begin, end = slots(sums, walk, CAUSAL, REVERSE, SCANNED)
         for slot in range(begin, end):
             state += gl.load(sums.S + slot * D * E + at, mask=exists, other=0.0)
     return state
@@ -65,7 +78,7 @@ def gather_z(sums, walk, CAUSAL: gl.constexpr, REVERSE: gl.constexpr, SCANNED: g
     if sums.z0 is not None:
         z_sum = gl.load(sums.z0 + walk.group * walk.D + column, mask=first, other=0.0)
     if sums.z is not None:
-        begin, end = slots(walk, CAUSAL, REVERSE, SCANNED)
+        begin, end = slots(sums, walk, CAUSAL, REVERSE, SCANNED)
         for slot in range(begin, end):
             z_sum += gl.load(sums.z + slot * walk.D + column, mask=first, other=0.0)
     return z_sum

@@ -42,6 +42,8 @@ def step(
             key = tl.where(d < D, key, 0.0)
             value = tl.load(v + t * v_n + e, mask=e < E, other=0.0).to(tl.float32)
             state += key[:, None] * value[None, :]
+            if TOKENS == 1:  # on its way while the output is computed
+                tl.store(S_new + at, state, mask=exists)
             z_sum += key
             for j in tl.static_range(GROUP):
                 query = features(tl.load(q + j * q_h + t * q_n + d, mask=d < D, other=0.0), MAP)
@@ -51,7 +53,8 @@ def step(
         place = (sequence * GROUP + rows % GROUP) * TOKENS + rows // GROUP
         inside = (rows[:, None] < GROUP * TOKENS) & (e[None, :] < E)
         tl.store(out + place[:, None] * E + e[None, :], result.to(out.dtype.element_ty), mask=inside)
-        tl.store(S_new + at, state, mask=exists)
+        if TOKENS != 1:
+            tl.store(S_new + at, state, mask=exists)
     # All warps have read z.
     tl.debug_barrier()
     tl.store(z_new + sequence * D + d, z_sum, mask=d < D)
