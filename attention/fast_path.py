@@ -25,7 +25,7 @@ DEVICES = ["cuda"]
 PLAIN = frozenset((bool, float, str))
 MOST_KEYS, MOST_ALIKE = 1024, 16
 _CALLS: dict[Key, tuple[tuple[Callable[..., bool], Again], ...]] = {}
-"""By options and the shape of the queries: whether tensors are like those of a call, and how it is repeated."""
+"""By options and the shape of queries: whether tensors are like those of a call, and how it is repeated."""
 
 
 def recalled(tensors: tuple[Tensor, ...], *options: object) -> Again | None:

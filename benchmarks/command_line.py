@@ -256,6 +256,12 @@ def _add_distributed(parser: argparse.ArgumentParser) -> None:
     add("--parallelism", default="strong", metavar="KINDS", help="strong, weak, or both; default: strong")
     add("--repetitions", type=_count, default=3, metavar="R", help="default: %(default)s")
     add("--shuffle-seed", type=int, metavar="SEED", help="of the order of the cases; default: a new one")
+    add(
+        "--clock",
+        choices=("device", "wall"),
+        default="device",
+        help="as of pytest benchmarks; default: device",
+    )
     add("--case-seconds", type=_seconds, default=0.5, metavar="S", help="time for a case of a repetition")
     add("--round-seconds", type=_seconds, default=10.0, metavar="S", help="longer rounds are left out")
     add("--case-timeout", type=_seconds, default=120.0, metavar="S", help="ranks that are later are given up")

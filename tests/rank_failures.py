@@ -29,7 +29,7 @@ def session_of_two_lengths(limit_s: float = 60) -> tuple[Ranks, measuring.Measur
         "cpu", "float32", ["linear-sequence-parallel"], ["causal"], ["forward_backward"], [Shape(1, 2, 16)],
         [64, 128], ["strong"],
     )  # fmt: skip
-    return ranks, measuring.Measurer(ranks, 0.01, 10.0), build_cases(selection, ranks.count)
+    return ranks, measuring.Measurer(ranks, "wall", 0.01, 10.0), build_cases(selection, ranks.count)
 
 
 def a_rank_that_runs_out_of_memory_is_an_outcome_on_all() -> None:

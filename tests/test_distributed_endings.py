@@ -61,7 +61,7 @@ def test_an_end_that_fails_is_told_as_a_fault(codes: list[int], capsys: pytest.C
 
 
 def book(folder: Path, told: list[str]) -> Book:
-    return Book(folder / "ranks-2-001.json", {"seed": 1}, "gloo", "cpu", told.append)
+    return Book(folder / "ranks-2-001.json", {"seed": 1, "clock": "wall"}, "gloo", "cpu", told.append)
 
 
 def without_times(file: Path) -> tuple[object, object]:

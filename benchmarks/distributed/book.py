@@ -143,7 +143,7 @@ class Book:
             **case.fields(),
             "device_name": device_name(case.device),
             "precision": case.dtype,
-            "clock": "wall",
+            "clock": self._run["clock"],
             "cache_bytes": None,
             "backend": self._backend,
         }

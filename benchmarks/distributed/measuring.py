@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
@@ -19,10 +18,11 @@ from attention.kernels.references.errors import (
     gradient_error,
     relative_error,
 )
-from attention.profiler import CLOCKS, peak_memory
+from attention.profiler import peak_memory
 from benchmarks.distributed.cases import RankedCase
 from benchmarks.distributed.counting import Counting
 from benchmarks.distributed.ranks import Ranks
+from benchmarks.distributed.rounds import Rounds
 from benchmarks.distributed.subjects import SUBJECTS, Subject, plain
 from benchmarks.machine.memory import free_bytes
 from benchmarks.measure import rounds_within
@@ -55,13 +55,13 @@ class Measured:
 class Measurer:
     """How the cases of one session are timed, and what was learned of each; alike on all ranks."""
 
-    def __init__(self, ranks: Ranks, case_seconds: float, round_seconds: float) -> None:
-        """Nothing is known yet."""
-        self.ranks, self.case_seconds, self.round_seconds = ranks, case_seconds, round_seconds
+    def __init__(self, ranks: Ranks, clock: str, case_seconds: float, round_seconds: float) -> None:
+        """Nothing is known yet; ``clock`` is one of the ranks' device."""
+        self.ranks, self.clock = ranks, clock
+        self.case_seconds, self.round_seconds = case_seconds, round_seconds
         self._errors: dict[Any, float] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         self._seconds: dict[Any, dict[int, float]] = {}
-        self._token = torch.zeros(1, device=ranks.device)
 
     def refusal(self, case: RankedCase) -> tuple[str, str] | None:
         """Outcome and reason of a case that is not to be run; None of one that is."""
@@ -93,7 +93,7 @@ class Measurer:
             call = _call(case, self._attend(case), inputs)
             if case.key not in self._facts:
                 self._facts[case.key] = self._look_at(case, subject, call)
-            seconds = self._rounds(case, call)
+            seconds = self._rounds(call)
             exposed = self._exposed(call, seconds) if case.ranks > 1 else 0.0
         self._seconds.setdefault(series, {})[case.seq_len] = median(seconds)
         facts = {**self._facts[case.key], "exposed_s": exposed, "reference_error": self._errors[series]}
@@ -149,28 +149,25 @@ class Measurer:
             "reference": subject.reference.name,
         }
 
-    def _rounds(self, case: RankedCase, call: Call) -> list[float]:
-        (warm,) = self.ranks.slowest([self._time(call)])
-        count = rounds_within(self.case_seconds, warm, MOST_ROUNDS)
-        return self.ranks.slowest([self._time(call) for _ in range(count)])
-
-    def _time(self, call: Call, mode: Any = None) -> float:
-        """Seconds of one call on this rank, begun with the others on an idle device."""
-        clock = CLOCKS[self.ranks.device, "wall"]
-        self.ranks.line_up(self._token)
-        with mode or nullcontext():
-            start = clock()
-            call()
-            return float(clock() - start)
+    def _rounds(self, call: Call) -> list[float]:
+        rounds = Rounds(self.ranks, self.clock, call)
+        count = rounds_within(self.case_seconds, rounds.warm, MOST_ROUNDS)
+        return self.ranks.slowest([rounds.seconds() for _ in range(count)])
 
     def _exposed(self, call: Call, seconds: list[float]) -> float:
         """Time of the call less time of the same call with the exchange left out, both looked at alike."""
+        whole, without = (
+            Rounds(self.ranks, self.clock, partial(_counted, call, leave_out)) for leave_out in (False, True)
+        )
         count = min(EXPOSING_ROUNDS, len(seconds))
-        pairs = [
-            (self._time(call, Counting()), self._time(call, Counting(leave_out=True))) for _ in range(count)
-        ]
-        whole, without = (median(self.ranks.slowest(list(times))) for times in zip(*pairs, strict=True))
-        return whole - without
+        pairs = [(whole.seconds(), without.seconds()) for _ in range(count)]
+        found, left = (median(self.ranks.slowest(list(times))) for times in zip(*pairs, strict=True))
+        return found - left
+
+
+def _counted(call: Call, leave_out: bool) -> None:
+    with Counting(leave_out=leave_out):
+        call()
 
 
 def _largest(values: Any) -> int | None:

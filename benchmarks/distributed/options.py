@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from attention.case import DTYPES, MODES, PHASES
+from attention.profiler import clock_name
 from benchmarks.analysis.reading.fields import InputError
 from benchmarks.distributed.cases import STRONG, WEAK, Selection
 from benchmarks.distributed.session import Plan
@@ -49,6 +50,7 @@ def _plan_of(options: argparse.Namespace) -> Plan:
     )
     return Plan(
         Path(options.output), selection, options.repetitions, options.shuffle_seed,
+        clock_name(device, options.clock),
         amount_of(options.case_seconds, "case-seconds"), amount_of(options.round_seconds, "round-seconds"),
         amount_of(options.case_timeout, "case-timeout"), options.threads,
     )  # fmt: skip

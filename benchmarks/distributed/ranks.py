@@ -221,6 +221,10 @@ class Ranks:
         else:
             dist.barrier(group=self.group)
 
+    def meet_devices(self, token: Tensor) -> None:
+        """Let no card go on before all have come here; hosts do not wait."""
+        dist.all_reduce(token, group=self.group)
+
 
 def _first(told: Sequence[Failure | None]) -> Outcome:
     """The outcome of the rank that failed first, with its number unless all have failed alike."""

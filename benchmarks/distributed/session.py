@@ -41,6 +41,7 @@ class Plan:
         selection: What is measured.
         repetitions: How often the whole grid is measured.
         seed: Of the order; None draws one.
+        clock: "device" or "wall", one that the device has.
         case_seconds: Time for the rounds of one case of one repetition.
         round_seconds: Cases whose rounds are predicted to take longer are left out.
         case_timeout: Seconds after which a case, its comparison and its rounds, is given up.
@@ -51,6 +52,7 @@ class Plan:
     selection: Selection
     repetitions: int
     seed: int | None
+    clock: str
     case_seconds: float
     round_seconds: float
     case_timeout: float
@@ -87,7 +89,7 @@ def _book(plan: Plan, ranks: Ranks, seed: int, say: Say) -> Book:
         "grid": "distributed",
         "seed": seed,
         "repetitions": plan.repetitions,
-        "clock": "wall",
+        "clock": plan.clock,
         "ranks": ranks.count,
         "backend": ranks.backend,
     }
@@ -119,7 +121,7 @@ class _Session:
     def measure(self, cases: list[RankedCase]) -> int:
         """Measure all cases; the exit code."""
         plan, book = self._plan, self._book
-        measurer = Measurer(self._ranks, plan.case_seconds, plan.round_seconds)
+        measurer = Measurer(self._ranks, plan.clock, plan.case_seconds, plan.round_seconds)
         planned = schedule(cases, plan.repetitions, self._seed, series=series_of)
         order = cast(list[tuple[RankedCase, int]], planned)
         gone: set[str] = set()

@@ -91,8 +91,8 @@ def multiply(
                 )  # fmt: skip
             for j in range(other, gl.minimum(other + 1, walk.chunks)):
                 state = multiply_chunk(
-                    queries, keys, values, out, inv, sums.ends, state_ring, z_ring, z_empty, walk, eps, j, state,
-                    CAUSAL, REVERSE, KEEP,
+                    queries, keys, values, out, inv, sums.ends, state_ring, z_ring, z_empty, walk, eps, j,
+                    state, CAUSAL, REVERSE, KEEP,
                 )  # fmt: skip
             i = other + 1
     # Shared memory stays until the copy engine has read the last output.

@@ -116,8 +116,8 @@ def multiply(
                 )  # fmt: skip
             for j in range(other, gl.minimum(other + 1, walk.chunks)):
                 state = multiply_chunk(
-                    rings, out, inv, minus_delta, sums.ends, state_ring, z_ring, z_empty, biases, walk, j, state,
-                    CAUSAL, REVERSE, MAP,
+                    rings, out, inv, minus_delta, sums.ends, state_ring, z_ring, z_empty, biases, walk, j,
+                    state, CAUSAL, REVERSE, MAP,
                 )  # fmt: skip
             i = other + 1
     # Shared memory stays until the copy engine has read the last output.

@@ -30,7 +30,7 @@ from attention.kernels.gluon_common.walk import walk_of
 def left_features(
     tile, start, lower, upper, MAP: gl.constexpr, FROM: gl.constexpr, UP_TO: gl.constexpr
 ):  # fmt: skip
-    """phi(x)' as a left operand, zero before the token ``lower`` and from ``upper`` on, where that is asked."""
+    """phi(x)' as a left operand, FROM a token ``lower`` on, UP_TO a token ``upper``, and else zero."""
     phi = features(tile.permute((1, 0)).load(LEFT), MAP)
     token = start + gl.arange(0, WIDTH, gl.SliceLayout(0, LEFT))
     if FROM:
@@ -47,8 +47,9 @@ def states(
 ):  # fmt: skip
     """S = sum phi(x) y', z = sum phi(x) of each segment: one program a segment of the ``counted`` first.
 
-    PACKED, a segment sums the sequence alone that goes on behind it. A chunk is mapped while the product of the one before runs. Shared memory: 2 rings x 3 tiles x 32768 +
-    barriers 56 = 196664 bytes. Registers of a thread: 164 to 218 by ptxas, of 255, none spilled.
+    PACKED, a segment sums the sequence alone that goes on behind it. A chunk is mapped while the product of
+    the one before runs. Shared memory: 2 rings x 3 tiles x 32768 + barriers 56 = 196664 bytes. Registers of a
+    thread: 164 to 237 by ptxas, of 255, none spilled.
     """
     STAGES: gl.constexpr = 3
     walk = walk_of(H, N, D, E, counted, segment_tokens, segments, False, 1)
@@ -105,8 +106,9 @@ def states_back(
 ):  # fmt: skip
     """Sums for gradients: S = sum phi(x) inv y', z = sum phi(x) inv (-delta), where -delta = -y.o is stored.
 
-    PACKED, a segment sums the sequence alone that began before it. x = q, y = do, o = out; one program a segment. Shared memory: 3 rings x 2 tiles x 32768 + factors 512 +
-    barriers 48 = 197168 bytes. Registers of a thread: 174 to 176 by ptxas, of 255, none spilled.
+    PACKED, a segment sums the sequence alone that began before it. x = q, y = do, o = out; one program a
+    segment. Shared memory: 3 rings x 2 tiles x 32768 + factors 512 + barriers 48 = 197168 bytes. Registers of
+    a thread: 174 to 230 by ptxas, of 255, none spilled.
     """
     STAGES: gl.constexpr = 2
     walk = walk_of(H, N, D, E, segments, segment_tokens, segments, False, 1)

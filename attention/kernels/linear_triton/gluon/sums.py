@@ -13,9 +13,9 @@ from attention.kernels.gluon_common.tiles import PRODUCT, ROWS, WIDTH
 
 
 class Sums(NamedTuple):
-    """Pointers to the sums ``S`` and ``z`` of segments, to ``S0`` and ``z0`` of what preceded, and to ``ends``.
+    """Pointers to the sums ``S`` and ``z`` of segments, and to ``S0`` and ``z0`` of what preceded.
 
-    Each is None where there are none; ``ends`` are of packed sequences.
+    ``ends``: of packed sequences. Each is None where there are none.
     """
 
     S: Any
