@@ -34,7 +34,7 @@ def inputs(card: str, heads: int, kv_heads: int, total: int, width: int, value_d
     return [x.requires_grad_() for x in made[:3]] + made[3:]
 
 
-def alone(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: list[int]) -> Tensor:
+def alone(cu_seqlens: list[int], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The oracle of each sequence by itself."""
     group = q.shape[1] // k.shape[1]
     parts = [
@@ -59,7 +59,7 @@ def test_packed_sequences_equal_the_oracle_of_each_alone_and_repeat_their_bits(
     planned = launches(q, k, v, True, "elu", "ieee", others=(do,), cu_seqlens=cu_seqlens)
     assert isinstance(planned, GluonLaunches)
     exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
-    reference = alone(*exact, cu_seqlens.tolist())
+    reference = alone(cu_seqlens.tolist(), *exact)
     wanted = torch.autograd.grad(reference, exact, do.double())
     results = []
     for _ in range(2):
@@ -74,7 +74,7 @@ def test_packed_sequences_equal_the_oracle_of_each_alone_and_repeat_their_bits(
 
 
 def test_nothing_of_one_sequence_reaches_another(card: str) -> None:
-    """Other queries, keys and values of a sequence leave the results of all others as they are, to the bit."""
+    """Other queries, keys and values of a sequence change no bit of the results of all others."""
     lengths = [300, 200, 1, 500]
     cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).to(card, torch.int32)
     q, k, v, do = inputs(card, 2, 2, sum(lengths), 128, 128)

@@ -54,7 +54,7 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
 
 def observed() -> bool:
     """Whether a mode of functions or a profiler observes calls; true where this torch does not tell."""
-    return not _CAN_TELL or _function_mode() or profiler_enabled()  # type: ignore[misc]
+    return bool(not _CAN_TELL or _function_mode() or profiler_enabled())  # type: ignore[misc]
 
 
 def default_device() -> torch.device | None:
