@@ -49,7 +49,7 @@ def needs_dispatcher(*tensors: Tensor) -> bool:
         if type(x) is not Tensor or x.device != device:
             return True
         keys |= _tensor_keys(x).raw_repr()  # type: ignore[misc]
-    return bool(keys & FOREIGN_KEYS)  # type: ignore[operator]
+    return bool(keys & FOREIGN_KEYS)
 
 
 def observed() -> bool:
