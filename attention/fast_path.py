@@ -37,7 +37,7 @@ def recalled(tensors: tuple[Tensor, ...], *options: object) -> Again | None:
     if torch.compiler.is_compiling() or observed() or in_forward_mode():  # guards know other transforms
         return None
     try:
-        calls = _CALLS.get((tensors[0].shape, *options, *map(type, options)), ())
+        calls = _CALLS.get(_key(tensors, options), ())
     except (
         AttributeError,
         RuntimeError,
@@ -67,11 +67,16 @@ def remember(
         return
     if len(_CALLS) >= MOST_KEYS:
         _CALLS.clear()
-    key = (tensors[0].shape, *options, *map(type, options))  # True equals 1.0
+    key = _key(tensors, options)
     _CALLS[key] = ((alike, again), *_CALLS.get(key, ())[: MOST_ALIKE - 1])
 
 
 forget_calls = _CALLS.clear
+
+
+def _key(tensors: tuple[Tensor, ...], options: tuple[object, ...]) -> Key:
+    # True equals 1.0. Versions of torch differ in whether likeness knows the mode of gradients.
+    return (tensors[0].shape, torch.is_grad_enabled(), *options, *map(type, options))
 
 
 def _follows(tensors: tuple[Tensor, ...], options: tuple[object, ...]) -> bool:

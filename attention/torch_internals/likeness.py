@@ -14,8 +14,9 @@ _guards = private("_C._dynamo.guards.TensorGuards")
 def like(*tensors: Tensor) -> Callable[..., bool] | None:
     """Whether other tensors are like these: a function of as many; None where this torch cannot tell.
 
-    Alike are types, dtypes, devices, shapes, strides, whether gradients are wanted, and what the dispatcher
-    would look at, which follows from modes of the thread as well. Of several tensors that are one it says no.
+    Alike are types, dtypes, devices, shapes, strides, ``requires_grad``, and what the dispatcher would look
+    at, which follows from modes of the thread as well, but maybe not from that of gradients. Of several
+    tensors that are one it says no.
     It is what code that torch compiled asks before it runs: to ask each tensor for each property from Python
     takes longer than a launch.
     """
