@@ -12,7 +12,9 @@ Shared memory of a program, of 232448 bytes that there are:
     in reverse     without z, and with more or fewer captures: 229608 and 163976
 
 Registers of a thread: ptxas compiles all 16 warps for 128. The mapping ones ask for 56, which leaves the
-multiplying ones (65536 - 256 x 56) / 256 = 200. Of those of a causal pass ptxas spills 2 to 56 bytes.
+multiplying ones (65536 - 256 x 56) / 256 = 200. Of those of a causal pass ptxas spills 2 to 56 bytes, of
+packed sequences up to 160: a chunk in which one begins is computed by code of its own, one product after the
+other.
 """
 
 # Types are those of Triton's compiler.
