@@ -1,4 +1,4 @@
-"""Which calls are taken for ones like an earlier call: none that its checks or its kernel would not follow."""
+"""Which calls are taken for ones like an earlier call: none that its checks or kernel would not follow."""
 
 from __future__ import annotations
 
