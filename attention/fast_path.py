@@ -25,7 +25,7 @@ DEVICES = ["cuda"]
 PLAIN = frozenset((bool, float, str))
 MOST_KEYS, MOST_ALIKE = 1024, 16
 _CALLS: dict[Key, tuple[tuple[Callable[..., bool], Again], ...]] = {}
-"""By options and the shape of queries: whether tensors are like those of a call, and how it is repeated."""
+"""By what `_key` tells: whether tensors are like those of a call, and how it is repeated."""
 
 
 def recalled(tensors: tuple[Tensor, ...], *options: object) -> Again | None:
@@ -55,9 +55,10 @@ def remember(
 ) -> None:
     """Keep how a call of a kernel's function is repeated, if the kernel can tell.
 
-    Its ``prepared(*arguments)`` returns an :data:`Again`, or None. A call that needs a look at more than
+    Its ``prepared(*arguments)`` returns an :data:`Again`, or None. A call that depends on more than its
     tensors and options is not kept: under autocast, on tensors of a subclass, with other options than bool,
-    float or str, and all those that :func:`recalled` does not look for.
+    float or str, and all those that :func:`recalled` does not look for. An :data:`Again` asks by itself
+    whether tensors share memory.
     """
     prepared = getattr(function, "prepared", None)
     if prepared is None or not _follows(tensors, options):

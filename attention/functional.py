@@ -203,8 +203,9 @@ def linear_attention_step(
     """
     options = backend, feature_map, eps, in_place
     if type(state) is State and (again := recalled((q, k, v, *state), *options)) is not None:
-        repeated: tuple[Tensor, State] = again(q, k, v, state)
-        return repeated
+        repeated: tuple[Tensor, State] | None = again(q, k, v, state)
+        if repeated is not None:
+            return repeated
     if type(eps) is not float or not 0 <= eps < inf:
         eps = check_number("eps", eps, least=0)
     if type(in_place) is not bool:

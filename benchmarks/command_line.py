@@ -260,7 +260,7 @@ def _add_distributed(parser: argparse.ArgumentParser) -> None:
         "--clock",
         choices=("device", "wall"),
         default="device",
-        help="as of pytest benchmarks; default: device",
+        help="on cards device leaves launch latency out, wall holds it; a CPU has wall only; default: device",
     )
     add("--case-seconds", type=_seconds, default=0.5, metavar="S", help="time for a case of a repetition")
     add("--round-seconds", type=_seconds, default=10.0, metavar="S", help="longer rounds are left out")

@@ -5,6 +5,7 @@ The last test of test_triton.py runs these in a process of Triton's interpreter 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import pytest
@@ -103,3 +104,40 @@ def test_remembered_steps_equal_a_prefill(
     version = state.S._version
     take(*token(0), state)
     assert state.S._version == version + in_place
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_hooks_on_saved_tensors_may_give_back_others_that_lie_in_another_way(
+    mode: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``save_on_cpu`` does: their strides are neither those of the forward nor of the next backward."""
+    monkeypatch.setattr(fast_path, "DEVICES", [device])
+    given = inputs(device, (1, 2, 100, 16))
+    x = [each.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for each in given]
+
+    def gradients(out: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(out.square().sum(), x)
+
+    expected = gradients(linear_reference(*x, causal=mode == "causal"))
+    packing = torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach().contiguous(), lambda t: t)
+    around: AbstractContextManager[None]
+    for around in (packing, nullcontext(), packing, nullcontext()):
+        with around:
+            found = gradients(linear_attention(*x, causal=mode == "causal", backend="triton"))
+        assert gradient_error(found, expected) < TOLERANCES[torch.float32][1]
+
+
+def test_a_step_into_a_state_whose_tensors_share_memory_is_refused_after_one_that_is_not(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_path, "DEVICES", [device])
+    q, k, v = (x.detach()[:, :, :1].clone() for x in inputs(device))
+    take = partial(linear_attention_step, q, k, v, in_place=True, backend="triton")
+    for _ in range(2):
+        take(state=State.empty(1, 1, 16, 16, device=device))
+    room = torch.zeros(16 * 16 + 8, device=device)
+    for begin in (0, 16 * 16 - 8):
+        shared = State(room[: 16 * 16].view(1, 1, 16, 16), room[begin:][:16].view(1, 1, 16))
+        with pytest.raises(ValueError, match="share memory"):
+            take(state=shared)
+    assert not room.any()

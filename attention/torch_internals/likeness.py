@@ -16,9 +16,10 @@ def like(*tensors: Tensor) -> Callable[..., bool] | None:
 
     Alike are types, dtypes, devices, shapes, strides, ``requires_grad``, and what the dispatcher would look
     at, which follows from modes of the thread as well, but maybe not from that of gradients. Of several
-    tensors that are one it says no.
-    It is what code that torch compiled asks before it runs: to ask each tensor for each property from Python
-    takes longer than a launch.
+    tensors that are one it says no. Nor does it know which tensors share memory.
+
+    Code that torch has compiled asks the same guards before it runs. To ask each tensor for each property
+    from Python takes longer than a launch.
     """
     if _guards is None:
         return None

@@ -10,7 +10,7 @@ from benchmarks.distributed.ranks import Ranks
 from benchmarks.subjects import Call
 
 LEARNED_FROM = 3
-"""Calls that tell how far the host must run ahead; the first of them may be a cold one."""
+"""Calls before the rounds on a card: the last tells how far the host must run ahead, as a first is slow."""
 
 
 class Rounds:

@@ -14,6 +14,7 @@ from attention.kernels.linear_triton.gradients import triton_differentiable
 from attention.kernels.linear_triton.launches import Launches
 from attention.kernels.linear_triton.operator import KEPT, gradients_of_all, infer, keep_for_backward
 from attention.kernels.linear_triton.plan_cache import launches
+from attention.kernels.triton_common.plan import begin_aligned
 from attention.torch_internals.dispatcher import needs_dispatcher
 from attention.torch_internals.transforms import fast_apply, transformed
 
@@ -58,15 +59,19 @@ class Again(torch.autograd.Function):
 
 
 class _Training:
-    """The options of a call, and how its backward is repeated, by how the gradient of the output lies."""
+    """The options of a call, and how its backward is repeated, by how its tensors lie.
+
+    Hooks on saved tensors may give back others, which lie in another way than those of the forward.
+    """
 
     def __init__(self, causal: bool, phi: str, eps: float, precision: str) -> None:
         self.options = causal, phi, eps, precision, None
-        self._launches: dict[tuple[tuple[int, ...], bool], Launches] = {}
+        self._launches: dict[tuple[Any, ...], Launches] = {}
 
     def backward_of(self, do: Tensor, q: Tensor, k: Tensor, v: Tensor, *kept: Tensor) -> Launches:
-        """The launches of a backward; all tensors but do are like those of an earlier one."""
-        alike = do.stride(), do.data_ptr() % 16 == 0
+        """The launches of a backward on these tensors, as they were planned for an earlier one like it."""
+        tensors = do, q, k, v, *kept
+        alike = (*[x.stride() for x in tensors], begin_aligned(tensors))
         found = self._launches.get(alike)
         if found is None:
             causal, phi, _, precision, _ = self.options

@@ -73,13 +73,18 @@ def triton_step_in_place(
 
 def repeated_step(
     q: Tensor, k: Tensor, v: Tensor, state: State, phi: str, eps: float, in_place: bool
-) -> Callable[[Tensor, Tensor, Tensor, State], tuple[Tensor, State]] | None:
+) -> Callable[[Tensor, Tensor, Tensor, State], tuple[Tensor, State] | None] | None:
     """A step on tensors that are aligned and like these, with no look at them; None before the first one."""
     launch, new_output = _STEPS.get(_key(q, k, v, *state, phi, eps)), output_maker(q, v)
     if launch is None:
         return None
 
-    def again(q: Tensor, k: Tensor, v: Tensor, state: State) -> tuple[Tensor, State]:
+    S, z = state
+    room = S.nbytes, z.nbytes
+
+    def again(q: Tensor, k: Tensor, v: Tensor, state: State) -> tuple[Tensor, State] | None:
+        if in_place and _share(*state, *room):
+            return None
         out, new = new_output(v), state
         if in_place:
             increment_version(state)
@@ -89,6 +94,12 @@ def repeated_step(
         return out, new
 
     return again
+
+
+def _share(S: Tensor, z: Tensor, S_bytes: int, z_bytes: int) -> bool:
+    """Whether two contiguous tensors share memory."""
+    begin, other = S.data_ptr(), z.data_ptr()
+    return begin < other + z_bytes and other < begin + S_bytes
 
 
 def _launch(q: Tensor, k: Tensor, v: Tensor, states: tuple[Tensor, ...], phi: str, eps: float) -> Tensor:

@@ -240,7 +240,7 @@ def plan_of(
     )
 
 
-def begin_aligned(tensors: list[Tensor]) -> bool:
+def begin_aligned(tensors: Sequence[Tensor]) -> bool:
     """Whether all begin at multiples of 16 bytes.
 
     Raises:
