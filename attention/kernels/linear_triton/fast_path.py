@@ -15,7 +15,8 @@ from attention.kernels.linear_triton.launches import Launches
 from attention.kernels.linear_triton.operator import KEPT, gradients_of_all, infer, keep_for_backward
 from attention.kernels.linear_triton.plan_cache import launches
 from attention.kernels.triton_common.plan import begin_aligned
-from attention.torch_internals.dispatcher import needs_dispatcher
+from attention.torch_internals.dispatcher import needs_dispatcher, observed
+from attention.torch_internals.likeness import like
 from attention.torch_internals.transforms import fast_apply, transformed
 
 
@@ -33,6 +34,15 @@ def repeated_inference(
     return again
 
 
+MOST_BACKWARDS = 8
+"""How many backwards of a call are kept, which differ by how their tensors lie."""
+
+
+def _keep(run: Launches, *x: Tensor) -> tuple[Tensor, ...]:
+    """What a backward wants; the empty sums of the end, which only an operator must return, are not made."""
+    return keep_for_backward(run, *x)[:3]
+
+
 class Again(torch.autograd.Function):
     """A call like an earlier one, with its gradients, while no transform of torch's is active."""
 
@@ -40,7 +50,7 @@ class Again(torch.autograd.Function):
     def forward(ctx: Any, run: Launches, again: _Training, *x: Tensor) -> Tensor:
         q, _, v = x
         out = contiguous_output(q, v)
-        ctx.save_for_backward(*x, out, *run.taped("forward", (*x, out), keep_for_backward)[:3])
+        ctx.save_for_backward(*x, out, *run.taped("training", (*x, out), _keep))
         ctx.again = again
         ctx.set_materialize_grads(False)
         return out
@@ -50,34 +60,43 @@ class Again(torch.autograd.Function):
         if do is None:
             return (None,) * 5
         again: _Training = ctx.again
-        if torch.is_grad_enabled() or transformed() or needs_dispatcher(do):
-            gradients: Operator = triton_differentiable.gradients  # type: ignore[attr-defined]
-            return None, None, *gradients(do, *ctx.saved_tensors, *again.options)
-        do = unit_stride(do)
-        tensors = do, *ctx.saved_tensors
-        return None, None, *gradients_of_all(again.backward_of(*tensors), *tensors)
+        saved = ctx.saved_tensors
+        plain = not (torch.is_grad_enabled() or transformed() or observed())
+        run = again.recalled(do, *saved) if plain else None
+        if run is None:
+            if not plain or needs_dispatcher(do):
+                gradients: Operator = triton_differentiable.gradients  # type: ignore[attr-defined]
+                return None, None, *gradients(do, *saved, *again.options)
+            do = unit_stride(do)
+            run = again.recalled(do, *saved) or again.learned(do, *saved)
+        return None, None, *gradients_of_all(run, do, *saved)
 
 
 class _Training:
-    """The options of a call, and how its backward is repeated, by how its tensors lie.
+    """The options of a call, and how its backward is repeated on tensors like those of an earlier one.
 
     Hooks on saved tensors may give back others, which lie in another way than those of the forward.
     """
 
     def __init__(self, causal: bool, phi: str, eps: float, precision: str) -> None:
         self.options = causal, phi, eps, precision, None
-        self._launches: dict[tuple[Any, ...], Launches] = {}
+        self._launches: tuple[tuple[Callable[..., bool], Launches], ...] = ()
 
-    def backward_of(self, do: Tensor, q: Tensor, k: Tensor, v: Tensor, *kept: Tensor) -> Launches:
-        """The launches of a backward on these tensors, as they were planned for an earlier one like it."""
+    def recalled(self, *tensors: Tensor) -> Launches | None:
+        """The launches of a backward on tensors like these, or None where there was none."""
+        for alike, run in self._launches:
+            if alike(*tensors):
+                return run if begin_aligned(tensors) else None
+        return None
+
+    def learned(self, do: Tensor, q: Tensor, k: Tensor, v: Tensor, *kept: Tensor) -> Launches:
+        """The launches of a backward, which is recalled from now on."""
+        causal, phi, _, precision, _ = self.options
+        run = launches(q, k, v, causal, phi, precision, others=(do, *kept), names=KEPT)
         tensors = do, q, k, v, *kept
-        alike = (*[x.stride() for x in tensors], begin_aligned(tensors))
-        found = self._launches.get(alike)
-        if found is None:
-            causal, phi, _, precision, _ = self.options
-            found = launches(q, k, v, causal, phi, precision, others=(do, *kept), names=KEPT)
-            self._launches[alike] = found
-        return found
+        if begin_aligned(tensors) and (alike := like(*tensors)):
+            self._launches = ((alike, run), *self._launches[: MOST_BACKWARDS - 1])
+        return run
 
 
 _again = fast_apply(Again)
