@@ -38,12 +38,8 @@ def recalled(tensors: tuple[Tensor, ...], *options: object) -> Again | None:
         return None
     try:
         calls = _CALLS.get(_key(tensors, options), ())
-    except (
-        AttributeError,
-        RuntimeError,
-        TypeError,
-    ):  # no tensor, one without a shape, an option without a hash
-        return None
+    except (AttributeError, RuntimeError, TypeError):
+        return None  # no tensor, one without a shape, or an option without a hash
     for alike, again in calls:
         if alike(*tensors):
             return again if _aligned(tensors) else None
@@ -76,7 +72,10 @@ forget_calls = _CALLS.clear
 
 
 def _key(tensors: tuple[Tensor, ...], options: tuple[object, ...]) -> Key:
-    # True equals 1.0. Versions of torch differ in whether likeness knows the mode of gradients.
+    """The shape of the queries, the options and their types, as True equals 1.0, and the mode of gradients.
+
+    Versions of torch differ in whether likeness knows that mode.
+    """
     return (tensors[0].shape, torch.is_grad_enabled(), *options, *map(type, options))
 
 
