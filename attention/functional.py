@@ -142,7 +142,8 @@ def linear_attention(
         ValueError: shapes, dtypes or devices that do not fit together, an unknown backend or feature
             map, or a backend that cannot serve these inputs (it is never replaced in silence).
     """
-    plain = key_padding_mask is cu_seqlens is initial_state is None and return_state is False
+    alone = key_padding_mask is None and cu_seqlens is None and initial_state is None
+    plain = alone and return_state is False
     if plain and (again := recalled((q, k, v), backend, causal, feature_map, eps)) is not None:
         out: Tensor = again(q, k, v)
         return out
