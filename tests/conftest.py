@@ -35,8 +35,8 @@ ONE_BY_ONE = (
 )  # fmt: skip
 """Options of a user who looks at single tests."""
 LONGEST = (
-    "test_triton.py", "test_window.py", "test_hostile.py", "test_costs.py", "test_wall_clock.py",
-    "test_benchmarks.py",
+    "test_triton.py", "test_window.py", "test_window_flex.py", "test_hostile.py", "test_costs.py",
+    "test_wall_clock.py", "test_benchmarks.py",
     # The longest of the slow ones.
     "test_killed.py", "test_readme_commands.py", "test_limits.py", "test_sanitizers.py", "test_bends.py",
     "test_decisions.py", "test_coverage.py", "test_workflow.py", "test_walkthroughs.py",

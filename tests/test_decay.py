@@ -16,7 +16,7 @@ from attention.case import DTYPES
 from attention.kernels.feature_maps import elu
 from attention.kernels.references import TOLERANCES, decay_reference, relative_error
 from attention.kernels.references.errors import BY_PRECISION
-from tests.test_kernels import usable
+from tests.kernel_cases import usable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("output", "dq", "dk", "dv", "dg")

@@ -1,11 +1,8 @@
-"""Every kernel against the oracle: dtypes, modes, awkward lengths and widths, strides, gradients."""
+"""Every kernel against the oracle: dtypes, modes, awkward lengths and widths, feature maps, gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -14,40 +11,13 @@ from torch import Tensor
 
 from attention import Case, get_kernel, make_inputs
 from attention.case import MODES, PHASES
-from attention.kernels import blocks
-from attention.kernels.references import (
-    REFERENCES,
-    TOLERANCES,
-    errors_against_reference,
-    linear_reference,
-    relative_error,
-    tolerances,
-)
+from attention.kernels.references import REFERENCES, TOLERANCES, errors_against_reference, tolerances
 from attention.kernels.registry import _KERNELS
+from tests.kernel_cases import LAYOUTS, SMALL, assert_close, usable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL: dict[str, Any] = {"batch": 2, "heads": 2}
 WIDTHS = [(1, 1), (16, 80), (80, 64), (64, 16), (128, 128)]
-
-
-def usable(case: Case) -> Case:
-    """The case; the test is skipped with the kernel's reason where that does not serve it."""
-    reason = get_kernel(case.kernel).supports(case)
-    if reason:
-        pytest.skip(reason)
-    return case
-
-
-def attention_of(case: Case) -> Callable[..., Tensor]:
-    """The kernel of a case, in its mode and with its inputs beside q, k and v."""
-    kernel = get_kernel(case.kernel)
-    return partial(kernel.function, causal=case.causal, **kernel.extra_inputs(case))
-
-
-def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    error = relative_error(got, expected)
-    assert error <= tolerance, f"{what}: relative error {error:.2g}, allowed {tolerance:.2g}"
 
 
 @pytest.mark.parametrize(
@@ -130,36 +100,6 @@ def test_no_linear_kernel_errs_twice_as_much_as_the_textbook_form_in_its_dtype(
     assert ours.gradients <= 2 * allowed.gradients
 
 
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tokens before heads": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
-    "transposed last axes": lambda x: x.mT.contiguous().mT,
-    "every second token of a longer tensor": lambda x: x.repeat_interleave(2, dim=2)[:, :, ::2],
-    "one head expanded to all": lambda x: x[:, :1].expand(-1, x.shape[1], -1, -1),
-}
-
-
-@pytest.mark.parametrize("causal", [True, False])
-def test_the_oracle_of_an_empty_sequence_is_empty(causal: bool) -> None:
-    q = torch.ones(1, 2, 0, 4)
-    assert linear_reference(q, q, torch.ones(1, 2, 0, 3), causal=causal).shape == (1, 2, 0, 3)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("mode", MODES)
-def test_strides_do_not_change_the_result_of_a_kernel(
-    kernel: str, mode: str, layout: str, device: str
-) -> None:
-    case = usable(Case(kernel, mode, 130, device=device, **SMALL))
-    inputs = [LAYOUTS[layout](x) for x in make_inputs(case)]
-    attend = attention_of(case)
-    if kernel in ("standard-sdpa-flash", "standard-sdpa-efficient") and layout == "transposed last axes":
-        with pytest.raises(ValueError, match=r"torch refuses [A-Z]+_ATTENTION here: .*stride"):
-            attend(*inputs)
-        return
-    strided, contiguous = attend(*inputs), attend(*(x.contiguous() for x in inputs))
-    assert_close(strided, contiguous, TOLERANCES[torch.float32][0], layout)
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_of_every_kernel_pass_gradcheck_in_float64(kernel: str, mode: str, device: str) -> None:
     case = usable(Case(kernel, mode, 7, "forward_backward", device, "float64", 1, 2, 3, 3))
@@ -214,95 +154,6 @@ def test_gradients_of_linear_kernels_reach_the_parameters_of_a_callable_feature_
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("chunk_size", [1, 2, 63, 64, 100, 1000])
-def test_chunk_size_does_not_change_the_result_of_linear_chunked(
-    chunk_size: int, mode: str, device: str
-) -> None:
-    case = Case("linear-chunked", mode, 300, "forward_backward", device, "float64", **SMALL)
-    kernel = get_kernel(case.kernel).function
-    results = []
-    for size in (chunk_size, 300):
-        inputs = make_inputs(case)
-        out = kernel(*inputs, causal=case.causal, chunk_size=size)
-        results.append([out.detach(), *torch.autograd.grad(out.sin().sum(), inputs)])
-    for got, expected in zip(*results, strict=True):
-        assert_close(got, expected, 1e-12, f"chunks of {chunk_size}")
-
-
-def test_block_size_does_not_change_the_result_of_linear_chunked(
-    device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Running sums carry over between many small blocks as within one block of all chunks."""
-    case = Case("linear-chunked", "causal", 500, "forward_backward", device, "float64", **SMALL)
-    results = []
-    for rows in (1, 2**30):
-        monkeypatch.setitem(blocks.BLOCK_ROWS, device, rows)
-        inputs = make_inputs(case)
-        out = get_kernel(case.kernel).function(*inputs, causal=True)
-        results.append([out.detach(), *torch.autograd.grad(out.sin().sum(), inputs)])
-    for got, expected in zip(*results, strict=True):
-        assert_close(got, expected, 1e-12, "blocks")
-
-
-def test_a_causal_output_does_not_change_with_later_tokens(kernel: str, device: str) -> None:
-    case = usable(Case(kernel, "causal", 200, device=device, **SMALL))
-    attend = attention_of(case)
-    q, k, v = make_inputs(case)
-    before = attend(q, k, v)[:, :, :120]
-    for x in (q, k, v):
-        x[:, :, 120:] = 7.0
-    after = attend(q, k, v)[:, :, :120]
-    # Operations and numbers are equal, except for how they are grouped into blocks.
-    assert_close(after, before, TOLERANCES[torch.float32][0], "outputs before the change")
-
-
-def test_bidirectional_equals_causal_at_the_last_token(kernel: str, device: str) -> None:
-    case = usable(Case(kernel, "causal", 333, device=device, dtype="float64", **SMALL))
-    usable(replace(case, mode="bidirectional"))
-    function, inputs = get_kernel(kernel).function, make_inputs(case)
-    causal, bidirectional = (function(*inputs, causal=flag)[:, :, -1] for flag in (True, False))
-    assert_close(causal, bidirectional, TOLERANCES[torch.float64][0], "last token")
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_linear_kernels_of_values_of_one_give_den_over_den_plus_eps(
-    linear_kernel: str, mode: str, device: str
-) -> None:
-    case = usable(Case(linear_kernel, mode, 100, device=device, dtype="float64", value_dim=3, **SMALL))
-    q, k, v = make_inputs(case)
-    eps = 5.0
-    out = get_kernel(linear_kernel).function(q, k, torch.ones_like(v), causal=case.causal, eps=eps)
-    phi_q, phi_k = ((torch.nn.functional.elu(x) + 1) for x in (q, k))
-    sums = phi_k.cumsum(2) if case.causal else phi_k.sum(2, keepdim=True)
-    den = (phi_q * sums).sum(-1, keepdim=True)
-    assert_close(out, (den / (den + eps)).expand_as(out), 1e-12, "den / (den + eps)")
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_batch_equals_calls_of_its_single_sequences(kernel: str, mode: str, device: str) -> None:
-    case = usable(Case(kernel, mode, 100, device=device, dtype="float64", batch=3, heads=2))
-    attend, inputs = get_kernel(kernel).function, make_inputs(case)
-    extra = get_kernel(kernel).extra_inputs(case)
-    batched = attend(*inputs, causal=case.causal, **extra)
-    singles = [
-        attend(
-            *(x[i : i + 1] for x in inputs),
-            causal=case.causal,
-            **{name: x[i : i + 1] for name, x in extra.items()},
-        )
-        for i in range(3)
-    ]
-    assert_close(batched, torch.cat(singles), TOLERANCES[torch.float64][0], "batch")
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_every_kernel_of_an_empty_sequence_is_empty(kernel: str, mode: str, device: str) -> None:
-    case = usable(Case(kernel, mode, 0, device=device, **SMALL))
-    out = attention_of(case)(*make_inputs(case))
-    assert out.shape == (2, 2, 0, case.value_dim)
-
-
-@pytest.mark.parametrize("mode", MODES)
 def test_linear_chunked_keeps_the_tiny_normalisers_of_strongly_negative_keys(mode: str, device: str) -> None:
     """elu(x) + 1 = e^x below zero: at x = -30 it is 1e-13, which elu(x) + 1 rounds to zero in float32."""
     case = Case("linear-chunked", mode, 80, device=device, **SMALL)
@@ -320,21 +171,6 @@ def test_float16_sums_of_linear_chunked_do_not_overflow(mode: str, device: str) 
     q, k, v = make_inputs(case)
     out = get_kernel(case.kernel).function(q.abs(), k.abs(), torch.ones_like(v), causal=case.causal)
     assert_close(out, torch.ones_like(out), TOLERANCES[torch.float16][0], "weights that sum to one")
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_an_empty_batch_and_an_empty_sequence_have_empty_gradients(
-    kernel: str, mode: str, device: str
-) -> None:
-    for batch, seq_len in ((0, 150), (2, 0)):
-        case = Case(kernel, mode, seq_len, "forward_backward", device, batch=batch, heads=2, head_dim=16)
-        if get_kernel(kernel).supports(case):
-            continue
-        inputs, extra = make_inputs(case), get_kernel(kernel).extra_inputs(case)
-        out = get_kernel(kernel).function(*inputs, causal=case.causal, **extra)
-        leaves = (*inputs, *extra.values())
-        gradients = torch.autograd.grad(out.sum(), leaves)
-        assert [x.shape for x in gradients] == [x.shape for x in leaves]
 
 
 @pytest.mark.parametrize("layout", ["tokens before heads", "one head expanded to all"])

@@ -1,4 +1,4 @@
-"""Sliding-window attention: both kernels against the oracle, its bounds, its costs, and what they refuse.
+"""Sliding-window attention: both kernels against the oracle, its bounds, and what they refuse.
 
 Windows are small, so that short sequences lie on both sides of them. On a CPU each form of inputs takes
 window-flex seconds to compile: its tests keep to few of them.
@@ -7,14 +7,11 @@ window-flex seconds to compile: its tests keep to few of them.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from attention import Case, get_kernel, make_inputs, standard_attention, window_attention
+from attention import standard_attention, window_attention
 from attention.kernels.references import (
     REFERENCES,
     TOLERANCES,
@@ -25,30 +22,14 @@ from attention.kernels.references import (
     rows,
     window_reference,
 )
-from attention.kernels.window import costs, window_flex, window_sdpa
-from attention.kernels.window import flex as flex_room
-from attention.kernels.window.flex import block_mask
-from attention.profiler import count_flops, peak_memory
-from benchmarks.subjects import prepare
-from tests.test_kernels import LAYOUTS
+from attention.kernels.window import window_flex, window_sdpa
+from tests.kernel_cases import LAYOUTS
+from tests.windows import exact, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LENGTHS = (1, 2, 63, 64, 65, 130, 300)
 WINDOWS = (1, 2, 7, 64, 65, 129, 300, 1000)
-
-
-def inputs_of(seq_len: int, dtype: str, device: str, phase: str = "forward", **shape: int) -> list[Tensor]:
-    # Equal numbers, as of heads and batches, are one to torch's compiler, which compiles others once more.
-    sizes: dict[str, Any] = {"batch": 2, "heads": 3, "head_dim": 16} | shape
-    return list(make_inputs(Case("window-sdpa", "causal", seq_len, phase, device, dtype, **sizes)))
-
-
-def exact(inputs: list[Tensor], window: int, grad: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The oracle's output, and its gradients."""
-    leaves = [x.detach().double().requires_grad_() for x in inputs]
-    out = window_reference(*leaves, window=window)
-    return out.detach(), () if grad is None else torch.autograd.grad(out, leaves, grad.double())
 
 
 @pytest.mark.parametrize("seq_len", [1, 40, 41, 200])
@@ -125,63 +106,6 @@ def test_strides_do_not_change_a_window(backend: str, device: str) -> None:
         assert relative_error(found, expected) < 1e-6
 
 
-def test_window_flex_equals_the_oracle_at_many_lengths_and_windows_in_one_process(device: str) -> None:
-    """More shapes than torch compiles of one function: no one is refused, and few are compiled."""
-    for seq_len in (1, 100, 2, 127, 128, 129, 200, 255, 256, 257, 400, 600, 777):
-        for window in (1, 100, 128, 129, 500):
-            inputs = inputs_of(seq_len, "float32", device)
-            out = window_attention(*inputs, window=window, backend="flex")
-            assert relative_error(out, exact(inputs, window)[0]) < 1e-5, (seq_len, window)
-    for batch, heads in ((1, 1), (1, 3), (3, 2), (4, 5)):
-        inputs = inputs_of(200, "float32", device, batch=batch, heads=heads)
-        out = window_attention(*inputs, window=9, backend="flex")
-        assert relative_error(out, exact(inputs, 9)[0]) < 1e-5
-    assert flex_room._compiled.cache_info().currsize < 12
-
-
-@pytest.mark.parametrize(("narrow", "allowed"), [("bfloat16", 8e-3), ("float16", 1e-3)])
-def test_window_flex_equals_the_oracle_in_narrow_dtypes_and_of_two_widths(
-    narrow: str, allowed: float, device: str
-) -> None:
-    inputs = inputs_of(300, narrow, device, value_dim=24)
-    out = window_attention(*inputs, window=70, backend="flex")
-    assert out.dtype == inputs[0].dtype and relative_error(out, exact(inputs, 70)[0]) <= allowed
-
-
-def test_window_flex_has_gradients_on_a_card(device: str) -> None:
-    if device == "cpu":
-        pytest.skip("torch has no backward of flex_attention on the CPU")
-    inputs = inputs_of(500, "float32", device, "forward_backward")
-    out = window_attention(*inputs, window=100, backend="flex")
-    expected, gradients = exact(inputs, 100, torch.ones_like(out))
-    assert relative_error(out, expected) < 1e-5
-    assert gradient_error(torch.autograd.grad(out, inputs, torch.ones_like(out)), gradients) <= 5e-5
-
-
-@pytest.mark.parametrize("window", [1, 2, 128, 129, 200, 256, 257, 2000])
-def test_the_tiles_of_window_flex_are_those_of_the_whole_mask(window: int) -> None:
-    for seq_len in (1, 128, 129, 500, 700):
-        place = torch.arange(seq_len)
-        shown = ((place[:, None] - place) >= 0) & ((place[:, None] - place) < window)
-        mask = block_mask(seq_len, window, torch.device("cpu"))
-        tiles = -(-seq_len // 128)
-        padded = torch.zeros(128 * tiles, 128 * tiles, dtype=torch.bool)
-        padded[:seq_len, :seq_len] = shown
-        by_tile = padded.view(tiles, 128, tiles, 128).transpose(1, 2)
-        any_shown, none_left_out = by_tile.any(-1).any(-1), torch.zeros(tiles, tiles, dtype=torch.bool)
-        for numbers, columns in (
-            (mask.kv_num_blocks, mask.kv_indices),
-            (mask.full_kv_num_blocks, mask.full_kv_indices),
-        ):
-            assert numbers is not None and columns is not None
-            for row in range(tiles):
-                none_left_out[row, columns[0, 0, row, : int(numbers[0, 0, row])].long()] = True
-        assert torch.equal(none_left_out, any_shown)
-        sides = torch.tensor([min(128, seq_len - 128 * tile) for tile in range(tiles)])
-        assert costs.tile_scores(seq_len, window) == int((any_shown * sides[:, None] * sides).sum())
-        assert costs.window_scores(seq_len, window) == int(shown.sum())
-
-
 @pytest.mark.parametrize("backend", ["sdpa", "flex"])
 def test_a_window_compiles_into_one_graph(backend: str, device: str) -> None:
     """torch's code of a CPU fuses nothing behind flex_attention, so that nothing stands there."""
@@ -224,76 +148,6 @@ def test_rows_of_the_registered_reference_have_the_window_of_the_kernels() -> No
     assert relative_error(found.values, exact(inputs, 1025)[0][0, 0, places]) > 1e-5
 
 
-# Costs
-
-
-@pytest.mark.parametrize("seq_len", [100, 1024, 1025, 1500, 2600])
-@pytest.mark.parametrize("phase", ["forward", "forward_backward"])
-def test_counted_flops_of_window_sdpa_equal_the_closed_form(seq_len: int, phase: str, device: str) -> None:
-    for value_dim in (16, 24):
-        case = Case("window-sdpa", "causal", seq_len, phase, device, heads=1, head_dim=16)
-        case = replace(case, value_dim=value_dim)
-        found = get_kernel(case.kernel).costs(case)
-        assert count_flops(prepare(case)) == found.countable_flops
-        products = 1 if phase == "forward" else 3.5
-        width = 2 * max(16, value_dim) if device == "cpu" else 16 + value_dim
-        if value_dim == 16:
-            assert found.useful_flops == 2 * products * costs.window_scores(seq_len, 1024) * width
-
-
-def test_a_counter_of_flops_sees_nothing_of_window_flex_and_spoils_nothing(device: str) -> None:
-    inputs = inputs_of(200, "float32", device)
-    before = window_attention(*inputs, window=9, backend="flex")
-    assert count_flops(lambda: window_attention(*inputs, window=9, backend="flex")) == 0
-    assert torch.equal(window_attention(*inputs, window=9, backend="flex"), before)
-
-
-@pytest.mark.parametrize("name", ["window-sdpa", "window-flex"])
-def test_flops_of_a_window_are_quadratic_up_to_it_and_linear_beyond(name: str) -> None:
-    def useful(seq_len: int) -> int:
-        return get_kernel(name).costs(Case(name, "causal", seq_len)).useful_flops
-
-    assert useful(1024) == pytest.approx(4 * useful(512), rel=2 / 512)
-    steps = [useful(n + 1) - useful(n) for n in (1024, 2000, 100000)]
-    assert steps[0] == steps[1] == steps[2] == 2 * 8 * 1024 * 2 * 64
-    far = get_kernel(name).costs(Case(name, "causal", 2**17))
-    assert 1 < far.flops / far.useful_flops < 1.26
-
-
-@pytest.mark.parametrize("seq_len", [1024, 2048, pytest.param(8192, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("phase", ["forward", "forward_backward"])
-def test_predicted_peak_memory_of_window_sdpa_is_close_to_the_measured_one(
-    phase: str, seq_len: int, device: str
-) -> None:
-    case = Case("window-sdpa", "causal", seq_len, phase, device, heads=4)
-    predicted = get_kernel(case.kernel).costs(case).peak_bytes
-    measured = peak_memory(prepare(case), device).tensor_bytes
-    assert measured is not None
-    # A constant for the buffers of the threads, and for the band.
-    assert 0.8 * measured - 4 * 2**20 < predicted < 1.35 * measured + 4 * 2**20
-
-
-def test_predicted_peak_memory_of_window_flex_is_close_to_the_measured_one(device: str) -> None:
-    for head_dim, value_dim in ((16, 16), (16, 24)):
-        case = Case("window-flex", "causal", 6000, "forward", device, head_dim=head_dim, value_dim=value_dim)
-        call = prepare(case)
-        call()  # which compiles
-        measured = peak_memory(call, device).tensor_bytes
-        assert measured == pytest.approx(get_kernel(case.kernel).costs(case).peak_bytes, rel=0.1)
-
-
-def test_memory_of_window_sdpa_is_linear_beyond_the_window(device: str) -> None:
-    """torch's allocator on CUDA gives a tensor up to 1 MiB more than it asks for: there all are larger."""
-    heads = 2 if device == "cpu" else 32
-    case = Case("window-sdpa", "causal", 0, "forward_backward", device, heads=heads, head_dim=32)
-    peaks = [peak_memory(prepare(replace(case, seq_len=1024 * n)), device).tensor_bytes for n in (3, 6, 9)]
-    first, second, third = (float(peak or 0) for peak in peaks)
-    assert abs(third - 2 * second + first) < 0.06 * (second - first), peaks
-
-
-# What is refused
-
-
 def test_what_is_no_window_is_refused_in_a_sentence() -> None:
     x = torch.ones(1, 1, 3, 4)
     for wrong in (1.5, "8", None, True):
@@ -307,29 +161,6 @@ def test_what_is_no_window_is_refused_in_a_sentence() -> None:
             function(x, x, x, causal=False)
     with pytest.raises(ValueError, match="for window attention; choose auto or one of flex, sdpa"):
         window_attention(x, x, x, backend="triton")
-
-
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"mode": "bidirectional"}, "causal only"),
-        ({"dtype": "float64"}, "not float64"),
-        ({"phase": "forward_backward"}, "no backward on the CPU"),
-        ({"device": "cuda", "head_dim": 8}, "widths of at least 16 on CUDA, got 8"),
-        ({"device": "mps"}, "not on mps"),
-    ],
-)
-def test_window_flex_says_why_it_does_not_serve_a_case(changed: dict[str, str], reason: str) -> None:
-    case = Case("window-flex", "causal", 100)
-    assert get_kernel("window-flex").supports(case) is None
-    assert reason in str(get_kernel("window-flex").supports(replace(case, **changed)))  # type: ignore[arg-type]
-
-
-def test_window_flex_refuses_to_compile_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    x = torch.ones(1, 1, 3, 4)
-    with pytest.raises(ValueError, match="by no-such-compiler, which is not found: install it, or set CXX"):
-        window_attention(x, x, x, backend="flex")
 
 
 def test_a_named_backend_of_a_window_is_used_or_refused() -> None:
